@@ -1,0 +1,6 @@
+"""What a model is: configs, spaces, Flax modules and costs."""
+
+from arch.config import ArchitectureConfig
+from arch.model import LanguageModel, build_model, init_states
+
+__all__ = ["ArchitectureConfig", "LanguageModel", "build_model", "init_states"]

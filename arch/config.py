@@ -1,0 +1,201 @@
+"""The architecture config: one flat, frozen, validated value."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from arch.families import FAMILIES, UNUSED, USES, has_heads
+
+NORMALIZATIONS = ("layernorm", "rmsnorm", "groupnorm")
+ACTIVATIONS = ("gelu", "silu", "geglu", "swiglu")
+POSITION_ENCODINGS = ("absolute", "rope", "alibi")
+QUANTIZATIONS = ("fp16", "int8", "int4")
+
+GATED_ACTIVATIONS = ("geglu", "swiglu")
+NORM_GROUPS = 8  # GroupNorm's groups; every residual layout keeps to them
+
+_CHOICES = {
+    "arch_type": FAMILIES,
+    "normalization": NORMALIZATIONS,
+    "activation": ACTIVATIONS,
+    "position_encoding": POSITION_ENCODINGS,
+    "quantization": QUANTIZATIONS,
+}
+_COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_length")
+_RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArchitectureConfig:
+    """A language model's architecture, its compression included.
+
+    Raises:
+      ValueError: a field is out of its range or fields contradict each other;
+        one line with the field, the value and what is allowed.
+    """
+
+    arch_type: str
+    num_layers: int
+    hidden_dim: int  # channels of the residual stream
+    num_heads: int
+    ffn_multiplier: float  # feed-forward channels as a multiple of hidden_dim
+    normalization: str
+    activation: str  # geglu and swiglu have a third, gating matrix
+    position_encoding: str
+    attention_dropout: float = 0.0  # in [0, 1), of attention probabilities
+    residual_dropout: float = 0.0  # in [0, 1), of each sub-layer's output
+    vocab_size: int = 50000
+    max_seq_length: int = 2048  # tokens
+    quantization: str = "fp16"  # how weights are stored
+    pruning_ratio: float = 0.0  # in [0, 1), share of inner channels removed
+    tie_embeddings: bool = False  # one matrix for input and output embedding
+    ffn_dim: int | None = None  # overrides ffn_multiplier
+
+    def __post_init__(self):
+        for name, allowed in _CHOICES.items():
+            _require(getattr(self, name) in allowed, name, self, " | ".join(allowed))
+        for name in _COUNTS:
+            _require(_is_count(getattr(self, name)), name, self, "an int of at least 1")
+        for name in _RATES:
+            rate = getattr(self, name)
+            _require(_is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
+        multiplier, explicit = self.ffn_multiplier, self.ffn_dim
+        _require(
+            _is_real(multiplier) and multiplier > 0 and self.feedforward_dim >= 1,
+            "ffn_multiplier",
+            self,
+            "a number above 0 that leaves at least one channel",
+        )
+        _require(
+            explicit is None or _is_count(explicit),
+            "ffn_dim",
+            self,
+            "null or an int of at least 1",
+        )
+        _require(
+            isinstance(self.tie_embeddings, bool),
+            "tie_embeddings",
+            self,
+            "true | false",
+        )
+        self._check_shapes()
+
+    def _check_shapes(self):
+        hidden, heads, uses = self.hidden_dim, self.num_heads, USES[self.arch_type]
+        if has_heads(self.arch_type):
+            _require(
+                hidden % heads == 0,
+                "num_heads",
+                self,
+                f"a divisor of hidden_dim={hidden}",
+            )
+            if self.position_encoding == "rope":
+                _require(
+                    (hidden // heads) % 2 == 0,
+                    "num_heads",
+                    self,
+                    f"heads of an even size for rope, hidden_dim={hidden}",
+                )
+        if self.normalization == "groupnorm" and "normalization" in uses:
+            _require(
+                hidden % NORM_GROUPS == 0,
+                "hidden_dim",
+                self,
+                f"a multiple of {NORM_GROUPS} for groupnorm",
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one head."""
+        return self.hidden_dim // self.num_heads
+
+    @property
+    def feedforward_dim(self) -> int:
+        """Channels inside the feed-forward layer, before pruning."""
+        if self.ffn_dim is not None:
+            return self.ffn_dim
+        return int(self.hidden_dim * self.ffn_multiplier)
+
+    @property
+    def gated(self) -> bool:
+        """True if the feed-forward layer has a gating matrix."""
+        return self.activation in GATED_ACTIVATIONS
+
+    def canonical(self) -> "ArchitectureConfig":
+        """The one config that stands for all that build the same model.
+
+        Fields the family does not read take a fixed value, and an `ffn_dim`
+        that only repeats the multiplier is dropped.
+        """
+        uses = USES[self.arch_type]
+        changes: dict[str, Any] = {
+            name: value for name, value in UNUSED.items() if name not in uses
+        }
+        if "ffn_dim" in uses and self.ffn_dim is not None:
+            if self.ffn_dim == int(self.hidden_dim * self.ffn_multiplier):
+                changes["ffn_dim"] = None
+            else:
+                changes["ffn_multiplier"] = UNUSED["ffn_multiplier"]
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, str | int | float | bool | None]:
+        """The fields by name, in their order, as JSON types."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """An indented JSON object that `from_json` reads back."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ArchitectureConfig":
+        """Reads `to_dict`'s form.
+
+        Raises:
+          ValueError: an unknown or missing key, or a value out of range.
+        """
+        if not isinstance(values, dict):
+            kind = type(values).__name__
+            raise ValueError(f"a config is an object of fields, got {kind}")
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = [name for name in values if name not in fields]
+        if unknown:
+            raise ValueError(
+                f"unknown config key {', '.join(map(repr, unknown))}; "
+                f"known: {', '.join(fields)}"
+            )
+        missing = [
+            name
+            for name, field in fields.items()
+            if field.default is dataclasses.MISSING and name not in values
+        ]
+        if missing:
+            raise ValueError(f"config lacks {', '.join(missing)}")
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ArchitectureConfig":
+        """Reads `to_json`'s form; errors as `from_dict`, and for broken JSON."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"config is not JSON: {error}") from None
+        return cls.from_dict(values)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_real(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def _require(condition: bool, name: str, config: object, allowed: str):
+    if not condition:
+        got = getattr(config, name)
+        raise ValueError(f"{name}={got!r} is not allowed: needs {allowed}")

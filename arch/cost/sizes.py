@@ -1,0 +1,76 @@
+"""The numbers a cost depends on: one config's, or a whole space's as columns."""
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from arch.config import ArchitectureConfig
+from arch.cost.pruning import kept_channels
+
+Count: TypeAlias = int | np.ndarray  # a Python int, or an int64 or float64 column
+Amount: TypeAlias = float | np.ndarray  # as Count, and fractions too
+
+
+class Storage(NamedTuple):
+    """How a quantised row lies in the file: whole blocks, the last one padded."""
+
+    block: Count  # weights in a block
+    block_bytes: Count  # their bytes, the block's scale included
+
+
+FP16_BYTES = 2  # of a norm's scale, a bias, and all else that is not quantised
+
+# int8 is ggml's Q8_0 and int4 its Q4_0: 32 weights and one fp16 scale.
+STORAGE = {
+    "fp16": Storage(1, 2),
+    "int8": Storage(32, 34),
+    "int4": Storage(32, 18),
+}
+
+MAMBA_EXPAND = 2  # inner channels as a multiple of hidden_dim
+MAMBA_STATE = 16  # state channels of each inner channel
+MAMBA_TAPS = 4  # of the depthwise convolution
+MAMBA_RANK_DIVISOR = 16  # hidden_dim over the rank of the step size
+
+
+class Sizes(NamedTuple):
+    """Every field after the family is an int or a column; columns broadcast."""
+
+    arch_type: str
+    layers: Count
+    hidden: Count
+    heads: Count
+    inner: Count  # feed-forward channels; Mamba's inner channels
+    vocab: Count
+    gated: Count  # 1 if the feed-forward layer has a gating matrix, else 0
+    tied: Count  # 1 if the embedding is the head as well
+    rotary: Count  # 1 if queries and keys are rotated
+    alibi: Count  # 1 if scores take a linear bias
+    storage: Storage
+
+    @property
+    def step_rank(self) -> Count:
+        """Rank of Mamba's step-size projection, hidden / 16 rounded up."""
+        return (self.hidden + MAMBA_RANK_DIVISOR - 1) // MAMBA_RANK_DIVISOR
+
+
+def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
+    """A config's sizes, as it is exported; with pruned=False as it is trained."""
+    inner = config.feedforward_dim
+    if config.arch_type == "mamba":
+        inner = MAMBA_EXPAND * config.hidden_dim
+    if pruned:
+        inner = kept_channels(inner, config.pruning_ratio)
+    return Sizes(
+        arch_type=config.arch_type,
+        layers=config.num_layers,
+        hidden=config.hidden_dim,
+        heads=config.num_heads,
+        inner=inner,
+        vocab=config.vocab_size,
+        gated=int(config.gated),
+        tied=int(config.tie_embeddings),
+        rotary=int(config.position_encoding == "rope"),
+        alibi=int(config.position_encoding == "alibi"),
+        storage=STORAGE[config.quantization],
+    )

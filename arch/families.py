@@ -1,0 +1,58 @@
+"""The six families, and which fields of a config each one reads.
+
+A field that a family does not read is canonicalised away: two configs that
+differ only there are one model, and a search must not train it twice.
+"""
+
+FAMILIES = (
+    "transformer",
+    "linear_transformer",
+    "flash_attention",
+    "grouped_query_attention",
+    "mamba",
+    "rwkv",
+)
+
+# Read by every family, whatever its mixer.
+COMMON = frozenset(
+    {
+        "arch_type",
+        "num_layers",
+        "hidden_dim",
+        "residual_dropout",
+        "quantization",
+        "pruning_ratio",
+        "vocab_size",
+        "max_seq_length",
+        "tie_embeddings",
+    }
+)
+_FFN = frozenset({"ffn_multiplier", "ffn_dim"})
+_DENSE = _FFN | {"num_heads", "normalization", "activation", "position_encoding"}
+
+# The common fields and each family's own. Attention dropout needs an
+# attention matrix that is there to be dropped from.
+USES = {
+    "transformer": COMMON | _DENSE | {"attention_dropout"},
+    "linear_transformer": COMMON | _DENSE,
+    "flash_attention": COMMON | _DENSE,
+    "grouped_query_attention": COMMON | _DENSE | {"attention_dropout"},
+    "mamba": COMMON | {"normalization"},
+    "rwkv": COMMON | _FFN,
+}
+
+# What a field that its family does not read is set to: valid for every width.
+UNUSED = {
+    "num_heads": 1,
+    "ffn_multiplier": 4.0,
+    "ffn_dim": None,
+    "normalization": "layernorm",
+    "activation": "gelu",
+    "position_encoding": "absolute",
+    "attention_dropout": 0.0,
+}
+
+
+def has_heads(arch_type: str) -> bool:
+    """True if the family splits its channels into `num_heads` heads."""
+    return "num_heads" in USES[arch_type]

@@ -1,0 +1,64 @@
+"""Normalisation over the channels of one token, with a scale and no bias.
+
+Statistics are float32 and divide by the true width, so that zero padding
+changes nothing; where a mean is subtracted, the padding stays zero.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from arch.config import NORM_GROUPS
+from arch.traits import Traits, along_channels, channel_index, choose
+
+EPSILON = 1e-5
+
+
+def layer_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
+    """Ba et al. 2016 (arXiv:1607.06450): f32[..., D] -> f32[..., D]."""
+    _, true = channel_index(x.shape[-1], width)
+    mean = x.sum(axis=-1, keepdims=True) / width
+    centered = jnp.where(along_channels(true, x), x - mean, 0)
+    variance = jnp.square(centered).sum(axis=-1, keepdims=True) / width
+    return centered * jax.lax.rsqrt(variance + EPSILON)
+
+
+def rms_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
+    """Zhang & Sennrich 2019 (arXiv:1910.07467): f32[..., D] -> f32[..., D]."""
+    square = jnp.square(x).sum(axis=-1, keepdims=True) / width
+    return x * jax.lax.rsqrt(square + EPSILON)
+
+
+def group_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
+    """Wu & He 2018 (arXiv:1803.08494), 8 groups of each token's own channels.
+
+    f32[..., D] -> f32[..., D]; nothing is summed along the sequence, so no
+    token sees another.
+    """
+    groups = x.reshape(*x.shape[:-1], NORM_GROUPS, -1)
+    _, true = channel_index(x.shape[-1], width)
+    size = width // NORM_GROUPS
+    mean = groups.sum(axis=-1, keepdims=True) / size
+    inside = along_channels(true, x).reshape(
+        *(1,) * (x.ndim - 1), NORM_GROUPS, groups.shape[-1]
+    )
+    centered = jnp.where(inside, groups - mean, 0)
+    variance = jnp.square(centered).sum(axis=-1, keepdims=True) / size
+    return (centered * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)
+
+
+NORMS = (layer_norm, rms_norm, group_norm)  # in the order of NORMALIZATIONS
+
+
+class Norm(nn.Module):
+    """The norm that the traits name, times a learned scale [D]."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, traits: Traits) -> jax.Array:
+        """[..., D] -> [..., D] of the same dtype."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        branches = [lambda x, norm=norm: norm(x, traits.width) for norm in NORMS]
+        if x.shape[-1] % NORM_GROUPS:  # no groups here: the config allows none
+            branches = branches[:2]
+        y = choose(traits.normalization, branches, x.astype(jnp.float32))
+        return (y * along_channels(scale, y)).astype(x.dtype)

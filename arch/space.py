@@ -1,0 +1,252 @@
+"""A search space: genomes of integers, and the configs that they mean."""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arch.config import ArchitectureConfig
+from arch.families import USES
+
+GENES = (
+    "arch_type",
+    "num_layers",
+    "hidden_dim",
+    "num_heads",
+    "ffn_multiplier",
+    "normalization",
+    "activation",
+    "position_encoding",
+    "attention_dropout",
+    "residual_dropout",
+    "quantization",
+    "pruning_ratio",
+)
+
+# The genes that decide together whether a config exists. What mends a genome
+# costs least on the right: heads first, the family last.
+_COUPLED = (
+    "arch_type",
+    "hidden_dim",
+    "normalization",
+    "position_encoding",
+    "num_heads",
+)
+_REPAIR_COST = (1000, 300, 100, 30, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """Every combination of the choices, one gene a field of GENES.
+
+    A genome is i32[12], an index into each gene's choices. It is valid if its
+    config exists. Genomes that differ only in genes which their family does
+    not use mean one model: `canonical` maps them to one genome.
+
+    Attributes:
+      name: what the space is called.
+      choices: for each gene of GENES, in order, its allowed values.
+    """
+
+    name: str
+    choices: tuple[tuple, ...]
+
+    def __post_init__(self):
+        if len(self.choices) != len(GENES):
+            raise ValueError(
+                f"a space has {len(GENES)} genes, got {len(self.choices)} in "
+                f"{self.name!r}: {', '.join(GENES)}"
+            )
+        for gene, values in zip(GENES, self.choices, strict=True):
+            if not values or len(set(values)) != len(values):
+                raise ValueError(
+                    f"gene {gene} of space {self.name!r} needs distinct choices, "
+                    f"got {values}"
+                )
+        if not self._valid_table.any():
+            raise ValueError(f"space {self.name!r} holds no valid config")
+
+    # ---- counts ----
+
+    @property
+    def total(self) -> int:
+        """Combinations, valid or not."""
+        return math.prod(map(len, self.choices))
+
+    @functools.cached_property
+    def valid_count(self) -> int:
+        """Genomes whose config exists."""
+        free = [len(self._values(gene)) for gene in GENES if gene not in _COUPLED]
+        return int(self._valid_table.sum()) * math.prod(free)
+
+    @functools.cached_property
+    def distinct_count(self) -> int:
+        """Models: valid genomes, those that mean the same counted once."""
+        count = 0
+        for family, used in enumerate(self._used_table):
+            cells = np.argwhere(self._valid_table[family])
+            cells[:, ~used[_at(_COUPLED[1:])]] = 0
+            free = [
+                len(self._values(gene))
+                for gene, is_used in zip(GENES, used, strict=True)
+                if is_used and gene not in _COUPLED
+            ]
+            count += len(np.unique(cells, axis=0)) * math.prod(free)
+        return count
+
+    # ---- genomes and configs, on the host ----
+
+    def decode(self, genome, **fields) -> ArchitectureConfig:
+        """The canonical config of a genome i32[12].
+
+        Args:
+          genome: within the cardinalities.
+          **fields: what is no gene: vocab_size, max_seq_length, ...
+
+        Raises:
+          ValueError: the genome is out of bounds or its config does not exist.
+        """
+        genome = [int(index) for index in genome]
+        for gene, index, values in zip(GENES, genome, self.choices, strict=True):
+            if not 0 <= index < len(values):
+                raise ValueError(
+                    f"gene {gene}={index} is not in 0 to {len(values) - 1}"
+                )
+        values = (
+            allowed[index] for allowed, index in zip(self.choices, genome, strict=True)
+        )
+        values = dict(zip(GENES, values, strict=True))
+        return ArchitectureConfig(**values, **fields).canonical()
+
+    def encode(self, config: ArchitectureConfig) -> np.ndarray:
+        """The canonical genome i32[12] whose config this is.
+
+        Raises:
+          ValueError: a gene that the config's family uses has another value.
+        """
+        genome = np.zeros(len(GENES), np.int32)
+        for place, gene in enumerate(GENES):
+            value, allowed = getattr(config, gene), self.choices[place]
+            if gene not in USES[config.arch_type]:
+                continue
+            if value not in allowed:
+                raise ValueError(
+                    f"{gene}={value!r} is not in space {self.name!r}: "
+                    f"{', '.join(map(str, allowed))}"
+                )
+            genome[place] = allowed.index(value)
+        return genome
+
+    def nearest(self, config: ArchitectureConfig) -> np.ndarray:
+        """A valid genome i32[12] close to a config that may lie outside."""
+        genome = np.zeros(len(GENES), np.int32)
+        for place, gene in enumerate(GENES):
+            value, allowed = getattr(config, gene), self.choices[place]
+            if value in allowed:
+                genome[place] = allowed.index(value)
+            elif not isinstance(value, str):
+                genome[place] = np.abs(np.asarray(allowed) - value).argmin()
+        return np.asarray(self.repair(genome))
+
+    def genome_at(self, index: int) -> np.ndarray:
+        """Genome i32[12] number `index` of `total`; the last gene runs fastest."""
+        if not 0 <= index < self.total:
+            raise ValueError(f"{index=} is not in 0 to {self.total - 1}")
+        return np.asarray(np.unravel_index(index, self._lengths), np.int32)
+
+    def index_of(self, genome) -> int:
+        """The inverse of `genome_at`."""
+        return int(np.ravel_multi_index(tuple(map(int, genome)), self._lengths))
+
+    def sample(self, key: jax.Array, number: int) -> np.ndarray:
+        """Draws i32[number, 12], uniform over the valid genomes."""
+        seed = np.asarray(jax.random.key_data(key)).tolist()
+        rng = np.random.default_rng(seed)
+        found: list[np.ndarray] = []
+        while len(found) < number:
+            genome = self.genome_at(int(rng.integers(self.total)))
+            if self.valid(genome):
+                found.append(genome)
+        return np.stack(found)
+
+    # ---- pure functions of one genome, for jit and vmap ----
+
+    @property
+    def cardinality(self) -> jax.Array:
+        """i32[12], choices per gene."""
+        return jnp.asarray(self._lengths, jnp.int32)
+
+    def valid(self, genome: jax.Array) -> jax.Array:
+        """i32[12] within the cardinalities -> bool[]."""
+        cell = tuple(jnp.asarray(genome)[_at(_COUPLED)])
+        return jnp.asarray(self._valid_table)[cell]
+
+    def repair(self, genome: jax.Array) -> jax.Array:
+        """i32[12] within the cardinalities -> i32[12], the nearest valid one.
+
+        Valid genomes come back as they are; in others the number of heads
+        changes if that is enough.
+        """
+        genome = jnp.asarray(genome)
+        cell = tuple(genome[_at(_COUPLED)])
+        return genome.at[_at(_COUPLED)].set(jnp.asarray(self._repair_table)[cell])
+
+    def canonical(self, genome: jax.Array) -> jax.Array:
+        """i32[12] -> i32[12], with 0 for every gene the family does not use."""
+        genome = jnp.asarray(genome)
+        used = jnp.asarray(self._used_table)[genome[0]]
+        return jnp.where(used, genome, 0)
+
+    # ---- tables ----
+
+    def _values(self, gene: str) -> tuple:
+        return self.choices[GENES.index(gene)]
+
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        return tuple(map(len, self.choices))
+
+    @functools.cached_property
+    def _valid_table(self) -> np.ndarray:
+        """bool over the coupled genes: built by building the configs."""
+        coupled = [self._values(gene) for gene in _COUPLED]
+        rest = {
+            gene: values[0] for gene, values in zip(GENES, self.choices, strict=True)
+        }
+        table = [
+            _exists(rest | dict(zip(_COUPLED, values, strict=True)))
+            for values in itertools.product(*coupled)
+        ]
+        return np.asarray(table).reshape([len(values) for values in coupled])
+
+    @functools.cached_property
+    def _repair_table(self) -> np.ndarray:
+        """i32 over the coupled genes, and their nearest valid indices."""
+        cells = np.argwhere(np.ones_like(self._valid_table)).astype(np.int32)
+        valid = np.argwhere(self._valid_table).astype(np.int32)
+        steps = np.abs(cells[:, None] - valid[None])
+        nearest = (steps * np.asarray(_REPAIR_COST)).sum(axis=-1).argmin(axis=1)
+        return valid[nearest].reshape(*self._valid_table.shape, len(_COUPLED))
+
+    @functools.cached_property
+    def _used_table(self) -> np.ndarray:
+        """bool[families, genes]: which genes each family of the space uses."""
+        families = self._values("arch_type")
+        return np.asarray([[gene in USES[name] for gene in GENES] for name in families])
+
+
+def _exists(fields: dict) -> bool:
+    try:
+        ArchitectureConfig(**fields)
+    except ValueError:
+        return False
+    return True
+
+
+def _at(genes: tuple[str, ...]) -> np.ndarray:
+    """i32[len(genes)], the places of the genes in a genome."""
+    return np.asarray([GENES.index(gene) for gene in genes])

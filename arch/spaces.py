@@ -1,0 +1,69 @@
+"""The named search spaces."""
+
+from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS, QUANTIZATIONS
+from arch.families import FAMILIES
+from arch.space import GENES, Space
+
+
+def _space(name: str, **choices: tuple) -> Space:
+    return Space(name, tuple(choices[gene] for gene in GENES))
+
+
+SPACES = {
+    "minimal": _space(
+        "minimal",
+        arch_type=("transformer",),
+        num_layers=(4, 6),
+        hidden_dim=(256, 512),
+        num_heads=(4, 8),
+        ffn_multiplier=(4.0,),
+        normalization=("layernorm",),
+        activation=("gelu",),
+        position_encoding=("absolute",),
+        attention_dropout=(0.1,),
+        residual_dropout=(0.1,),
+        quantization=("fp16",),
+        pruning_ratio=(0.0,),
+    ),
+    "medium": _space(
+        "medium",
+        arch_type=("transformer", "linear_transformer"),
+        num_layers=(4, 6, 8, 12),
+        hidden_dim=(256, 384, 512, 768),
+        num_heads=(4, 6, 8, 12),
+        ffn_multiplier=(2.0, 3.0, 4.0),
+        normalization=("layernorm", "rmsnorm"),
+        activation=("gelu", "silu"),
+        position_encoding=("absolute", "rope"),
+        attention_dropout=(0.0, 0.1),
+        residual_dropout=(0.0, 0.1),
+        quantization=("fp16", "int8"),
+        pruning_ratio=(0.0, 0.2, 0.4),
+    ),
+    "full": _space(
+        "full",
+        arch_type=FAMILIES,
+        num_layers=(2, 4, 6, 8, 12, 16),
+        hidden_dim=(128, 256, 384, 512, 768, 1024),
+        num_heads=(2, 4, 6, 8, 12, 16),
+        ffn_multiplier=(2.0, 2.5, 3.0, 4.0),
+        normalization=NORMALIZATIONS,
+        activation=ACTIVATIONS,
+        position_encoding=POSITION_ENCODINGS,
+        attention_dropout=(0.0, 0.05, 0.1, 0.2),
+        residual_dropout=(0.0, 0.05, 0.1, 0.2),
+        quantization=QUANTIZATIONS,
+        pruning_ratio=(0.0, 0.2, 0.4, 0.6),
+    ),
+}
+
+
+def space_named(name: str) -> Space:
+    """The space of that name.
+
+    Raises:
+      ValueError: there is none; the line lists the names.
+    """
+    if name not in SPACES:
+        raise ValueError(f"no space {name!r}: choose {', '.join(SPACES)}")
+    return SPACES[name]
