@@ -2,8 +2,11 @@
 
 Matrices are normal with variance 1/fan_in; those that write to the residual
 stream are divided by sqrt(2 x layers) (Radford et al. 2019, GPT-2), so that
-the stream's variance does not grow with depth. Embeddings and the head start
-small, at 0.02, so that the first loss is close to log(V).
+the stream's variance does not grow with depth. The head starts small, at 0.02,
+so that the first loss is close to log(V). Embeddings have deviation 1, for a
+token must stand out in a stream to which every layer adds about as much: from
+0.02 a model spends its first hundred steps learning to see its input. A tied
+matrix is a head too, and starts as one.
 """
 
 import math
@@ -16,14 +19,21 @@ import numpy as np
 from arch.config import ArchitectureConfig
 from arch.layout import Layout, fan_in, layout_of
 
-EMBEDDING_DEVIATION = 0.02
+HEAD_DEVIATION = 0.02
 _WRITING = ("out", "down")  # modules whose output joins the residual stream
+
+
+def embedding_deviation(config: ArchitectureConfig) -> float:
+    """Standard deviation of the token embeddings."""
+    return HEAD_DEVIATION if config.tie_embeddings else 1.0
 
 
 def deviation(config: ArchitectureConfig, module: str, inputs: int) -> float:
     """Standard deviation of a module's matrix with `inputs` summed inputs."""
-    if module in ("embed", "head"):
-        return EMBEDDING_DEVIATION
+    if module == "embed":
+        return embedding_deviation(config)
+    if module == "head":
+        return HEAD_DEVIATION
     layers = 2 * config.num_layers if module in _WRITING else 1
     return 1 / math.sqrt(inputs * layers)
 

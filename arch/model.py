@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from arch.block import Block
 from arch.config import ArchitectureConfig
-from arch.initial import EMBEDDING_DEVIATION, initializer
+from arch.initial import embedding_deviation, initializer
 from arch.mixers import mixer_of
 from arch.norms import Norm
 from arch.positions import sinusoidal
@@ -16,9 +16,9 @@ from arch.traits import Traits, channel_index, is_encoding, traits_of
 # about twice as fast and steps a sixth slower.
 UNROLLED_LAYERS = 7
 
-# Sinusoids have a mean square of 1/2; they enter as large as the embeddings
-# start, else they would drown them in the first steps.
-POSITION_SCALE = EMBEDDING_DEVIATION * 2**0.5
+# Sinusoids enter at a tenth of the embeddings' initial scale: at their full
+# scale they hide which token it is, and the first steps learn less.
+POSITION_SCALE = 0.1
 
 
 class LanguageModel(nn.Module):
@@ -101,7 +101,8 @@ class LanguageModel(nn.Module):
             start = jnp.zeros(1, jnp.int32) if read is None else read
             positions = start[:, None] + jnp.arange(tokens.shape[1])[None]
             table = sinusoidal(positions, channels, traits.width)
-            x = x + POSITION_SCALE * table * (true & absolute)[None, None, :]
+            scale = POSITION_SCALE * embedding_deviation(config)
+            x = x + scale * table * (true & absolute)[None, None, :]
         keys = None
         if dropout_key is not None:
             layers = jnp.arange(config.num_layers)

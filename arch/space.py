@@ -70,6 +70,11 @@ class Space:
         if not self._valid_table.any():
             raise ValueError(f"space {self.name!r} holds no valid config")
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families it holds."""
+        return self.values("arch_type")
+
     # ---- counts ----
 
     @property
@@ -80,7 +85,7 @@ class Space:
     @functools.cached_property
     def valid_count(self) -> int:
         """Genomes whose config exists."""
-        free = [len(self._values(gene)) for gene in GENES if gene not in _COUPLED]
+        free = [len(self.values(gene)) for gene in GENES if gene not in _COUPLED]
         return int(self._valid_table.sum()) * math.prod(free)
 
     @functools.cached_property
@@ -91,7 +96,7 @@ class Space:
             cells = np.argwhere(self._valid_table[family])
             cells[:, ~used[_at(_COUPLED[1:])]] = 0
             free = [
-                len(self._values(gene))
+                len(self.values(gene))
                 for gene, is_used in zip(GENES, used, strict=True)
                 if is_used and gene not in _COUPLED
             ]
@@ -110,17 +115,13 @@ class Space:
         Raises:
           ValueError: the genome is out of bounds or its config does not exist.
         """
-        genome = [int(index) for index in genome]
-        for gene, index, values in zip(GENES, genome, self.choices, strict=True):
-            if not 0 <= index < len(values):
+        for gene, index, allowed in zip(GENES, genome, self.choices, strict=True):
+            if not 0 <= index < len(allowed):
                 raise ValueError(
-                    f"gene {gene}={index} is not in 0 to {len(values) - 1}"
+                    f"gene {gene}={index} is not in 0 to {len(allowed) - 1}"
                 )
-        values = (
-            allowed[index] for allowed, index in zip(self.choices, genome, strict=True)
-        )
-        values = dict(zip(GENES, values, strict=True))
-        return ArchitectureConfig(**values, **fields).canonical()
+            fields[gene] = allowed[int(index)]
+        return ArchitectureConfig(**fields).canonical()
 
     def encode(self, config: ArchitectureConfig) -> np.ndarray:
         """The canonical genome i32[12] whose config this is.
@@ -150,7 +151,7 @@ class Space:
                 genome[place] = allowed.index(value)
             elif not isinstance(value, str):
                 genome[place] = np.abs(np.asarray(allowed) - value).argmin()
-        return np.asarray(self.repair(genome))
+        return np.asarray(self.repair(jnp.asarray(genome)))
 
     def genome_at(self, index: int) -> np.ndarray:
         """Genome i32[12] number `index` of `total`; the last gene runs fastest."""
@@ -169,7 +170,7 @@ class Space:
         found: list[np.ndarray] = []
         while len(found) < number:
             genome = self.genome_at(int(rng.integers(self.total)))
-            if self.valid(genome):
+            if self.valid(jnp.asarray(genome)):
                 found.append(genome)
         return np.stack(found)
 
@@ -203,7 +204,8 @@ class Space:
 
     # ---- tables ----
 
-    def _values(self, gene: str) -> tuple:
+    def values(self, gene: str) -> tuple:
+        """The choices of a gene."""
         return self.choices[GENES.index(gene)]
 
     @property
@@ -213,7 +215,7 @@ class Space:
     @functools.cached_property
     def _valid_table(self) -> np.ndarray:
         """bool over the coupled genes: built by building the configs."""
-        coupled = [self._values(gene) for gene in _COUPLED]
+        coupled = [self.values(gene) for gene in _COUPLED]
         rest = {
             gene: values[0] for gene, values in zip(GENES, self.choices, strict=True)
         }
@@ -235,8 +237,9 @@ class Space:
     @functools.cached_property
     def _used_table(self) -> np.ndarray:
         """bool[families, genes]: which genes each family of the space uses."""
-        families = self._values("arch_type")
-        return np.asarray([[gene in USES[name] for gene in GENES] for name in families])
+        return np.asarray(
+            [[gene in USES[name] for gene in GENES] for name in self.families]
+        )
 
 
 def _exists(fields: dict) -> bool:

@@ -51,7 +51,7 @@ def is_constant(trait: int | float | jax.Array) -> bool:
 
 
 def choose(
-    index: int | jax.Array, branches: Sequence[Callable], *operands: jax.Array
+    index: int | jax.Array, branches: Sequence[Callable], *operands: jax.Array | None
 ) -> jax.Array:
     """Calls one of the branches: while tracing if it can, else on the device."""
     if isinstance(index, int):

@@ -1,0 +1,28 @@
+"""Neural architecture search for ultra-light code language models, in JAX."""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxnas.api import evaluate, search
+    from jaxnas.config import RunConfig
+    from jaxnas.model_files import load_model, save_model
+
+__version__ = importlib.metadata.version("jaxnas")
+__all__ = ["RunConfig", "evaluate", "load_model", "save_model", "search"]
+
+_HOMES = {
+    "RunConfig": "jaxnas.config",
+    "evaluate": "jaxnas.api",
+    "load_model": "jaxnas.model_files",
+    "save_model": "jaxnas.model_files",
+    "search": "jaxnas.api",
+}
+
+
+def __getattr__(name: str):
+    """Imports what is asked for, so that the command line starts at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxnas' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

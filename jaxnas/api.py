@@ -1,0 +1,83 @@
+"""jaxnas from Python: the three calls that most users need."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from arch import ArchitectureConfig
+from jaxnas.config import RunConfig
+from jaxnas.data import prepare
+from jaxnas.errors import UsageError
+from jaxnas.evaluation.evaluator import Evaluation, Evaluator
+from jaxnas.folder import new_folder
+from jaxnas.records import write_whole
+from jaxnas.runtime import set_up
+from jaxnas.session import run
+from jaxnas.setup import make_evaluator, make_task
+
+
+def make_config_evaluator(
+    config: RunConfig, vocab_size: int | None = None
+) -> Evaluator:
+    """An evaluator with a run's settings, outside of a run.
+
+    Args:
+      config: resolved or not.
+      vocab_size: what the models have room for; the tokenizer takes no more.
+    """
+    set_up()
+    config = config.resolve(jax.default_backend())
+    tokens = (
+        config.vocab_size if vocab_size is None else min(config.vocab_size, vocab_size)
+    )
+    task = make_task(config, prepare(config.data, tokens))
+    return make_evaluator(config, task)
+
+
+def evaluate(
+    config: ArchitectureConfig, phase: str = "fast", **settings: Any
+) -> Evaluation:
+    """Trains one architecture on real code and scores it.
+
+    Args:
+      config: trained as it is; its vocabulary must hold the tokenizer's.
+      phase: fast | medium | full, at the preset's scale.
+      **settings: of a `RunConfig`: data, preset, seed, samples, ...
+
+    Returns:
+      Costs, metrics on the validation split, objectives and fitness. A
+      failure is a result too: see `status` and `reason`.
+
+    Raises:
+      UsageError: a setting that cannot be used.
+      ValueError: the config's family has no modules.
+    """
+    run_config = RunConfig(phase=phase, **settings)
+    return make_config_evaluator(run_config, config.vocab_size)(config)
+
+
+def search(out: str | Path | None = None, **settings: Any) -> dict[str, Any]:
+    """Runs a whole search, as the command line does.
+
+    Args:
+      out: the run folder; by default the first free runs/SPACE-NNN.
+      **settings: of a `RunConfig`: space, population, generations, seed, ...
+
+    Returns:
+      The summary that the run folder holds too: the winner's config, the
+      spread of each score, the winner's quality on the held-out splits.
+
+    Raises:
+      UsageError: a setting or the folder cannot be used.
+      RunFailed: no candidate succeeded.
+    """
+    config = RunConfig(**settings)
+    folder = new_folder(None if out is None else Path(out), config.space)
+    write_whole(folder.config, config.to_toml())
+    try:
+        with folder.lock():
+            return run(folder, config)
+    except UsageError:
+        folder.discard()
+        raise

@@ -1,0 +1,86 @@
+"""Generation checkpoints, stored by Orbax and checked when they are read."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jaxnas.errors import UsageError
+
+State = TypeVar("State")
+
+
+class Checkpoints:
+    """The newest few checkpoints of a folder, by step.
+
+    Orbax writes one beside and renames it, so that a checkpoint is whole or
+    not there. Each holds a digest of its arrays: what was damaged later is
+    found when it is read.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        """Opens or makes the folder; the `keep` newest checkpoints stay."""
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._folder = folder
+        try:
+            self._orbax = ocp.training.Checkpointer(
+                folder.resolve(),
+                preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+                cleanup_tmp_directories=True,
+            )
+        except Exception as error:
+            raise self._unreadable(folder, error) from None
+
+    def save(self, step: int, state: Any):
+        """Saves a tree of arrays and ints; a step that is there stays."""
+        if step in [found.step for found in self._orbax.checkpoints]:
+            return
+        self._orbax.save(step, state, custom_metadata={"digest": _digest(state)})
+
+    def latest(self, like: State) -> tuple[int, State] | None:
+        """The newest checkpoint, or None if there is none.
+
+        Args:
+          like: a state of the same structure, shapes and dtypes.
+
+        Returns:
+          Its step, and the state.
+
+        Raises:
+          UsageError: the checkpoint is damaged.
+        """
+        newest = self._orbax.latest
+        if newest is None:
+            return None
+        path = self._folder / str(newest.step)
+        try:
+            state = self._orbax.load(newest.step, like)
+            said = self._orbax.metadata(newest.step).custom_metadata["digest"]
+        except Exception as error:
+            raise self._unreadable(path, error) from None
+        if _digest(state) != said:
+            raise self._unreadable(path, ValueError("its contents have changed"))
+        return newest.step, state
+
+    def close(self):
+        """Waits for what is being written."""
+        self._orbax.close()
+
+    def _unreadable(self, path: Path, error: Exception) -> UsageError:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return UsageError(
+            f"the checkpoint {path} is damaged ({reason}): remove it to resume from "
+            f"the one before, or from the results alone"
+        )
+
+
+def _digest(state: Any) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""`baselines`: the reference architectures with their costs."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from arch.baselines import BASELINES
+from arch.mixers import MIXERS
+from jaxnas.config import make_config, read_toml
+from jaxnas.evaluation.analytic import costs_of
+from jaxnas.evaluation.evaluator import Evaluation
+from jaxnas.options import Parser, add_settings, given_settings
+from jaxnas.report.tables import millions
+from jaxnas.runtime import hardware_named
+
+
+def main(arguments: list[str]):
+    """Prints a row a baseline; trains those that can be built if asked to."""
+    parser = Parser(
+        prog="python -m jaxnas.run baselines",
+        description="The reference architectures with their costs.",
+    )
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="train and score them too; one that has no modules is left out",
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
+    add_settings(parser)
+    options = parser.parse_args(arguments)
+    written = {} if options.config is None else read_toml(options.config)
+    config = make_config(written | given_settings(options), "settings")
+    console = Console()
+    hardware = hardware_named(config.hardware)
+    table = Table(title="Baselines, vocabulary 50,000", title_justify="left")
+    table.add_column("name")
+    table.add_column("architecture", overflow="fold")
+    for name in ("params", "stored", "MiB", "MFLOP a token", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, baseline in BASELINES.items():
+        costs = costs_of(baseline, hardware)
+        table.add_row(
+            name,
+            _shape(baseline),
+            millions(costs.parameters),
+            millions(costs.stored_parameters),
+            f"{costs.size_mib:.1f}",
+            f"{costs.forward_flops / 128 / 1e6:.0f}",
+            f"{costs.latency_ms:.2f}",
+        )
+    console.print(table)
+    console.print(
+        f"params are counted before pruning, stored after; ms: 128 tokens at batch 1 "
+        f"on {hardware.name}, by the roofline",
+        highlight=False,
+    )
+    if options.evaluate:
+        _evaluate(config, console)
+
+
+def _evaluate(config, console: Console):
+    from jaxnas.api import make_config_evaluator
+
+    evaluator = make_config_evaluator(config)
+    table = Table(title="Trained and scored", title_justify="left")
+    table.add_column("name")
+    for column in ("accuracy", "bits/byte", "perplexity", "fitness"):
+        table.add_column(column, justify="right")
+    for name, baseline in BASELINES.items():
+        if baseline.arch_type not in MIXERS:
+            table.add_row(name, f"no modules for {baseline.arch_type} yet", *"---")
+            continue
+        console.print(f"training {name} ...", highlight=False)
+        table.add_row(name, *_quality(evaluator(baseline)))
+    phase, data = evaluator.phase, evaluator.task.dataset
+    console.print(table)
+    console.print(
+        f"{phase.samples} windows of {evaluator.task.settings.window} tokens x "
+        f"{phase.epochs} epochs on {data.spec}, a tokenizer of {data.vocab_size}, "
+        f"seed {evaluator.task.seed}; scored after quantisation and pruning",
+        highlight=False,
+    )
+
+
+def _quality(found: Evaluation) -> list[str]:
+    if found.metrics is None:
+        return [f"{found.status}: {found.reason}", "-", "-", "-"]
+    metrics = found.metrics
+    return [
+        f"{metrics.accuracy:.4f}",
+        f"{metrics.bits_per_byte:.3f}",
+        f"{metrics.perplexity:.1f}",
+        f"{found.fitness:.4f}",
+    ]
+
+
+def _shape(config) -> str:
+    heads = f" heads {config.num_heads}" if config.arch_type != "mamba" else ""
+    return f"{config.arch_type} L{config.num_layers} H{config.hidden_dim}{heads}"

@@ -1,0 +1,50 @@
+"""`space NAME`: what a search space holds."""
+
+from rich.console import Console
+from rich.table import Table
+
+from arch.space import GENES, Space
+from arch.spaces import SPACES
+from jaxnas.errors import UsageError
+from jaxnas.keys import key_of
+from jaxnas.options import Parser
+from jaxnas.report.progress import describe
+
+
+def main(arguments: list[str]):
+    """Prints genes, counts and samples."""
+    parser = Parser(
+        prog="python -m jaxnas.run space",
+        description="Counts and samples of a search space.",
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(SPACES))
+    parser.add_argument("--samples", type=int, default=5, metavar="N", help="[5]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
+    options = parser.parse_args(arguments)
+    if options.name not in SPACES:
+        raise UsageError(f"no space {options.name!r}: choose {', '.join(SPACES)}")
+    if options.samples < 0 or options.seed < 0:
+        raise UsageError("--samples and --seed must be at least 0")
+    space, console = SPACES[options.name], Console()
+    console.print(_genes(space))
+    for count, meaning in (
+        (space.total, "genomes in total"),
+        (space.valid_count, "valid: their config exists"),
+        (space.distinct_count, "distinct: no two mean the same model"),
+    ):
+        console.print(f"{count:>12,}  {meaning}", highlight=False)
+    if options.samples:
+        console.print(f"\nsamples, seed {options.seed}:", highlight=False)
+        key = key_of(options.seed, "samples")
+        for genome in space.sample(key, options.samples):
+            config = space.decode(genome)
+            console.print(f"  {describe(config)}", highlight=False, soft_wrap=True)
+
+
+def _genes(space: Space) -> Table:
+    table = Table(title=f"space {space.name}", title_justify="left")
+    table.add_column("gene")
+    table.add_column("choices", overflow="fold")
+    for gene in GENES:
+        table.add_row(gene, ", ".join(map(str, space.values(gene))))
+    return table

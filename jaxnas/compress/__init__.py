@@ -1,0 +1,13 @@
+"""Compression of trained weights: structured pruning, then quantisation."""
+
+from jaxnas.compress.prune import prune, prune_in_place
+from jaxnas.compress.quantize import Blocks, from_blocks, round_weights, to_blocks
+
+__all__ = [
+    "Blocks",
+    "from_blocks",
+    "prune",
+    "prune_in_place",
+    "round_weights",
+    "to_blocks",
+]

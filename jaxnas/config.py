@@ -1,0 +1,198 @@
+"""The settings of a run: defaults, a preset, a TOML file, flags."""
+
+import dataclasses
+import math
+import tomllib
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import tomli_w
+
+from jaxnas.errors import UsageError
+from jaxnas.presets import PRESETS, search_length
+
+
+def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
+    """A field with its help text and bounds.
+
+    Args:
+      default: None is filled by the preset.
+      group: under which heading the flag stands.
+      text: for the help.
+      **bounds: of least, above, most and among, those that hold.
+    """
+    facts = {"group": group, "help": text, "bounds": bounds}
+    return dataclasses.field(default=default, metadata=facts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's results.
+
+    A field whose default is None is open until `resolve` gives it the preset's
+    value; what runs is always resolved.
+
+    Raises:
+      UsageError: a value out of its range.
+    """
+
+    space: str = setting("minimal", "search", "search space: minimal | medium | full")
+    strategy: str = setting(
+        "genetic", "search", "search strategy: genetic", among=("genetic",)
+    )
+    population: int = setting(
+        None,
+        "search",
+        "candidates asked for per generation; 10 on minimal, else 50",
+        least=1,
+    )
+    generations: int = setting(
+        None, "search", "generations to search for; 5 on minimal, else 100", least=1
+    )
+    seed: int = setting(
+        0, "search", "decides every random choice of the run", least=0, most=2**32 - 1
+    )
+    max_size: float = setting(
+        500.0, "search", "MiB; larger candidates are skipped, untrained", above=0
+    )
+
+    data: str = setting(
+        "stdlib", "data", "stdlib (this Python's library) | folder:PATH (your code)"
+    )
+    vocab_size: int = setting(
+        None, "data", "tokens of the byte-level BPE", least=257, most=65536
+    )
+    eval_windows: int = setting(
+        None, "data", "validation windows that score a candidate", least=1
+    )
+    final_windows: int = setting(
+        None, "data", "validation and test windows that score the winner", least=1
+    )
+
+    preset: str = setting(
+        "auto",
+        "training",
+        "small | standard | auto (small without an accelerator)",
+        among=("auto", *PRESETS),
+    )
+    phase: str = setting(
+        "fast",
+        "training",
+        "training of a candidate: fast | medium | full",
+        among=("fast", "medium", "full"),
+    )
+    samples: int = setting(
+        None, "training", "windows seen, instead of the phase's", least=1
+    )
+    epochs: int = setting(
+        None, "training", "times each is seen, instead of the phase's", least=1
+    )
+    window: int = setting(None, "training", "tokens in a sample", least=1)
+    batch: int = setting(None, "training", "samples in a step", least=1)
+    learning_rate: float = setting(None, "training", "AdamW's, at its peak", above=0)
+    weight_decay: float = setting(0.1, "training", "AdamW's, on matrices", least=0)
+    final_steps: int = setting(
+        None, "training", "steps that the winner trains on for; 0 for none", least=0
+    )
+
+    accuracy_weight: float = setting(0.5, "fitness", "of the accuracy score")
+    size_weight: float = setting(0.3, "fitness", "of the size score")
+    latency_weight: float = setting(0.2, "fitness", "of the latency score")
+    size_target: float = setting(None, "fitness", "MiB up to which the size score is 1")
+    size_limit: float = setting(None, "fitness", "MiB from which the size score is 0")
+    latency_target: float = setting(
+        None, "fitness", "ms up to which the latency score is 1"
+    )
+    hardware: str = setting(
+        "auto", "fitness", "whose latency is estimated; auto: this run's device"
+    )
+
+    top_k: int = setting(5, "output", "candidates in the closing table", least=1)
+    checkpoint_every: int = setting(
+        5, "output", "generations between checkpoints", least=1
+    )
+    keep_checkpoints: int = setting(
+        3, "output", "checkpoints kept, the newest", least=1
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+
+    def resolve(self, backend: str) -> "RunConfig":
+        """Fills what was left open, for a JAX backend ("cpu", "gpu", "tpu")."""
+        name = self.preset
+        if name == "auto":
+            name = "small" if backend == "cpu" else "standard"
+        values = {**PRESETS[name].settings, **search_length(self.space)}
+        phase = PRESETS[name].phases[self.phase]
+        values |= {"samples": phase.samples, "epochs": phase.epochs}
+        open_fields = {
+            key: value for key, value in values.items() if getattr(self, key) is None
+        }
+        return dataclasses.replace(self, preset=name, **open_fields)
+
+    def to_toml(self) -> str:
+        """TOML that `read_toml` reads back; what is open is left out."""
+        values = dataclasses.asdict(self)
+        return tomli_w.dumps({k: v for k, v in values.items() if v is not None})
+
+
+def kind_of(field: dataclasses.Field) -> type:
+    """The field's type; None, the open value, set aside."""
+    return get_type_hints(RunConfig)[field.name]
+
+
+_FAILS = {
+    "least": (lambda value, bound: value < bound, "at least"),
+    "above": (lambda value, bound: value <= bound, "above"),
+    "most": (lambda value, bound: value > bound, "at most"),
+    "among": (lambda value, bound: value not in bound, "one of"),
+}
+
+
+def _check(field: dataclasses.Field, value: Any):
+    if value is None and field.default is None:
+        return
+    kind, name = kind_of(field), field.name
+    # An int will do for a float: TOML writes 8 and means 8.0.
+    if type(value) is not kind and (kind, type(value)) != (float, int):
+        raise UsageError(f"{name}={value!r} is not of type {kind.__name__}")
+    if kind is float and not math.isfinite(value):
+        raise UsageError(f"{name}={value} must be finite")
+    for key, bound in field.metadata["bounds"].items():
+        fails, words = _FAILS[key]
+        if fails(value, bound):
+            said = ", ".join(bound) if key == "among" else bound
+            raise UsageError(f"{name}={value!r} must be {words} {said}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file, by name.
+
+    Raises:
+      UsageError: the file cannot be read, is not TOML, or has an unknown key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} is not TOML: {reason}") from None
+    known = [field.name for field in dataclasses.fields(RunConfig)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UsageError(
+            f"{path} has the unknown key {', '.join(map(repr, unknown))}; "
+            f"known: {', '.join(known)}"
+        )
+    return values
+
+
+def make_config(values: dict[str, Any], where: str) -> RunConfig:
+    """A RunConfig of the values; an error says where they stand."""
+    try:
+        return RunConfig(**values)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None

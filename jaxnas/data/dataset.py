@@ -1,0 +1,182 @@
+"""From a source's name to the tokens of its three splits, cached."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from jaxnas.data import cache
+from jaxnas.data.deduplicate import deduplicate
+from jaxnas.data.sources import DataError, Source, SourceFile, read_source
+from jaxnas.data.split import SPLITS, split
+from jaxnas.data.tokenizer import (
+    check_vocab_size,
+    encode,
+    load_tokenizer,
+    token_bytes,
+    train_tokenizer,
+)
+
+FORMAT = 1  # of a cache entry; raise it when the same files give other tokens
+MIN_TOKENS = 256  # of each split
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    spec: str
+    corpus_hash: str  # of the files kept, whatever their names and order
+    train: np.ndarray  # u16[N], the end-of-text token after each file
+    validation: np.ndarray  # u16[N]
+    test: np.ndarray  # u16[N]
+    token_bytes: np.ndarray  # i32[V], bytes each token stands for
+    tokenizer: Tokenizer
+    vocab_size: int  # V, fewer than asked for if the corpus is small
+    statistics: dict  # JSON-able, see `describe`
+
+    def describe(self) -> dict:
+        """What a manifest records of the data: JSON-able."""
+        return {"source": self.spec, "corpus_hash": self.corpus_hash, **self.statistics}
+
+
+def prepare(spec: str, vocab_size: int, cache_dir: Path | None = None) -> Dataset:
+    """Reads, deduplicates, splits and tokenizes a source, or reads the cache.
+
+    Args:
+      spec: `"stdlib"` or `"folder:PATH"`.
+      vocab_size: the most tokens the vocabulary may hold, in [257, 65536].
+      cache_dir: by default `cache.cache_dir()`. One that can't be written is not
+        an error: nothing is cached then.
+
+    Raises:
+      DataError: the source cannot be used, or a split would hold too little.
+    """
+    check_vocab_size(vocab_size)
+    source = read_source(spec)
+    folder = cache.cache_dir() if cache_dir is None else Path(cache_dir)
+    path = folder / "data" / f"{_key(source.files, vocab_size)}.npz"
+    payload = cache.load(path)
+    if payload is None:
+        payload = _build(spec, source.files, vocab_size)
+        cache.store(path, payload)
+    return _unpack(spec, source, payload)
+
+
+def windows(tokens: np.ndarray, number: int, length: int) -> np.ndarray:
+    """Evenly spaced windows, the same each time.
+
+    Args:
+      tokens: ids[N], N > length.
+      number: of windows, at least 1. Up to N // (length + 1) of them do not
+        overlap; more than N - length repeat some.
+      length: targets in a window, at least 1.
+
+    Returns:
+      i32[number, length + 1]: `[:, :-1]` are contexts, `[:, 1:]` their targets.
+    """
+    if min(number, length) < 1:
+        raise ValueError(f"{number=} and {length=} must be at least 1")
+    last = tokens.size - (length + 1)
+    if last < 0:
+        raise DataError(
+            f"a window of {length} tokens and the one after needs {length + 1}"
+            f" tokens, the split holds {tokens.size}: use more data or less context"
+        )
+    starts = np.arange(number) * last // max(number - 1, 1)
+    return tokens[starts[:, None] + np.arange(length + 1)].astype(np.int32)
+
+
+def _key(files: list[SourceFile], vocab_size: int) -> str:
+    settings = {
+        "format": FORMAT,
+        "vocab_size": vocab_size,
+        "tokenizers": importlib.metadata.version("tokenizers"),
+        "files": sorted(file.sha256 for file in files),
+    }
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+
+def _build(spec: str, files: list[SourceFile], vocab_size: int) -> bytes:
+    """Everything that the files' contents and the settings decide, as an .npz."""
+    kept, exact, near = deduplicate(files)
+    parts = split(kept)
+    for name in SPLITS:  # the quick check first: training takes seconds
+        if not parts[name]:
+            raise _too_small(spec, name, parts, 0)
+    tokenizer = train_tokenizer((file.text for file in parts["train"]), vocab_size)
+    tokens = {
+        name: encode(tokenizer, (file.text for file in parts[name])) for name in SPLITS
+    }
+    for name in SPLITS:
+        if tokens[name].size < MIN_TOKENS:
+            raise _too_small(spec, name, parts, tokens[name].size)
+    saved = tokenizer.to_str()
+    facts = {
+        "corpus_hash": _hash("".join(sorted(file.sha256 for file in kept))),
+        "files_read": len(files),
+        "files_kept": len(kept),
+        "exact_duplicates": exact,
+        "near_duplicates": near,
+        "bytes": sum(len(file.content) for file in kept),
+        "splits": {
+            name: {
+                "files": len(parts[name]),
+                "bytes": sum(len(file.content) for file in parts[name]),
+                "tokens": tokens[name].size,
+            }
+            for name in SPLITS
+        },
+        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size_asked": vocab_size,
+        "tokenizer_hash": _hash(saved),
+    }
+    texts = {"facts": json.dumps(facts), "tokenizer": saved}
+    out = io.BytesIO()
+    np.savez(
+        out,
+        allow_pickle=False,
+        **tokens,
+        **{key: np.frombuffer(text.encode(), np.uint8) for key, text in texts.items()},
+    )
+    return out.getvalue()
+
+
+def _unpack(spec: str, source: Source, payload: bytes) -> Dataset:
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        facts = json.loads(arrays["facts"].tobytes())
+        tokenizer = load_tokenizer(arrays["tokenizer"].tobytes().decode())
+        tokens = {name: arrays[name] for name in SPLITS}
+    return Dataset(
+        spec=spec,
+        corpus_hash=facts.pop("corpus_hash"),
+        **tokens,
+        token_bytes=token_bytes(tokenizer),
+        tokenizer=tokenizer,
+        vocab_size=facts["vocab_size"],
+        statistics={
+            "python": platform.python_version(),
+            "left_out": source.left_out,
+            "skipped_folders": len(source.skipped_folders),
+            **facts,
+        },
+    )
+
+
+def _too_small(
+    spec: str, name: str, parts: dict[str, list[SourceFile]], tokens: int
+) -> DataError:
+    total = sum(len(files) for files in parts.values())
+    return DataError(
+        f"the {name} split of {spec!r} holds {len(parts[name])} files and {tokens}"
+        f" tokens, at least 1 file and {MIN_TOKENS} tokens are needed: the"
+        f" {total} distinct files are split by content hash, so add more files"
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

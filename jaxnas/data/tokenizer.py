@@ -1,0 +1,78 @@
+"""A byte-level BPE tokenizer (Sennrich et al. 2015, arXiv:1508.07909).
+
+Its alphabet is the 256 bytes, so every text has tokens and comes back exactly.
+"""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from jaxnas.data.sources import DataError
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 0
+MIN_VOCAB_SIZE = 257  # 256 bytes and the end of text
+MAX_VOCAB_SIZE = 65_536  # ids fit in 16 bits
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
+        raise DataError(
+            f"vocab_size must be from {MIN_VOCAB_SIZE} (256 bytes and the end of"
+            f" text) to {MAX_VOCAB_SIZE}, got {vocab_size}"
+        )
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Learns merges from `texts`, whose order does not matter.
+
+    A pair is merged only if it occurs twice, so a small corpus can give fewer
+    than `vocab_size` tokens.
+
+    Raises:
+      DataError: `vocab_size` is not in [257, 65536].
+    """
+    check_vocab_size(vocab_size)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return load_tokenizer(tokenizer.to_str())
+
+
+def load_tokenizer(json: str) -> Tokenizer:
+    """From the text of a `tokenizer.json`, as `Tokenizer.to_str` writes it."""
+    tokenizer = Tokenizer.from_str(json)
+    # A source file may spell out the end-of-text token: there it is plain text.
+    # The saved form doesn't carry this setting.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
+    """u16[N]: all texts' tokens in turn, with the end of text after each."""
+    parts: list[np.ndarray] = [np.zeros(0, np.uint16)]
+    texts = iter(texts)
+    # In batches: the library's encodings weigh 100 times what their ids do.
+    while batch := list(itertools.islice(texts, 32)):
+        for encoding in tokenizer.encode_batch_fast(batch):
+            parts.append(np.array([*encoding.ids, END_OF_TEXT_ID], np.uint16))
+    return np.concatenate(parts)
+
+
+def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
+    """i32[V]: how many bytes of text each token stands for; 0 for the end of text."""
+    sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
+    for token, i in tokenizer.get_vocab().items():
+        # The byte-level alphabet spells each byte as one character.
+        sizes[i] = 0 if i == END_OF_TEXT_ID else len(token)
+    return sizes

@@ -1,0 +1,63 @@
+"""Which trainings were done, so that none is done twice."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from arch import ArchitectureConfig
+from jaxnas.evaluation.trained import Compression, Metrics, training_config
+from jaxnas.records import Lines
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """The outcome of one training, for every compression that was scored."""
+
+    key: str
+    metrics: dict[Compression, Metrics]  # empty if it failed
+    reason: str | None = None  # why it failed
+
+
+def training_key(config: ArchitectureConfig) -> str:
+    """The same for all configs that train alike."""
+    fields = json.dumps(training_config(config).to_dict(), sort_keys=True)
+    return hashlib.sha256(fields.encode()).hexdigest()[:16]
+
+
+class Trainings:
+    """Trainings by key, kept in a file if there is one."""
+
+    def __init__(self, path: Path | None = None):
+        """Reads the file's trainings."""
+        self._lines = None if path is None else Lines(path)
+        self._known = {line["key"]: _read(line) for line in self._lines or ()}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, config: ArchitectureConfig) -> Training | None:
+        """The training of the config, if it was done."""
+        return self._known.get(training_key(config))
+
+    def add(self, training: Training):
+        """Remembers one more."""
+        self._known[training.key] = training
+        if self._lines is not None:
+            self._lines.append(_written(training))
+
+
+def _written(training: Training) -> dict:
+    metrics = [
+        compression._asdict() | dataclasses.asdict(metrics)
+        for compression, metrics in training.metrics.items()
+    ]
+    return {"key": training.key, "reason": training.reason, "metrics": metrics}
+
+
+def _read(line: dict) -> Training:
+    metrics = {}
+    for entry in line["metrics"]:
+        compression = Compression(**{k: entry.pop(k) for k in Compression._fields})
+        metrics[compression] = Metrics(**entry)
+    return Training(key=line["key"], reason=line["reason"], metrics=metrics)

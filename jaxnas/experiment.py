@@ -1,0 +1,178 @@
+"""The search loop: ask -> decode -> evaluate -> tell -> record -> checkpoint."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arch import ArchitectureConfig
+from arch.baselines import BASELINES
+from arch.space import Space
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.errors import RunFailed, UsageError
+from jaxnas.evaluation.evaluator import Evaluation, Evaluator
+from jaxnas.fitness import OBJECTIVES, FitnessSettings, fitness
+from jaxnas.keys import key_of
+from jaxnas.records import Lines
+from jaxnas.report.progress import Progress
+from search import STRATEGIES, Strategy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """What the search does, apart from how a candidate is evaluated."""
+
+    space: Space
+    strategy: str
+    population: int
+    generations: int
+    seed: int
+    config_fields: dict[str, Any]  # what is no gene: vocab_size, ...
+    checkpoint_every: int
+
+    @property
+    def most_candidates(self) -> int:
+        """Distinct candidates at most."""
+        return min(self.population * self.generations, self.space.distinct_count)
+
+
+class Checkpointed(NamedTuple):
+    """What a checkpoint holds."""
+
+    strategy: Any  # the strategy's state
+    results: jax.Array  # i32[], lines of results.jsonl that it knows
+
+
+def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
+    """The plan's strategy, maximising fitness, seeded near the baselines."""
+    families = plan.space.families
+    known = [
+        plan.space.nearest(config)
+        for config in BASELINES.values()
+        if config.arch_type in families
+    ]
+    return STRATEGIES[plan.strategy](
+        plan.space,
+        scalarize=lambda objectives: -fitness(objectives, settings, jnp),
+        population=plan.population,
+        seeds=np.unique(known, axis=0) if known else None,
+    )
+
+
+def run_search(
+    plan: SearchPlan,
+    evaluator: Evaluator,
+    results: Lines,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> bool:
+    """Runs the generations that are left; each new candidate becomes a line.
+
+    Args:
+      plan: see `SearchPlan`.
+      evaluator: see `Evaluator`.
+      results: lines beyond the last checkpoint are written anew; what they
+        took to find out is in the evaluator's trainings.
+      checkpoints: where to go on from, and where to save.
+      progress: is told of everything as it happens.
+
+    Returns:
+      True if every model of the space was evaluated.
+
+    Raises:
+      RunFailed: every candidate failed.
+      UsageError: the results do not fit the checkpoint.
+    """
+    strategy = make_strategy(plan, evaluator.fitness)
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    state = strategy.init(key_of(plan.seed, "init"))
+    first, state = _restore(state, results, checkpoints)
+    seen = {tuple(line["genome"]): line["objectives"] for line in results}
+    exhausted = len(seen) >= plan.space.distinct_count
+    for generation in range(first, plan.generations):
+        if exhausted:
+            break
+        genomes = ask(key_of(plan.seed, "ask", generation), state)
+        genomes = np.asarray(jax.vmap(plan.space.canonical)(genomes))
+        progress.begin_generation(generation)
+        for line in _evaluate_new(plan, evaluator, generation, genomes, seen, progress):
+            results.append(line)
+            progress.candidate(line)
+        ids = generation * plan.population + np.arange(plan.population)
+        objectives = [_told(seen[tuple(genome.tolist())]) for genome in genomes]
+        state = tell(
+            state,
+            jnp.asarray(ids, jnp.int32),
+            genomes,
+            jnp.asarray(objectives, jnp.float32),
+            jnp.ones(plan.population, bool),
+        )
+        exhausted = len(seen) >= plan.space.distinct_count
+        progress.end_generation(generation, list(results))
+        last = exhausted or generation + 1 == plan.generations
+        if last or (generation + 1) % plan.checkpoint_every == 0:
+            saved = Checkpointed(state, jnp.int32(len(results)))
+            checkpoints.save(generation + 1, saved)
+    if not any(line["status"] == "ok" for line in results):
+        reasons = {line["reason"] for line in results}
+        raise RunFailed(f"no candidate succeeded: {'; '.join(sorted(reasons)[:3])}")
+    return exhausted
+
+
+def _restore(state, results: Lines, checkpoints: Checkpoints):
+    """The first generation to run, and the strategy's state before it."""
+    found = checkpoints.latest(Checkpointed(state, jnp.int32(0)))
+    if found is None:
+        results.keep(0)
+        return 0, state
+    generation, saved = found
+    if len(results) < int(saved.results):
+        raise UsageError(
+            f"{results.path} holds {len(results)} lines, the checkpoint of "
+            f"generation {generation} needs {int(saved.results)}: the file was cut"
+        )
+    results.keep(int(saved.results))
+    return generation, saved.strategy
+
+
+def _evaluate_new(
+    plan: SearchPlan,
+    evaluator: Evaluator,
+    generation: int,
+    genomes: np.ndarray,
+    seen: dict[tuple, list[float] | None],
+    progress: Progress,
+) -> Iterator[dict[str, Any]]:
+    """Evaluates the genomes not seen before; yields their lines, fills `seen`."""
+    for place, genome in enumerate(genomes.tolist()):
+        if tuple(genome) in seen:
+            continue
+        config = plan.space.decode(genome, **plan.config_fields)
+        identity = generation * plan.population + place
+        evaluation = evaluator(config, progress.training(identity, config))
+        seen[tuple(genome)] = evaluation.objectives
+        yield line_of(identity, generation, genome, config, evaluation)
+
+
+def line_of(
+    identity: int,
+    generation: int,
+    genome: list[int],
+    config: ArchitectureConfig,
+    evaluation: Evaluation,
+) -> dict[str, Any]:
+    """A candidate's line of results.jsonl."""
+    return {
+        "id": identity,
+        "generation": generation,
+        "genome": genome,
+        "config": config.to_dict(),
+        **evaluation.to_dict(),
+    }
+
+
+def _told(objectives: list[float] | None) -> list[float]:
+    return [float("nan")] * len(OBJECTIVES) if objectives is None else objectives

@@ -1,0 +1,139 @@
+"""A model as a folder: weights as they are stored, config, tokenizer.
+
+The weights file holds what the size objective counts: a matrix at int8 or int4
+is its blocks' codes and their fp16 scales, everything else is fp16.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+from tokenizers import Tokenizer
+
+from arch import ArchitectureConfig, build_model
+from arch.layout import from_rows, layout_of, to_rows
+from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
+from jaxnas.errors import UsageError
+from jaxnas.records import write_whole
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+
+
+class LoadedModel(NamedTuple):
+    """What `load_model` reads."""
+
+    config: ArchitectureConfig
+    params: dict[str, Any]  # float32, as stored: rounded
+    tokenizer: Tokenizer
+
+
+def save_model(
+    folder: Path, config: ArchitectureConfig, params: dict, tokenizer: Tokenizer
+) -> ArchitectureConfig:
+    """Prunes, quantises and writes a trained model.
+
+    Args:
+      folder: made if it is not there.
+      config: with the compression to apply.
+      params: uncompressed.
+      tokenizer: the one it was trained with.
+
+    Returns:
+      The config of the written model: pruned already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config, params = prune(config, params)
+    tensors: dict[str, np.ndarray] = {}
+
+    def store(path, weights):
+        tensors.update(_stored(path, jnp.asarray(weights), config.quantization))
+
+    jax.tree_util.tree_map_with_path(store, params)
+    # Names in order: the same model gives the same bytes.
+    ordered = {name: tensors[name] for name in sorted(tensors)}
+    write_whole(folder / WEIGHTS, safetensors.numpy.save(ordered, {"format": "jaxnas"}))
+    write_whole(folder / TOKENIZER, tokenizer.to_str(pretty=True))
+    write_whole(folder / CONFIG, config.to_json())
+    return config
+
+
+def load_model(folder: str | Path) -> LoadedModel:
+    """Reads what `save_model` wrote.
+
+    Raises:
+      UsageError: the folder lacks a file, or holds other tensors than its
+        config asks for.
+    """
+    folder = Path(folder)
+    try:
+        config = ArchitectureConfig.from_json((folder / CONFIG).read_text())
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tensors = safetensors.numpy.load_file(folder / WEIGHTS)
+    except Exception as error:  # each library has its own errors for a bad file
+        raise UsageError(f"cannot read a model from {folder}: {error}") from None
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    shapes = jax.eval_shape(build_model(config).init, jax.random.key(0), tokens)
+
+    def read(path, leaf):
+        try:
+            return _restored(path, leaf.shape, tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{folder / WEIGHTS} does not fit {folder / CONFIG} at "
+                f"{_name(path)}: {error}"
+            ) from None
+
+    params = jax.tree_util.tree_map_with_path(read, shapes["params"])
+    return LoadedModel(config, params, tokenizer)
+
+
+def write_arrays(path: Path, params: dict, metadata: dict[str, str]):
+    """Writes a tree of arrays exactly, in one step."""
+    flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep=".").items()}
+    write_whole(path, safetensors.numpy.save(flat, metadata))
+
+
+def read_arrays(path: Path) -> tuple[dict, dict[str, str]]:
+    """The inverse of `write_arrays`: the tree and its metadata."""
+    with safetensors.safe_open(path, "numpy") as file:
+        flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return unflatten_dict(flat, sep="."), file.metadata() or {}
+
+
+def _name(path: tuple) -> str:
+    return ".".join(entry.key for entry in path)
+
+
+def _stored(path, weights, quantization: str) -> dict[str, np.ndarray]:
+    name, layout = _name(path), layout_of(path)
+    if quantization == "fp16" or not layout.matrix:
+        return {name: np.asarray(weights, np.float16)}
+    blocks = to_blocks(to_rows(layout, weights), quantization)
+    codes = np.asarray(blocks.codes)
+    if quantization == "int4":  # two codes a byte: the first 16, then the last
+        shifted = (codes + 8).astype(np.uint8)
+        codes = shifted[..., :16] | (shifted[..., 16:] << 4)
+    return {f"{name}.codes": codes, f"{name}.scales": np.asarray(blocks.scales)}
+
+
+def _restored(path, shape, tensors) -> jax.Array:
+    name, layout = _name(path), layout_of(path)
+    if name in tensors:
+        weights = jnp.asarray(tensors[name], jnp.float32)
+    else:
+        codes = tensors[f"{name}.codes"]
+        if codes.dtype == np.uint8:
+            codes = (
+                np.concatenate([codes & 15, codes >> 4], axis=-1).astype(np.int8) - 8
+            )
+        blocks = Blocks(jnp.asarray(codes), jnp.asarray(tensors[f"{name}.scales"]))
+        template = to_rows(layout, jnp.zeros(shape))
+        weights = from_rows(layout, from_blocks(blocks, template.shape[-1]), shape)
+    if weights.shape != shape:
+        raise ValueError(f"shape {weights.shape}, expected {shape}")
+    return weights

@@ -1,0 +1,55 @@
+"""Two scales of run: a laptop's minutes, and an accelerator's evening."""
+
+from typing import Any, NamedTuple
+
+from jaxnas.train.phases import PHASES, SMALL_PHASES, Phase
+
+
+class Preset(NamedTuple):
+    """Values for the settings that were left open."""
+
+    settings: dict[str, Any]
+    phases: dict[str, Phase]
+
+
+PRESETS = {
+    # A small vocabulary and short windows, for a model that learns something
+    # in seconds; and targets where such models lie, for scores with a slope.
+    "small": Preset(
+        {
+            "vocab_size": 1024,
+            "window": 64,
+            "batch": 4,
+            "learning_rate": 2e-3,
+            "eval_windows": 128,
+            "final_windows": 512,
+            "final_steps": 600,
+            "size_target": 5.0,
+            "size_limit": 50.0,
+            "latency_target": 10.0,
+        },
+        SMALL_PHASES,
+    ),
+    "standard": Preset(
+        {
+            "vocab_size": 8192,
+            "window": 128,
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "eval_windows": 512,
+            "final_windows": 2048,
+            "final_steps": 20_000,
+            "size_target": 100.0,
+            "size_limit": 500.0,
+            "latency_target": 10.0,
+        },
+        PHASES,
+    ),
+}
+
+
+def search_length(space: str) -> dict[str, int]:
+    """Population and generations; the minimal space holds eight models."""
+    if space == "minimal":
+        return {"population": 10, "generations": 5}
+    return {"population": 50, "generations": 100}

@@ -1,0 +1,66 @@
+"""Files of a run that survive being killed at any moment.
+
+A line counts once its newline is there: a line cut short by a kill is dropped
+when the file is read again. Whole files are written beside and renamed.
+"""
+
+import json
+import os
+from pathlib import Path
+
+
+class Lines:
+    """A JSON-lines file that is appended to, each line flushed as it comes."""
+
+    def __init__(self, path: Path):
+        """Opens the file; what follows its last newline is cut off."""
+        self.path = path
+        self._file = path.open("ab+")
+        self._file.seek(0)
+        whole = self._file.read().rpartition(b"\n")[0]
+        self._entries = [json.loads(line) for line in whole.splitlines()]
+        self._file.truncate(len(whole) + bool(whole))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def append(self, entry: dict):
+        """Writes one line, and waits until the system has it."""
+        line = to_line(entry)
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._entries.append(json.loads(line))
+
+    def keep(self, number: int):
+        """Drops all lines but the first `number`."""
+        self._entries = self._entries[:number]
+        self._file.truncate(sum(len(to_line(entry)) for entry in self._entries))
+
+    def close(self):
+        """Closes the file."""
+        self._file.close()
+
+
+def to_line(entry: dict) -> bytes:
+    """One line of JSON; a NaN is an error, for it would not read back."""
+    return json.dumps(entry, allow_nan=False).encode() + b"\n"
+
+
+def write_whole(path: Path, content: str | bytes):
+    """Replaces a file in one step: readers see the old one or the new one."""
+    content = content.encode() if isinstance(content, str) else content
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def write_json(path: Path, value: dict):
+    """`write_whole` of indented JSON."""
+    write_whole(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

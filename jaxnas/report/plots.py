@@ -1,0 +1,53 @@
+"""Plots of a run, as PNG."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxnas.fitness import OBJECTIVES
+from search.pareto import non_dominated
+
+matplotlib.use("Agg")
+
+
+def plot_fitness(path: Path, lines: list[dict[str, Any]]):
+    """Fitness of every candidate, and the best so far, over generations."""
+    scored = [line for line in lines if line["status"] == "ok"]
+    generations = np.asarray([line["generation"] + 1 for line in scored])
+    fitness = np.asarray([line["fitness"] for line in scored])
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(generations, fitness, s=16, alpha=0.6, label="candidate")
+    steps = np.unique(generations)
+    best = [fitness[generations <= step].max() for step in steps]
+    axes.plot(steps, best, marker="o", color="tab:red", label="best so far")
+    axes.set(xlabel="generation", ylabel="fitness")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def plot_pareto(path: Path, lines: list[dict[str, Any]]):
+    """The objectives in pairs; candidates that no other dominates stand out."""
+    scored = [line for line in lines if line["status"] == "ok"]
+    objectives = np.asarray([line["objectives"] for line in scored])
+    front = np.asarray(non_dominated(jnp.asarray(objectives)))
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    pairs = ((1, 0), (2, 0), (1, 2))
+    for axes, (x, y) in zip(figure.subplots(1, 3), pairs, strict=True):
+        _scatter(axes, objectives[:, x], objectives[:, y], front)
+        axes.set(xlabel=OBJECTIVES[x], ylabel=OBJECTIVES[y])
+    figure.suptitle(f"{front.sum()} of {len(front)} candidates are not dominated")
+    figure.savefig(path, dpi=120)
+
+
+def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, front: np.ndarray):
+    axes.scatter(x[~front], y[~front], s=16, alpha=0.5, label="dominated")
+    axes.scatter(x[front], y[front], s=28, color="tab:red", label="Pareto front")
+    axes.legend()

@@ -1,0 +1,163 @@
+"""What a run says while it works."""
+
+import math
+import time
+from typing import Any
+
+import rich.progress
+from rich.console import Console
+
+from arch import ArchitectureConfig
+from jaxnas.records import Lines
+
+_NAMED = ("normalization", "activation", "position_encoding", "quantization")
+
+
+def describe(config: ArchitectureConfig | dict[str, Any]) -> str:
+    """A candidate in a few words: what tells it from its neighbours."""
+    fields = config if isinstance(config, dict) else config.to_dict()
+    words = [
+        str(fields["arch_type"]),
+        f"L{fields['num_layers']}",
+        f"H{fields['hidden_dim']}",
+        f"heads {fields['num_heads']}",
+        f"FFN {fields['ffn_multiplier']:g}",
+        *(str(fields[name]) for name in _NAMED),
+    ]
+    if fields["pruning_ratio"]:
+        words.append(f"pruned {fields['pruning_ratio']:g}")
+    return " ".join(words)
+
+
+class Progress:
+    """Prints a line a candidate and a line a generation; bars on a terminal."""
+
+    def __init__(self, console: Console, candidates: int, timings: Lines):
+        """`candidates` is how many distinct ones there can be at most."""
+        self.console = console
+        self._timings = timings
+        self._bars = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._all = self._bars.add_task("candidates", total=candidates, left="")
+        self._steps = self._bars.add_task("steps", total=None, left="", visible=False)
+        self._candidates = candidates
+        self._done = 0
+        self._spent = 0.0
+        self._began = time.monotonic()
+
+    def __enter__(self):
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_):
+        self._bars.stop()
+
+    def begin_generation(self, generation: int):
+        """Names the generation in the bar."""
+        self._bars.update(self._all, description=f"generation {generation + 1}")
+        self._began = time.monotonic()
+
+    def training(self, identity: int, config: ArchitectureConfig):
+        """The report function of one candidate's training."""
+        self._began = time.monotonic()
+        return self.steps(f"candidate {identity}")
+
+    def steps(self, title: str):
+        """A report function that moves the bar of steps, with its time left."""
+        began = time.monotonic()
+
+        def report(done: int, total: int, loss: float):
+            left = (time.monotonic() - began) / done * (total - done)
+            self._bars.update(
+                self._steps,
+                description=title,
+                completed=done,
+                total=total,
+                visible=done < total,
+                left=f"loss {loss:.3f}, {_clock(left)} left",
+            )
+
+        return report
+
+    def candidate(self, line: dict[str, Any]):
+        """One candidate is done."""
+        seconds = time.monotonic() - self._began
+        self._spent += seconds
+        self._done += 1
+        left = self._spent / self._done * max(0, self._candidates - self._done)
+        self._timings.append({"id": line["id"], "seconds": round(seconds, 3)})
+        self._bars.update(
+            self._all, completed=self._done, left=f"{_clock(left)} left at most"
+        )
+        self.say(
+            f"  {line['id']:>4}  {describe(line['config'])}\n"
+            f"        {_outcome(line)}  [{seconds:.1f} s]"
+        )
+
+    def known(self, number: int):
+        """Candidates that an earlier process evaluated."""
+        self._done += number
+        self._bars.update(self._all, completed=self._done)
+
+    def end_generation(self, generation: int, lines: list[dict[str, Any]]):
+        """Best so far, and this generation's mean and deviation."""
+        stats = generation_statistics(lines, generation)
+        scored = [line["fitness"] for line in lines if line["status"] == "ok"]
+        best = f"{max(scored):.4f}" if scored else "none yet"
+        now = (
+            f"{stats['mean']:.4f} +- {stats['std']:.4f} over {stats['new']} new"
+            if stats["new"]
+            else "nothing new: every candidate was known"
+        )
+        left = self._spent / max(1, self._done) * (self._candidates - self._done)
+        self.say(
+            f"generation {generation + 1}: best fitness {best}, mean {now}; "
+            f"at most {_clock(left)} of search left"
+        )
+
+    def say(self, text: str):
+        """Prints a line above the bars."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def generation_statistics(lines: list[dict[str, Any]], generation: int) -> dict:
+    """Fitness over the new candidates of a generation that succeeded."""
+    found = [
+        line["fitness"]
+        for line in lines
+        if line["generation"] == generation and line["status"] == "ok"
+    ]
+    if not found:
+        return {"generation": generation, "new": 0}
+    mean = sum(found) / len(found)
+    return {
+        "generation": generation,
+        "new": len(found),
+        "best": max(found),
+        "mean": mean,
+        "std": math.sqrt(sum((x - mean) ** 2 for x in found) / len(found)),
+    }
+
+
+def _outcome(line: dict[str, Any]) -> str:
+    if line["status"] != "ok":
+        return f"{line['status']}: {line['reason']}"
+    metrics, costs = line["metrics"], line["costs"]
+    return (
+        f"accuracy {metrics['accuracy']:.4f}  "
+        f"bits/byte {metrics['bits_per_byte']:.3f}  "
+        f"{costs['size_mib']:.1f} MiB  {costs['latency_ms']:.2f} ms  "
+        f"fitness {line['fitness']:.4f}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

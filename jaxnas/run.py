@@ -1,0 +1,44 @@
+"""The command line: `python -m jaxnas.run [COMMAND] ...`."""
+
+import importlib
+import sys
+
+from jaxnas.errors import RunFailed, UsageError
+
+COMMANDS = {
+    "search": "search a space, train the winner on, save it (the default)",
+    "space": "counts and samples of a search space",
+    "baselines": "the reference architectures with their costs",
+}
+DEFAULT = "search"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+      The exit code: 0, 1 if the run failed, 2 for input that cannot be used,
+      130 if it was interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = DEFAULT
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"jaxnas: no command {name!r}: choose {known}", file=sys.stderr)
+        return 2
+    try:
+        command = importlib.import_module(f"jaxnas.commands.{name}")
+        command.main(arguments)
+    except (UsageError, RunFailed) as error:
+        print(f"jaxnas: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("jaxnas: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""How JAX is set up for a run."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arch.cost import HARDWARE, Hardware, hardware_for
+from jaxnas.data import cache_dir
+from jaxnas.errors import UsageError
+
+
+def set_up():
+    """Keeps compiled programs across processes: a second run compiles nothing.
+
+    A cache that the user has set up is left as it is.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = cache_dir() / "xla"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # without a cache, everything is compiled anew
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def compute_dtype() -> np.dtype:
+    """bfloat16 where matrix units have it; float32 on a CPU."""
+    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def hardware_named(name: str) -> Hardware:
+    """A profile by name; "auto" is that of this process's device.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if name != "auto":
+        if name not in HARDWARE:
+            raise UsageError(
+                f"no hardware {name!r}: choose auto, {', '.join(HARDWARE)}"
+            )
+        return HARDWARE[name]
+    try:
+        return hardware_for(jax.devices()[0].device_kind)
+    except ValueError as error:
+        raise UsageError(f"{error}; name one with --hardware") from None

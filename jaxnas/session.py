@@ -1,0 +1,246 @@
+"""One run in its folder, from settings to the saved winner."""
+
+import json
+import time
+
+import jax
+from rich.console import Console
+
+from arch import ArchitectureConfig
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.config import RunConfig
+from jaxnas.data import Dataset, prepare, score_bigram, score_unigram
+from jaxnas.errors import UsageError
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.trainings import Trainings
+from jaxnas.experiment import SearchPlan, run_search
+from jaxnas.folder import RunFolder
+from jaxnas.manifest import differences, manifest_of
+from jaxnas.model_files import save_model
+from jaxnas.records import Lines, write_json, write_whole
+from jaxnas.report.plots import plot_fitness, plot_pareto
+from jaxnas.report.progress import Progress, describe, generation_statistics
+from jaxnas.report.spread import saturated, score_spread
+from jaxnas.report.tables import quality_table, spread_table, top_lines, top_table
+from jaxnas.runtime import hardware_named, set_up
+from jaxnas.setup import (
+    compressions_of,
+    make_evaluator,
+    make_plan,
+    make_task,
+    searchable_space,
+)
+from jaxnas.winner import BestWeights, best_line, retrain, score_splits, train_on
+
+
+def run(
+    folder: RunFolder,
+    config: RunConfig,
+    *,
+    resumed: bool = False,
+    console: Console | None = None,
+) -> dict:
+    """Searches, trains the winner on, scores and saves it.
+
+    Args:
+      folder: holds the settings already; locked by the caller.
+      config: its settings.
+      resumed: whether to go on with what the folder holds.
+      console: where to print; by default the terminal.
+
+    Returns:
+      The summary, as it is written to the folder.
+
+    Raises:
+      UsageError: the settings or the folder cannot be used.
+      RunFailed: no candidate succeeded.
+    """
+    console = Console() if console is None else console
+    set_up()
+    config = config.resolve(jax.default_backend())
+    space = searchable_space(config.space)
+    if resumed and folder.summary.exists():
+        return _already_done(folder, console)
+    hardware_named(config.hardware)
+    dataset = prepare(config.data, config.vocab_size)
+    task = make_task(config, dataset)
+    best_weights = BestWeights(folder.best_weights)
+    evaluator = make_evaluator(
+        config,
+        task,
+        compressions=compressions_of(space),
+        trainings=Trainings(folder.trainings),
+        on_trained=best_weights.offer,
+    )
+    plan = make_plan(config, space, dataset)
+    write_whole(folder.config, config.to_toml())
+    _check_manifest(folder, config, dataset, evaluator, console)
+    _announce(folder, plan, evaluator, console)
+    results, timings = Lines(folder.results), Lines(folder.timings)
+    checkpoints = Checkpoints(folder.checkpoints, config.keep_checkpoints)
+    with Progress(console, plan.most_candidates, timings) as progress:
+        began = time.monotonic()
+        exhausted = run_search(plan, evaluator, results, checkpoints, progress)
+        timings.append({"stage": "search", "seconds": time.monotonic() - began})
+        lines = list(results)
+        winner = best_line(lines)
+        if exhausted:
+            progress.say(
+                f"the space is exhausted: all {plan.space.distinct_count} distinct "
+                f"models were evaluated"
+            )
+        write_whole(folder.best, ArchitectureConfig(**winner["config"]).to_json())
+        plot_fitness(folder.fitness_plot, lines)
+        plot_pareto(folder.pareto_plot, lines)
+        began = time.monotonic()
+        splits = _finish(folder, config, evaluator, winner, best_weights, progress)
+        timings.append({"stage": "finish", "seconds": time.monotonic() - began})
+    summary = _summary(config, plan, evaluator, lines, winner, splits, exhausted)
+    write_json(folder.summary, summary)
+    folder.best_weights.unlink(missing_ok=True)
+    _close(folder, config, summary, lines, console)
+    return summary
+
+
+def _check_manifest(
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    evaluator: Evaluator,
+    console,
+):
+    """Writes what the run runs on; a resumed run must find the same data."""
+    now = manifest_of(dataset, config.seed, evaluator.hardware.name)
+    if not folder.manifest.exists():
+        write_json(folder.manifest, now)
+        return
+    try:
+        before = json.loads(folder.manifest.read_text())
+    except ValueError as error:
+        raise UsageError(f"{folder.manifest} is damaged: {error}") from None
+    for name in ("corpus_hash", "tokenizer_hash"):
+        old, new = before["data"][name], now["data"][name]
+        if old != new:
+            raise UsageError(
+                f"cannot resume: the data changed since the run began "
+                f"({name} {old[:12]} -> {new[:12]})"
+            )
+    changed = differences(before, now)
+    if changed:
+        console.print(
+            f"warning: this run began elsewhere, results may differ in their last "
+            f"digits: {'; '.join(changed)}",
+            highlight=False,
+        )
+
+
+def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console):
+    dataset, settings = evaluator.task.dataset, evaluator.task.settings
+    chosen = evaluator.validation_windows()
+    unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
+    bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
+    phase = evaluator.phase
+    lines = [
+        f"run folder   {folder.path}",
+        f"space        {plan.space.name}: {plan.space.distinct_count:,} distinct "
+        f"models; {plan.generations} generations of {plan.population}, "
+        f"{plan.strategy}, seed {plan.seed}",
+        f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
+        f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
+        f"tokens of a vocabulary of {dataset.vocab_size}",
+        f"training     {phase.samples} windows of {settings.window} tokens x "
+        f"{phase.epochs} epochs a candidate, on {jax.devices()[0].device_kind}; "
+        f"latency for {evaluator.hardware.name}",
+        f"to beat      token unigram {unigram.bits_per_byte:.3f} bits/byte "
+        f"(accuracy {unigram.accuracy:.4f}), token bigram "
+        f"{bigram.bits_per_byte:.3f} ({bigram.accuracy:.4f}), on the validation split",
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _finish(
+    folder: RunFolder,
+    config: RunConfig,
+    evaluator: Evaluator,
+    winner: dict,
+    best_weights: BestWeights,
+    progress: Progress,
+) -> dict:
+    """Trains the winner on, saves it, and scores it on the held-out splits."""
+    task, steps = evaluator.task, config.final_steps
+    model = ArchitectureConfig(**winner["config"])
+    progress.say(
+        f"winner: {winner['id']}  {describe(model)}; training on for {steps} steps"
+    )
+    params = best_weights.read(model)
+    if params is None:
+        progress.say("its weights were not kept: training them again first")
+        params = retrain(model, task, evaluator.phase, progress.steps("winner again"))
+    checkpoints = Checkpoints(folder.finishing, keep=1)
+    report = progress.steps("winner")
+    params = train_on(model, task, params, steps, checkpoints, time.monotonic, report)
+    splits = score_splits(model, task, params, config.final_windows)
+    save_model(folder.model, model, params, task.dataset.tokenizer)
+    return splits
+
+
+def _summary(
+    config: RunConfig,
+    plan: SearchPlan,
+    evaluator: Evaluator,
+    lines: list[dict],
+    winner: dict,
+    splits: dict,
+    exhausted: bool,
+) -> dict:
+    statuses = [line["status"] for line in lines]
+    return {
+        "winner": {"id": winner["id"], "config": winner["config"]},
+        "search": {
+            "evaluated": len(lines),
+            "trainings": len(evaluator.trainings),
+            **{name: statuses.count(name) for name in ("ok", "failed", "skipped")},
+            "exhausted": exhausted,
+            "generations": [
+                generation_statistics(lines, generation)
+                for generation in range(lines[-1]["generation"] + 1)
+            ],
+            "spread": score_spread(lines, evaluator.fitness),
+            "top": [line["id"] for line in top_lines(lines, config.top_k)],
+        },
+        "final": {"steps": config.final_steps, **splits},
+    }
+
+
+def _close(folder: RunFolder, config: RunConfig, summary: dict, lines, console):
+    """The closing tables, and where the files are."""
+    spread = summary["search"]["spread"]
+    console.print(top_table(lines, config.top_k))
+    console.print(spread_table(spread))
+    if len(lines) > 1:
+        for name in saturated(spread):
+            console.print(
+                f"warning: the {name} score is the same for all candidates, it did "
+                f"not help to choose; move its target with --{name}-target"
+                if name != "accuracy"
+                else "warning: all candidates have the same accuracy: train longer",
+                highlight=False,
+            )
+    splits = {k: v for k, v in summary["final"].items() if k != "steps"}
+    console.print(quality_table(splits))
+    for name, path in (
+        ("model", folder.model),
+        ("candidates", folder.results),
+        ("summary", folder.summary),
+        ("plots", f"{folder.fitness_plot}, {folder.pareto_plot}"),
+    ):
+        console.print(f"{name:<11} {path}", highlight=False, soft_wrap=True)
+
+
+def _already_done(folder: RunFolder, console) -> dict:
+    """A finished run is shown again, not run again."""
+    summary = json.loads(folder.summary.read_text())
+    config_lines = [json.loads(line) for line in folder.results.open()]
+    console.print(f"{folder.path} is finished already", highlight=False)
+    console.print(top_table(config_lines, len(summary["search"]["top"])))
+    return summary

@@ -1,0 +1,99 @@
+"""From settings to the parts of a run."""
+
+from arch.mixers import MIXERS
+from arch.space import Space
+from arch.spaces import SPACES
+from jaxnas.config import RunConfig
+from jaxnas.data import Dataset
+from jaxnas.errors import UsageError
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.trained import Compression, Task
+from jaxnas.experiment import SearchPlan
+from jaxnas.fitness import FitnessSettings
+from jaxnas.runtime import compute_dtype, hardware_named
+from jaxnas.train.phases import Phase
+from jaxnas.train.settings import TrainSettings
+
+
+def searchable_space(name: str) -> Space:
+    """The space of that name, if all its families can be built.
+
+    Raises:
+      UsageError: there is none, or it holds a family without modules.
+    """
+    if name not in SPACES:
+        raise UsageError(f"no space {name!r}: choose {', '.join(SPACES)}")
+    space = SPACES[name]
+    missing = [family for family in space.families if family not in MIXERS]
+    if missing:
+        raise UsageError(
+            f"space {name!r} cannot be searched in this version: it holds "
+            f"{', '.join(missing)}, and modules exist for {', '.join(MIXERS)} only"
+        )
+    return space
+
+
+def make_task(config: RunConfig, dataset: Dataset) -> Task:
+    """What every candidate is trained on, and how."""
+    settings = TrainSettings(
+        window=config.window,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    for split in ("train", "validation", "test"):
+        tokens = len(getattr(dataset, split))
+        if tokens <= config.window:
+            raise UsageError(
+                f"window={config.window} is too long: the {split} split of "
+                f"{dataset.spec} has {tokens} tokens"
+            )
+    return Task(
+        dataset=dataset, settings=settings, seed=config.seed, dtype=compute_dtype()
+    )
+
+
+def make_fitness(config: RunConfig) -> FitnessSettings:
+    """The run's scores.
+
+    Raises:
+      UsageError: they contradict each other.
+    """
+    names = FitnessSettings.__dataclass_fields__
+    try:
+        return FitnessSettings(**{name: getattr(config, name) for name in names})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def make_evaluator(config: RunConfig, task: Task, **parts) -> Evaluator:
+    """An evaluator of the run's candidates; `parts` as for `Evaluator`."""
+    return Evaluator(
+        task=task,
+        phase=Phase(samples=config.samples, epochs=config.epochs),
+        hardware=hardware_named(config.hardware),
+        fitness=make_fitness(config),
+        max_size=config.max_size,
+        eval_windows=config.eval_windows,
+        **parts,
+    )
+
+
+def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
+    """The search, with the vocabulary and window that the data decided."""
+    fields = {"vocab_size": dataset.vocab_size, "max_seq_length": config.window}
+    return SearchPlan(
+        space=space,
+        strategy=config.strategy,
+        population=config.population,
+        generations=config.generations,
+        seed=config.seed,
+        config_fields=fields,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def compressions_of(space: Space) -> list[Compression]:
+    """Everything that candidates of the space may have done to their weights."""
+    quantizations, ratios = space.values("quantization"), space.values("pruning_ratio")
+    return [Compression(q, float(p)) for q in quantizations for p in ratios]

@@ -1,0 +1,1 @@
+"""Training: phases, settings, and the compiled loop."""

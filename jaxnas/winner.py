@@ -1,0 +1,129 @@
+"""The winner of a search: trained on, scored on the test split, saved."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arch import ArchitectureConfig
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.data import score_bigram, score_unigram, windows
+from jaxnas.evaluation.evaluator import Evaluation
+from jaxnas.evaluation.trained import (
+    Compression,
+    Report,
+    Task,
+    continue_training,
+    score,
+    starting_state,
+    train,
+)
+from jaxnas.evaluation.trainings import training_key
+from jaxnas.model_files import read_arrays, write_arrays
+from jaxnas.train.loop import batch_starts
+from jaxnas.train.phases import Phase
+
+SAVE_EVERY = 60.0  # seconds between checkpoints of the last training
+
+
+def best_line(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The candidate of the highest fitness; of equals, the first."""
+    scored = [line for line in results if line["status"] == "ok"]
+    return max(scored, key=lambda line: (line["fitness"], -line["id"]))
+
+
+class BestWeights:
+    """Keeps the trained weights of the best candidate so far, in one file."""
+
+    def __init__(self, path: Path):
+        """What the file holds already has to be beaten."""
+        self.path = path
+        self._best = -float("inf")
+        if path.exists():
+            self._best = float(read_arrays(path)[1]["fitness"])
+
+    def offer(self, config: ArchitectureConfig, params: dict, found: Evaluation):
+        """Writes the weights if the candidate is better than all before."""
+        if found.fitness is not None and found.fitness > self._best:
+            fitness = repr(found.fitness)
+            metadata = {"training": training_key(config), "fitness": fitness}
+            write_arrays(self.path, params, metadata)
+            self._best = found.fitness
+
+    def read(self, config: ArchitectureConfig) -> dict | None:
+        """The weights, if they are those of the config's training."""
+        if not self.path.exists():
+            return None
+        params, metadata = read_arrays(self.path)
+        return params if metadata["training"] == training_key(config) else None
+
+
+def train_on(
+    config: ArchitectureConfig,
+    task: Task,
+    params: dict,
+    steps: int,
+    checkpoints: Checkpoints,
+    clock,
+    report: Report,
+) -> dict:
+    """Trains the winner for more steps, from its weights, with a new schedule.
+
+    Goes on from the checkpoints if they hold a part of it; saving does not
+    change the result.
+    """
+    if steps == 0:
+        return params
+    phase = Phase(samples=steps * task.settings.batch, epochs=1)
+    starts = batch_starts(task.seed, len(task.dataset.train), task.settings, phase)
+    begun = starting_state(config, task, params)
+    found = checkpoints.latest(begun)
+    if found is not None:
+        begun = found[1]
+    saved = clock()
+    for state, losses in continue_training(config, task, begun, starts, "finish"):
+        report(int(state.step), steps, float(losses[-1]))
+        if clock() - saved > SAVE_EVERY:
+            checkpoints.save(int(state.step), state)
+            saved = clock()
+    return state.params
+
+
+def retrain(
+    config: ArchitectureConfig, task: Task, phase: Phase, report: Report
+) -> dict:
+    """The weights a candidate had, trained again: the same, bit for bit."""
+    return train(config, task, phase, report=report)[0]
+
+
+def score_splits(
+    config: ArchitectureConfig, task: Task, params: dict, number: int
+) -> dict[str, dict[str, Any]]:
+    """The compressed winner and the counting models on the held-out splits.
+
+    Returns:
+      split -> {"windows", "winner", "unigram", "bigram"}, each with its metrics.
+    """
+    dataset = task.dataset
+    compression = Compression(config.quantization, config.pruning_ratio)
+    found: dict[str, dict[str, Any]] = {}
+    for split in ("validation", "test"):
+        chosen = _windows(getattr(dataset, split), number, task.settings.window)
+        metrics = score(config, task, params, chosen, [compression])[0]
+        found[split] = {
+            "windows": len(chosen),
+            "winner": dataclasses.asdict(metrics),
+            "unigram": score_unigram(
+                dataset.train, chosen, dataset.token_bytes
+            )._asdict(),
+            "bigram": score_bigram(
+                dataset.train, chosen, dataset.token_bytes
+            )._asdict(),
+        }
+    return found
+
+
+def _windows(tokens: np.ndarray, number: int, length: int) -> np.ndarray:
+    """At most `number` windows: no more than do not overlap."""
+    return windows(tokens, max(1, min(number, len(tokens) // (length + 1))), length)

@@ -1,0 +1,147 @@
+"""A genetic algorithm on one loss, with an elite that survives."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from search.crossover import two_point
+from search.mutate import resample
+from search.sample import smart, uniform
+from search.select import elite, repeated, tournament
+from search.types import Genes, Strategy
+
+NO_ID = np.int32(2**31 - 1)  # of a free place, after all others
+
+
+class GeneticState(NamedTuple):
+    """The E best distinct genomes told so far, best first; free places last."""
+
+    genomes: jax.Array  # i32[E, G], zeros in a free place
+    losses: jax.Array  # f32[E], lower is better, inf in a free place
+    ids: jax.Array  # i32[E]
+
+
+def genetic(
+    genes: Genes,
+    *,
+    scalarize: Callable[[jax.Array], jax.Array],
+    population: int = 50,
+    elite_share: float = 0.2,
+    tournament_size: int = 3,
+    crossover_rate: float = 0.7,
+    mutation_rate: float = 0.3,
+    seeds: jax.Array | None = None,
+) -> Strategy[GeneticState]:
+    """Genetic algorithm (Holland 1975) with an elite (De Jong 1975).
+
+    The best E ever told are the parents: each child comes of two distinct ones,
+    found by tournament, crossed and mutated. A genome counts once, with its best
+    loss. Until something has succeeded `ask` draws fresh genomes.
+
+    Args:
+      genes: the space.
+      scalarize: f32[N, M] -> f32[N], objectives to one minimised loss, each row
+        on its own. A row with a NaN objective or a loss that is not finite failed.
+      population: B, individuals asked at once.
+      elite_share: E / B, rounded; E is at least 2 (1 if B is 1).
+      tournament_size: rivals for each parent's place; at most as many as there
+        are survivors.
+      crossover_rate: how likely a child mixes its parents.
+      mutation_rate: how likely each gene is redrawn.
+      seeds: i32[S, G], known good genomes; half of the first population is drawn
+        near them. None to draw all of it uniformly.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    for name, count in (
+        ("population", population),
+        ("tournament_size", tournament_size),
+    ):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    for name, share in (
+        ("elite_share", elite_share),
+        ("crossover_rate", crossover_rate),
+        ("mutation_rate", mutation_rate),
+    ):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {share}")
+    known = None if seeds is None else _checked(seeds, genes)
+    survivors = min(population, max(2, round(elite_share * population)))
+
+    def init(key):
+        del key  # nothing is drawn before the first ask
+        return GeneticState(
+            genomes=jnp.zeros((survivors, *genes.cardinality.shape), jnp.int32),
+            losses=jnp.full(survivors, jnp.inf, jnp.float32),
+            ids=jnp.full(survivors, NO_ID),
+        )
+
+    def fresh(key):
+        if known is not None:
+            return smart(key, genes, known, mutation_rate, population)
+        keys = jax.random.split(key, population)
+        return jax.vmap(lambda key: uniform(key, genes))(keys)
+
+    def child(key, state):
+        for_first, for_second, cross, change = jax.random.split(key, 4)
+        first = tournament(for_first, state.losses, tournament_size)
+        others = state.losses.at[first].set(jnp.inf)
+        second = tournament(for_second, others, tournament_size)
+        # A lone survivor has no one but itself.
+        second = jnp.where(jnp.isfinite(others[second]), second, first)
+        parents = state.genomes[first], state.genomes[second]
+        genome = two_point(cross, *parents, genes, crossover_rate)
+        return resample(change, genome, genes, mutation_rate)
+
+    def breed(key, state):
+        return jax.vmap(child, (0, None))(jax.random.split(key, population), state)
+
+    def ask(key, state):
+        for_fresh, for_children = jax.random.split(key)
+        started = jnp.isfinite(state.losses).any()
+        return jnp.where(started, breed(for_children, state), fresh(for_fresh))
+
+    def tell(state, ids, genomes, objectives, mask):
+        counts = mask & ~jnp.isnan(objectives).any(axis=1)
+        losses = jnp.where(counts, scalarize(objectives), jnp.inf)
+        rows = GeneticState(genomes, losses, ids)
+        both = jax.tree.map(lambda *parts: jnp.concatenate(parts), state, rows)
+        return _fittest(both, survivors)
+
+    return Strategy(init, ask, tell)
+
+
+def _fittest(rows, number):
+    """The best distinct genomes of R rows: GeneticState of R -> of number."""
+    again = repeated(rows.genomes, rows.losses, rows.ids)
+    losses = jnp.where(again, jnp.inf, rows.losses)
+    best = elite(losses, rows.ids, number)
+    kept = jnp.isfinite(losses[best])
+    return GeneticState(
+        genomes=jnp.where(kept[:, None], rows.genomes[best], 0),
+        losses=jnp.where(kept, losses[best], jnp.inf),
+        ids=jnp.where(kept, rows.ids[best], NO_ID),
+    )
+
+
+def _checked(seeds, genes):
+    """seeds as i32[S, G], or a ValueError."""
+    given, cardinality = np.asarray(seeds), np.asarray(genes.cardinality)
+    if given.ndim != 2 or given.shape[1:] != cardinality.shape or not len(given):
+        raise ValueError(
+            f"seeds must have shape (S, {cardinality.size}) with S at least 1, "
+            f"got {given.shape}"
+        )
+    if not np.issubdtype(given.dtype, np.integer):
+        raise ValueError(f"seeds must be integers, got {given.dtype}")
+    if ((given < 0) | (given >= cardinality)).any():
+        raise ValueError(
+            f"seeds must be at least 0 and below the cardinality "
+            f"{cardinality.tolist()}, got {given.tolist()}"
+        )
+    return jnp.asarray(given, jnp.int32)
