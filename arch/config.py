@@ -60,18 +60,21 @@ class ArchitectureConfig:
         for name in _RATES:
             rate = getattr(self, name)
             _require(_is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
-        multiplier, explicit = self.ffn_multiplier, self.ffn_dim
-        _require(
-            _is_real(multiplier) and multiplier > 0 and self.feedforward_dim >= 1,
-            "ffn_multiplier",
-            self,
-            "a number above 0 that leaves at least one channel",
-        )
+        explicit = self.ffn_dim
         _require(
             explicit is None or _is_count(explicit),
             "ffn_dim",
             self,
             "null or an int of at least 1",
+        )
+        multiplier = self.ffn_multiplier
+        _require(
+            _is_real(multiplier)
+            and 0 < self.hidden_dim * multiplier < math.inf
+            and self.feedforward_dim >= 1,
+            "ffn_multiplier",
+            self,
+            "a number above 0 that leaves at least one channel",
         )
         _require(
             isinstance(self.tie_embeddings, bool),
@@ -133,10 +136,11 @@ class ArchitectureConfig:
             name: value for name, value in UNUSED.items() if name not in uses
         }
         if "ffn_dim" in uses and self.ffn_dim is not None:
-            if self.ffn_dim == int(self.hidden_dim * self.ffn_multiplier):
-                changes["ffn_dim"] = None
-            else:
+            if self.ffn_dim != int(self.hidden_dim * self.ffn_multiplier):
                 changes["ffn_multiplier"] = UNUSED["ffn_multiplier"]
+            multiplier = changes.get("ffn_multiplier", self.ffn_multiplier)
+            if self.ffn_dim == int(self.hidden_dim * multiplier):
+                changes["ffn_dim"] = None
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
-from arch.layout import Layout, fan_in, layout_of
+from arch.layout import fan_in, layout_of
 
 HEAD_DEVIATION = 0.02
 _WRITING = ("out", "down")  # modules whose output joins the residual stream
@@ -42,8 +42,9 @@ def initializer(config: ArchitectureConfig, module: str) -> nn.initializers.Init
     """The rule as a Flax initializer of one unstacked matrix."""
 
     def init(key, shape, dtype=jnp.float32):
-        inputs = fan_in(Layout(module, stacked=False, matrix=True), shape)
-        return deviation(config, module, inputs) * jax.random.normal(key, shape, dtype)
+        # Flax hands over [inputs, outputs], whatever axes the kernel has.
+        scale = deviation(config, module, inputs=shape[0])
+        return scale * jax.random.normal(key, shape, dtype)
 
     return init
 

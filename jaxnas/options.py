@@ -6,6 +6,7 @@ import sys
 from typing import Any, NoReturn
 
 from jaxnas.config import RunConfig, kind_of
+from jaxnas.presets import PRESETS
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,15 +32,25 @@ def add_settings(parser: argparse.ArgumentParser):
         name = field.metadata["group"]
         group = groups.setdefault(name, parser.add_argument_group(name))
         kind = kind_of(field)
-        default = "" if field.default is None else f" [{field.default}]"
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
             type=kind,
             default=argparse.SUPPRESS,
             metavar={int: "N", float: "X"}.get(kind, "NAME"),
-            help=f"{field.metadata['help']}{default}",
+            help=f"{field.metadata['help']}{_default(field)}".replace("%", "%%"),
         )
+
+
+def _default(field: dataclasses.Field) -> str:
+    if field.default is not None:
+        return f" [{field.default}]"
+    values = [
+        f"{name} {preset.settings[field.name]:g}"
+        for name, preset in PRESETS.items()
+        if field.name in preset.settings
+    ]
+    return f" [{', '.join(values)}]" if values else ""
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+PARTIAL = ".partial"
+
 
 class Lines:
     """A JSON-lines file that is appended to, each line flushed as it comes."""
@@ -53,12 +55,18 @@ def to_line(entry: dict) -> bytes:
 def write_whole(path: Path, content: str | bytes):
     """Replaces a file in one step: readers see the old one or the new one."""
     content = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}{PARTIAL}")
     with beside.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def remove_partial(folder: Path):
+    """Removes what a killed `write_whole` left in the folder."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink()
 
 
 def write_json(path: Path, value: dict):

@@ -17,11 +17,12 @@ from jaxnas.experiment import SearchPlan, run_search
 from jaxnas.folder import RunFolder
 from jaxnas.manifest import differences, manifest_of
 from jaxnas.model_files import save_model
-from jaxnas.records import Lines, write_json, write_whole
+from jaxnas.records import Lines, remove_partial, write_json, write_whole
 from jaxnas.report.plots import plot_fitness, plot_pareto
-from jaxnas.report.progress import Progress, describe, generation_statistics
+from jaxnas.report.progress import Progress, generation_statistics
 from jaxnas.report.spread import saturated, score_spread
 from jaxnas.report.tables import quality_table, spread_table, top_lines, top_table
+from jaxnas.report.words import describe
 from jaxnas.runtime import hardware_named, set_up
 from jaxnas.setup import (
     compressions_of,
@@ -57,6 +58,7 @@ def run(
     """
     console = Console() if console is None else console
     set_up()
+    remove_partial(folder.path)
     config = config.resolve(jax.default_backend())
     space = searchable_space(config.space)
     if resumed and folder.summary.exists():

@@ -169,17 +169,17 @@ def test_searches_side_by_side_in_one_scan_equal_searches_alone(strategy, key):
 def test_the_order_and_the_pieces_of_telling_change_nothing(strategy, key, generations):
     before, draw, shuffle = jax.random.split(key, 3)
     start = in_the_middle(strategy, before, generations)
-    rows = some_rows(draw, 30, first_id=1000)
+    rows = some_rows(draw, 40, first_id=1000)
     whole = strategy.tell(start, *rows)
-    shuffled = np.asarray(jax.random.permutation(shuffle, 30))
+    shuffled = np.asarray(jax.random.permutation(shuffle, 40))
     for order, pieces in {
-        "reversed": [np.arange(30)[::-1]],
+        "reversed": [np.arange(40)[::-1]],
         "shuffled": [shuffled],
-        "in pieces": np.split(np.arange(30), [10, 20]),
-        "shuffled, in pieces": np.split(shuffled, [10, 20]),
-        "one by one": np.split(np.arange(30), 30),
-        "shuffled, one by one": np.split(shuffled, 30),
-        "twice": [shuffled, np.arange(30)],
+        "in pieces": np.split(np.arange(40), 4),
+        "shuffled, in pieces": np.split(shuffled, 4),
+        "one by one": np.split(np.arange(40), 40),
+        "shuffled, one by one": np.split(shuffled, 40),
+        "twice": [shuffled, np.arange(40)],
         "twice at once": [np.concatenate([shuffled, shuffled])],
     }.items():
         state = start
@@ -191,14 +191,14 @@ def test_the_order_and_the_pieces_of_telling_change_nothing(strategy, key, gener
 def test_rows_outside_the_mask_are_ignored(strategy, key):
     before, draw = jax.random.split(key)
     state = in_the_middle(strategy, before)
-    rows = some_rows(draw, 20, first_id=1000)
+    rows = some_rows(draw, 40, first_id=1000)
     # As good as can be, if only they were looked at.
     wins = np.where(rows.mask[:, None], rows.objectives, np.float32(-1000))
     rows = rows._replace(objectives=wins)
     chex.assert_trees_all_equal(
         strategy.tell(state, *rows), strategy.tell(state, *rows[rows.mask])
     )
-    nothing = rows._replace(mask=np.zeros(20, bool))
+    nothing = rows._replace(mask=np.zeros(40, bool))
     chex.assert_trees_all_equal(strategy.tell(state, *nothing), state)
 
 
@@ -207,10 +207,10 @@ def test_a_failure_displaces_nothing(strategy, key, column):
     """Nor does a row of which one objective could be measured, very low."""
     before, draw = jax.random.split(key)
     state = in_the_middle(strategy, before)
-    rows = some_rows(draw, 20, first_id=1000)
-    low = np.full((20, 2), -1000, np.float32)
+    rows = some_rows(draw, 40, first_id=1000)
+    low = np.full((40, 2), -1000, np.float32)
     low[:, column] = np.nan
-    failed = rows._replace(objectives=low, mask=np.ones(20, bool))
+    failed = rows._replace(objectives=low, mask=np.ones(40, bool))
     chex.assert_trees_all_equal(strategy.tell(state, *failed), state)
 
 
@@ -296,12 +296,12 @@ def test_genetic_starts_afresh_while_everything_fails(key):
 def test_genetic_takes_a_loss_that_is_not_finite_for_a_failure(key, loss):
     strategy = jitted(genetic(GENES, scalarize=lambda o: jnp.full(len(o), loss)))
     start = strategy.init(jax.random.key(1))
-    chex.assert_trees_all_equal(strategy.tell(start, *some_rows(key, 20)), start)
+    chex.assert_trees_all_equal(strategy.tell(start, *some_rows(key, 40)), start)
 
 
 def test_genetic_takes_any_objective_that_is_nan_for_a_failure(key):
     strategy = jitted(genetic(GENES, scalarize=lambda o: o[:, 0]))
-    start, rows = strategy.init(jax.random.key(1)), some_rows(key, 20)
+    start, rows = strategy.init(jax.random.key(1)), some_rows(key, 40)
     failed = rows._replace(objectives=rows.objectives * np.float32([[1, np.nan]]))
     chex.assert_trees_all_equal(strategy.tell(start, *failed), start)
 

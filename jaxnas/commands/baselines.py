@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from arch.baselines import BASELINES
 from arch.mixers import MIXERS
@@ -11,7 +10,7 @@ from jaxnas.config import make_config, read_toml
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.options import Parser, add_settings, given_settings
-from jaxnas.report.tables import millions
+from jaxnas.report.tables import add_numbers, millions, plain_table
 from jaxnas.runtime import hardware_named
 
 
@@ -19,6 +18,7 @@ def main(arguments: list[str]):
     """Prints a row a baseline; trains those that can be built if asked to."""
     parser = Parser(
         prog="python -m jaxnas.run baselines",
+        usage="python -m jaxnas.run baselines [--evaluate] [settings]",
         description="The reference architectures with their costs.",
     )
     parser.add_argument(
@@ -33,11 +33,8 @@ def main(arguments: list[str]):
     config = make_config(written | given_settings(options), "settings")
     console = Console()
     hardware = hardware_named(config.hardware)
-    table = Table(title="Baselines, vocabulary 50,000", title_justify="left")
-    table.add_column("name")
-    table.add_column("architecture", overflow="fold")
-    for name in ("params", "stored", "MiB", "MFLOP a token", "ms"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("Baselines, vocabulary 50,000", "name", "architecture")
+    add_numbers(table, "params", "stored", "MiB", "MFLOP/token", "ms")
     for name, baseline in BASELINES.items():
         costs = costs_of(baseline, hardware)
         table.add_row(
@@ -63,10 +60,8 @@ def _evaluate(config, console: Console):
     from jaxnas.api import make_config_evaluator
 
     evaluator = make_config_evaluator(config)
-    table = Table(title="Trained and scored", title_justify="left")
-    table.add_column("name")
-    for column in ("accuracy", "bits/byte", "perplexity", "fitness"):
-        table.add_column(column, justify="right")
+    table = plain_table("Trained and scored", "name")
+    add_numbers(table, "accuracy", "bits/byte", "perplexity", "fitness")
     for name, baseline in BASELINES.items():
         if baseline.arch_type not in MIXERS:
             table.add_row(name, f"no modules for {baseline.arch_type} yet", *"---")

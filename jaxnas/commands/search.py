@@ -21,7 +21,11 @@ other commands:
 
 def main(arguments: list[str]):
     """Starts a run, or goes on with one."""
-    parser = Parser(prog="python -m jaxnas.run", description=_ABOUT)
+    parser = Parser(
+        prog="python -m jaxnas.run",
+        usage="python -m jaxnas.run [search] [--out DIR | --resume DIR] [settings]",
+        description=_ABOUT,
+    )
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="settings as TOML; flags win"
     )

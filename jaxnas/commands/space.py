@@ -8,7 +8,8 @@ from arch.spaces import SPACES
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
 from jaxnas.options import Parser
-from jaxnas.report.progress import describe
+from jaxnas.report.tables import plain_table
+from jaxnas.report.words import describe
 
 
 def main(arguments: list[str]):
@@ -42,9 +43,7 @@ def main(arguments: list[str]):
 
 
 def _genes(space: Space) -> Table:
-    table = Table(title=f"space {space.name}", title_justify="left")
-    table.add_column("gene")
-    table.add_column("choices", overflow="fold")
+    table = plain_table(f"space {space.name}", "gene", "choices")
     for gene in GENES:
         table.add_row(gene, ", ".join(map(str, space.values(gene))))
     return table

@@ -9,24 +9,7 @@ from rich.console import Console
 
 from arch import ArchitectureConfig
 from jaxnas.records import Lines
-
-_NAMED = ("normalization", "activation", "position_encoding", "quantization")
-
-
-def describe(config: ArchitectureConfig | dict[str, Any]) -> str:
-    """A candidate in a few words: what tells it from its neighbours."""
-    fields = config if isinstance(config, dict) else config.to_dict()
-    words = [
-        str(fields["arch_type"]),
-        f"L{fields['num_layers']}",
-        f"H{fields['hidden_dim']}",
-        f"heads {fields['num_heads']}",
-        f"FFN {fields['ffn_multiplier']:g}",
-        *(str(fields[name]) for name in _NAMED),
-    ]
-    if fields["pruning_ratio"]:
-        words.append(f"pruned {fields['pruning_ratio']:g}")
-    return " ".join(words)
+from jaxnas.report.words import describe
 
 
 class Progress:

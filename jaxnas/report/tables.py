@@ -2,25 +2,47 @@
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
-from jaxnas.report.progress import describe
+from jaxnas.report.words import told_apart
+
+
+def plain_table(title: str, *columns: str) -> Table:
+    """A table with a title and columns of text."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def add_numbers(table: Table, *columns: str):
+    """Adds columns of figures."""
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
 
 
 def top_table(lines: list[dict[str, Any]], number: int) -> Table:
-    """The best candidates by fitness."""
-    table = Table(title=f"Top {min(number, len(lines))}", title_justify="left")
-    for name in ("rank", "id"):
-        table.add_column(name, justify="right")
+    """The best candidates by fitness; what they share stands in the title."""
+    best = top_lines(lines, number)
+    shared, own = told_apart([line["config"] for line in best])
+    table = plain_table(f"Top {len(best)}: {' '.join(shared)}")
+    add_numbers(table, "rank", "id")
     table.add_column("architecture", overflow="fold")
-    for name in ("params", "MiB", "ms", "accuracy", "bits/byte", "fitness"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for rank, line in enumerate(top_lines(lines, number), 1):
+    add_numbers(table, "params", "MiB", "ms", "accuracy", "bits/byte", "fitness")
+    for rank, (line, words) in enumerate(zip(best, own, strict=True), 1):
         costs, metrics = line["costs"], line["metrics"]
         table.add_row(
             str(rank),
             str(line["id"]),
-            describe(line["config"]),
+            " ".join(words),
             millions(costs["stored_parameters"]),
             f"{costs['size_mib']:.1f}",
             f"{costs['latency_ms']:.2f}",
@@ -39,10 +61,8 @@ def top_lines(lines: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
 
 def spread_table(spread: dict[str, dict[str, float]]) -> Table:
     """Each score's range over the candidates."""
-    table = Table(title="Scores over the candidates", title_justify="left")
-    table.add_column("score")
-    for name in ("least", "mean", "greatest", "std"):
-        table.add_column(name, justify="right")
+    table = plain_table("Scores over the candidates", "score")
+    add_numbers(table, "least", "mean", "greatest", "std")
     for name, row in spread.items():
         values = (row[key] for key in ("least", "mean", "greatest", "std"))
         table.add_row(name, *(f"{value:.4f}" for value in values))
@@ -51,11 +71,9 @@ def spread_table(spread: dict[str, dict[str, float]]) -> Table:
 
 def quality_table(splits: dict[str, dict[str, Any]]) -> Table:
     """The winner beside the counting models, on validation and test."""
-    table = Table(title="Next-token quality", title_justify="left")
-    table.add_column("model")
+    table = plain_table("Next-token quality", "model")
     for split in splits:
-        table.add_column(f"{split} bits/byte", justify="right")
-        table.add_column(f"{split} accuracy", justify="right")
+        add_numbers(table, f"{split} bits/byte", f"{split} accuracy")
     for model, name in (
         ("unigram", "token unigram"),
         ("bigram", "token bigram"),

@@ -1,0 +1,52 @@
+"""Architectures in words."""
+
+from typing import Any
+
+from arch import ArchitectureConfig
+from arch.families import USES
+
+# (field, how it is said); what a reader knows by its value needs no label.
+_WORDS = (
+    ("arch_type", "{}"),
+    ("num_layers", "L{}"),
+    ("hidden_dim", "H{}"),
+    ("num_heads", "heads {}"),
+    ("ffn_multiplier", "FFN {:g}"),
+    ("normalization", "{}"),
+    ("activation", "{}"),
+    ("position_encoding", "{}"),
+    ("attention_dropout", "attention dropout {:g}"),
+    ("residual_dropout", "dropout {:g}"),
+    ("quantization", "{}"),
+    ("pruning_ratio", "pruned {:g}"),
+)
+
+
+def describe(config: ArchitectureConfig | dict[str, Any]) -> str:
+    """A candidate in a line: every gene that its family uses and that is not 0."""
+    fields = config if isinstance(config, dict) else config.to_dict()
+    uses = USES[str(fields["arch_type"])]
+    return " ".join(
+        words.format(fields[name])
+        for name, words in _WORDS
+        if name in uses and fields[name] != 0
+    )
+
+
+def told_apart(configs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """What all the configs share, and what is each one's own.
+
+    Returns:
+      The shared words, and for each config its others.
+    """
+    shared = {
+        name
+        for name, _ in _WORDS
+        if len({config[name] for config in configs}) == 1 and len(configs) > 1
+    }
+
+    def words(config: dict[str, Any], names: set[str]) -> list[str]:
+        return [said.format(config[name]) for name, said in _WORDS if name in names]
+
+    every = {name for name, _ in _WORDS}
+    return words(configs[0], shared), [words(c, every - shared) for c in configs]

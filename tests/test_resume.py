@@ -1,0 +1,212 @@
+"""A run that is killed at any moment and resumed ends as if it never was."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from corpus import write_corpus
+
+SETTINGS = {
+    "population": 3,
+    "generations": 3,
+    "samples": 8,
+    "window": 16,
+    "batch": 4,
+    "vocab-size": 300,
+    "eval-windows": 8,
+    "final-windows": 8,
+    "final-steps": 45,
+    "checkpoint-every": 1,
+    "keep-checkpoints": 2,
+}
+COMPARED = ("results.jsonl", "best.json", "summary.json", "model/model.safetensors")
+
+# Runs the command line with a trap: the process kills itself, as by kill -9, at
+# the given place, when it comes there for the n-th time.
+TRAP = """
+import os, signal, sys, threading, time
+place, times, *arguments = sys.argv[1:]
+left = int(times)
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def due():
+    global left
+    left -= 1
+    return left == 0
+
+from jaxnas import checkpoint, records, winner, evaluation
+import jaxnas.evaluation.trained as trained
+
+append, write, save = records.Lines.append, records.write_whole, checkpoint.Checkpoints.save
+
+def torn_append(self, entry):
+    if place == "line " + self.path.name and due():
+        line = records.to_line(entry)
+        self._file.write(line[: len(line) // 2])
+        self._file.flush()
+        die()
+    append(self, entry)
+
+def torn_write(path, content):
+    if place == "file " + path.name and due():
+        content = content.encode() if isinstance(content, str) else content
+        path.with_name(f".{path.name}{records.PARTIAL}").write_bytes(content[: len(content) // 2])
+        die()
+    write(path, content)
+
+def torn_save(self, step, state):
+    if place.startswith("checkpoint") and due():
+        delay = float(place.split()[1]) / 1000
+        threading.Thread(target=lambda: (time.sleep(delay), die()), daemon=True).start()
+    save(self, step, state)
+
+records.Lines.append = torn_append
+checkpoint.Checkpoints.save = torn_save
+import jaxnas.model_files, jaxnas.session, jaxnas.commands.search as command
+for module in (records, jaxnas.model_files, jaxnas.session, command):
+    module.write_whole = torn_write
+if place == "finishing":
+    winner.SAVE_EVERY = 0.0
+    go_on = winner.continue_training
+    def torn_training(*arguments):
+        for result in go_on(*arguments):
+            yield result
+            if due():
+                die()
+    winner.continue_training = torn_training
+from jaxnas.run import main
+sys.exit(main(arguments))
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A corpus, a cache that all processes share, and an uninterrupted run."""
+    root = tmp_path_factory.mktemp("resume")
+    write_corpus(root / "code")
+    run = root / "whole"
+    done = launch(root, "search", "--out", run, *flags(root))
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def flags(root: Path) -> list[str]:
+    found = ["--data", f"folder:{root / 'code'}"]
+    for name, value in SETTINGS.items():
+        found += [f"--{name}", str(value)]
+    return found
+
+
+def environment(root: Path) -> dict[str, str]:
+    return {**os.environ, "JAXNAS_CACHE": str(root / "cache"), "COLUMNS": "200"}
+
+
+def launch(root: Path, *arguments, trap: tuple[str, int] | None = None):
+    start = [sys.executable, "-m", "jaxnas.run"]
+    if trap is not None:
+        start = [sys.executable, "-c", TRAP, trap[0], str(trap[1])]
+    return subprocess.run(
+        [*start, *map(str, arguments)],
+        env=environment(root),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def assert_same(first: Path, second: Path):
+    for name in COMPARED:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def resume_and_compare(root: Path, run: Path):
+    done = launch(root, "search", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert_same(root / "whole", run)
+    left_behind = [path.name for path in run.iterdir() if path.name.startswith(".")]
+    assert set(left_behind) <= {".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "times"),
+    [
+        ("line results.jsonl", 1),
+        ("line results.jsonl", 5),
+        ("line trainings.jsonl", 2),
+        ("file best_weights.safetensors", 2),
+        ("file model.safetensors", 1),
+        ("file summary.json", 1),
+        ("file config.toml", 2),
+        ("checkpoint 0", 2),
+        ("checkpoint 10", 1),
+        ("checkpoint 20", 2),
+        ("checkpoint 40", 3),
+        ("finishing", 2),
+    ],
+)
+def test_killed_at_a_place(workplace, tmp_path, place, times):
+    run = tmp_path / "run"
+    killed = launch(
+        workplace, "search", "--out", run, *flags(workplace), trap=(place, times)
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resume_and_compare(workplace, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_time_twice(workplace, tmp_path, seed):
+    rng = random.Random(seed)
+    run = tmp_path / "run"
+    arguments = ["search", "--out", str(run), *flags(workplace)]
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jaxnas.run", *arguments],
+            env=environment(workplace),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (run / "config.toml").exists():
+            time.sleep(0.01)
+        try:
+            process.wait(rng.uniform(0, 12))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        arguments = ["search", "--resume", str(run)]
+    resume_and_compare(workplace, run)
+
+
+@pytest.mark.slow
+def test_same_seed_same_bytes_other_seed_others(workplace, tmp_path):
+    again = launch(workplace, "search", "--out", tmp_path / "a", *flags(workplace))
+    assert again.returncode == 0, again.stderr
+    assert_same(workplace / "whole", tmp_path / "a")
+    other = launch(
+        workplace, "search", "--out", tmp_path / "b", *flags(workplace), "--seed", 1
+    )
+    assert other.returncode == 0, other.stderr
+    name = "results.jsonl"
+    assert (tmp_path / "b" / name).read_bytes() != (
+        workplace / "whole" / name
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_shown_and_left_alone(workplace):
+    run = workplace / "whole"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    done = launch(workplace, "search", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert "finished already" in done.stdout
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    changed = {path.name for path in after if before.get(path) != after[path]}
+    assert changed <= {".lock"}
