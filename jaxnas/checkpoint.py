@@ -71,6 +71,8 @@ class Checkpoints:
         self._orbax.close()
 
     def _unreadable(self, path: Path, error: Exception) -> UsageError:
+        # Orbax leaves tasks behind whose tracebacks would follow the one line.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         return UsageError(
             f"the checkpoint {path} is damaged ({reason}): remove it to resume from "

@@ -17,7 +17,7 @@ class FitnessSettings:
 
     Raises:
       ValueError: a negative weight or target, weights that are all zero, or a
-        size limit that is not above the target.
+        size limit that is not above the target; one that is not finite.
     """
 
     accuracy_weight: float = 0.5
@@ -36,9 +36,9 @@ class FitnessSettings:
         for name in ("size_target", "latency_target"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if not self.size_limit > self.size_target:
+        if not self.size_target < self.size_limit < float("inf"):
             raise ValueError(
-                f"size_limit={self.size_limit} must be above "
+                f"size_limit={self.size_limit} must be finite and above "
                 f"size_target={self.size_target}"
             )
 

@@ -4,6 +4,7 @@ The weights file holds what the size objective counts: a matrix at int8 or int4
 is its blocks' codes and their fp16 scales, everything else is fp16.
 """
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from tokenizers import Tokenizer
 from arch import ArchitectureConfig, build_model
 from arch.layout import from_rows, layout_of, to_rows
 from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
+from jaxnas.compress.quantize import BLOCK
+from jaxnas.data import load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.records import write_whole
 
@@ -67,28 +70,38 @@ def load_model(folder: str | Path) -> LoadedModel:
 
     Raises:
       UsageError: the folder lacks a file, or holds other tensors than its
-        config asks for.
+        config asks for, or more tokens than it has room for.
     """
     folder = Path(folder)
     try:
-        config = ArchitectureConfig.from_json((folder / CONFIG).read_text())
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        config = ArchitectureConfig.from_json(_text(folder / CONFIG))
+        tokenizer = load_tokenizer(_text(folder / TOKENIZER))
         tensors = safetensors.numpy.load_file(folder / WEIGHTS)
+        model = build_model(config)
     except Exception as error:  # each library has its own errors for a bad file
-        raise UsageError(f"cannot read a model from {folder}: {error}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"cannot read a model from {folder}: {reason}") from None
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise UsageError(
+            f"{folder / TOKENIZER} has {tokenizer.get_vocab_size()} tokens, "
+            f"{folder / CONFIG} room for {config.vocab_size}"
+        )
     tokens = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(build_model(config).init, jax.random.key(0), tokens)
-
-    def read(path, leaf):
-        try:
-            return _restored(path, leaf.shape, tensors)
-        except (KeyError, TypeError, ValueError) as error:
+    shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    wanted: dict[str, str] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        wanted |= _expected(path, leaf.shape, config.quantization)
+    held = {name: f"{x.dtype}{list(x.shape)}" for name, x in tensors.items()}
+    for name in sorted(wanted.keys() | held.keys()):
+        if wanted.get(name) != held.get(name):
             raise UsageError(
-                f"{folder / WEIGHTS} does not fit {folder / CONFIG} at "
-                f"{_name(path)}: {error}"
-            ) from None
-
-    params = jax.tree_util.tree_map_with_path(read, shapes["params"])
+                f"{folder / WEIGHTS} does not fit {folder / CONFIG} at {name}: "
+                f"is {held.get(name, 'missing')}, "
+                f"needs to be {wanted.get(name, 'missing')}"
+            )
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _restored(path, leaf.shape, tensors), shapes
+    )
     return LoadedModel(config, params, tokenizer)
 
 
@@ -103,6 +116,10 @@ def read_arrays(path: Path) -> tuple[dict, dict[str, str]]:
     with safetensors.safe_open(path, "numpy") as file:
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return unflatten_dict(flat, sep="."), file.metadata() or {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _name(path: tuple) -> str:
@@ -121,19 +138,32 @@ def _stored(path, weights, quantization: str) -> dict[str, np.ndarray]:
     return {f"{name}.codes": codes, f"{name}.scales": np.asarray(blocks.scales)}
 
 
+def _expected(path, shape, quantization: str) -> dict[str, str]:
+    """Type and shape of what `_stored` gives, by name."""
+    name, layout = _name(path), layout_of(path)
+    if quantization == "fp16" or not layout.matrix:
+        return {name: f"float16{list(shape)}"}
+    rows = _rows_shape(layout, shape)
+    blocks = [*rows[:-1], -(-rows[-1] // BLOCK)]
+    kind, size = {"int8": ("int8", BLOCK), "int4": ("uint8", BLOCK // 2)}[quantization]
+    return {
+        f"{name}.codes": f"{kind}{[*blocks, size]}",
+        f"{name}.scales": f"float16{blocks}",
+    }
+
+
 def _restored(path, shape, tensors) -> jax.Array:
     name, layout = _name(path), layout_of(path)
     if name in tensors:
-        weights = jnp.asarray(tensors[name], jnp.float32)
-    else:
-        codes = tensors[f"{name}.codes"]
-        if codes.dtype == np.uint8:
-            codes = (
-                np.concatenate([codes & 15, codes >> 4], axis=-1).astype(np.int8) - 8
-            )
-        blocks = Blocks(jnp.asarray(codes), jnp.asarray(tensors[f"{name}.scales"]))
-        template = to_rows(layout, jnp.zeros(shape))
-        weights = from_rows(layout, from_blocks(blocks, template.shape[-1]), shape)
-    if weights.shape != shape:
-        raise ValueError(f"shape {weights.shape}, expected {shape}")
-    return weights
+        return jnp.asarray(tensors[name], jnp.float32)
+    codes = tensors[f"{name}.codes"]
+    if codes.dtype == np.uint8:
+        codes = np.concatenate([codes & 15, codes >> 4], axis=-1).astype(np.int8) - 8
+    blocks = Blocks(jnp.asarray(codes), jnp.asarray(tensors[f"{name}.scales"]))
+    row_length = _rows_shape(layout, shape)[-1]
+    return from_rows(layout, from_blocks(blocks, row_length), shape)
+
+
+def _rows_shape(layout, shape) -> tuple[int, ...]:
+    weights = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(functools.partial(to_rows, layout), weights).shape

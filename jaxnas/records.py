@@ -4,9 +4,12 @@ A line counts once its newline is there: a line cut short by a kill is dropped
 when the file is read again. Whole files are written beside and renamed.
 """
 
+import itertools
 import json
 import os
 from pathlib import Path
+
+from jaxnas.errors import UsageError
 
 PARTIAL = ".partial"
 
@@ -15,13 +18,18 @@ class Lines:
     """A JSON-lines file that is appended to, each line flushed as it comes."""
 
     def __init__(self, path: Path):
-        """Opens the file; what follows its last newline is cut off."""
+        """Opens the file; what follows its last newline is cut off.
+
+        Raises:
+          UsageError: a line is not a JSON object.
+        """
         self.path = path
         self._file = path.open("ab+")
         self._file.seek(0)
-        whole = self._file.read().rpartition(b"\n")[0]
-        self._entries = [json.loads(line) for line in whole.splitlines()]
-        self._file.truncate(len(whole) + bool(whole))
+        lines = self._file.read().split(b"\n")[:-1]
+        self._entries = [_parsed(path, n, line) for n, line in enumerate(lines, 1)]
+        self._ends = [*itertools.accumulate(len(line) + 1 for line in lines)]
+        self._file.truncate(self._end())
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -36,15 +44,29 @@ class Lines:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._entries.append(json.loads(line))
+        self._ends.append(self._end() + len(line))
 
     def keep(self, number: int):
         """Drops all lines but the first `number`."""
-        self._entries = self._entries[:number]
-        self._file.truncate(sum(len(to_line(entry)) for entry in self._entries))
+        self._entries, self._ends = self._entries[:number], self._ends[:number]
+        self._file.truncate(self._end())
 
     def close(self):
         """Closes the file."""
         self._file.close()
+
+    def _end(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged in line {number}: {error}") from None
+    if not isinstance(entry, dict):
+        raise UsageError(f"{path} is damaged in line {number}: no JSON object")
+    return entry
 
 
 def to_line(entry: dict) -> bytes:
@@ -56,11 +78,15 @@ def write_whole(path: Path, content: str | bytes):
     """Replaces a file in one step: readers see the old one or the new one."""
     content = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}{PARTIAL}")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def remove_partial(folder: Path):

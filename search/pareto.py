@@ -7,11 +7,12 @@ import jax.numpy as jnp
 def dominates(first: jax.Array, second: jax.Array) -> jax.Array:
     """f32[M], f32[M] -> bool[]: nowhere worse and somewhere better.
 
-    A NaN objective is worse than everything: the failed dominate nothing and
-    are dominated by all that succeeded.
+    Who has a NaN objective failed: the failed dominate nothing and are
+    dominated by all that succeeded.
     """
-    first, second = (jnp.nan_to_num(x, nan=jnp.inf) for x in (first, second))
-    return (first <= second).all() & (first < second).any()
+    failed = jnp.isnan(first).any(), jnp.isnan(second).any()
+    better = (first <= second).all() & (first < second).any()
+    return jnp.where(failed[1], ~failed[0], better)
 
 
 def non_dominated(objectives: jax.Array) -> jax.Array:

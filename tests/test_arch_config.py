@@ -72,7 +72,7 @@ def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name, value, a
         ({"num_heads": 7}, "num_heads=7 .* divisor of hidden_dim=96"),
         ({"num_heads": 32}, "num_heads=32 .* even size for rope, hidden_dim=96"),
         (
-            {"normalization": "groupnorm", "hidden_dim": 100},
+            {"normalization": "groupnorm", "hidden_dim": 100, "num_heads": 2},
             "hidden_dim=100 .* multiple of 8 for groupnorm",
         ),
         ({"ffn_multiplier": 0.01, "ffn_dim": None}, "ffn_multiplier=0.01 .* channel"),

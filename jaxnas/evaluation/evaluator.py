@@ -80,7 +80,10 @@ class Evaluator:
             reason = f"{costs.size_mib:.1f} MiB is over max_size={self.max_size}"
             return Evaluation(status="skipped", costs=costs, reason=reason)
         training = self.trainings.find(config)
-        if training is None:
+        asked = Compression(config.quantization, config.pruning_ratio)
+        # Known, but never scored so: the same weights are trained once more.
+        unscored = training and not training.reason and asked not in training.metrics
+        if training is None or unscored:
             training = self._train(config, costs, report)
         return self._judge(config, costs, training)
 
@@ -92,7 +95,9 @@ class Evaluator:
     def _train(self, config, costs, report) -> Training:
         key = training_key(config)
         asked = Compression(config.quantization, config.pruning_ratio)
-        wanted = list(dict.fromkeys([*self.compressions, asked]))
+        known = self.trainings.find(config)
+        before = known.metrics if known else {}
+        wanted = list(dict.fromkeys([*self.compressions, *before, asked]))
         try:
             params, _ = train(config, self.task, self.phase, report=report)
             found = score(config, self.task, params, self.validation_windows(), wanted)
