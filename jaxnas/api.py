@@ -72,7 +72,7 @@ def search(out: str | Path | None = None, **settings: Any) -> dict[str, Any]:
       UsageError: a setting or the folder cannot be used.
       RunFailed: no candidate succeeded.
     """
-    config = RunConfig(**settings)
+    config = RunConfig(**settings).anchored()
     folder = new_folder(None if out is None else Path(out), config.space)
     write_whole(folder.config, config.to_toml())
     try:

@@ -24,7 +24,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         """Opens or makes the folder; the `keep` newest checkpoints stay."""
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs what it raises as well; the user gets one line, from us.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder
         try:
             self._orbax = ocp.training.Checkpointer(

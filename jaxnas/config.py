@@ -132,6 +132,13 @@ class RunConfig:
         }
         return dataclasses.replace(self, preset=name, **open_fields)
 
+    def anchored(self) -> "RunConfig":
+        """With the data's path absolute: a resume may start anywhere."""
+        kind, _, path = self.data.partition(":")
+        if kind != "folder" or not path:
+            return self
+        return dataclasses.replace(self, data=f"folder:{Path(path).resolve()}")
+
     def to_toml(self) -> str:
         """TOML that `read_toml` reads back; what is open is left out."""
         values = dataclasses.asdict(self)

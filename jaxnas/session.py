@@ -23,8 +23,9 @@ from jaxnas.report.progress import Progress, generation_statistics
 from jaxnas.report.spread import saturated, score_spread
 from jaxnas.report.tables import quality_table, spread_table, top_lines, top_table
 from jaxnas.report.words import describe
-from jaxnas.runtime import hardware_named, set_up
+from jaxnas.runtime import set_up
 from jaxnas.setup import (
+    check_settings,
     compressions_of,
     make_evaluator,
     make_plan,
@@ -63,7 +64,7 @@ def run(
     space = searchable_space(config.space)
     if resumed and folder.summary.exists():
         return _already_done(folder, console)
-    hardware_named(config.hardware)
+    check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
     task = make_task(config, dataset)
     best_weights = BestWeights(folder.best_weights)

@@ -53,6 +53,16 @@ def make_task(config: RunConfig, dataset: Dataset) -> Task:
     )
 
 
+def check_settings(config: RunConfig):
+    """Finds what is wrong with a run's settings, apart from its data.
+
+    Raises:
+      UsageError: as `make_fitness` and `hardware_named`.
+    """
+    make_fitness(config)
+    hardware_named(config.hardware)
+
+
 def make_fitness(config: RunConfig) -> FitnessSettings:
     """The run's scores.
 

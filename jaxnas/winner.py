@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from arch import ArchitectureConfig
 from jaxnas.checkpoint import Checkpoints
@@ -37,11 +38,14 @@ class BestWeights:
     """Keeps the trained weights of the best candidate so far, in one file."""
 
     def __init__(self, path: Path):
-        """What the file holds already has to be beaten."""
+        """What the file holds already has to be beaten; a damaged one goes."""
         self.path = path
         self._best = -float("inf")
         if path.exists():
-            self._best = float(read_arrays(path)[1]["fitness"])
+            try:
+                self._best = float(read_arrays(path)[1]["fitness"])
+            except (SafetensorError, KeyError, ValueError):
+                path.unlink()  # the winner is trained again
 
     def offer(self, config: ArchitectureConfig, params: dict, found: Evaluation):
         """Writes the weights if the candidate is better than all before."""

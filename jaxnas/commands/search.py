@@ -48,6 +48,7 @@ def main(arguments: list[str]):
         written = {} if options.config is None else read_toml(options.config)
         make_config(written, str(options.config))  # the file's own mistakes first
         config = make_config(written | flags, "settings")
+        config = config.anchored()
         folder = _started(options.out, config)
     try:
         with folder.lock():

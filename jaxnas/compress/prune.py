@@ -31,6 +31,8 @@ def prune_in_place(params: dict, kept: int | jax.Array) -> dict:
       The same tree.
     """
     layer = params["blocks"]["feedforward"]
+    if isinstance(kept, int) and kept == layer["down"]["kernel"].shape[1]:
+        return params
     score = _norms(layer["down"]["kernel"], axis=2)
     entering = [layer[name]["kernel"] for name in ("up", "gate") if name in layer]
     score *= jnp.sqrt(sum(jnp.square(_norms(kernel, axis=1)) for kernel in entering))

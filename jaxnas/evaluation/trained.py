@@ -188,7 +188,8 @@ def score(
     """Quality after each of the compressions, on the same windows.
 
     One compiled program serves them all: pruned channels are zeroed in place,
-    which is the function of the smaller model that an export would cut out.
+    which is the function of the smaller model that an export would cut out. A
+    lone compression is compiled in.
 
     Args:
       config: compression is left out of account.
@@ -203,9 +204,10 @@ def score(
     padded = np.resize(
         windows, (-(-len(windows) // SCORE_BATCH), SCORE_BATCH, windows.shape[1])
     )
+    scorer = _scorer(training_config(config), task.dtype, len(compressions) == 1)
     found = []
     for compression in compressions:
-        sums = _scorer(training_config(config), task.dtype)(
+        sums = scorer(
             params,
             padded,
             len(windows),
@@ -218,8 +220,11 @@ def score(
 
 
 @functools.lru_cache(maxsize=1)
-def _scorer(config: ArchitectureConfig, dtype: np.dtype):
-    """jit of (params, windows, number, bytes, quantization, kept) -> sums."""
+def _scorer(config: ArchitectureConfig, dtype: np.dtype, compiled_in: bool):
+    """jit of (params, windows, number, bytes, quantization, kept) -> sums.
+
+    The last two are data, or constants if they are to be compiled in.
+    """
     model = build_model(config, dtype)
 
     def sums(params, windows, number, token_bytes, quantization, kept):
@@ -239,7 +244,7 @@ def _scorer(config: ArchitectureConfig, dtype: np.dtype):
         firsts = jnp.arange(len(windows)) * windows.shape[1]
         return jax.lax.map(batch, (windows, firsts))
 
-    return jax.jit(sums)
+    return jax.jit(sums, static_argnums=(4, 5) if compiled_in else ())
 
 
 def _metrics(targets: int, losses, hits, token_bytes) -> Metrics:
