@@ -90,6 +90,7 @@ def run_search(
     ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
     state = strategy.init(key_of(plan.seed, "init"))
     first, state = _restore(state, results, checkpoints)
+    progress.known(len(results))
     seen = {tuple(line["genome"]): line["objectives"] for line in results}
     exhausted = len(seen) >= plan.space.distinct_count
     for generation in range(first, plan.generations):
@@ -152,7 +153,7 @@ def _evaluate_new(
             continue
         config = plan.space.decode(genome, **plan.config_fields)
         identity = generation * plan.population + place
-        evaluation = evaluator(config, progress.training(identity, config))
+        evaluation = evaluator(config, progress.training(identity))
         seen[tuple(genome)] = evaluation.objectives
         yield line_of(identity, generation, genome, config, evaluation)
 

@@ -31,11 +31,18 @@ def manifest_of(dataset: Dataset, seed: int, hardware: str) -> dict[str, Any]:
         "device": device.device_kind,
         "backend": jax.default_backend(),
         "devices": jax.local_device_count(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": _cores(),
         "hardware_profile": hardware,
         "seed": seed,
         "data": dataset.describe(),
     }
+
+
+def _cores() -> int | None:
+    """Cores that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def differences(before: dict, now: dict) -> list[str]:

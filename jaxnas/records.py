@@ -24,11 +24,10 @@ class Lines:
           UsageError: a line is not a JSON object.
         """
         self.path = path
-        self._file = path.open("ab+")
-        self._file.seek(0)
-        lines = self._file.read().split(b"\n")[:-1]
+        lines = (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]
         self._entries = [_parsed(path, n, line) for n, line in enumerate(lines, 1)]
         self._ends = [*itertools.accumulate(len(line) + 1 for line in lines)]
+        self._file = path.open("ab")
         self._file.truncate(self._end())
 
     def __len__(self) -> int:
@@ -54,6 +53,12 @@ class Lines:
     def close(self):
         """Closes the file."""
         self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def _end(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -1,6 +1,7 @@
 """One run in its folder, from settings to the saved winner."""
 
 import json
+import shutil
 import time
 
 import jax
@@ -67,24 +68,27 @@ def run(
     check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
     task = make_task(config, dataset)
-    best_weights = BestWeights(folder.best_weights)
-    evaluator = make_evaluator(
-        config,
-        task,
-        compressions=compressions_of(space),
-        trainings=Trainings(folder.trainings),
-        on_trained=best_weights.offer,
-    )
     plan = make_plan(config, space, dataset)
     write_whole(folder.config, config.to_toml())
-    _check_manifest(folder, config, dataset, evaluator, console)
-    _announce(folder, plan, evaluator, console)
-    results, timings = Lines(folder.results), Lines(folder.timings)
-    checkpoints = Checkpoints(folder.checkpoints, config.keep_checkpoints)
-    with Progress(console, plan.most_candidates, timings) as progress:
-        began = time.monotonic()
-        exhausted = run_search(plan, evaluator, results, checkpoints, progress)
-        timings.append({"stage": "search", "seconds": time.monotonic() - began})
+    with (
+        Lines(folder.results) as results,
+        Lines(folder.trainings) as trainings,
+        Lines(folder.timings) as timings,
+        Progress(console, plan.most_candidates, timings) as progress,
+    ):
+        best_weights = BestWeights(folder.best_weights)
+        evaluator = make_evaluator(
+            config,
+            task,
+            compressions=compressions_of(space),
+            trainings=Trainings(trainings),
+            on_trained=best_weights.offer,
+        )
+        _check_manifest(folder, config, dataset, evaluator, console)
+        _announce(folder, plan, evaluator, console)
+        checkpoints = Checkpoints(folder.checkpoints, config.keep_checkpoints)
+        with progress.stage("search"):
+            exhausted = run_search(plan, evaluator, results, checkpoints, progress)
         lines = list(results)
         winner = best_line(lines)
         if exhausted:
@@ -95,12 +99,12 @@ def run(
         write_whole(folder.best, ArchitectureConfig(**winner["config"]).to_json())
         plot_fitness(folder.fitness_plot, lines)
         plot_pareto(folder.pareto_plot, lines)
-        began = time.monotonic()
-        splits = _finish(folder, config, evaluator, winner, best_weights, progress)
-        timings.append({"stage": "finish", "seconds": time.monotonic() - began})
+        with progress.stage("finish"):
+            splits = _finish(folder, config, evaluator, winner, best_weights, progress)
     summary = _summary(config, plan, evaluator, lines, winner, splits, exhausted)
     write_json(folder.summary, summary)
     folder.best_weights.unlink(missing_ok=True)
+    shutil.rmtree(folder.finishing, ignore_errors=True)
     _close(folder, config, summary, lines, console)
     return summary
 

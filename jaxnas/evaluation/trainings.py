@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 from arch import ArchitectureConfig
 from jaxnas.evaluation.trained import Compression, Metrics, training_config
@@ -26,11 +25,11 @@ def training_key(config: ArchitectureConfig) -> str:
 
 
 class Trainings:
-    """Trainings by key, kept in a file if there is one."""
+    """Trainings by key, kept as lines if there is a file for them."""
 
-    def __init__(self, path: Path | None = None):
+    def __init__(self, lines: Lines | None = None):
         """Reads the file's trainings."""
-        self._lines = None if path is None else Lines(path)
+        self._lines = lines
         self._known = {line["key"]: _read(line) for line in self._lines or ()}
 
     def __len__(self) -> int:

@@ -27,6 +27,11 @@ def plot_fitness(path: Path, lines: list[dict[str, Any]]):
     steps = np.unique(generations)
     best = [fitness[generations <= step].max() for step in steps]
     axes.plot(steps, best, marker="o", color="tab:red", label="best so far")
+    mean = [fitness[generations == step].mean() for step in steps]
+    deviation = [fitness[generations == step].std() for step in steps]
+    axes.errorbar(
+        steps, mean, deviation, fmt="_", color="tab:gray", capsize=3, label="mean, std"
+    )
     axes.set(xlabel="generation", ylabel="fitness")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()

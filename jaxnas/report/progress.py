@@ -1,5 +1,6 @@
 """What a run says while it works."""
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 import rich.progress
 from rich.console import Console
 
-from arch import ArchitectureConfig
 from jaxnas.records import Lines
 from jaxnas.report.words import describe
 
@@ -32,8 +32,10 @@ class Progress:
         self._steps = self._bars.add_task("steps", total=None, left="", visible=False)
         self._candidates = candidates
         self._done = 0
-        self._spent = 0.0
+        self._trained = 0
+        self._spent = 0.0  # seconds on the candidates that were trained
         self._began = time.monotonic()
+        self._stepped = False  # whether the candidate at hand is being trained
 
     def __enter__(self):
         self._bars.start()
@@ -42,14 +44,21 @@ class Progress:
     def __exit__(self, *_):
         self._bars.stop()
 
+    @contextlib.contextmanager
+    def stage(self, name: str):
+        """Takes the time of a part of the run."""
+        began = time.monotonic()
+        yield
+        seconds = round(time.monotonic() - began, 3)
+        self._timings.append({"stage": name, "seconds": seconds})
+
     def begin_generation(self, generation: int):
         """Names the generation in the bar."""
         self._bars.update(self._all, description=f"generation {generation + 1}")
-        self._began = time.monotonic()
 
-    def training(self, identity: int, config: ArchitectureConfig):
+    def training(self, identity: int):
         """The report function of one candidate's training."""
-        self._began = time.monotonic()
+        self._began, self._stepped = time.monotonic(), False
         return self.steps(f"candidate {identity}")
 
     def steps(self, title: str):
@@ -57,6 +66,7 @@ class Progress:
         began = time.monotonic()
 
         def report(done: int, total: int, loss: float):
+            self._stepped = True
             left = (time.monotonic() - began) / done * (total - done)
             self._bars.update(
                 self._steps,
@@ -72,12 +82,13 @@ class Progress:
     def candidate(self, line: dict[str, Any]):
         """One candidate is done."""
         seconds = time.monotonic() - self._began
-        self._spent += seconds
         self._done += 1
-        left = self._spent / self._done * max(0, self._candidates - self._done)
-        self._timings.append({"id": line["id"], "seconds": round(seconds, 3)})
+        if self._stepped:
+            self._spent += seconds
+            self._trained += 1
+            self._timings.append({"id": line["id"], "seconds": round(seconds, 3)})
         self._bars.update(
-            self._all, completed=self._done, left=f"{_clock(left)} left at most"
+            self._all, completed=self._done, left=f"at most {self._left()} left"
         )
         self.say(
             f"  {line['id']:>4}  {describe(line['config'])}\n"
@@ -99,11 +110,14 @@ class Progress:
             if stats["new"]
             else "nothing new: every candidate was known"
         )
-        left = self._spent / max(1, self._done) * (self._candidates - self._done)
         self.say(
             f"generation {generation + 1}: best fitness {best}, mean {now}; "
-            f"at most {_clock(left)} of search left"
+            f"at most {self._left()} of search left"
         )
+
+    def _left(self) -> str:
+        mean = self._spent / max(1, self._trained)
+        return _clock(mean * max(0, self._candidates - self._done))
 
     def say(self, text: str):
         """Prints a line above the bars."""

@@ -71,21 +71,14 @@ def spread_table(spread: dict[str, dict[str, float]]) -> Table:
 
 def quality_table(splits: dict[str, dict[str, Any]]) -> Table:
     """The winner beside the counting models, on validation and test."""
-    table = plain_table("Next-token quality", "model")
-    for split in splits:
-        add_numbers(table, f"{split} bits/byte", f"{split} accuracy")
-    for model, name in (
-        ("unigram", "token unigram"),
-        ("bigram", "token bigram"),
-        ("winner", "winner"),
-    ):
-        row = []
-        for scores in splits.values():
-            row += [
-                f"{scores[model]['bits_per_byte']:.3f}",
-                f"{scores[model]['accuracy']:.4f}",
-            ]
-        table.add_row(name, *row)
+    table = plain_table("Next-token quality", "split", "model")
+    add_numbers(table, "bits/byte", "accuracy")
+    for split, scores in splits.items():
+        for model in ("unigram", "bigram", "winner"):
+            name = model if model == "winner" else f"token {model}"
+            found = scores[model]
+            figures = f"{found['bits_per_byte']:.3f}", f"{found['accuracy']:.4f}"
+            table.add_row(split, name, *figures)
     return table
 
 
