@@ -182,7 +182,7 @@ def test_values_from_json_are_validated():
 
 @pytest.mark.parametrize("text", ["", "{", BASE.to_json()[:-4], "{'a': 1}"])
 def test_broken_json_is_refused(text):
-    with pytest.raises(ValueError, match="config is not JSON: .*line"):
+    with pytest.raises(ValueError, match=r"config is not JSON: .*line"):
         ArchitectureConfig.from_json(text)
 
 

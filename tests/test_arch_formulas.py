@@ -89,9 +89,7 @@ def test_the_norm_module_scales_and_takes_float32_statistics(name):
     exact = np.asarray(x.astype(jnp.float32), np.float64)
     wanted = np.stack([norm_of_one_token(name, token) for token in exact]) * scale
     assert got.dtype == jnp.bfloat16
-    np.testing.assert_allclose(
-        got.astype(np.float32), wanted, rtol=2**-8, atol=1e-5
-    )
+    np.testing.assert_allclose(got.astype(np.float32), wanted, rtol=2**-8, atol=1e-5)
 
 
 def test_channels_are_padded_inside_each_of_the_8_groups():
@@ -176,8 +174,10 @@ def test_rotary_scores_depend_on_the_distance_alone():
     q, k = draw(8, 1, 1, 2, 8), draw(9, 1, 1, 2, 8)
 
     def score(at, back):
-        places = [jnp.full((1, 1), place) for place in (at, at - back)]
-        turned = [rotate(jnp.asarray(x), p, 8) for x, p in zip((q, k), places)]
+        turned = [
+            rotate(jnp.asarray(x), jnp.full((1, 1), place), 8)
+            for x, place in [(q, at), (k, at - back)]
+        ]
         return np.asarray(jnp.sum(turned[0] * turned[1], axis=-1)).ravel()
 
     for back in (0, 1, 7):
@@ -251,7 +251,9 @@ def test_attention_without_queries_weighs_by_the_position_bias(heads, encoding):
         for head, slope in enumerate(slopes):
             weights = np.exp([-slope * (t - s) for s in range(t + 1)])
             weights /= weights.sum()
-            wanted[:, t, head] = np.einsum("s,bsh->bh", weights, split[:, : t + 1, head])
+            wanted[:, t, head] = np.einsum(
+                "s,bsh->bh", weights, split[:, : t + 1, head]
+            )
     np.testing.assert_allclose(got, wanted.reshape(x.shape), atol=1e-5)
 
 

@@ -21,7 +21,7 @@ VOCAB = 23
 TINY = ArchitectureConfig(
     arch_type="transformer",
     num_layers=2,
-    hidden_dim=24,
+    hidden_dim=48,
     num_heads=3,
     ffn_multiplier=1.5,
     normalization="rmsnorm",
@@ -58,25 +58,17 @@ def weights_of(config, seed=0):
             return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
         if path[0].key == "blocks":
             return 2 * leaf
-        return leaf / leaf.std()  # embedding and head
+        # Logits of a deviation near 1, tied or not.
+        return leaf / leaf.std() / math.sqrt(config.hidden_dim)
 
     return jax.tree_util.tree_map_with_path(enlarge, drawn)
 
 
-@functools.lru_cache(maxsize=8)  # the config's last uses share its program
-def reader(config, dtype=jnp.float32):
-    model = build_model(config, dtype)
-    return jax.jit(lambda params, tokens: model.apply({"params": params}, tokens))
-
-
-@functools.lru_cache(maxsize=8)
-def extender(config):
-    model = build_model(config)
-    return jax.jit(
-        lambda params, tokens, states: model.apply(
-            {"params": params}, tokens, states, method="extend"
-        )
-    )
+def read(config, params, tokens, dtype=jnp.float32, **arguments):
+    """The model op by op: many configs, and no program compiled for each."""
+    with jax.disable_jit():
+        model = build_model(config, dtype)
+        return model.apply({"params": params}, tokens, **arguments)
 
 
 # ---- the whole forward pass, written again ----
@@ -95,8 +87,7 @@ def rotated(x):
     """[B, T, N, H], each pair of channels a complex number."""
     length, size = x.shape[1], x.shape[-1]
     turns = np.exp(
-        1j
-        * np.outer(np.arange(length), 10000.0 ** (-np.arange(0, size, 2) / size))
+        1j * np.outer(np.arange(length), 10000.0 ** (-np.arange(0, size, 2) / size))
     )
     turned = (x[..., 0::2] + 1j * x[..., 1::2]) * turns[None, :, None]
     return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
@@ -156,10 +147,10 @@ def logits_by_hand(config, params, tokens):
 def test_logits_are_those_of_the_formulas(norm, activation, position):
     config = variant(norm, activation, position)
     params, tokens = weights_of(config), tokens_of(2, 7)
-    got = reader(config)(params, tokens)
+    got = read(config, params, tokens)
     chex.assert_shape(got, (2, 7, VOCAB))
     wanted = logits_by_hand(config, params, tokens)
-    assert wanted.std() > 1
+    assert wanted.std() > 0.5
     np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
@@ -169,36 +160,35 @@ def test_tied_embeddings_are_the_head(position):
     params, tokens = weights_of(config), tokens_of(2, 7)
     assert set(params) == {"embed", "blocks", "norm"}
     wanted = logits_by_hand(config, params, tokens)
-    np.testing.assert_allclose(reader(config)(params, tokens), wanted, atol=2e-4)
+    np.testing.assert_allclose(read(config, params, tokens), wanted, atol=1e-4)
 
 
 def test_an_explicit_ffn_dim_is_the_inner_width():
     config = variant(ffn_dim=17)
     params, tokens = weights_of(config), tokens_of(1, 5)
-    assert params["blocks"]["feedforward"]["up"]["kernel"].shape == (2, 24, 17)
+    assert params["blocks"]["feedforward"]["up"]["kernel"].shape == (2, 48, 17)
     wanted = logits_by_hand(config, params, tokens)
-    np.testing.assert_allclose(reader(config)(params, tokens), wanted, atol=1e-4)
+    np.testing.assert_allclose(read(config, params, tokens), wanted, atol=1e-4)
 
 
 def test_a_deep_stack_is_a_loop_and_computes_the_same(monkeypatch):
     config = variant(num_layers=8)
     params, tokens = weights_of(config), tokens_of(2, 6)
-    params["blocks"] = jax.tree.map(lambda leaf: leaf / 2, params["blocks"])
 
-    def read(params, tokens):
+    def run(params, tokens):
         return build_model(config).apply({"params": params}, tokens)
 
     def unrolled():
-        equations = jax.make_jaxpr(read)(params, tokens).eqns
+        equations = jax.make_jaxpr(run)(params, tokens).eqns
         return [e.params["unroll"] for e in equations if e.primitive.name == "scan"]
 
     assert unrolled() == [1]
-    loop = jax.jit(read)(params, tokens)
+    loop = jax.jit(run)(params, tokens)
     monkeypatch.setattr(arch.model, "UNROLLED_LAYERS", 8)
     jax.clear_caches()
     assert unrolled() == [8]
-    np.testing.assert_allclose(jax.jit(read)(params, tokens), loop, atol=2e-5)
-    np.testing.assert_allclose(loop, logits_by_hand(config, params, tokens), atol=2e-4)
+    np.testing.assert_allclose(jax.jit(run)(params, tokens), loop, atol=2e-5)
+    np.testing.assert_allclose(loop, logits_by_hand(config, params, tokens), atol=1e-4)
 
 
 # ---- causality ----
@@ -225,14 +215,10 @@ def test_no_token_is_seen_before_its_turn(norm, position):
 # ---- reading in parts ----
 
 
-def read_in_parts(config, params, tokens, lengths):
-    states = init_states(config, len(tokens), capacity=tokens.shape[1] + 2)
-    parts = np.split(np.asarray(tokens), np.cumsum(lengths)[:-1], axis=1)
-    logits = []
-    for part in parts:
-        some, states = extender(config)(params, jnp.asarray(part), states)
-        logits.append(some)
-    return jnp.concatenate(logits, axis=1), states
+def extend(config, params, tokens, states):
+    with jax.disable_jit():
+        model = build_model(config)
+        return model.apply({"params": params}, tokens, states, method="extend")
 
 
 @pytest.mark.parametrize("lengths", [(9,), (1, 8), (4, 5), (8, 1), (2, 3, 4)])
@@ -240,17 +226,21 @@ def read_in_parts(config, params, tokens, lengths):
 def test_reading_in_parts_equals_reading_at_once(position, lengths):
     config = variant(position=position)
     params, tokens = weights_of(config), tokens_of(3, 9)
-    whole = reader(config)(params, tokens)
-    parts, (_, read) = read_in_parts(config, params, tokens, lengths)
-    np.testing.assert_allclose(parts, whole, atol=5e-5)
-    assert read.tolist() == [9, 9, 9]
+    states, parts = init_states(config, batch=3, capacity=11), []
+    for part in np.split(np.asarray(tokens), np.cumsum(lengths)[:-1], axis=1):
+        logits, states = extend(config, params, jnp.asarray(part), states)
+        parts.append(logits)
+    whole = read(config, params, tokens)
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, atol=2e-5)
+    assert states[1].tolist() == [9, 9, 9]
 
 
 @pytest.mark.parametrize("position", POSITION_ENCODINGS)
 def test_one_token_at_a_time_compiles_once(position):
     config = variant(position=position)
     params, tokens = weights_of(config), tokens_of(2, 8)
-    model, whole = build_model(config), reader(config)(params, tokens)
+    model, whole = build_model(config), read(config, params, tokens)
+    chex.clear_trace_counter()
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -260,7 +250,7 @@ def test_one_token_at_a_time_compiles_once(position):
     states = init_states(config, batch=2, capacity=8)
     for at in range(8):
         logits, states = read_one(params, tokens[:, at : at + 1], states)
-        np.testing.assert_allclose(logits[:, 0], whole[:, at], atol=5e-5)
+        np.testing.assert_allclose(logits[:, 0], whole[:, at], atol=2e-5)
 
 
 @pytest.mark.parametrize("position", POSITION_ENCODINGS)
@@ -271,19 +261,19 @@ def test_rows_that_have_read_different_lengths_go_on_side_by_side(position):
     for row, start in enumerate(starts):
         empty = init_states(config, batch=1, capacity=9)
         first = tokens[row : row + 1, :start]
-        states.append(extender(config)(params, first, empty)[1])
+        states.append(extend(config, params, first, empty)[1])
     blocks = [blocks for blocks, _ in states]
     together = (
         jax.tree.map(lambda *rows: jnp.concatenate(rows, axis=1), *blocks),
-        jnp.concatenate([read for _, read in states]),
+        jnp.concatenate([count for _, count in states]),
     )
     then = [tokens[row, start : start + 4] for row, start in enumerate(starts)]
-    got, (_, read) = extender(config)(params, jnp.stack(then), together)
-    whole = reader(config)(params, tokens)
+    got, (_, counts) = extend(config, params, jnp.stack(then), together)
+    whole = read(config, params, tokens)
     for row, start in enumerate(starts):
         wanted = whole[row, start : start + 4]
-        np.testing.assert_allclose(got[row], wanted, atol=5e-5)
-    assert read.tolist() == [6, 9, 8]
+        np.testing.assert_allclose(got[row], wanted, atol=2e-5)
+    assert counts.tolist() == [6, 9, 8]
 
 
 # ---- traits as data ----
@@ -291,10 +281,14 @@ def test_rows_that_have_read_different_lengths_go_on_side_by_side(position):
 
 @functools.cache
 def reader_with_traits(gated):
-    model = build_model(variant(activation="swiglu" if gated else "gelu"))
-    return jax.jit(
-        lambda params, tokens, traits: model.apply({"params": params}, tokens, traits)
-    )
+    """The compiled model, and a list that grows with each tracing."""
+    model, traced = build_model(variant(activation="swiglu" if gated else "gelu")), []
+
+    def run(params, tokens, traits):
+        traced.append(None)
+        return model.apply({"params": params}, tokens, traits)
+
+    return jax.jit(run), traced
 
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
@@ -302,36 +296,40 @@ def test_traits_as_arrays_compute_what_constants_compute(norm, activation, posit
     config = variant(norm, activation, position)
     params, tokens = weights_of(config), tokens_of(2, 7)
     data = jax.tree.map(jnp.asarray, traits_of(config))
-    got = reader_with_traits(config.gated)(params, tokens, data)
-    # Compare with the formulas too: the constants are checked against them.
-    wanted = logits_by_hand(config, params, tokens)
-    np.testing.assert_allclose(got, wanted, atol=1e-4)
-    np.testing.assert_allclose(got, reader(config)(params, tokens), atol=2e-5)
+    run, traced = reader_with_traits(config.gated)
+    got = run(params, tokens, data)
+    np.testing.assert_allclose(got, read(config, params, tokens), atol=5e-5)
+    np.testing.assert_allclose(got, logits_by_hand(config, params, tokens), atol=1e-4)
+    assert len(traced) == 1  # one program for them all
 
 
-@pytest.mark.parametrize("gated", [False, True])
-def test_all_norms_activations_and_positions_share_one_program(gated):
-    compiled = reader_with_traits(gated)
-    compiled.clear_cache()
-    for norm, activation, position in ALL:
-        config = variant(norm, activation, position)
-        if config.gated == gated:
-            data = jax.tree.map(jnp.asarray, traits_of(config))
-            compiled(weights_of(config), tokens_of(2, 7), data)
-    assert compiled._cache_size() == 1
+@pytest.mark.parametrize("norm", NORMALIZATIONS)
+def test_the_compiled_constants_compute_what_the_ops_compute(norm):
+    config = variant(norm)
+    params, tokens = weights_of(config), tokens_of(2, 7)
+    model = build_model(config)
+    got = jax.jit(lambda params: model.apply({"params": params}, tokens))(params)
+    np.testing.assert_allclose(got, read(config, params, tokens), atol=5e-5)
 
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
-def test_constants_leave_no_branch_and_no_foreign_position(norm, activation, position):
+def test_constants_leave_no_branch_and_no_foreign_formula(norm, activation, position):
     config = variant(norm, activation, position)
-    params, tokens = weights_of(config), tokens_of(2, 7)
-    text = str(jax.make_jaxpr(reader(config))(params, tokens))
+    params = weights_of(config)
+    model, tokens = build_model(config), tokens_of(2, 7)
+
+    def run(params, traits=None):
+        return model.apply({"params": params}, tokens, traits)
+
+    text = str(jax.make_jaxpr(run)(params))
     assert "cond[" not in text
     assert ("erf" in text) == (activation in ("gelu", "geglu"))
-    assert (" sin " in text) == (position != "alibi")
+    assert ("= sin " in text) == (position != "alibi")
     data = jax.tree.map(jnp.asarray, traits_of(config))
-    read = reader_with_traits(config.gated)
-    assert "cond[" in str(jax.make_jaxpr(read)(params, tokens, data))
+    text = str(jax.make_jaxpr(run)(params, data))
+    assert "cond[" in text
+    assert "erf" in text
+    assert "= sin " in text
 
 
 # ---- precision ----
@@ -342,28 +340,28 @@ def test_constants_leave_no_branch_and_no_foreign_position(norm, activation, pos
 def test_bfloat16_is_near_float32_and_gives_float32_logits(norm, tied):
     config = variant(norm, tie_embeddings=tied)
     params, tokens = weights_of(config), tokens_of(4, 16)
-    exact = reader(config)(params, tokens)
-    rough = reader(config, jnp.bfloat16)(params, tokens)
+    exact = read(config, params, tokens)
+    rough = read(config, params, tokens, jnp.bfloat16)
     assert exact.dtype == rough.dtype == jnp.float32
     error = float(jnp.abs(rough - exact).mean() / jnp.abs(exact).mean())
-    assert 1e-5 < error < 0.03
+    assert 1e-3 < error < 0.04
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("position", POSITION_ENCODINGS)
-def test_gradients_are_finite_and_reach_every_weight(dtype, position, key):
-    config = variant(position=position, attention_dropout=0.1, residual_dropout=0.1)
-    model, tokens = build_model(config, dtype), tokens_of(4, 16)
-    # Rows of zeros, as zero padding and dropout make them, must not make NaN.
-    params = weights_of(config)
+@pytest.mark.parametrize(("norm", "position"), FEW)
+def test_gradients_are_finite_and_reach_every_weight(dtype, norm, position, key):
+    config = variant(norm, position=position, attention_dropout=0.1)
+    config = dataclasses.replace(config, residual_dropout=0.1)
+    params, tokens = weights_of(config), tokens_of(4, 16)
+    # A token of zeros, as zero padding and dropout make them.
     params["embed"]["embedding"][3] = 0
     tokens = tokens.at[:, 0].set(3)
 
     def loss(params):
-        logits = model.apply({"params": params}, tokens, dropout_key=key)
+        logits = read(config, params, tokens, dtype, dropout_key=key)
         return -jax.nn.log_softmax(logits)[..., 0].mean()
 
-    grads = jax.jit(jax.grad(loss))(params)
+    grads = jax.grad(loss)(params)
     chex.assert_tree_all_finite(grads)
     for grad, weight in zip(*map(jax.tree.leaves, (grads, params)), strict=True):
         assert grad.dtype == weight.dtype == jnp.float32
@@ -372,80 +370,73 @@ def test_gradients_are_finite_and_reach_every_weight(dtype, position, key):
 
 # ---- dropout ----
 
-DROPPING = variant("rmsnorm", "gelu", "alibi", vocab_size=24, residual_dropout=0.5)
-
-
-def dropping_reader(config):
-    model = build_model(config)
-    return jax.jit(
-        lambda params, tokens, key: model.apply(
-            {"params": params}, tokens, dropout_key=key
-        )
-    )
+DROPPING = variant("rmsnorm", "gelu", "alibi", vocab_size=48, residual_dropout=0.5)
 
 
 def test_without_a_key_nothing_is_dropped(key):
-    config = dataclasses.replace(DROPPING, vocab_size=VOCAB, attention_dropout=0.5)
+    config = dataclasses.replace(DROPPING, attention_dropout=0.5)
     params, tokens = weights_of(config), tokens_of(2, 7)
-    read = dropping_reader(config)
-    plain = reader(config)(params, tokens)
-    np.testing.assert_array_equal(read(params, tokens, None), plain)
+    plain = read(config, params, tokens)
     np.testing.assert_allclose(plain, logits_by_hand(config, params, tokens), atol=1e-4)
-    first = read(params, tokens, key)
+    first = read(config, params, tokens, dropout_key=key)
     assert jnp.abs(first - plain).max() > 0.1
-    np.testing.assert_array_equal(read(params, tokens, jax.random.clone(key)), first)
+    again = read(config, params, tokens, dropout_key=jax.random.clone(key))
+    np.testing.assert_array_equal(again, first)
     zero = dataclasses.replace(config, attention_dropout=0.0, residual_dropout=0.0)
-    unchanged = dropping_reader(zero)(params, tokens, jax.random.clone(key))
-    np.testing.assert_array_equal(unchanged, reader(zero)(params, tokens))
+    kept = read(zero, params, tokens, dropout_key=jax.random.clone(key))
+    np.testing.assert_array_equal(kept, plain)
+
+
+def showing_the_stream(config):
+    """Weights whose logits are the normalised residual stream itself."""
+    params = weights_of(config)
+    params["head"]["kernel"] = np.eye(48, dtype=np.float32)
+    params["norm"]["scale"][:] = 1
+    return params
 
 
 def test_dropout_differs_between_keys_layers_and_sublayers(key):
-    # One sub-layer at a time writes to the stream, far more than was there, and
-    # the head shows the stream: the small logits are the dropped channels.
-    params, tokens = weights_of(DROPPING), tokens_of(8, 32)
-    params["head"]["kernel"] = np.eye(24, dtype=np.float32)
-    params["norm"]["scale"][:] = 1
-    read, keys = dropping_reader(DROPPING), jax.random.split(key, 3)
-    masks = []
-    for layer, (part, matrix) in itertools.product(
-        range(2), [("mixer", "out"), ("feedforward", "down")]
-    ):
+    # One sub-layer at a time writes to the stream, far more than was there: the
+    # small logits are the dropped channels.
+    params, tokens = showing_the_stream(DROPPING), tokens_of(8, 32)
+    writing, masks = [("mixer", "out"), ("feedforward", "down")], []
+    keys = jax.random.split(key, 3)
+    for layer, (part, matrix) in itertools.product(range(2), writing):
         alone = jax.tree.map(np.copy, params)
-        for other, name in [("mixer", "out"), ("feedforward", "down")]:
+        for other, name in writing:
             alone["blocks"][other][name]["kernel"][:] = 0
         kernel = params["blocks"][part][matrix]["kernel"][layer]
         alone["blocks"][part][matrix]["kernel"][layer] = 1e6 * kernel
         for one in keys:
-            logits = read(alone, tokens, jax.random.clone(one))
+            some = jax.random.clone(one)
+            logits = read(DROPPING, alone, tokens, dropout_key=some)
             masks.append(np.abs(np.asarray(logits)).ravel() < 1e-4)
-    masks = np.stack(masks)
-    samples = masks.shape[1]
-    assert np.abs(masks.mean(axis=1) - 0.5).max() < 5 * 0.5 / math.sqrt(samples)
-    signs = 1.0 - 2.0 * masks
+    samples = masks[0].size
+    for mask in masks:
+        assert abs(mask.mean() - 0.5) < 2.5 / math.sqrt(samples)
+    signs = 1.0 - 2.0 * np.stack(masks)
     between = (signs @ signs.T)[np.triu_indices(len(masks), 1)]
     assert np.abs(between).max() < 5 * math.sqrt(samples)
 
 
 def test_attention_dropout_drops_probabilities(key):
-    # The first token attends to itself alone: a head's whole output is dropped
-    # or doubled.
-    config = variant("rmsnorm", "gelu", "alibi", vocab_size=24, attention_dropout=0.5)
+    # The first token attends to itself alone, so that each head's output is
+    # dropped or kept as a whole.
+    config = variant("rmsnorm", "gelu", "alibi", vocab_size=48, attention_dropout=0.5)
     config = dataclasses.replace(config, num_layers=1)
-    params = weights_of(config)
-    params["head"]["kernel"] = np.eye(24, dtype=np.float32)
-    params["norm"]["scale"][:] = 1
+    params = showing_the_stream(config)
     params["blocks"]["feedforward"]["down"]["kernel"][:] = 0
-    out = 1e6 * np.eye(24, dtype=np.float32).reshape(1, 3, 8, 24)
+    out = 1e6 * np.eye(48, dtype=np.float32).reshape(1, 3, 16, 48)
     params["blocks"]["mixer"]["out"]["kernel"] = out
-    logits = dropping_reader(config)(params, tokens_of(600, 1), key)
-    gone = (np.abs(np.asarray(logits)) < 1e-4).reshape(600, 3, 8)
-    # A head that is alone in being kept, or all heads dropped, shows otherwise.
-    dropped = gone.all(axis=-1)
-    all_dropped = ~(np.abs(np.asarray(logits)) < 1e-4).any(axis=(1, 2))
-    some = dropped[~all_dropped]
-    np.testing.assert_array_equal(
-        gone.reshape(600, 3, 8)[~all_dropped], np.repeat(some[..., None], 8, axis=-1)
-    )
+    batch = 2000
+    logits = read(config, params, tokens_of(batch, 1), dropout_key=key)
+    gone = np.abs(np.asarray(logits)).reshape(batch, 3, 16) < 1e-4
+    np.testing.assert_array_equal(gone.all(axis=-1), gone.any(axis=-1))
+    patterns = gone.all(axis=-1) @ [1, 2, 4]
+    # With all three dropped the small stream below is scaled up: as with none.
+    for pattern, chance in enumerate([2 / 8, *[1 / 8] * 6, 0]):
+        expected, spread = batch * chance, math.sqrt(batch * chance)
+        assert abs((patterns == pattern).sum() - expected) <= 5 * spread
 
 
 # ---- families ----

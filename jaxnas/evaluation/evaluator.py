@@ -67,13 +67,19 @@ class Evaluator:
 
         Raises:
           ValueError: the config's family has no modules, or its vocabulary is
-            smaller than the tokenizer's.
+            smaller than the tokenizer's, or its sequences than a window.
         """
         mixer_of(config.arch_type)
         tokens = self.task.dataset.vocab_size
         if config.vocab_size < tokens:
             raise ValueError(
                 f"vocab_size={config.vocab_size} is less than the tokenizer's {tokens}"
+            )
+        window = self.task.settings.window
+        if config.max_seq_length < window:
+            raise ValueError(
+                f"max_seq_length={config.max_seq_length} is less than the window of "
+                f"{window} tokens"
             )
         costs = costs_of(config, self.hardware)
         if costs.size_mib > self.max_size:
