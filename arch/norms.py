@@ -1,7 +1,8 @@
 """Normalisation over the channels of one token, with a scale and no bias.
 
 Statistics are float32 and divide by the true width, so that zero padding
-changes nothing; where a mean is subtracted, the padding stays zero.
+changes nothing. A mean is of the true channels and is subtracted from those
+alone: the padding stays zero, and so does its gradient.
 """
 
 import flax.linen as nn
@@ -17,8 +18,9 @@ EPSILON = 1e-5
 def layer_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
     """Ba et al. 2016 (arXiv:1607.06450): f32[..., D] -> f32[..., D]."""
     _, true = channel_index(x.shape[-1], width)
-    mean = x.sum(axis=-1, keepdims=True) / width
-    centered = jnp.where(along_channels(true, x), x - mean, 0)
+    inside = along_channels(true, x)
+    mean = x.sum(axis=-1, keepdims=True, where=inside) / width
+    centered = jnp.where(inside, x - mean, 0)
     variance = jnp.square(centered).sum(axis=-1, keepdims=True) / width
     return centered * jax.lax.rsqrt(variance + EPSILON)
 
@@ -38,10 +40,10 @@ def group_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
     groups = x.reshape(*x.shape[:-1], NORM_GROUPS, -1)
     _, true = channel_index(x.shape[-1], width)
     size = width // NORM_GROUPS
-    mean = groups.sum(axis=-1, keepdims=True) / size
     inside = along_channels(true, x).reshape(
         *(1,) * (x.ndim - 1), NORM_GROUPS, groups.shape[-1]
     )
+    mean = groups.sum(axis=-1, keepdims=True, where=inside) / size
     centered = jnp.where(inside, groups - mean, 0)
     variance = jnp.square(centered).sum(axis=-1, keepdims=True) / size
     return (centered * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)

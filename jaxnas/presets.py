@@ -13,20 +13,20 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    # A small vocabulary and short windows, for a model that learns something
-    # in seconds; and targets where such models lie, for scores with a slope.
+    # A small vocabulary and short windows, for models that learn something in
+    # seconds; and a budget among such models, for scores with a slope.
     "small": Preset(
         {
             "vocab_size": 1024,
             "window": 64,
             "batch": 4,
-            "learning_rate": 2e-3,
+            "learning_rate": 1.5e-3,
             "eval_windows": 128,
             "final_windows": 512,
             "final_steps": 600,
-            "size_target": 5.0,
-            "size_limit": 50.0,
-            "latency_target": 10.0,
+            "size_target": 12.0,
+            "size_limit": 60.0,
+            "latency_target": 16.0,
         },
         SMALL_PHASES,
     ),

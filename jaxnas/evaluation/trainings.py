@@ -56,7 +56,7 @@ def _written(training: Training) -> dict:
 
 def _read(line: dict) -> Training:
     metrics = {}
-    for entry in line["metrics"]:
+    for entry in map(dict, line["metrics"]):
         compression = Compression(**{k: entry.pop(k) for k in Compression._fields})
         metrics[compression] = Metrics(**entry)
     return Training(key=line["key"], reason=line["reason"], metrics=metrics)

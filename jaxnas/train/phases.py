@@ -23,7 +23,7 @@ PHASES = {
 
 # For a laptop: seconds a candidate.
 SMALL_PHASES = {
-    "fast": Phase(samples=160, epochs=1),
-    "medium": Phase(samples=640, epochs=1),
-    "full": Phase(samples=1_280, epochs=2),
+    "fast": Phase(samples=320, epochs=1),
+    "medium": Phase(samples=1_280, epochs=1),
+    "full": Phase(samples=2_560, epochs=2),
 }
