@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
-from arch.families import USES
+from arch.families import UNUSED, USES
 
 GENES = (
     "arch_type",
@@ -27,8 +27,8 @@ GENES = (
     "pruning_ratio",
 )
 
-# The genes that decide together whether a config exists. What mends a genome
-# costs least on the right: heads first, the family last.
+# The genes that decide together whether a config exists. To mend a genome those
+# on the right change first: heads before all, the family last.
 _COUPLED = (
     "arch_type",
     "hidden_dim",
@@ -36,7 +36,6 @@ _COUPLED = (
     "position_encoding",
     "num_heads",
 )
-_REPAIR_COST = (1000, 300, 100, 30, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +66,23 @@ class Space:
                     f"gene {gene} of space {self.name!r} needs distinct choices, "
                     f"got {values}"
                 )
+        self._check_values()
         if not self._valid_table.any():
             raise ValueError(f"space {self.name!r} holds no valid config")
+
+    def _check_values(self):
+        # In an RWKV model, with neither heads nor a choice of norm, a value is
+        # refused for itself alone: only what feeds forward depends on the width.
+        fields: dict = UNUSED | {"arch_type": "rwkv", "num_layers": 1}
+        for hidden in self.values("hidden_dim"):
+            for gene, values in zip(GENES, self.choices, strict=True):
+                for value in values:
+                    try:
+                        ArchitectureConfig(
+                            **(fields | {"hidden_dim": hidden, gene: value})
+                        )
+                    except ValueError as error:
+                        raise ValueError(f"space {self.name!r}: {error}") from None
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -129,6 +143,12 @@ class Space:
         Raises:
           ValueError: a gene that the config's family uses has another value.
         """
+        config = config.canonical()
+        if config.ffn_dim is not None:
+            raise ValueError(
+                f"ffn_dim={config.ffn_dim} is not in space {self.name!r}: "
+                f"no gene sets it"
+            )
         genome = np.zeros(len(GENES), np.int32)
         for place, gene in enumerate(GENES):
             value, allowed = getattr(config, gene), self.choices[place]
@@ -147,6 +167,8 @@ class Space:
         genome = np.zeros(len(GENES), np.int32)
         for place, gene in enumerate(GENES):
             value, allowed = getattr(config, gene), self.choices[place]
+            if gene == "ffn_multiplier" and config.ffn_dim is not None:
+                value = config.ffn_dim / config.hidden_dim
             if value in allowed:
                 genome[place] = allowed.index(value)
             elif not isinstance(value, str):
@@ -170,7 +192,7 @@ class Space:
         found: list[np.ndarray] = []
         while len(found) < number:
             genome = self.genome_at(int(rng.integers(self.total)))
-            if self.valid(jnp.asarray(genome)):
+            if self._valid_table[tuple(genome[_at(_COUPLED)])]:
                 found.append(genome)
         return np.stack(found)
 
@@ -230,8 +252,10 @@ class Space:
         """i32 over the coupled genes, and their nearest valid indices."""
         cells = np.argwhere(np.ones_like(self._valid_table)).astype(np.int32)
         valid = np.argwhere(self._valid_table).astype(np.int32)
-        steps = np.abs(cells[:, None] - valid[None])
-        nearest = (steps * np.asarray(_REPAIR_COST)).sum(axis=-1).argmin(axis=1)
+        # As digits of a number, one step of a gene outweighs all on its right.
+        steps = np.moveaxis(np.abs(cells[:, None] - valid[None]), -1, 0)
+        distance = np.ravel_multi_index(tuple(steps), self._valid_table.shape)
+        nearest = distance.argmin(axis=1)
         return valid[nearest].reshape(*self._valid_table.shape, len(_COUPLED))
 
     @functools.cached_property

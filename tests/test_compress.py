@@ -119,11 +119,11 @@ def test_signs_ties_and_zero_blocks(quantization):
     found = rounded(row[None], quantization)[0]
     assert found[:32].tolist() == [0] * 32
     if quantization == "int8":
-        assert codes[[1, 3, 4]][:, [3, 9]].tolist() == [[127, -64], [-127, 64]] + [
-            [127, -127]
-        ]
+        assert codes[1::2, [3, 9]].tolist() == [[127, -64], [-127, 64]]
+        assert codes[4, [3, 9]].tolist() == [127, -127]
     else:
-        assert codes[[1, 3, 4]][:, [3, 9]].tolist() == [[-8, 4], [-8, 4], [-8, 7]]
+        assert codes[1::2, [3, 9]].tolist() == [[-8, 4], [-8, 4]]
+        assert codes[4, [3, 9]].tolist() == [-8, 7]
         assert found[32:64][[3, 9]].tolist() == [2.0, -1.0]
         assert found[128:][[3, 9]].tolist() == [1.0, -0.875]
 

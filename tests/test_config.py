@@ -1,0 +1,233 @@
+import argparse
+import dataclasses
+import math
+
+import pytest
+
+from jaxnas.config import RunConfig, kind_of, make_config, read_toml
+from jaxnas.errors import UsageError
+from jaxnas.options import Parser, add_settings, given_settings
+from jaxnas.presets import PRESETS
+
+FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
+
+
+def parsed(*words):
+    parser = Parser(prog="search")
+    parser.add_argument("--out")
+    add_settings(parser)
+    return given_settings(parser.parse_args(list(words)))
+
+
+def toml(tmp_path, text):
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def settled(tmp_path, text, *words, backend="cpu"):
+    """Settings of a file and flags, as the command line joins them."""
+    values = read_toml(toml(tmp_path, text)) | parsed(*words)
+    return make_config(values, "settings").resolve(backend)
+
+
+def test_a_flag_wins_over_the_file_over_the_preset_over_the_default(tmp_path):
+    small = PRESETS["small"].settings
+    assert settled(tmp_path, "").batch == small["batch"] == 4
+    assert settled(tmp_path, "batch = 9").batch == 9
+    assert settled(tmp_path, "batch = 9", "--batch", "5").batch == 5
+    assert settled(tmp_path, "", "--batch", "5").batch == 5
+    assert settled(tmp_path, "seed = 3").seed == 3
+    assert settled(tmp_path, "seed = 3", "--seed", "0").seed == 0  # though a default
+    assert settled(tmp_path, "weight_decay = 0.0").weight_decay == 0.0
+    other = settled(tmp_path, "preset = 'standard'\nbatch = 9")
+    assert (other.batch, other.window) == (9, PRESETS["standard"].settings["window"])
+    flag = settled(tmp_path, "preset = 'standard'", "--preset", "small")
+    assert (flag.preset, flag.window) == ("small", small["window"])
+
+
+def test_only_what_was_written_counts_as_given():
+    assert parsed() == {}
+    assert parsed("--out", "x", "--final-steps", "0") == {"final_steps": 0}
+    given = parsed("--learning-rate", "1e-3", "--space=full", "--top-k", "2")
+    assert given == {"learning_rate": 1e-3, "space": "full", "top_k": 2}
+
+
+def test_every_field_has_a_flag_with_its_help(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parsed("--help")
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    for name, field in FIELDS.items():
+        assert f"--{name.replace('_', '-')}" in said
+        assert field.metadata["help"].split()[0] in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--no-such-flag", "1"],
+        ["--popul", "3"],  # no abbreviations: a later flag could change them
+        ["--population", "three"],
+        ["--population", "3.0"],
+        ["--learning-rate", "fast"],
+        ["--population"],
+        ["stray"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_flag_is_one_line_and_code_2(capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        parsed(*words)
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert words[0] in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("populaton = 3", "unknown key 'populaton'.*known: space, strategy"),
+        ("[search]\npopulation = 3", "unknown key 'search'"),
+        ("a = 1\nb = 2", "unknown key 'a', 'b'"),
+        ("population = ", "is not TOML"),
+        ("population = 3\npopulation = 4", "is not TOML"),
+        ("population == 3\n" * 3, "is not TOML"),
+    ],
+    ids=lambda x: x[:20],
+)
+def test_a_file_that_cannot_be_used(tmp_path, text, said):
+    path = toml(tmp_path, text)
+    with pytest.raises(UsageError, match=said) as raised:
+        read_toml(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("what", ["missing", "a folder", "not text"])
+def test_a_file_that_cannot_be_read(tmp_path, what):
+    path = tmp_path / "config.toml"
+    if what == "a folder":
+        path.mkdir()
+    if what == "not text":
+        path.write_bytes(b"seed = '\xff'")
+    with pytest.raises(UsageError, match=r"config\.toml") as raised:
+        read_toml(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("population = true", "population=True is not of type int"),
+        ("population = '3'", "population='3' is not of type int"),
+        ("population = 3.0", "population=3.0 is not of type int"),
+        ("population = 0", "population=0 must be at least 1"),
+        ("population = [3]", "population=.* is not of type int"),
+        ("learning_rate = true", "learning_rate=True is not of type float"),
+        ("learning_rate = '1e-3'", "learning_rate='1e-3' is not of type float"),
+        ("learning_rate = nan", "learning_rate=nan must be finite"),
+        ("learning_rate = 0.0", "learning_rate=0.0 must be above 0"),
+        ("size_limit = inf", "size_limit=inf must be finite"),
+        ("weight_decay = -1", "weight_decay=-1 must be at least 0"),
+        ("seed = -1", "seed=-1 must be at least 0"),
+        ("seed = 4294967296", "seed=4294967296 must be at most 4294967295"),
+        ("vocab_size = 256", "vocab_size=256 must be at least 257"),
+        ("vocab_size = 65537", "vocab_size=65537 must be at most 65536"),
+        ("space = 3", "space=3 is not of type str"),
+        ("phase = 'slow'", "phase='slow' must be one of fast, medium, full"),
+        ('preset = "big\\n"', "preset=.* must be one of auto, small, standard"),
+        ("seed = 1979-05-27", "seed=.* is not of type int"),
+    ],
+    ids=lambda x: x[:24],
+)
+def test_a_value_that_cannot_be_used(tmp_path, text, said):
+    values = read_toml(toml(tmp_path, text))
+    with pytest.raises(UsageError, match=f"^a.toml: {said}") as raised:
+        make_config(values, "a.toml")
+    assert "\n" not in str(raised.value)
+
+
+def test_flags_are_checked_too():
+    for words in (["--learning-rate", "nan"], ["--seed", "-1"], ["--phase", "x"]):
+        with pytest.raises(UsageError, match=words[0][2:].replace("-", "_")):
+            make_config(parsed(*words), "settings")
+
+
+def changed(field):
+    """A value that the field allows and that is not its default."""
+    bounds = field.metadata["bounds"]
+    if "among" in bounds:
+        return bounds["among"][-1]
+    kind = kind_of(field)
+    if kind is str:
+        return "folder:/a 'b' \"c\" \\é\t"
+    return kind(bounds.get("least", 0)) + kind(3)
+
+
+def test_toml_is_read_back(tmp_path):
+    full = RunConfig(**{name: changed(field) for name, field in FIELDS.items()})
+    for config in (RunConfig(), full, full.resolve("cpu"), RunConfig().resolve("gpu")):
+        values = read_toml(toml(tmp_path, config.to_toml()))
+        assert make_config(values, "") == config
+    assert "population" not in RunConfig().to_toml()  # open, so left out
+    some = RunConfig(learning_rate=0.1 + 0.2, size_target=8)
+    again = make_config(read_toml(toml(tmp_path, some.to_toml())), "")
+    assert again == some
+    assert again.learning_rate == 0.30000000000000004
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("phase", ["fast", "medium", "full"])
+@pytest.mark.parametrize("preset", ["auto", "small", "standard"])
+def test_resolving_fills_everything(backend, phase, preset):
+    config = RunConfig(phase=phase, preset=preset).resolve(backend)
+    assert None not in dataclasses.asdict(config).values()
+    named = preset if preset != "auto" else "small" if backend == "cpu" else "standard"
+    assert config.preset == named
+    chosen = PRESETS[named]
+    for name, value in chosen.settings.items():
+        assert getattr(config, name) == value
+    assert config.samples == chosen.phases[phase].samples
+    assert config.epochs == chosen.phases[phase].epochs
+    assert config.resolve("gpu") == config.resolve("cpu") == config
+
+
+def test_presets_fill_what_is_open_and_nothing_else():
+    opened = {name for name, field in FIELDS.items() if field.default is None}
+    searched = {"population", "generations", "samples", "epochs"}
+    for preset in PRESETS.values():
+        assert set(preset.settings) | searched == opened
+
+
+@pytest.mark.parametrize("space", ["minimal", "medium", "full", "wide"])
+def test_length_of_a_search(space):
+    wanted = (10, 5) if space == "minimal" else (50, 100)
+    for backend in ("cpu", "gpu"):
+        config = RunConfig(space=space).resolve(backend)
+        assert (config.population, config.generations) == wanted
+    own = RunConfig(space=space, population=7).resolve("cpu")
+    assert (own.population, own.generations) == (7, wanted[1])
+
+
+def test_the_phases_train_as_long_as_they_say():
+    lengths = {
+        name: [(phase.samples, phase.epochs) for phase in preset.phases.values()]
+        for name, preset in PRESETS.items()
+    }
+    assert lengths["standard"] == [(1_000, 5), (10_000, 10), (100_000, 20)]
+    for each in lengths.values():
+        products = [math.prod(pair) for pair in each]
+        assert products == sorted(products)
+        assert len(set(products)) == 3
+
+
+def test_a_config_is_frozen_and_takes_no_positions():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().seed = 1
+    with pytest.raises(TypeError):
+        RunConfig("minimal")
+    assert isinstance(parsed(), dict)
+    assert given_settings(argparse.Namespace(seed=4, out="x")) == {"seed": 4}

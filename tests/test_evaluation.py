@@ -1,0 +1,437 @@
+import dataclasses
+import functools
+import itertools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arch import ArchitectureConfig, build_model, cost
+from arch.config import QUANTIZATIONS
+from arch.families import FAMILIES
+from jaxnas.compress import prune, round_weights
+from jaxnas.data import Dataset, train_tokenizer, windows
+from jaxnas.evaluation import evaluator as evaluator_module
+from jaxnas.evaluation.analytic import costs_of
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.trained import (
+    Compression,
+    Metrics,
+    Task,
+    TrainingFailed,
+    score,
+    train,
+)
+from jaxnas.evaluation.trainings import Training, Trainings, training_key
+from jaxnas.fitness import FitnessSettings, fitness_of
+from jaxnas.records import Lines
+from jaxnas.train.phases import Phase
+from jaxnas.train.settings import TrainSettings
+
+VOCAB, USED = 257, 16
+CONFIG = ArchitectureConfig(
+    arch_type="transformer",
+    num_layers=1,
+    hidden_dim=32,
+    num_heads=2,
+    ffn_multiplier=2.0,
+    normalization="rmsnorm",
+    activation="swiglu",
+    position_encoding="rope",
+    vocab_size=VOCAB,
+    max_seq_length=16,
+)
+SETTINGS = TrainSettings(window=16, batch=8, learning_rate=2e-2)
+PHASE = Phase(samples=960, epochs=2)
+SHORT = Phase(samples=16, epochs=1)
+HARDWARE = cost.HARDWARE["cpu-core"]
+FITNESS = FitnessSettings(size_target=0.01, size_limit=1.0, latency_target=0.001)
+COMPRESSIONS = [Compression(q, p) for q in QUANTIZATIONS for p in (0.0, 0.6)]
+
+
+def stream(length, seed):
+    """Tokens that mostly follow from the two before, by a random table."""
+    table = np.random.default_rng(0).integers(0, USED, (USED, USED))
+    rng = np.random.default_rng(seed)
+    noise, noisy = rng.integers(0, USED, length), rng.random(length) < 0.1
+    tokens = noise[:2].tolist()
+    for place in range(2, length):
+        follower = table[tokens[-2], tokens[-1]]
+        tokens.append(int(noise[place] if noisy[place] else follower))
+    return np.asarray(tokens, np.uint16) + 60
+
+
+@functools.cache
+def dataset():
+    sizes = np.random.default_rng(7).integers(1, 9, VOCAB, dtype=np.int32)
+    return Dataset(
+        spec="stream",
+        corpus_hash="",
+        train=stream(8000, 1),
+        validation=stream(8000, 2),
+        test=stream(1500, 3),
+        token_bytes=sizes,
+        tokenizer=train_tokenizer(["ab"], VOCAB),
+        vocab_size=VOCAB,
+        statistics={},
+    )
+
+
+def task_of(**changes):
+    parts = {"settings": SETTINGS, "seed": 0, "dtype": jnp.float32}
+    parts["dataset"] = dataset()
+    return Task(**parts | changes)
+
+
+def evaluator_of(task=None, **changes):
+    parts = {
+        "task": task_of() if task is None else task,
+        "phase": SHORT,
+        "hardware": HARDWARE,
+        "fitness": FITNESS,
+        "max_size": 500.0,
+        "eval_windows": 13,
+    }
+    return Evaluator(**parts | changes)
+
+
+def compressed(compression):
+    return dataclasses.replace(CONFIG, **compression._asdict())
+
+
+def reopened(lines):
+    """The file's lines as another process finds them."""
+    found = Lines(lines.path)
+    found.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A task, and weights that have learnt something of it."""
+    task = task_of()
+    params, curve = train(CONFIG, task, PHASE)
+    assert curve[-20:].mean() < 0.5 * curve[0]
+    return task, params
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The configs that were trained, in their order."""
+    trained = []
+
+    def counted(config, *rest, **options):
+        trained.append(config)
+        return train(config, *rest, **options)
+
+    monkeypatch.setattr(evaluator_module, "train", counted)
+    return trained
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(config, params, tokens):
+    return build_model(config).apply({"params": params}, tokens)
+
+
+def by_hand(logits, targets, sizes):
+    """Metrics in double precision, from logits."""
+    logits = np.asarray(logits, np.float64)
+    log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    nats = -np.take_along_axis(log, targets[..., None], -1).sum()
+    return Metrics(
+        accuracy=float(np.mean(logits.argmax(-1) == targets)),
+        loss=nats / targets.size,
+        perplexity=math.exp(nats / targets.size),
+        bits_per_byte=nats / math.log(2) / sizes[targets].sum(),
+    )
+
+
+@pytest.mark.parametrize("number", [8, 13])
+def test_score_is_that_of_the_exported_model(learned, number):
+    task, params = learned
+    chosen = windows(task.dataset.validation, number, SETTINGS.window)
+    found = score(CONFIG, task, params, chosen, COMPRESSIONS)
+    assert len(found) == len(COMPRESSIONS)
+    for compression, metrics in zip(COMPRESSIONS, found, strict=True):
+        config, weights = prune(compressed(compression), params)
+        config = dataclasses.replace(config, quantization="fp16")
+        index = QUANTIZATIONS.index(compression.quantization)
+        weights = round_weights(weights, index)
+        logits = apply(config, weights, chosen[:, :-1])
+        wanted = by_hand(logits, chosen[:, 1:], task.dataset.token_bytes)
+        assert metrics.accuracy == wanted.accuracy
+        for name in ("loss", "perplexity", "bits_per_byte"):
+            got = getattr(metrics, name)
+            assert type(got) is float
+            assert got == pytest.approx(getattr(wanted, name), rel=1e-5)
+
+
+def test_accuracy_is_measured_after_compression(learned):
+    task, params = learned
+    chosen = windows(task.dataset.validation, 470, SETTINGS.window)
+    scored = score(CONFIG, task, params, chosen, COMPRESSIONS)
+    found = dict(zip(COMPRESSIONS, scored, strict=True))
+    plain = found["fp16", 0.0]
+    assert plain.accuracy > 0.7  # one in 16 by chance
+    for compression in (("int4", 0.0), ("fp16", 0.6), ("int4", 0.6)):
+        assert found[compression].accuracy < plain.accuracy
+        assert found[compression].loss > plain.loss + 0.005
+        assert found[compression].bits_per_byte > plain.bits_per_byte
+    assert found["fp16", 0.6].accuracy < plain.accuracy - 0.02
+    losses = [found[name, 0.0].loss for name in QUANTIZATIONS]
+    assert len(set(losses)) == 3
+    # int8 is nearly free, int4 is not.
+    assert abs(losses[1] - losses[0]) < 0.2 * (losses[2] - losses[0])
+
+
+def test_weights_that_are_not_finite_fail(learned):
+    task, params = learned
+    broken = jax.tree.map(lambda x: x * jnp.nan, params)
+    chosen = windows(task.dataset.validation, 8, SETTINGS.window)
+    with pytest.raises(TrainingFailed, match="the validation loss is nan"):
+        score(CONFIG, task, broken, chosen, COMPRESSIONS[:1])
+
+
+def test_an_evaluation_is_costs_metrics_objectives_and_fitness():
+    evaluator = evaluator_of()
+    config = compressed(Compression("int8", 0.6))
+    found = evaluator(config)
+    assert (found.status, found.reason) == ("ok", None)
+    assert found.costs == costs_of(config, HARDWARE)
+    assert dataclasses.asdict(found.costs) == {
+        "parameters": cost.parameters(config),
+        "stored_parameters": cost.stored_parameters(config),
+        "size_mib": cost.size_mib(config),
+        "forward_flops": cost.forward_flops(config),
+        "latency_ms": cost.latency_ms(config, HARDWARE),
+    }
+    params, _ = train(config, evaluator.task, SHORT)
+    chosen = windows(evaluator.task.dataset.validation, 13, 16)
+    np.testing.assert_array_equal(evaluator.validation_windows(), chosen)
+    asked = [Compression("int8", 0.6)]
+    assert found.metrics == score(config, evaluator.task, params, chosen, asked)[0]
+    size, latency = found.costs.size_mib, found.costs.latency_ms
+    assert found.objectives == [1 - found.metrics.accuracy, size, latency]
+    assert found.fitness == fitness_of(found.objectives, FITNESS)
+    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+
+
+def test_evaluating_twice_is_the_same_to_the_bit():
+    first, second = evaluator_of()(CONFIG), evaluator_of()(CONFIG)
+    assert first == second
+    assert first.metrics.loss.hex() == second.metrics.loss.hex()
+    other = evaluator_of(task_of(seed=1))(CONFIG)
+    assert other.metrics.loss != first.metrics.loss
+
+
+def test_configs_that_differ_in_compression_share_a_training(calls):
+    told = []
+    shared = evaluator_of(
+        compressions=COMPRESSIONS, on_trained=lambda *given: told.append(given)
+    )
+    found = [shared(compressed(compression)) for compression in COMPRESSIONS]
+    assert calls == [compressed(COMPRESSIONS[0])]
+    assert len(shared.trainings) == 1
+    config, params, evaluation = told[0]
+    assert (len(told), config, evaluation) == (1, calls[0], found[0])
+    assert cost.parameters(config) == sum(x.size for x in jax.tree.leaves(params))
+    assert len({one.costs.size_mib for one in found}) == len(COMPRESSIONS)
+    for number in (1, 4):  # as each would have been alone
+        assert evaluator_of()(compressed(COMPRESSIONS[number])) == found[number]
+
+
+def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_path):
+    lines = Lines(tmp_path / "trainings")
+    one = evaluator_of(trainings=Trainings(lines))
+    found = [one(compressed(compression)) for compression in COMPRESSIONS]
+    assert len(calls) == len(COMPRESSIONS)  # the weights were not kept
+    assert len(one.trainings) == 1
+    again = [one(compressed(compression)) for compression in COMPRESSIONS]
+    assert again == found
+    assert len(calls) == len(COMPRESSIONS)
+    lines.close()
+    kept = Trainings(reopened(lines))
+    assert kept.find(CONFIG) == one.trainings.find(CONFIG)
+    shared = evaluator_of(compressions=COMPRESSIONS)
+    assert found == [shared(compressed(compression)) for compression in COMPRESSIONS]
+
+
+def test_flash_attention_is_a_transformer_without_attention_dropout():
+    flash = dataclasses.replace(CONFIG, arch_type="flash_attention")
+    assert training_key(flash) == training_key(CONFIG)
+    # It has no probabilities to drop: the field says nothing.
+    dropping = dataclasses.replace(flash, attention_dropout=0.2)
+    assert training_key(dropping) == training_key(CONFIG)
+    dense = dataclasses.replace(CONFIG, attention_dropout=0.2)
+    assert training_key(dense) != training_key(CONFIG)
+
+
+def test_what_trains_alike_shares_a_key():
+    for compression in COMPRESSIONS:
+        assert training_key(compressed(compression)) == training_key(CONFIG)
+    repeated = dataclasses.replace(CONFIG, ffn_dim=64)  # 2 x 32 all the same
+    assert training_key(repeated) == training_key(CONFIG)
+
+
+def test_everything_else_separates_keys():
+    others = {
+        "num_layers": 2,
+        "hidden_dim": 64,
+        "num_heads": 4,
+        "ffn_multiplier": 4.0,
+        "ffn_dim": 65,
+        "normalization": "layernorm",
+        "activation": "geglu",
+        "position_encoding": "alibi",
+        "attention_dropout": 0.1,
+        "residual_dropout": 0.2,
+        "vocab_size": 258,
+        "max_seq_length": 32,
+        "tie_embeddings": True,
+    }
+    fields = {field.name for field in dataclasses.fields(CONFIG)}
+    assert fields - set(others) == {"arch_type", "quantization", "pruning_ratio"}
+    configs = [CONFIG]
+    configs += [dataclasses.replace(CONFIG, **{k: v}) for k, v in others.items()]
+    families = set(FAMILIES) - {"transformer", "flash_attention"}
+    configs += [dataclasses.replace(CONFIG, arch_type=name) for name in families]
+    for one, other in itertools.combinations(configs, 2):
+        assert training_key(one) != training_key(other), (one, other)
+
+
+def test_a_model_over_max_size_is_skipped_untrained(calls):
+    size = cost.size_mib(CONFIG)
+    evaluator = evaluator_of(max_size=size * 0.99)
+    found = evaluator(CONFIG)
+    assert (found.status, found.costs) == ("skipped", costs_of(CONFIG, HARDWARE))
+    assert found.reason == f"{size:.1f} MiB is over max_size={size * 0.99}"
+    assert (found.metrics, found.objectives, found.fitness) == (None, None, None)
+    assert calls == []
+    assert len(evaluator.trainings) == 0
+    # It is the exported size that counts.
+    assert evaluator(compressed(Compression("int4", 0.0))).status == "ok"
+    assert evaluator_of(max_size=size)(CONFIG).status == "ok"
+
+
+OUT_OF_MEMORY = jax.errors.JaxRuntimeError(
+    "RESOURCE_EXHAUSTED: Out of memory allocating 8796093022208 bytes.\n"
+    "BufferAssignment stats:\n  parameter allocation: 1.00TiB"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            OUT_OF_MEMORY,
+            "JaxRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating "
+            "8796093022208 bytes.",
+        ),
+        (
+            TrainingFailed("the training loss is nan at step 3"),
+            "TrainingFailed: the training loss is nan at step 3",
+        ),
+        (ValueError("\n first\nsecond"), "ValueError: first"),
+        (MemoryError(), "MemoryError: "),
+        (RuntimeError("x" * 1000), "RuntimeError: " + "x" * 300),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+@pytest.mark.parametrize("where", ["train", "score"])
+def test_a_failure_is_a_result(monkeypatch, tmp_path, error, reason, where):
+    raised = []
+
+    def fail(*_, **__):
+        raised.append(error)
+        raise error
+
+    if where == "score":
+        monkeypatch.setattr(evaluator_module, "train", lambda *_, **__: ({}, None))
+    monkeypatch.setattr(evaluator_module, where, fail)
+    lines, told = Lines(tmp_path / "trainings"), []
+    evaluator = evaluator_of(
+        trainings=Trainings(lines), on_trained=lambda *_: told.append(1)
+    )
+    found = evaluator(CONFIG)
+    assert (found.status, found.reason) == ("failed", reason)
+    assert found.costs == costs_of(CONFIG, HARDWARE)
+    assert (found.metrics, found.objectives, found.fitness) == (None, None, None)
+    assert told == []
+    # Remembered: neither it nor what trains alike is tried again.
+    assert evaluator(CONFIG) == found
+    assert evaluator(compressed(Compression("int4", 0.6))).reason == reason
+    assert len(raised) == 1
+    lines.close()
+    again = Trainings(reopened(lines))
+    assert evaluator_of(trainings=again)(CONFIG) == found
+    assert len(raised) == 1
+
+
+def test_a_training_that_diverges_is_a_result():
+    wild = dataclasses.replace(SETTINGS, learning_rate=3e37)
+    found = evaluator_of(task_of(settings=wild), phase=Phase(samples=80, epochs=1))(
+        CONFIG
+    )
+    assert found.status == "failed"
+    assert found.reason.startswith("TrainingFailed: the training loss is ")
+    assert "\n" not in found.reason
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_is_no_result(monkeypatch, stop):
+    def interrupt(*_, **__):
+        raise stop
+
+    monkeypatch.setattr(evaluator_module, "train", interrupt)
+    evaluator = evaluator_of()
+    with pytest.raises(stop):
+        evaluator(CONFIG)
+    assert len(evaluator.trainings) == 0
+
+
+def test_trainings_are_read_back_to_the_bit(tmp_path):
+    lines = Lines(tmp_path / "trainings")
+    metrics = {
+        compression: Metrics(
+            accuracy=number / 7,
+            loss=math.pi * 10**number,
+            perplexity=math.exp(700),
+            bits_per_byte=5e-324,
+        )
+        for number, compression in enumerate(COMPRESSIONS)
+    }
+    other = dataclasses.replace(CONFIG, num_layers=2)
+    done = Training(key=training_key(CONFIG), metrics=metrics)
+    failed = Training(key=training_key(other), metrics={}, reason="é: \u2028 it broke")
+    first = Trainings(lines)
+    for training in (done, failed):
+        first.add(training)
+    lines.close()
+    for _ in range(2):  # reading changes nothing
+        lines = reopened(lines)
+        for read in (Trainings(lines), Trainings(lines)):
+            assert (read.find(CONFIG), read.find(other)) == (done, failed)
+            assert read.find(dataclasses.replace(CONFIG, num_layers=3)) is None
+            assert len(read) == 2
+
+
+def test_a_model_without_room_for_the_data_is_refused(calls):
+    small = dataclasses.replace(CONFIG, vocab_size=VOCAB - 1)
+    with pytest.raises(ValueError, match=r"vocab_size=256 is less than .* 257"):
+        evaluator_of()(small)
+    short = dataclasses.replace(CONFIG, max_seq_length=SETTINGS.window - 1)
+    with pytest.raises(ValueError, match=r"max_seq_length=15 .* window of 16"):
+        evaluator_of()(short)
+    assert calls == []
+    larger = dataclasses.replace(CONFIG, vocab_size=VOCAB + 3)
+    assert evaluator_of()(larger).status == "ok"
+
+
+def test_a_family_without_modules_is_refused(calls):
+    unknown = dataclasses.replace(CONFIG, arch_type="rwkv")
+    with pytest.raises(ValueError, match="rwkv"):
+        evaluator_of()(unknown)
+    assert calls == []

@@ -1,0 +1,257 @@
+import dataclasses
+import io
+import re
+
+import matplotlib.image
+import numpy as np
+import pytest
+from rich.console import Console
+
+from arch.baselines import BASELINES
+from jaxnas.fitness import FitnessSettings, scores
+from jaxnas.records import Lines
+from jaxnas.report.plots import plot_fitness, plot_pareto
+from jaxnas.report.progress import Progress, generation_statistics
+from jaxnas.report.spread import saturated, score_spread
+from jaxnas.report.tables import (
+    millions,
+    quality_table,
+    spread_table,
+    top_lines,
+    top_table,
+)
+from jaxnas.report.words import describe
+
+CONFIG = BASELINES["gpt2-like"]
+SETTINGS = FitnessSettings()
+
+
+def line(identity, fitness, generation=0, status="ok", **changes):
+    """A candidate as results.jsonl has it."""
+    rng = np.random.default_rng(identity)
+    accuracy, bits = rng.uniform(0.1, 0.9), rng.uniform(1, 5)
+    size, latency = rng.uniform(50, 600), rng.uniform(1, 60)
+    found = {
+        "id": identity,
+        "generation": generation,
+        "status": status,
+        "reason": None if status == "ok" else "TrainingFailed: nan",
+        "config": dataclasses.replace(CONFIG, **changes).to_dict(),
+        "costs": {
+            "stored_parameters": int(1e6 * (identity + 7)),
+            "size_mib": size,
+            "latency_ms": latency,
+        },
+        "metrics": {"accuracy": accuracy, "bits_per_byte": bits},
+        "objectives": [1 - accuracy, size, latency],
+        "fitness": fitness,
+    }
+    if status != "ok":
+        found |= {"metrics": None, "objectives": None, "fitness": None}
+    return found
+
+
+FAILED = line(50, None, status="failed")
+LINES = [
+    line(0, 0.5),
+    line(1, 0.7, num_layers=9),
+    line(2, 0.6),
+    FAILED,
+    line(12, 0.7, generation=1, quantization="int4"),
+    line(11, 0.2, generation=1),
+    line(13, None, generation=2, status="skipped"),
+]
+
+
+def said(renderable):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_describe_tells_neighbours_apart():
+    changes = {
+        "num_layers": 9,
+        "hidden_dim": 768,
+        "num_heads": 4,
+        "ffn_multiplier": 2.5,
+        "normalization": "groupnorm",
+        "activation": "silu",
+        "position_encoding": "alibi",
+        "quantization": "int4",
+        "pruning_ratio": 0.3,
+    }
+    configs = [CONFIG]
+    configs += [dataclasses.replace(CONFIG, **{k: v}) for k, v in changes.items()]
+    words = [describe(config) for config in configs]
+    assert len(set(words)) == len(configs)
+    assert [describe(config.to_dict()) for config in configs] == words
+    assert all("\n" not in text for text in words)
+    for config, text in zip(configs, words, strict=True):
+        assert text.split()[0] == config.arch_type
+        for part in (f"L{config.num_layers}", f"H{config.hidden_dim}"):
+            assert part in text.split()
+    assert "pruned" not in words[0]
+    assert "pruned 0.3" in words[-1]
+
+
+def test_spread_is_that_of_the_scores():
+    spread = score_spread(LINES, SETTINGS)
+    objectives = [one["objectives"] for one in LINES if one["status"] == "ok"]
+    found = scores(np.asarray(objectives), SETTINGS)
+    assert found.shape == (5, 3)
+    for place, name in enumerate(("accuracy", "size", "latency")):
+        column = found[:, place]
+        assert spread[name] == {
+            "least": column.min(),
+            "mean": pytest.approx(column.mean()),
+            "greatest": column.max(),
+            "std": pytest.approx(column.std()),
+        }
+    assert saturated(spread) == []
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, 1 / 3])
+def test_a_score_that_is_the_same_for_all_is_flagged(value):
+    size = SETTINGS.size_limit - value * (SETTINGS.size_limit - SETTINGS.size_target)
+    lines = [line(number, 0.5) for number in range(4)]
+    for one in lines:
+        one["objectives"][1] = size
+    assert saturated(score_spread(lines, SETTINGS)) == ["size"]
+    # Two that differ below the target have the same score all the same.
+    for number, one in enumerate(lines):
+        one["objectives"] = [0.5, 10.0 + number, 1.0 + number]
+    spread = score_spread(lines, SETTINGS)
+    assert saturated(spread) == ["accuracy", "size", "latency"]
+    lines[0]["objectives"] = [0.4, 10.0, 10.1]
+    assert saturated(score_spread(lines, SETTINGS)) == ["size"]
+
+
+def test_the_best_come_first_and_of_equals_the_older():
+    assert [one["id"] for one in top_lines(LINES, 9)] == [1, 12, 2, 0, 11]
+    assert [one["id"] for one in top_lines(LINES[::-1], 3)] == [1, 12, 2]
+    assert top_lines([FAILED], 3) == []
+
+
+def test_statistics_of_a_generation():
+    for generation, ids in ((0, [0, 1, 2]), (1, [12, 11])):
+        values = np.array([one["fitness"] for one in LINES if one["id"] in ids])
+        assert generation_statistics(LINES, generation) == {
+            "generation": generation,
+            "new": len(ids),
+            "best": values.max(),
+            "mean": pytest.approx(values.mean()),
+            "std": pytest.approx(values.std()),
+        }
+    for generation in (2, 3):  # all were skipped, none was new
+        found = generation_statistics(LINES, generation)
+        assert found == {"generation": generation, "new": 0}
+
+
+def test_the_top_table_holds_the_figures():
+    text = said(top_table(LINES, 3))
+    rows = [row for row in text.splitlines() if re.match(r"\s*\d+ +\d+ ", row)]
+    assert len(rows) == 3
+    assert "Top 3" in text
+    for rank, (row, one) in enumerate(zip(rows, top_lines(LINES, 3), strict=True), 1):
+        for figure in (
+            str(rank),
+            str(one["id"]),
+            millions(one["costs"]["stored_parameters"]),
+            f"{one['costs']['size_mib']:.1f}",
+            f"{one['costs']['latency_ms']:.2f}",
+            f"{one['metrics']['accuracy']:.4f}",
+            f"{one['metrics']['bits_per_byte']:.3f}",
+            f"{one['fitness']:.4f}",
+        ):
+            assert figure in row.split()
+    for words in ("L9", "int4", CONFIG.arch_type, f"H{CONFIG.hidden_dim}"):
+        assert words in text
+    assert "Top 5" in said(top_table(LINES, 99))  # two of the seven have no score
+
+
+def test_the_spread_table_holds_the_figures():
+    spread = score_spread(LINES, SETTINGS)
+    text = said(spread_table(spread))
+    for name, row in spread.items():
+        (found,) = (x for x in text.splitlines() if x.split()[:1] == [name])
+        order = ("least", "mean", "greatest", "std")
+        assert found.split()[1:] == [f"{row[key]:.4f}" for key in order]
+
+
+def test_the_quality_table_holds_the_figures():
+    rng = np.random.default_rng(0)
+    splits = {
+        split: {
+            model: {"bits_per_byte": rng.uniform(1, 5), "accuracy": rng.uniform()}
+            for model in ("winner", "unigram", "bigram")
+        }
+        | {"windows": 9}
+        for split in ("validation", "test")
+    }
+    text = said(quality_table(splits))
+    for split, models in splits.items():
+        for model in ("winner", "unigram", "bigram"):
+            figures = models[model]
+            (row,) = (
+                row
+                for row in text.splitlines()
+                if f"{figures['bits_per_byte']:.3f}" in row.split()
+                and f"{figures['accuracy']:.4f}" in row.split()
+            )
+            assert model in row
+            assert split in text
+
+
+def test_millions():
+    assert millions(49_021_824) == "49.0M"
+    assert millions(0) == "0.0M"
+    assert millions(1_960_000) == "2.0M"
+
+
+@pytest.mark.parametrize("plot", [plot_fitness, plot_pareto])
+def test_a_plot_is_a_png_of_its_data(tmp_path, plot):
+    def drawn(lines):
+        path = tmp_path / "plot.png"
+        plot(path, lines)
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        return matplotlib.image.imread(path)
+
+    first, again = drawn(LINES), drawn(LINES)
+    assert min(first.shape[:2]) > 300
+    np.testing.assert_array_equal(first, again)
+    # Who failed is not drawn.
+    without = [one for one in LINES if one["status"] == "ok"]
+    np.testing.assert_array_equal(drawn(without), first)
+    moved = [dict(one) for one in without]
+    moved[0] |= {"fitness": 0.65, "objectives": [0.99, 30.0, 50.0]}
+    other = drawn(moved)
+    assert other.shape != first.shape or np.any(other != first)
+    assert np.unique(first.reshape(-1, first.shape[-1]), axis=0).shape[0] > 10
+
+
+def test_progress_says_each_candidate_and_generation(tmp_path):
+    console = Console(file=io.StringIO(), width=300)
+    timings = Lines(tmp_path / "timings")
+    with Progress(console, 10, timings) as progress:
+        progress.begin_generation(0)
+        for one in LINES[:4]:
+            progress.training(one["id"])(5, 5, 1.25)
+            progress.candidate(one)
+        progress.end_generation(0, LINES[:4])
+        progress.end_generation(2, LINES)
+        with progress.stage("finish"):
+            pass
+    timings.close()
+    text = console.file.getvalue()
+    for one in LINES[:3]:
+        assert describe(one["config"]) in text
+        assert f"{one['metrics']['accuracy']:.4f}" in text
+        assert f"fitness {one['fitness']:.4f}" in text
+    assert "failed: TrainingFailed: nan" in text
+    assert "generation 1: best fitness 0.7000, mean 0.6000 +- 0.0816 over 3 new" in text
+    assert "generation 3: best fitness 0.7000, mean nothing new" in text
+    entries = list(timings)
+    assert [entry.get("id") for entry in entries[:4]] == [0, 1, 2, 50]
+    assert entries[4]["stage"] == "finish"
+    assert all(entry["seconds"] >= 0 for entry in entries)
