@@ -165,13 +165,15 @@ def _check(field: dataclasses.Field, value: Any):
     # An int will do for a float: TOML writes 8 and means 8.0.
     if type(value) is not kind and (kind, type(value)) != (float, int):
         raise UsageError(f"{name}={value!r} is not of type {kind.__name__}")
-    if kind is float and not math.isfinite(value):
+    if kind is float and not abs(value) < math.inf:
         raise UsageError(f"{name}={value} must be finite")
     for key, bound in field.metadata["bounds"].items():
         fails, words = _FAILS[key]
         if fails(value, bound):
             said = ", ".join(bound) if key == "among" else bound
             raise UsageError(f"{name}={value!r} must be {words} {said}")
+    if kind is int and value >= 2**32:
+        raise UsageError(f"{name} must be below 2**32")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

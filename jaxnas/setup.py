@@ -7,7 +7,8 @@ from jaxnas.config import RunConfig
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.evaluation.trained import Compression, Task
+from jaxnas.evaluation.scored import Compression
+from jaxnas.evaluation.task import Task
 from jaxnas.experiment import SearchPlan
 from jaxnas.fitness import FitnessSettings
 from jaxnas.runtime import compute_dtype, hardware_named

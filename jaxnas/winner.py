@@ -10,16 +10,11 @@ from safetensors import SafetensorError
 from arch import ArchitectureConfig
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.data import score_bigram, score_unigram, windows
+from jaxnas.errors import RunFailed
 from jaxnas.evaluation.evaluator import Evaluation
-from jaxnas.evaluation.trained import (
-    Compression,
-    Report,
-    Task,
-    continue_training,
-    score,
-    starting_state,
-    train,
-)
+from jaxnas.evaluation.scored import Compression, score
+from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trained import Report, continue_training, starting_state, train
 from jaxnas.evaluation.trainings import training_key
 from jaxnas.model_files import read_arrays, write_arrays
 from jaxnas.train.loop import batch_starts
@@ -115,6 +110,8 @@ def score_splits(
     for split in ("validation", "test"):
         chosen = _windows(getattr(dataset, split), number, task.settings.window)
         metrics = score(config, task, params, chosen, [compression])[0]
+        if metrics is None:
+            raise RunFailed(f"the winner's loss on the {split} split is not finite")
         found[split] = {
             "windows": len(chosen),
             "winner": dataclasses.asdict(metrics),

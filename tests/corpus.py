@@ -7,8 +7,34 @@ from pathlib import Path
 def write_corpus(folder: Path, files: int = 80) -> Path:
     """Writes files of generated Python functions, the same each time."""
     rng = random.Random(0)
-    nouns = "tree node leaf path file line word token score weight batch step".split()
-    verbs = "read write find sort merge split count load store check parse walk".split()
+    nouns = [
+        "tree",
+        "node",
+        "leaf",
+        "path",
+        "file",
+        "line",
+        "word",
+        "token",
+        "score",
+        "weight",
+        "batch",
+        "step",
+    ]
+    verbs = [
+        "read",
+        "write",
+        "find",
+        "sort",
+        "merge",
+        "split",
+        "count",
+        "load",
+        "store",
+        "check",
+        "parse",
+        "walk",
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(files):
         parts = []

@@ -193,7 +193,7 @@ def test_decode_refuses_an_index_out_of_bounds(gene):
 
 
 def test_decode_refuses_another_length():
-    with pytest.raises(ValueError, match=r"argument 2 is longer"):
+    with pytest.raises(ValueError, match=r"argument 2 is shorter"):
         SPACES["full"].decode([0] * 11)
 
 

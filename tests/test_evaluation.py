@@ -17,14 +17,9 @@ from jaxnas.data import Dataset, train_tokenizer, windows
 from jaxnas.evaluation import evaluator as evaluator_module
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.evaluation.trained import (
-    Compression,
-    Metrics,
-    Task,
-    TrainingFailed,
-    score,
-    train,
-)
+from jaxnas.evaluation.scored import Compression, Metrics, score
+from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trained import TrainingFailed, train
 from jaxnas.evaluation.trainings import Training, Trainings, training_key
 from jaxnas.fitness import FitnessSettings, fitness_of
 from jaxnas.records import Lines
@@ -187,12 +182,28 @@ def test_accuracy_is_measured_after_compression(learned):
     assert abs(losses[1] - losses[0]) < 0.2 * (losses[2] - losses[0])
 
 
-def test_weights_that_are_not_finite_fail(learned):
+def test_weights_that_are_not_finite_have_no_metrics(learned):
     task, params = learned
     broken = jax.tree.map(lambda x: x * jnp.nan, params)
     chosen = windows(task.dataset.validation, 8, SETTINGS.window)
-    with pytest.raises(TrainingFailed, match="the validation loss is nan"):
-        score(CONFIG, task, broken, chosen, COMPRESSIONS[:1])
+    assert score(CONFIG, task, broken, chosen, COMPRESSIONS[:1]) == [None]
+
+
+def test_a_compression_that_is_not_finite_fails_alone(monkeypatch):
+    """The other compressions of the same training keep their metrics."""
+
+    def half_broken(*arguments):
+        found = score(*arguments)
+        return [found[0], None]
+
+    monkeypatch.setattr(evaluator_module, "score", half_broken)
+    pair = [Compression("fp16", 0.0), Compression("int4", 0.0)]
+    evaluator = evaluator_of(compressions=pair)
+    assert evaluator(compressed(pair[0])).status == "ok"
+    failed = evaluator(compressed(pair[1]))
+    assert failed.status == "failed"
+    assert failed.reason == "the validation loss is not finite"
+    assert len(evaluator.trainings) == 1
 
 
 def test_an_evaluation_is_costs_metrics_objectives_and_fitness():

@@ -44,7 +44,8 @@ def due():
 from jaxnas import checkpoint, records, winner, evaluation
 import jaxnas.evaluation.trained as trained
 
-append, write, save = records.Lines.append, records.write_whole, checkpoint.Checkpoints.save
+append, write = records.Lines.append, records.write_whole
+save = checkpoint.Checkpoints.save
 
 def torn_append(self, entry):
     if place == "line " + self.path.name and due():
@@ -57,7 +58,8 @@ def torn_append(self, entry):
 def torn_write(path, content):
     if place == "file " + path.name and due():
         content = content.encode() if isinstance(content, str) else content
-        path.with_name(f".{path.name}{records.PARTIAL}").write_bytes(content[: len(content) // 2])
+        beside = path.with_name(f".{path.name}{records.PARTIAL}")
+        beside.write_bytes(content[: len(content) // 2])
         die()
     write(path, content)
 

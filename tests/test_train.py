@@ -12,8 +12,8 @@ from jax import monitoring
 from arch import ArchitectureConfig, build_model
 from arch.initial import draw_parameters
 from jaxnas.data import Dataset, token_bytes, train_tokenizer
+from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trained import (
-    Task,
     TrainingFailed,
     continue_training,
     starting_state,

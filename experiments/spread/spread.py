@@ -57,7 +57,9 @@ console.print(
     highlight=False,
 )
 if options.out:
-    rows = {" ".join(words): row.tolist() for words, row in zip(own, accuracy)}
+    rows = {
+        " ".join(words): row.tolist() for words, row in zip(own, accuracy, strict=True)
+    }
     result = {
         "accuracy": rows,
         "std_over_models": over_models,

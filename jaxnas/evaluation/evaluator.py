@@ -10,14 +10,9 @@ from arch.cost import Hardware
 from arch.mixers import mixer_of
 from jaxnas.data import windows
 from jaxnas.evaluation.analytic import Costs, costs_of
-from jaxnas.evaluation.trained import (
-    Compression,
-    Metrics,
-    Report,
-    Task,
-    score,
-    train,
-)
+from jaxnas.evaluation.scored import Compression, Metrics, score
+from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trained import Report, train
 from jaxnas.evaluation.trainings import Training, Trainings, training_key
 from jaxnas.fitness import FitnessSettings, fitness_of, objectives_of
 from jaxnas.train.phases import Phase
@@ -119,10 +114,11 @@ class Evaluator:
         return training
 
     def _judge(self, config, costs: Costs, training: Training) -> Evaluation:
-        if training.reason is not None:
-            return Evaluation(status="failed", costs=costs, reason=training.reason)
         asked = Compression(config.quantization, config.pruning_ratio)
-        metrics = training.metrics[asked]
+        metrics = training.metrics.get(asked)
+        if metrics is None:
+            reason = training.reason or "the validation loss is not finite"
+            return Evaluation(status="failed", costs=costs, reason=reason)
         objectives = objectives_of(metrics.accuracy, costs.size_mib, costs.latency_ms)
         return Evaluation(
             status="ok",

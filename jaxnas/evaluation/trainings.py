@@ -5,7 +5,8 @@ import hashlib
 import json
 
 from arch import ArchitectureConfig
-from jaxnas.evaluation.trained import Compression, Metrics, training_config
+from jaxnas.evaluation.scored import Compression, Metrics
+from jaxnas.evaluation.trained import training_config
 from jaxnas.records import Lines
 
 
@@ -14,7 +15,7 @@ class Training:
     """The outcome of one training, for every compression that was scored."""
 
     key: str
-    metrics: dict[Compression, Metrics]  # empty if it failed
+    metrics: dict[Compression, Metrics | None]  # None: its loss is not finite
     reason: str | None = None  # why it failed
 
 
@@ -48,15 +49,17 @@ class Trainings:
 
 def _written(training: Training) -> dict:
     metrics = [
-        compression._asdict() | dataclasses.asdict(metrics)
+        compression._asdict() | {"found": metrics and dataclasses.asdict(metrics)}
         for compression, metrics in training.metrics.items()
     ]
     return {"key": training.key, "reason": training.reason, "metrics": metrics}
 
 
 def _read(line: dict) -> Training:
-    metrics = {}
-    for entry in map(dict, line["metrics"]):
-        compression = Compression(**{k: entry.pop(k) for k in Compression._fields})
-        metrics[compression] = Metrics(**entry)
+    metrics = {
+        Compression(entry["quantization"], entry["pruning_ratio"]): (
+            entry["found"] and Metrics(**entry["found"])
+        )
+        for entry in line["metrics"]
+    }
     return Training(key=line["key"], reason=line["reason"], metrics=metrics)

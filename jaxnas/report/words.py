@@ -12,6 +12,7 @@ _WORDS = (
     ("hidden_dim", "H{}"),
     ("num_heads", "heads {}"),
     ("ffn_multiplier", "FFN {:g}"),
+    ("ffn_dim", "FFN of {}"),
     ("normalization", "{}"),
     ("activation", "{}"),
     ("position_encoding", "{}"),
@@ -25,11 +26,12 @@ _WORDS = (
 def describe(config: ArchitectureConfig | dict[str, Any]) -> str:
     """A candidate in a line: every gene that its family uses and that is not 0."""
     fields = config if isinstance(config, dict) else config.to_dict()
+    repeated = "ffn_multiplier" if fields["ffn_dim"] else None  # it is overridden
     uses = USES[str(fields["arch_type"])]
     return " ".join(
         words.format(fields[name])
         for name, words in _WORDS
-        if name in uses and fields[name] != 0
+        if name in uses and fields[name] and name != repeated
     )
 
 
@@ -39,14 +41,15 @@ def told_apart(configs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]
     Returns:
       The shared words, and for each config its others.
     """
-    shared = {
-        name
-        for name, _ in _WORDS
-        if len({config[name] for config in configs}) == 1 and len(configs) > 1
-    }
 
-    def words(config: dict[str, Any], names: set[str]) -> list[str]:
-        return [said.format(config[name]) for name, said in _WORDS if name in names]
+    def words(config: dict[str, Any], of_shared: bool) -> list[str]:
+        return [
+            said.format(config[name])
+            for name, said in _WORDS
+            if config[name] is not None and (name in shared) == of_shared
+        ]
 
-    every = {name for name, _ in _WORDS}
-    return words(configs[0], shared), [words(c, every - shared) for c in configs]
+    values = {name: {config[name] for config in configs} for name, _ in _WORDS}
+    shared = {name for name in values if len(values[name]) == 1 < len(configs)}
+    common = words(configs[0], True) if configs else []
+    return common, [words(config, False) for config in configs]

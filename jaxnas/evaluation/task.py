@@ -1,0 +1,36 @@
+"""What the candidates of a run are trained and scored on."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.data import Dataset
+from jaxnas.keys import key_of
+from jaxnas.train.settings import TrainSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """What every candidate of a run is trained on, and how."""
+
+    dataset: Dataset
+    settings: TrainSettings
+    seed: int
+    dtype: np.dtype  # of the matrix products
+
+    @functools.cached_property
+    def train_tokens(self) -> jax.Array:
+        """The training split, resident on the device."""
+        return jnp.asarray(self.dataset.train)
+
+    @functools.cached_property
+    def token_bytes(self) -> jax.Array:
+        """f32[V], bytes of each token."""
+        return jnp.asarray(self.dataset.token_bytes, jnp.float32)
+
+    def key(self, purpose: str) -> jax.Array:
+        """A PRNG key of the run's seed, another one for each purpose."""
+        return key_of(self.seed, purpose)
