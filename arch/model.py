@@ -1,5 +1,7 @@
 """The language model: embedding, a stack of blocks, norm, head."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,13 +23,17 @@ UNROLLED_LAYERS = 7
 POSITION_SCALE = 0.1
 
 
+# Logits differ in digits that bfloat16 does not have.
+_in_float32 = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+
+
 class LanguageModel(nn.Module):
     """A causal language model of any family.
 
     Attributes:
       config: the architecture; with traits as arrays, the shape that holds it.
-      dtype: of the matrix products; parameters, norms, softmax and logits are
-        float32.
+      dtype: of the residual stream and of what enters a matrix product;
+        parameters, norms, attention scores and logits are float32.
     """
 
     config: ArchitectureConfig
@@ -56,6 +62,7 @@ class LanguageModel(nn.Module):
                 config.vocab_size,
                 use_bias=False,
                 dtype=self.dtype,
+                dot_general=_in_float32,
                 kernel_init=initializer(config, "head"),
             )
 
@@ -109,8 +116,10 @@ class LanguageModel(nn.Module):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, layers)
         x, states = self.blocks(x.astype(self.dtype), states, traits, keys)
         x = self.norm(x, traits)
-        logits = self.embed.attend(x) if config.tie_embeddings else self.head(x)
-        return logits.astype(jnp.float32), states
+        if not config.tie_embeddings:
+            return self.head(x), states
+        table = self.embed.embedding.astype(self.dtype)
+        return _in_float32(x, table, (((2,), (1,)), ((), ()))), states
 
 
 def build_model(

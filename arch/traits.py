@@ -45,11 +45,6 @@ def traits_of(config: ArchitectureConfig) -> Traits:
     )
 
 
-def is_constant(trait: int | float | jax.Array) -> bool:
-    """True for a Python number, which may decide what is traced."""
-    return isinstance(trait, int | float)
-
-
 def choose(
     index: int | jax.Array, branches: Sequence[Callable], *operands: jax.Array | None
 ) -> jax.Array:

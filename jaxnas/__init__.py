@@ -5,17 +5,18 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxnas.api import evaluate, search
+    from jaxnas.api import evaluate, resume, search
     from jaxnas.config import RunConfig
     from jaxnas.model_files import load_model, save_model
 
 __version__ = importlib.metadata.version("jaxnas")
-__all__ = ["RunConfig", "evaluate", "load_model", "save_model", "search"]
+__all__ = ["RunConfig", "evaluate", "load_model", "resume", "save_model", "search"]
 
 _HOMES = {
     "RunConfig": "jaxnas.config",
     "evaluate": "jaxnas.api",
     "load_model": "jaxnas.model_files",
+    "resume": "jaxnas.api",
     "save_model": "jaxnas.model_files",
     "search": "jaxnas.api",
 }

@@ -6,12 +6,10 @@ from typing import Any
 import jax
 
 from arch import ArchitectureConfig
-from jaxnas.config import RunConfig
+from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.data import prepare
-from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
-from jaxnas.folder import new_folder
-from jaxnas.records import write_whole
+from jaxnas.folder import existing_run, new_run
 from jaxnas.runtime import set_up
 from jaxnas.session import run
 from jaxnas.setup import make_evaluator, make_task
@@ -73,11 +71,17 @@ def search(out: str | Path | None = None, **settings: Any) -> dict[str, Any]:
       RunFailed: no candidate succeeded.
     """
     config = RunConfig(**settings).anchored()
-    folder = new_folder(None if out is None else Path(out), config.space)
-    write_whole(folder.config, config.to_toml())
-    try:
-        with folder.lock():
-            return run(folder, config)
-    except UsageError:
-        folder.discard()
-        raise
+    with new_run(None if out is None else Path(out), config) as folder:
+        return run(folder, config)
+
+
+def resume(out: str | Path) -> dict[str, Any]:
+    """Goes on with a run that was stopped; returns what `search` returns.
+
+    Raises:
+      UsageError: the folder holds no run, or one that cannot be resumed.
+      RunFailed: no candidate succeeded.
+    """
+    with existing_run(Path(out)) as folder:
+        config = make_config(read_toml(folder.config), str(folder.config))
+        return run(folder, config, resumed=True)

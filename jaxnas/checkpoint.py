@@ -1,5 +1,6 @@
 """Generation checkpoints, stored by Orbax and checked when they are read."""
 
+import contextlib
 import hashlib
 import logging
 from pathlib import Path
@@ -24,15 +25,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         """Opens or makes the folder; the `keep` newest checkpoints stay."""
-        # Orbax logs what it raises as well; the user gets one line, from us.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder
+        policy = ocp.training.preservation_policies.LatestN(keep)
         try:
-            self._orbax = ocp.training.Checkpointer(
-                folder.resolve(),
-                preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-                cleanup_tmp_directories=True,
-            )
+            with _quiet():
+                self._orbax = ocp.training.Checkpointer(
+                    folder.resolve(),
+                    preservation_policy=policy,
+                    cleanup_tmp_directories=True,
+                )
         except Exception as error:
             raise self._unreadable(folder, error) from None
 
@@ -59,8 +60,10 @@ class Checkpoints:
             return None
         path = self._folder / str(newest.step)
         try:
-            state = self._orbax.load(newest.step, like)
-            said = self._orbax.metadata(newest.step).custom_metadata["digest"]
+            with _quiet():
+                state = self._orbax.load(newest.step, like)
+                facts = self._orbax.metadata(newest.step).custom_metadata
+                said = facts["digest"]
         except Exception as error:
             raise self._unreadable(path, error) from None
         if _digest(state) != said:
@@ -71,6 +74,12 @@ class Checkpoints:
         """Waits for what is being written."""
         self._orbax.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def _unreadable(self, path: Path, error: Exception) -> UsageError:
         # Orbax leaves tasks behind whose tracebacks would follow the one line.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -79,6 +88,18 @@ class Checkpoints:
             f"the checkpoint {path} is damaged ({reason}): remove it to resume from "
             f"the one before, or from the results alone"
         )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Orbax logs what it raises as well; the user gets one line, from us."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _digest(state: Any) -> str:

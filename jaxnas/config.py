@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import tomli_w
 
 from jaxnas.errors import UsageError
-from jaxnas.presets import PRESETS, search_length
+from jaxnas.presets import PRESETS, SPACE_NAMES, search_length
 
 
 def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
@@ -19,7 +19,7 @@ def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
       default: None is filled by the preset.
       group: under which heading the flag stands.
       text: for the help.
-      **bounds: of least, above, most and among, those that hold.
+      **bounds: of least, above, below, most and among, those that hold.
     """
     facts = {"group": group, "help": text, "bounds": bounds}
     return dataclasses.field(default=default, metadata=facts)
@@ -36,7 +36,9 @@ class RunConfig:
       UsageError: a value out of its range.
     """
 
-    space: str = setting("minimal", "search", "search space: minimal | medium | full")
+    space: str = setting(
+        "minimal", "search", "minimal | medium | full", among=SPACE_NAMES
+    )
     strategy: str = setting(
         "genetic", "search", "search strategy: genetic", among=("genetic",)
     )
@@ -51,6 +53,16 @@ class RunConfig:
     )
     seed: int = setting(
         0, "search", "decides every random choice of the run", least=0, most=2**32 - 1
+    )
+    elite_share: float = setting(
+        0.2, "search", "of the population that survives", least=0, most=1
+    )
+    tournament_size: int = setting(3, "search", "rivals for a parent's place", least=1)
+    crossover_rate: float = setting(
+        0.7, "search", "how likely a child mixes its parents", least=0, most=1
+    )
+    mutation_rate: float = setting(
+        0.3, "search", "how likely each gene is redrawn", least=0, most=1
     )
     max_size: float = setting(
         500.0, "search", "MiB; larger candidates are skipped, untrained", above=0
@@ -91,6 +103,17 @@ class RunConfig:
     batch: int = setting(None, "training", "samples in a step", least=1)
     learning_rate: float = setting(None, "training", "AdamW's, at its peak", above=0)
     weight_decay: float = setting(0.1, "training", "AdamW's, on matrices", least=0)
+    beta2: float = setting(0.95, "training", "AdamW's", above=0, below=1)
+    clip_norm: float = setting(1.0, "training", "of the whole gradient", above=0)
+    warmup_share: float = setting(
+        0.1, "training", "of the steps, the first ones", least=0, most=1
+    )
+    decay_share: float = setting(
+        0.9, "training", "of the steps, the last ones", least=0, most=1
+    )
+    steps_per_call: int = setting(
+        20, "training", "steps between looks at the loss", least=1
+    )
     final_steps: int = setting(
         None, "training", "steps that the winner trains on for; 0 for none", least=0
     )
@@ -137,7 +160,8 @@ class RunConfig:
         kind, _, path = self.data.partition(":")
         if kind != "folder" or not path:
             return self
-        return dataclasses.replace(self, data=f"folder:{Path(path).resolve()}")
+        absolute = Path(path).expanduser().resolve()
+        return dataclasses.replace(self, data=f"folder:{absolute}")
 
     def to_toml(self) -> str:
         """TOML that `read_toml` reads back; what is open is left out."""
@@ -153,6 +177,7 @@ def kind_of(field: dataclasses.Field) -> type:
 _FAILS = {
     "least": (lambda value, bound: value < bound, "at least"),
     "above": (lambda value, bound: value <= bound, "above"),
+    "below": (lambda value, bound: value >= bound, "below"),
     "most": (lambda value, bound: value > bound, "at most"),
     "among": (lambda value, bound: value not in bound, "one of"),
 }

@@ -27,6 +27,7 @@ class SearchPlan:
 
     space: Space
     strategy: str
+    strategy_settings: dict[str, Any]  # its keyword arguments
     population: int
     generations: int
     seed: int
@@ -57,7 +58,7 @@ def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
     return STRATEGIES[plan.strategy](
         plan.space,
         scalarize=lambda objectives: -fitness(objectives, settings, jnp),
-        population=plan.population,
+        **plan.strategy_settings,
         seeds=np.unique(known, axis=0) if known else None,
     )
 
@@ -91,7 +92,7 @@ def run_search(
     state = strategy.init(key_of(plan.seed, "init"))
     first, state = _restore(state, results, checkpoints)
     progress.known(len(results))
-    seen = {tuple(line["genome"]): line["objectives"] for line in results}
+    seen = _seen(results)
     exhausted = len(seen) >= plan.space.distinct_count
     for generation in range(first, plan.generations):
         if exhausted:
@@ -137,6 +138,14 @@ def _restore(state, results: Lines, checkpoints: Checkpoints):
         )
     results.keep(int(saved.results))
     return generation, saved.strategy
+
+
+def _seen(results: Lines) -> dict[tuple, list[float] | None]:
+    """Genome -> objectives of the candidates that were evaluated."""
+    try:
+        return {tuple(line["genome"]): line["objectives"] for line in results}
+    except (KeyError, TypeError):
+        raise UsageError(f"{results.path} is damaged: a line is no result") from None
 
 
 def _evaluate_new(

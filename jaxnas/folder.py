@@ -4,9 +4,12 @@ import contextlib
 import dataclasses
 import fcntl
 import itertools
+import shutil
 from pathlib import Path
 
+from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
+from jaxnas.records import write_whole
 
 LOCK = ".lock"
 
@@ -36,6 +39,11 @@ class RunFolder:
     def trainings(self) -> Path:
         """One line per training, with the metrics of every compression."""
         return self.path / "trainings.jsonl"
+
+    @property
+    def failures(self) -> Path:
+        """Tracebacks of the candidates that failed."""
+        return self.path / "failures.log"
 
     @property
     def timings(self) -> Path:
@@ -82,19 +90,9 @@ class RunFolder:
         """Objectives against each other."""
         return self.path / "pareto.png"
 
-    def discard(self):
-        """Takes back a run whose settings turned out to be unusable."""
-        if self.results.exists() and self.results.stat().st_size:
-            return
-        for path in (self.config, self.manifest, self.results, self.trainings):
-            path.unlink(missing_ok=True)
-        for path in (self.timings, self.path / LOCK):
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty: it was the user's before
-            self.path.rmdir()
-
-    def lock(self):
-        """Keeps other processes out for as long as the returned file is open.
+    @contextlib.contextmanager
+    def locked(self):
+        """Keeps other processes out for as long as the block lasts.
 
         Raises:
           UsageError: another process works in the folder.
@@ -103,48 +101,95 @@ class RunFolder:
             file = (self.path / LOCK).open("w")
         except OSError as error:
             raise UsageError(f"cannot write in {self.path}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise UsageError(f"{self.path} is in use by another process") from None
-        return file
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"{self.path} is in use by another process") from None
+            yield
 
 
-def new_folder(path: Path | None, name: str) -> RunFolder:
-    """Makes the folder of a new run.
+@contextlib.contextmanager
+def new_run(path: Path | None, config: RunConfig):
+    """Makes and locks the folder of a new run, with its settings in it.
+
+    If the block finds that the run cannot be used (a UsageError), everything
+    that was made is taken back.
 
     Args:
-      path: the folder itself; None takes the first free runs/NAME-NNN.
-      name: what the run is called, if it has to be.
+      path: the folder itself, absent or empty; None takes the first free
+        runs/SPACE-NNN.
+      config: settings.
+
+    Yields:
+      The RunFolder.
 
     Raises:
-      UsageError: it cannot be made, or holds a run already.
+      UsageError: the folder cannot be made, or holds something already.
     """
-    if path is None:
-        numbered = (Path("runs") / f"{name}-{n:03d}" for n in itertools.count(1))
-        path = next(place for place in numbered if not place.exists())
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {path}: {error.strerror}") from None
-    folder = RunFolder(path)
+    made = _make_numbered(config.space) if path is None else _make(path)
+    folder = RunFolder(made[0] if path is None else path)
+    _check_empty(folder)
+    with folder.locked():
+        _check_empty(folder)  # once more, now that no one else may write
+        write_whole(folder.config, config.to_toml())
+        try:
+            yield folder
+        except UsageError:
+            for found in folder.path.iterdir():
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
+            with contextlib.suppress(OSError):  # one that others use by now
+                for place in made:
+                    place.rmdir()
+            raise
+
+
+def _check_empty(folder: RunFolder):
     if folder.config.exists():
         raise UsageError(
-            f"{path} holds a run already: go on with --resume {path}, "
+            f"{folder.path} holds a run already: go on with --resume {folder.path}, "
             f"or choose another --out"
         )
-    return folder
+    if any(found.name != LOCK for found in folder.path.iterdir()):
+        raise UsageError(f"{folder.path} is not empty: choose another --out")
 
 
-def existing_folder(path: Path) -> RunFolder:
-    """The folder of a run to go on with.
+@contextlib.contextmanager
+def existing_run(path: Path):
+    """Locks the folder of a run to go on with, and yields its RunFolder.
 
     Raises:
-      UsageError: there is no run.
+      UsageError: there is no run, or another process works on it.
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
         what = "holds no run" if path.is_dir() else "does not exist"
         raise UsageError(f"cannot resume: {path} {what} (no {folder.config.name})")
-    return folder
+    with folder.locked():
+        yield folder
+
+
+def _make(path: Path) -> list[Path]:
+    """Makes a folder; returns those that were not there, the deepest first."""
+    absent = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path}: {error.strerror}") from None
+    return absent
+
+
+def _make_numbered(name: str) -> list[Path]:
+    """Makes the first free runs/NAME-NNN: no two processes get the same."""
+    runs = Path("runs")
+    above = _make(runs)
+    numbers = itertools.count(1)
+    while True:
+        path = runs / f"{name}-{next(numbers):03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"cannot make {path}: {error.strerror}") from None
+        return [path, *above]

@@ -1,13 +1,20 @@
 """What a run ran on: enough to know whether its results can be had again."""
 
+import dataclasses
 import importlib.metadata
+import json
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from arch.cost import Hardware
+from jaxnas.config import RunConfig
 from jaxnas.data import Dataset
+from jaxnas.errors import UsageError
+from jaxnas.records import write_json
 
 PACKAGES = (
     "jaxnas",
@@ -21,21 +28,76 @@ PACKAGES = (
 )
 
 
-def manifest_of(dataset: Dataset, seed: int, hardware: str) -> dict[str, Any]:
-    """Versions, device, cores, seed and data; nothing that changes by the clock."""
-    device = jax.devices()[0]
+# Settings that a run may change and still be the same run.
+_FREE = ("generations", "top_k", "checkpoint_every", "keep_checkpoints", "preset")
+# Settings that say where to look; what was found there counts.
+_PLACES = ("data", "hardware")
+
+
+def manifest_of(
+    dataset: Dataset, config: RunConfig, hardware: Hardware
+) -> dict[str, Any]:
+    """Versions, device, cores, seed and data; nothing that changes by the clock.
+
+    What must not change while a run goes on stands under "decides".
+    """
+    data = dataset.describe()
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in _FREE + _PLACES
+    }
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": device.device_kind,
-        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
         "devices": jax.local_device_count(),
         "cores": _cores(),
-        "hardware_profile": hardware,
-        "seed": seed,
-        "data": dataset.describe(),
+        "seed": config.seed,
+        "data": data,
+        "decides": {
+            **settings,
+            "backend": jax.default_backend(),
+            "hardware_profile": dataclasses.asdict(hardware),
+            "corpus_hash": data["corpus_hash"],
+            "tokenizer_hash": data["tokenizer_hash"],
+        },
     }
+
+
+def check_manifest(path: Path, now: dict[str, Any]) -> list[str]:
+    """Writes a new run's manifest, or compares it with the one that is there.
+
+    Returns:
+      What changed without harm beyond the last digits: a phrase each.
+
+    Raises:
+      UsageError: the file is damaged, or what decides the results changed.
+    """
+    if not path.exists():
+        write_json(path, now)
+        return []
+    try:
+        before = json.loads(path.read_text())
+        changed = [
+            f"{name} {before['decides'].get(name)!r} -> {value!r}"
+            for name, value in json.loads(json.dumps(now["decides"])).items()
+            if before["decides"].get(name) != value
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path} is damaged: it is no manifest") from None
+    if changed:
+        raise UsageError(
+            f"cannot resume: what the results depend on changed since the run "
+            f"began: {'; '.join(changed)}"
+        )
+    names = ("versions", "python", "platform", "device", "devices", "cores")
+    return [
+        f"{name} {before.get(name)!r} -> {now[name]!r}"
+        for name in names
+        if before.get(name) != now[name]
+    ]
 
 
 def _cores() -> int | None:
@@ -43,12 +105,3 @@ def _cores() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
-
-
-def differences(before: dict, now: dict) -> list[str]:
-    """What a resumed run finds changed, apart from the data: a phrase each."""
-    return [
-        f"{name} {before.get(name)!r} -> {now[name]!r}"
-        for name in now
-        if name != "data" and before.get(name) != now[name]
-    ]

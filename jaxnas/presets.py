@@ -20,8 +20,8 @@ PRESETS = {
             "vocab_size": 1024,
             "window": 64,
             "batch": 4,
-            "learning_rate": 1.5e-3,
-            "eval_windows": 128,
+            "learning_rate": 1e-3,
+            "eval_windows": 256,
             "final_windows": 512,
             "final_steps": 600,
             "size_target": 12.0,
@@ -46,6 +46,10 @@ PRESETS = {
         PHASES,
     ),
 }
+
+
+# Known here too, so that a wrong name is found before JAX is imported.
+SPACE_NAMES = ("minimal", "medium", "full")
 
 
 def search_length(space: str) -> dict[str, int]:

@@ -1,7 +1,5 @@
 """How JAX is set up for a run."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,7 @@ def set_up():
 
     A cache that the user has set up is left as it is.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = cache_dir() / "xla"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+import traceback
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -10,19 +12,26 @@ from rich.console import Console
 from arch import ArchitectureConfig
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.config import RunConfig
-from jaxnas.data import Dataset, prepare, score_bigram, score_unigram
+from jaxnas.data import prepare, score_bigram, score_unigram
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.trained import TrainingFailed
 from jaxnas.evaluation.trainings import Trainings
 from jaxnas.experiment import SearchPlan, run_search
 from jaxnas.folder import RunFolder
-from jaxnas.manifest import differences, manifest_of
+from jaxnas.manifest import check_manifest, manifest_of
 from jaxnas.model_files import save_model
 from jaxnas.records import Lines, remove_partial, write_json, write_whole
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress, generation_statistics
 from jaxnas.report.spread import saturated, score_spread
-from jaxnas.report.tables import quality_table, spread_table, top_lines, top_table
+from jaxnas.report.tables import (
+    plain_console,
+    quality_table,
+    spread_table,
+    top_lines,
+    top_table,
+)
 from jaxnas.report.words import describe
 from jaxnas.runtime import set_up
 from jaxnas.setup import (
@@ -33,7 +42,7 @@ from jaxnas.setup import (
     make_task,
     searchable_space,
 )
-from jaxnas.winner import BestWeights, best_line, retrain, score_splits, train_on
+from jaxnas.winner import BestWeights, retrain, score_splits, train_on
 
 
 def run(
@@ -58,7 +67,7 @@ def run(
       UsageError: the settings or the folder cannot be used.
       RunFailed: no candidate succeeded.
     """
-    console = Console() if console is None else console
+    console = plain_console() if console is None else console
     set_up()
     remove_partial(folder.path)
     config = config.resolve(jax.default_backend())
@@ -83,14 +92,22 @@ def run(
             compressions=compressions_of(space),
             trainings=Trainings(trainings),
             on_trained=best_weights.offer,
+            on_failed=lambda *failure: _log_failure(folder, *failure),
         )
-        _check_manifest(folder, config, dataset, evaluator, console)
+        manifest = manifest_of(dataset, config, evaluator.hardware)
+        if changed := check_manifest(folder.manifest, manifest):
+            console.print(
+                f"warning: this run began elsewhere, its results may differ in "
+                f"their last digits: {'; '.join(changed)}"
+            )
         _announce(folder, plan, evaluator, console)
-        checkpoints = Checkpoints(folder.checkpoints, config.keep_checkpoints)
-        with progress.stage("search"):
+        with (
+            Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
+            progress.stage("search"),
+        ):
             exhausted = run_search(plan, evaluator, results, checkpoints, progress)
         lines = list(results)
-        winner = best_line(lines)
+        [winner] = top_lines(lines, 1)
         if exhausted:
             progress.say(
                 f"the space is exhausted: all {plan.space.distinct_count} distinct "
@@ -100,45 +117,12 @@ def run(
         plot_fitness(folder.fitness_plot, lines)
         plot_pareto(folder.pareto_plot, lines)
         with progress.stage("finish"):
-            splits = _finish(folder, config, evaluator, winner, best_weights, progress)
-    summary = _summary(config, plan, evaluator, lines, winner, splits, exhausted)
+            final = _finish(folder, config, evaluator, winner, best_weights, progress)
+    summary = _summary(config, plan, evaluator, lines, winner, final, exhausted)
     write_json(folder.summary, summary)
-    folder.best_weights.unlink(missing_ok=True)
-    shutil.rmtree(folder.finishing, ignore_errors=True)
+    _tidy(folder)
     _close(folder, config, summary, lines, console)
     return summary
-
-
-def _check_manifest(
-    folder: RunFolder,
-    config: RunConfig,
-    dataset: Dataset,
-    evaluator: Evaluator,
-    console,
-):
-    """Writes what the run runs on; a resumed run must find the same data."""
-    now = manifest_of(dataset, config.seed, evaluator.hardware.name)
-    if not folder.manifest.exists():
-        write_json(folder.manifest, now)
-        return
-    try:
-        before = json.loads(folder.manifest.read_text())
-    except ValueError as error:
-        raise UsageError(f"{folder.manifest} is damaged: {error}") from None
-    for name in ("corpus_hash", "tokenizer_hash"):
-        old, new = before["data"][name], now["data"][name]
-        if old != new:
-            raise UsageError(
-                f"cannot resume: the data changed since the run began "
-                f"({name} {old[:12]} -> {new[:12]})"
-            )
-    changed = differences(before, now)
-    if changed:
-        console.print(
-            f"warning: this run began elsewhere, results may differ in their last "
-            f"digits: {'; '.join(changed)}",
-            highlight=False,
-        )
 
 
 def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console):
@@ -162,7 +146,7 @@ def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console
         f"(accuracy {unigram.accuracy:.4f}), token bigram "
         f"{bigram.bits_per_byte:.3f} ({bigram.accuracy:.4f}), on the validation split",
     ]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def _finish(
@@ -173,7 +157,10 @@ def _finish(
     best_weights: BestWeights,
     progress: Progress,
 ) -> dict:
-    """Trains the winner on, saves it, and scores it on the held-out splits."""
+    """Trains the winner on, saves it, and scores it on the held-out splits.
+
+    If training on fails, the winner is what the search found.
+    """
     task, steps = evaluator.task, config.final_steps
     model = ArchitectureConfig(**winner["config"])
     progress.say(
@@ -183,12 +170,33 @@ def _finish(
     if params is None:
         progress.say("its weights were not kept: training them again first")
         params = retrain(model, task, evaluator.phase, progress.steps("winner again"))
-    checkpoints = Checkpoints(folder.finishing, keep=1)
-    report = progress.steps("winner")
-    params = train_on(model, task, params, steps, checkpoints, time.monotonic, report)
-    splits = score_splits(model, task, params, config.final_windows)
-    save_model(folder.model, model, params, task.dataset.tokenizer)
-    return splits
+    final: dict[str, Any] = {"steps": steps, "reason": None}
+    try:
+        with Checkpoints(folder.finishing, keep=1) as checkpoints:
+            report = progress.steps("winner")
+            trained = train_on(
+                model, task, params, steps, checkpoints, time.monotonic, report
+            )
+        splits = score_splits(model, task, trained, config.final_windows)
+    except (TrainingFailed, jax.errors.JaxRuntimeError) as error:
+        _log_failure(folder, model, traceback.format_exc())
+        final = {"steps": 0, "reason": f"training on failed: {error}".splitlines()[0]}
+        progress.say(f"{final['reason']}; the winner stays as the search trained it")
+        trained = params
+        splits = score_splits(model, task, trained, config.final_windows)
+    save_model(folder.model, model, trained, task.dataset.tokenizer)
+    return final | {"splits": splits}
+
+
+def _log_failure(folder: RunFolder, config: ArchitectureConfig, trace: str):
+    with folder.failures.open("a") as file:
+        file.write(f"{describe(config)}\n{trace}\n")
+
+
+def _tidy(folder: RunFolder):
+    """Removes what only an unfinished run needs."""
+    folder.best_weights.unlink(missing_ok=True)
+    shutil.rmtree(folder.finishing, ignore_errors=True)
 
 
 def _summary(
@@ -197,7 +205,7 @@ def _summary(
     evaluator: Evaluator,
     lines: list[dict],
     winner: dict,
-    splits: dict,
+    final: dict,
     exhausted: bool,
 ) -> dict:
     statuses = [line["status"] for line in lines]
@@ -215,7 +223,7 @@ def _summary(
             "spread": score_spread(lines, evaluator.fitness),
             "top": [line["id"] for line in top_lines(lines, config.top_k)],
         },
-        "final": {"steps": config.final_steps, **splits},
+        "final": final,
     }
 
 
@@ -231,23 +239,29 @@ def _close(folder: RunFolder, config: RunConfig, summary: dict, lines, console):
                 f"not help to choose; move its target with --{name}-target"
                 if name != "accuracy"
                 else "warning: all candidates have the same accuracy: train longer",
-                highlight=False,
             )
-    splits = {k: v for k, v in summary["final"].items() if k != "steps"}
-    console.print(quality_table(splits))
+    console.print(quality_table(summary["final"]["splits"]))
     for name, path in (
         ("model", folder.model),
         ("candidates", folder.results),
         ("summary", folder.summary),
         ("plots", f"{folder.fitness_plot}, {folder.pareto_plot}"),
     ):
-        console.print(f"{name:<11} {path}", highlight=False, soft_wrap=True)
+        console.print(f"{name:<11} {path}", soft_wrap=True)
 
 
-def _already_done(folder: RunFolder, console) -> dict:
+def _already_done(folder: RunFolder, console: Console) -> dict:
     """A finished run is shown again, not run again."""
-    summary = json.loads(folder.summary.read_text())
-    config_lines = [json.loads(line) for line in folder.results.open()]
-    console.print(f"{folder.path} is finished already", highlight=False)
-    console.print(top_table(config_lines, len(summary["search"]["top"])))
+    try:
+        summary = json.loads(folder.summary.read_text())
+        lines = [json.loads(line) for line in folder.results.open()]
+        table = top_table(lines, len(summary["search"]["top"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{folder.summary} or {folder.results} is damaged: remove the former to "
+            f"finish the run again"
+        ) from None
+    _tidy(folder)
+    console.print(f"{folder.path} is finished already")
+    console.print(table)
     return summary

@@ -20,10 +20,8 @@ def searchable_space(name: str) -> Space:
     """The space of that name, if all its families can be built.
 
     Raises:
-      UsageError: there is none, or it holds a family without modules.
+      UsageError: it holds a family without modules.
     """
-    if name not in SPACES:
-        raise UsageError(f"no space {name!r}: choose {', '.join(SPACES)}")
     space = SPACES[name]
     missing = [family for family in space.families if family not in MIXERS]
     if missing:
@@ -36,12 +34,8 @@ def searchable_space(name: str) -> Space:
 
 def make_task(config: RunConfig, dataset: Dataset) -> Task:
     """What every candidate is trained on, and how."""
-    settings = TrainSettings(
-        window=config.window,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-    )
+    names = TrainSettings.__dataclass_fields__
+    settings = TrainSettings(**{name: getattr(config, name) for name in names})
     for split in ("train", "validation", "test"):
         tokens = len(getattr(dataset, split))
         if tokens <= config.window:
@@ -96,6 +90,13 @@ def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
     return SearchPlan(
         space=space,
         strategy=config.strategy,
+        strategy_settings={
+            "population": config.population,
+            "elite_share": config.elite_share,
+            "tournament_size": config.tournament_size,
+            "crossover_rate": config.crossover_rate,
+            "mutation_rate": config.mutation_rate,
+        },
         population=config.population,
         generations=config.generations,
         seed=config.seed,

@@ -4,12 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 
 from arch import ArchitectureConfig
 from jaxnas.checkpoint import Checkpoints
-from jaxnas.data import score_bigram, score_unigram, windows
+from jaxnas.data import score_bigram, score_unigram
 from jaxnas.errors import RunFailed
 from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.evaluation.scored import Compression, score
@@ -21,12 +20,6 @@ from jaxnas.train.loop import batch_starts
 from jaxnas.train.phases import Phase
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of the last training
-
-
-def best_line(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The candidate of the highest fitness; of equals, the first."""
-    scored = [line for line in results if line["status"] == "ok"]
-    return max(scored, key=lambda line: (line["fitness"], -line["id"]))
 
 
 class BestWeights:
@@ -75,7 +68,8 @@ def train_on(
     if steps == 0:
         return params
     phase = Phase(samples=steps * task.settings.batch, epochs=1)
-    starts = batch_starts(task.seed, len(task.dataset.train), task.settings, phase)
+    tokens = len(task.dataset.train)
+    starts = batch_starts(task.seed, tokens, task.settings, phase, "finish")
     begun = starting_state(config, task, params)
     found = checkpoints.latest(begun)
     if found is not None:
@@ -108,7 +102,7 @@ def score_splits(
     compression = Compression(config.quantization, config.pruning_ratio)
     found: dict[str, dict[str, Any]] = {}
     for split in ("validation", "test"):
-        chosen = _windows(getattr(dataset, split), number, task.settings.window)
+        chosen = task.windows(split, number)
         metrics = score(config, task, params, chosen, [compression])[0]
         if metrics is None:
             raise RunFailed(f"the winner's loss on the {split} split is not finite")
@@ -123,8 +117,3 @@ def score_splits(
             )._asdict(),
         }
     return found
-
-
-def _windows(tokens: np.ndarray, number: int, length: int) -> np.ndarray:
-    """At most `number` windows: no more than do not overlap."""
-    return windows(tokens, max(1, min(number, len(tokens) // (length + 1))), length)

@@ -8,6 +8,10 @@ import sys
 import pytest
 from corpus import write_corpus
 
+import jaxnas
+from jaxnas.evaluation.trained import TrainingFailed
+from jaxnas.folder import RunFolder
+
 
 def run(arguments, folder):
     return subprocess.run(
@@ -37,7 +41,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--space", "nope"], "no space 'nope': choose minimal, medium, full"),
+        (["--space", "nope"], "space='nope' must be one of minimal, medium, full"),
         (["--space", "medium"], "holds linear_transformer"),
         (["--space", "full"], "holds linear_transformer, flash_attention"),
         (["--config", "broken.toml"], "broken.toml is not TOML"),
@@ -50,6 +54,8 @@ def folder(tmp_path):
         (["--data", "folder:absent"], "/absent' does not exist"),
         (["--data", "nope"], "unknown data source 'nope'"),
         (["--data", "folder:code", "--window", "999999"], "window=999999 is too long"),
+        (["--out", "a/b/c", "--data", "nope"], "unknown data source 'nope'"),
+        (["--out", "code"], "code is not empty: choose another --out"),
         (["--out", "file/run"], "cannot make the folder file/run: Not a directory"),
         (["--population", "0"], "population=0 must be at least 1"),
         (["--population", "many"], "argument --population: invalid int value"),
@@ -62,6 +68,7 @@ def folder(tmp_path):
         (["--size-target", "900"], "above size_target=900"),
         (["frobnicate"], "no command 'frobnicate': choose search, space, baselines"),
         (["space", "nope"], "no space 'nope'"),
+        (["space", "minimal", "--seed", "9" * 20], "--seed in 0 to 2**32 - 1"),
         (["space"], "NAME"),
         (["baselines", "--hardware", "abacus"], "no hardware 'abacus'"),
     ],
@@ -74,7 +81,7 @@ def test_bad_input_is_one_line(folder, arguments, said):
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     after = {path for path in folder.rglob("*") if ".cache" not in path.parts}
-    assert after - {folder / "runs"} == before
+    assert after == before
 
 
 def test_help_names_every_setting_and_command(folder):
@@ -109,17 +116,77 @@ def test_baselines_prints_the_known_figures(folder):
     assert "117.1" in rows["mamba"]
 
 
+TINY = [
+    *("--population", 2, "--generations", 1, "--samples", 4, "--window", 16),
+    *("--vocab-size", 300, "--eval-windows", 4, "--final-windows", 4),
+    *("--final-steps", 0, "--data", "folder:code"),
+]
+
+
+def test_a_folder_with_other_things_is_left_as_it_is(folder):
+    mine = folder / "mine"
+    mine.mkdir()
+    for name in ("manifest.json", "results.jsonl", "trainings.jsonl", "notes.txt"):
+        (mine / name).write_text("{}\n")
+    for arguments in (TINY, ["--space", "medium"]):
+        done = run(["--out", "mine", *arguments], folder)
+        assert done.returncode == 2
+        assert "mine is not empty" in done.stderr
+    for path in mine.iterdir():
+        assert path.read_text() == "{}\n"
+
+
+@pytest.mark.slow
+def test_two_starts_at_once_get_two_folders(folder):
+    start = [sys.executable, "-m", "jaxnas.run", *map(str, TINY)]
+    where = {
+        "cwd": folder,
+        "env": {**os.environ, "JAXNAS_CACHE": str(folder / ".cache")},
+        "stdout": subprocess.DEVNULL,
+    }
+    both = [subprocess.Popen(start, **where) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    names = ("minimal-001", "minimal-002")
+    found = [(folder / "runs" / name / "results.jsonl").read_bytes() for name in names]
+    assert found[0] == found[1] != b""
+
+
+def test_a_folder_in_use_is_refused_and_not_touched(folder):
+    (folder / "busy").mkdir()
+    with RunFolder(folder / "busy").locked():
+        done = run(["--out", "busy", *TINY], folder)
+    assert done.returncode == 2
+    assert "busy is in use by another process" in done.stderr
+    assert (folder / "busy").is_dir()
+
+
+@pytest.mark.slow
+def test_a_winner_that_diverges_stays_as_it_was_searched(folder, monkeypatch):
+    def diverge(*_):
+        raise TrainingFailed("the training loss is nan at step 7")
+
+    monkeypatch.setenv("JAXNAS_CACHE", str(folder / ".cache"))
+    monkeypatch.setattr("jaxnas.session.train_on", diverge)
+    settings = {
+        name[2:].replace("-", "_"): value
+        for name, value in zip(TINY[::2], TINY[1::2], strict=True)
+    }
+    settings |= {"data": f"folder:{folder / 'code'}", "final_steps": 9}
+    summary = jaxnas.search(folder / "run", **settings)
+    assert summary["final"]["steps"] == 0
+    assert "nan at step 7" in summary["final"]["reason"]
+    assert "nan at step 7" in (folder / "run" / "failures.log").read_text()
+    assert jaxnas.load_model(folder / "run" / "model").config.num_layers >= 4
+
+
 @pytest.mark.slow
 def test_damaged_run_folders(folder):
     """Each damage to a begun run is one line; the next step mends it."""
-    settings = ["--population", 2, "--generations", 1, "--samples", 4, "--window", 16]
-    settings += ["--vocab-size", 300, "--eval-windows", 4, "--final-windows", 4]
-    settings += ["--final-steps", 0, "--data", "folder:code"]
-    made = run(["--out", "run", *settings], folder)
+    made = run(["--out", "run", *TINY], folder)
     assert made.returncode == 0, made.stderr
     results = (folder / "run" / "results.jsonl").read_bytes()
 
-    again = run(["--out", "run", *settings], folder)
+    again = run(["--out", "run", *TINY], folder)
     assert again.returncode == 2
     assert "holds a run already: go on with --resume run" in again.stderr
 
@@ -145,8 +212,33 @@ def test_damaged_run_folders(folder):
     assert mended.returncode == 0, mended.stderr
     assert (folder / "run" / "results.jsonl").read_bytes() == results
 
-    (folder / "code" / "module_000.py").write_text("print('changed')\n" * 50)
+    config = folder / "run" / "config.toml"
+    for name, damage, said in (
+        ("summary.json", "{", "summary.json or"),
+        ("manifest.json", "{}", "manifest.json is damaged"),
+        ("trainings.jsonl", "{}\n", "trainings.jsonl is damaged at line 1"),
+        ("results.jsonl", "[]\n" * 9, "results.jsonl is damaged"),
+        ("config.toml", config.read_text() + "beta = 1\n", "unknown key 'beta'"),
+        (
+            "config.toml",
+            config.read_text().replace("window = 16", "window = 8"),
+            "window 16 -> 8",
+        ),
+    ):
+        path = folder / "run" / name
+        summary = folder / "run" / "summary.json"
+        kept = path.read_bytes(), summary.read_bytes()
+        if name != summary.name:
+            summary.unlink()
+        path.write_text(damage)
+        damaged = run(["--resume", "run"], folder)
+        assert (damaged.returncode, len(damaged.stderr.splitlines())) == (2, 1), name
+        assert said in damaged.stderr
+        path.write_bytes(kept[0])
+        summary.write_bytes(kept[1])
+
     (folder / "run" / "summary.json").unlink()
+    (folder / "code" / "module_000.py").write_text("print('changed')\n" * 50)
     moved = run(["--resume", "run"], folder)
     assert moved.returncode == 2
-    assert "the data changed" in moved.stderr
+    assert "corpus_hash" in moved.stderr

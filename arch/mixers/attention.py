@@ -82,8 +82,9 @@ class Attention(nn.Module):
             state = _append(state, k, v)
             k, v = state.keys.astype(q.dtype), state.values.astype(q.dtype)
             seen = jnp.arange(k.shape[1])[None]
-        scores = jnp.einsum("btnh,bsnh->bnts", q, k).astype(jnp.float32)
-        scores = scores / jnp.sqrt(jnp.float32(head_dim))
+        scores = jnp.einsum(
+            "btnh,bsnh->bnts", q, k, preferred_element_type=jnp.float32
+        ) / jnp.sqrt(jnp.float32(head_dim))
         # [B or 1, 1, T, S]: how far back each key lies, negative for the future.
         distance = (positions[:, :, None] - seen[:, None, :])[:, None]
         if (linear := is_encoding(traits, "alibi")) is not False:

@@ -10,7 +10,12 @@ from jaxnas.config import make_config, read_toml
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.options import Parser, add_settings, given_settings
-from jaxnas.report.tables import add_numbers, millions, plain_table
+from jaxnas.report.tables import (
+    add_numbers,
+    millions,
+    plain_console,
+    plain_table,
+)
 from jaxnas.runtime import hardware_named
 
 
@@ -31,7 +36,7 @@ def main(arguments: list[str]):
     options = parser.parse_args(arguments)
     written = {} if options.config is None else read_toml(options.config)
     config = make_config(written | given_settings(options), "settings")
-    console = Console()
+    console = plain_console()
     hardware = hardware_named(config.hardware)
     table = plain_table("Baselines, vocabulary 50,000", "name", "architecture")
     add_numbers(table, "params", "stored", "MiB", "MFLOP/token", "ms")
@@ -50,7 +55,6 @@ def main(arguments: list[str]):
     console.print(
         f"params are counted before pruning, stored after; ms: 128 tokens at batch 1 "
         f"on {hardware.name}, by the roofline",
-        highlight=False,
     )
     if options.evaluate:
         _evaluate(config, console)
@@ -66,7 +70,7 @@ def _evaluate(config, console: Console):
         if baseline.arch_type not in MIXERS:
             table.add_row(name, f"no modules for {baseline.arch_type} yet", *"---")
             continue
-        console.print(f"training {name} ...", highlight=False)
+        console.print(f"training {name} ...")
         table.add_row(name, *_quality(evaluator(baseline)))
     phase, data = evaluator.phase, evaluator.task.dataset
     console.print(table)
@@ -74,7 +78,6 @@ def _evaluate(config, console: Console):
         f"{phase.samples} windows of {evaluator.task.settings.window} tokens x "
         f"{phase.epochs} epochs on {data.spec}, a tokenizer of {data.vocab_size}, "
         f"seed {evaluator.task.seed}; scored after quantisation and pruning",
-        highlight=False,
     )
 
 

@@ -1,12 +1,13 @@
 """`search`: the main job."""
 
+import argparse
+import contextlib
 from pathlib import Path
 
-from jaxnas.config import RunConfig, make_config, read_toml
+from jaxnas.config import make_config, read_toml
 from jaxnas.errors import UsageError
-from jaxnas.folder import RunFolder, existing_folder, new_folder
+from jaxnas.folder import existing_run, new_run
 from jaxnas.options import Parser, add_settings, given_settings
-from jaxnas.records import write_whole
 
 _ABOUT = """\
 Searches a space of language-model architectures on real code: candidates are
@@ -41,43 +42,30 @@ def main(arguments: list[str]):
     )
     add_settings(parser)
     options = parser.parse_args(arguments)
-    flags = given_settings(options)
-    if options.resume is not None:
-        folder, config = _resumed(options.resume, flags, options.config)
-    else:
-        written = {} if options.config is None else read_toml(options.config)
-        make_config(written, str(options.config))  # the file's own mistakes first
-        config = make_config(written | flags, "settings")
-        config = config.anchored()
-        folder = _started(options.out, config)
-    try:
-        with folder.lock():
-            # Only now, for it takes seconds: a run killed before can be resumed.
-            from jaxnas.session import run
+    with _claimed(options, given_settings(options)) as (folder, config):
+        # Only now, for it takes seconds: a run killed before can be resumed.
+        from jaxnas.session import run
 
-            run(folder, config, resumed=options.resume is not None)
-    except UsageError:
-        if options.resume is None:
-            folder.discard()
-        raise
+        run(folder, config, resumed=options.resume is not None)
 
 
-def _resumed(path: Path, flags: dict, file: Path | None) -> tuple[RunFolder, RunConfig]:
-    folder = existing_folder(path)
-    given = [f"--{name.replace('_', '-')}" for name in flags]
-    given += [] if file is None else ["--config"]
-    if given:
-        raise UsageError(
-            f"a resumed run keeps the settings in {folder.config}: "
-            f"leave out {', '.join(given)}"
-        )
-    return folder, make_config(read_toml(folder.config), str(folder.config))
-
-
-def _started(out: Path | None, config: RunConfig) -> RunFolder:
-    folder = new_folder(out, config.space)
-    try:
-        write_whole(folder.config, config.to_toml())
-    except OSError as error:
-        raise UsageError(f"cannot write in {folder.path}: {error.strerror}") from None
-    return folder
+@contextlib.contextmanager
+def _claimed(options: argparse.Namespace, flags: dict):
+    """The locked folder of the run, new or to be resumed, and its settings."""
+    file = options.config
+    if options.resume is None:
+        written = {} if file is None else read_toml(file)
+        make_config(written, str(file))  # the file's own mistakes first
+        config = make_config(written | flags, "settings").anchored()
+        with new_run(options.out, config) as folder:
+            yield folder, config
+        return
+    with existing_run(options.resume) as folder:
+        given = [f"--{name.replace('_', '-')}" for name in flags]
+        given += [] if file is None else ["--config"]
+        if given:
+            raise UsageError(
+                f"a resumed run keeps the settings in {folder.config}: "
+                f"leave out {', '.join(given)}"
+            )
+        yield folder, make_config(read_toml(folder.config), str(folder.config))

@@ -1,14 +1,13 @@
 """`space NAME`: what a search space holds."""
 
-from rich.console import Console
 from rich.table import Table
 
 from arch.space import GENES, Space
-from arch.spaces import SPACES
+from arch.spaces import SPACES, space_named
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
 from jaxnas.options import Parser
-from jaxnas.report.tables import plain_table
+from jaxnas.report.tables import plain_console, plain_table
 from jaxnas.report.words import describe
 
 
@@ -22,24 +21,29 @@ def main(arguments: list[str]):
     parser.add_argument("--samples", type=int, default=5, metavar="N", help="[5]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
     options = parser.parse_args(arguments)
-    if options.name not in SPACES:
-        raise UsageError(f"no space {options.name!r}: choose {', '.join(SPACES)}")
-    if options.samples < 0 or options.seed < 0:
-        raise UsageError("--samples and --seed must be at least 0")
-    space, console = SPACES[options.name], Console()
+    if options.samples < 0 or not 0 <= options.seed < 2**32:
+        raise UsageError("--samples must be at least 0, --seed in 0 to 2**32 - 1")
+    space, console = _named(options.name), plain_console()
     console.print(_genes(space))
     for count, meaning in (
         (space.total, "genomes in total"),
         (space.valid_count, "valid: their config exists"),
         (space.distinct_count, "distinct: no two mean the same model"),
     ):
-        console.print(f"{count:>12,}  {meaning}", highlight=False)
+        console.print(f"{count:>12,}  {meaning}")
     if options.samples:
-        console.print(f"\nsamples, seed {options.seed}:", highlight=False)
+        console.print(f"\nsamples, seed {options.seed}:")
         key = key_of(options.seed, "samples")
         for genome in space.sample(key, options.samples):
             config = space.decode(genome)
-            console.print(f"  {describe(config)}", highlight=False, soft_wrap=True)
+            console.print(f"  {describe(config)}", soft_wrap=True)
+
+
+def _named(name: str) -> Space:
+    try:
+        return space_named(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _genes(space: Space) -> Table:

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from arch.config import QUANTIZATIONS
+from arch.cost import STORAGE
 from arch.layout import from_rows, layout_of, to_rows
 from arch.traits import choose
 
-BLOCK = 32
+BLOCK = int(STORAGE["int8"].block)  # int4's too
 
 
 class Blocks(NamedTuple):

@@ -1,6 +1,8 @@
 """From a config to its objectives: costs, real training, compression, score."""
 
 import dataclasses
+import re
+import traceback
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,7 +10,6 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.cost import Hardware
 from arch.mixers import mixer_of
-from jaxnas.data import windows
 from jaxnas.evaluation.analytic import Costs, costs_of
 from jaxnas.evaluation.scored import Compression, Metrics, score
 from jaxnas.evaluation.task import Task
@@ -43,6 +44,7 @@ class Evaluator:
       trainings: what was trained before, and what will be from now on.
       on_trained: called with each newly trained config, its weights and its
         evaluation, before the training is remembered.
+      on_failed: called with each config whose training failed and the traceback.
     """
 
     task: Task
@@ -54,6 +56,7 @@ class Evaluator:
     compressions: Sequence[Compression] = ()
     trainings: Trainings = dataclasses.field(default_factory=Trainings)
     on_trained: Callable[[ArchitectureConfig, dict, Evaluation], None] | None = None
+    on_failed: Callable[[ArchitectureConfig, str], None] = lambda config, trace: None
 
     def __call__(
         self, config: ArchitectureConfig, report: Report = lambda *_: None
@@ -89,9 +92,8 @@ class Evaluator:
         return self._judge(config, costs, training)
 
     def validation_windows(self) -> np.ndarray:
-        """i32[eval_windows, T+1], the same for every candidate."""
-        settings = self.task.settings
-        return windows(self.task.dataset.validation, self.eval_windows, settings.window)
+        """i32[<= eval_windows, T+1], the same for every candidate."""
+        return self.task.windows("validation", self.eval_windows)
 
     def _train(self, config, costs, report) -> Training:
         key = training_key(config)
@@ -103,6 +105,7 @@ class Evaluator:
             params, _ = train(config, self.task, self.phase, report=report)
             found = score(config, self.task, params, self.validation_windows(), wanted)
         except Exception as error:  # any: a candidate's failure is its result
+            self.on_failed(config, traceback.format_exc())
             training = Training(key=key, metrics={}, reason=_reason(error))
         else:
             metrics = dict(zip(wanted, found, strict=True))
@@ -132,4 +135,5 @@ class Evaluator:
 def _reason(error: Exception) -> str:
     """One line that is the same each time: no addresses, no traceback."""
     line = (str(error).strip().splitlines() or [""])[0][:300]
+    line = re.sub(r"0x[0-9a-fA-F]+", "0x...", line)
     return f"{type(error).__name__}: {line}"

@@ -64,7 +64,7 @@ def score(
     padded = np.resize(
         windows, (-(-len(windows) // SCORE_BATCH), SCORE_BATCH, windows.shape[1])
     )
-    scorer = _scorer(training_config(config), task.dtype, len(compressions) == 1)
+    scorer = _scorer(training_config(config), len(compressions) == 1)
     found = []
     for compression in compressions:
         sums = scorer(
@@ -80,12 +80,14 @@ def score(
 
 
 @functools.lru_cache(maxsize=1)
-def _scorer(config: ArchitectureConfig, dtype: np.dtype, compiled_in: bool):
+def _scorer(config: ArchitectureConfig, compiled_in: bool):
     """jit of (params, windows, number, bytes, quantization, kept) -> sums.
 
-    The last two are data, or constants if they are to be compiled in.
+    The last two are data, or constants if they are to be compiled in. It
+    computes in float32 on every backend: a bfloat16 product would round the
+    weights once more, and hide what storing them at fp16 or int8 costs.
     """
-    model = build_model(config, dtype)
+    model = build_model(config)
 
     def sums(params, windows, number, token_bytes, quantization, kept):
         params = round_weights(prune_in_place(params, kept), quantization)
@@ -102,7 +104,8 @@ def _scorer(config: ArchitectureConfig, dtype: np.dtype, compiled_in: bool):
             )
 
         firsts = jnp.arange(len(windows)) * windows.shape[1]
-        return jax.lax.map(batch, (windows, firsts))
+        with jax.default_matmul_precision("float32"):
+            return jax.lax.map(batch, (windows, firsts))
 
     return jax.jit(sums, static_argnums=(4, 5) if compiled_in else ())
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.data import Dataset
+from jaxnas.data import Dataset, windows
 from jaxnas.keys import key_of
 from jaxnas.train.settings import TrainSettings
 
@@ -30,6 +30,11 @@ class Task:
     def token_bytes(self) -> jax.Array:
         """f32[V], bytes of each token."""
         return jnp.asarray(self.dataset.token_bytes, jnp.float32)
+
+    def windows(self, split: str, number: int) -> np.ndarray:
+        """i32[<= number, T+1]: windows of a split, evenly spaced, no overlap."""
+        tokens, length = getattr(self.dataset, split), self.settings.window
+        return windows(tokens, max(1, min(number, len(tokens) // (length + 1))), length)
 
     def key(self, purpose: str) -> jax.Array:
         """A PRNG key of the run's seed, another one for each purpose."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 
 from arch import ArchitectureConfig
+from jaxnas.errors import UsageError
 from jaxnas.evaluation.scored import Compression, Metrics
 from jaxnas.evaluation.trained import training_config
 from jaxnas.records import Lines
@@ -31,7 +32,15 @@ class Trainings:
     def __init__(self, lines: Lines | None = None):
         """Reads the file's trainings."""
         self._lines = lines
-        self._known = {line["key"]: _read(line) for line in self._lines or ()}
+        self._known: dict[str, Training] = {}
+        for number, line in enumerate(self._lines or (), 1):
+            try:
+                training = _read(line)
+            except (KeyError, TypeError) as error:
+                raise UsageError(
+                    f"{lines and lines.path} is damaged at line {number}: {error!r}"
+                ) from None
+            self._known[training.key] = training
 
     def __len__(self) -> int:
         return len(self._known)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,8 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxnas.fitness import OBJECTIVES
 from search.pareto import non_dominated
-
-matplotlib.use("Agg")
 
 
 def plot_fitness(path: Path, lines: list[dict[str, Any]]):

@@ -121,7 +121,7 @@ class Progress:
 
     def say(self, text: str):
         """Prints a line above the bars."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
 
 def generation_statistics(lines: list[dict[str, Any]], generation: int) -> dict:

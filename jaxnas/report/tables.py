@@ -3,9 +3,15 @@
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from jaxnas.report.words import told_apart
+
+
+def plain_console() -> Console:
+    """A console that prints text as it is: a path may hold brackets."""
+    return Console(markup=False, highlight=False)
 
 
 def plain_table(title: str, *columns: str) -> Table:

@@ -121,15 +121,20 @@ def gather_windows(tokens: jax.Array, starts: jax.Array, length: int) -> jax.Arr
 
 
 def batch_starts(
-    seed: int, tokens: int, settings: TrainSettings, phase: Phase
+    seed: int,
+    tokens: int,
+    settings: TrainSettings,
+    phase: Phase,
+    purpose: str = "search",
 ) -> np.ndarray:
     """Where the windows of each training step begin: i32[steps, batch].
 
     The phase's samples are drawn once, each epoch takes them in a new order, and
     what is left of the last batch is dropped. The same for every candidate of
-    a run, so that candidates differ by their architecture alone.
+    a run, so that candidates differ by their architecture alone; another
+    purpose draws other windows.
     """
-    rng = np.random.default_rng([seed, phase.samples])
+    rng = np.random.default_rng([seed, phase.samples, *purpose.encode()])
     drawn = rng.integers(0, tokens - settings.window, phase.samples, dtype=np.int32)
     order = np.concatenate([rng.permutation(drawn) for _ in range(phase.epochs)])
     steps = max(1, len(order) // settings.batch)

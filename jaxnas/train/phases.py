@@ -23,7 +23,7 @@ PHASES = {
 
 # For a laptop: seconds a candidate.
 SMALL_PHASES = {
-    "fast": Phase(samples=320, epochs=1),
-    "medium": Phase(samples=1_280, epochs=1),
-    "full": Phase(samples=2_560, epochs=2),
+    "fast": Phase(samples=400, epochs=1),
+    "medium": Phase(samples=1_600, epochs=1),
+    "full": Phase(samples=3_200, epochs=2),
 }

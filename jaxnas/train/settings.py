@@ -7,12 +7,12 @@ import dataclasses
 class TrainSettings:
     """Hyperparameters of one training; the same for all candidates of a run."""
 
-    window: int = 128  # tokens a sample
-    batch: int = 8  # samples a step
-    learning_rate: float = 2e-3  # the schedule's peak
+    window: int  # tokens a sample
+    batch: int  # samples a step
+    learning_rate: float  # the schedule's peak
+    weight_decay: float = 0.1
+    beta2: float = 0.95
+    clip_norm: float = 1.0  # of the whole gradient
     warmup_share: float = 0.1  # of all steps
     decay_share: float = 0.9  # of all steps, the last ones
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0  # of the whole gradient
-    beta2: float = 0.95
     steps_per_call: int = 20
