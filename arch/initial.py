@@ -4,9 +4,8 @@ Matrices are normal with variance 1/fan_in; those that write to the residual
 stream are divided by sqrt(2 x layers) (Radford et al. 2019, GPT-2), so that
 the stream's variance does not grow with depth. The head starts small, at 0.02,
 so that the first loss is close to log(V). Embeddings have deviation 1, for a
-token must stand out in a stream to which every layer adds about as much: from
-0.02 a model spends its first hundred steps learning to see its input. A tied
-matrix is a head too, and starts as one.
+token must stand out in a stream to which every layer adds about as much
+(measured in experiments/initial). A tied matrix is a head too, and starts as one.
 """
 
 import math

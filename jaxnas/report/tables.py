@@ -41,7 +41,7 @@ def top_table(lines: list[dict[str, Any]], number: int) -> Table:
     shared, own = told_apart([line["config"] for line in best])
     table = plain_table(f"Top {len(best)}: {' '.join(shared)}")
     add_numbers(table, "rank", "id")
-    table.add_column("architecture", overflow="fold")
+    table.add_column("model", overflow="fold")
     add_numbers(table, "params", "MiB", "ms", "accuracy", "bits/byte", "fitness")
     for rank, (line, words) in enumerate(zip(best, own, strict=True), 1):
         costs, metrics = line["costs"], line["metrics"]
