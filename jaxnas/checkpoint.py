@@ -58,17 +58,31 @@ class Checkpoints:
         newest = self._orbax.latest
         if newest is None:
             return None
-        path = self._folder / str(newest.step)
+        return newest.step, self._load(newest.step, like)
+
+    def check(self):
+        """Reads the newest checkpoint, whatever it holds, if there is one.
+
+        Raises:
+          UsageError: it is damaged.
+        """
+        newest = self._orbax.latest
+        if newest is not None:
+            self._load(newest.step, None)
+
+    def _load(self, step: int, like: Any) -> Any:
+        path = self._folder / str(step)
         try:
             with _quiet():
-                state = self._orbax.load(newest.step, like)
-                facts = self._orbax.metadata(newest.step).custom_metadata
-                said = facts["digest"]
+                facts = self._orbax.metadata(step)
+                form = facts.metadata if like is None else like
+                state = self._orbax.load(step, form)
+                said = facts.custom_metadata["digest"]
         except Exception as error:
             raise self._unreadable(path, error) from None
         if _digest(state) != said:
             raise self._unreadable(path, ValueError("its contents have changed"))
-        return newest.step, state
+        return state
 
     def close(self):
         """Waits for what is being written."""
@@ -103,8 +117,10 @@ def _quiet():
 
 
 def _digest(state: Any) -> str:
-    digest = hashlib.sha256()
+    """Of all arrays, whatever tree they are read back into."""
+    leaves = []
     for leaf in jax.tree.leaves(state):
         array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
+        header = f"{array.dtype}{array.shape}".encode()
+        leaves.append(hashlib.sha256(header + array.tobytes()).hexdigest())
+    return hashlib.sha256("".join(sorted(leaves)).encode()).hexdigest()

@@ -90,6 +90,13 @@ class RunFolder:
         """Objectives against each other."""
         return self.path / "pareto.png"
 
+    def holds_work(self) -> bool:
+        """True once a candidate was evaluated: that is never thrown away."""
+        return any(
+            path.exists() and path.stat().st_size > 0
+            for path in (self.results, self.trainings)
+        )
+
     @contextlib.contextmanager
     def locked(self):
         """Keeps other processes out for as long as the block lasts.
@@ -113,8 +120,8 @@ class RunFolder:
 def new_run(path: Path | None, config: RunConfig):
     """Makes and locks the folder of a new run, with its settings in it.
 
-    If the block finds that the run cannot be used (a UsageError), everything
-    that was made is taken back.
+    If the block finds that the run cannot be used (a UsageError) before anything
+    was evaluated, what was made is taken back.
 
     Args:
       path: the folder itself, absent or empty; None takes the first free
@@ -136,12 +143,18 @@ def new_run(path: Path | None, config: RunConfig):
         try:
             yield folder
         except UsageError:
-            for found in folder.path.iterdir():
-                shutil.rmtree(found) if found.is_dir() else found.unlink()
-            with contextlib.suppress(OSError):  # one that others use by now
-                for place in made:
-                    place.rmdir()
+            if not folder.holds_work():
+                _take_back(folder, made)
             raise
+
+
+def _take_back(folder: RunFolder, made: list[Path]):
+    """Empties a run's folder, and removes the folders that were made for it."""
+    for found in folder.path.iterdir():
+        shutil.rmtree(found) if found.is_dir() else found.unlink()
+    with contextlib.suppress(OSError):  # one that others use by now
+        for place in made:
+            place.rmdir()
 
 
 def _check_empty(folder: RunFolder):

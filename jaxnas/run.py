@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from jaxnas.errors import RunFailed, UsageError
+from jaxnas.errors import RunFailed, UsageError, interrupted
 
 COMMANDS = {
     "search": "search a space, train the winner on, save it (the default)",
@@ -34,9 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (UsageError, RunFailed) as error:
         print(f"jaxnas: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:  # a full disk, a pipe that was closed
+        print(f"jaxnas: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("jaxnas: interrupted", file=sys.stderr)
-        return 130
+        return interrupted()
     return 0
 
 

@@ -73,7 +73,7 @@ def run(
     config = config.resolve(jax.default_backend())
     space = searchable_space(config.space)
     if resumed and folder.summary.exists():
-        return _already_done(folder, console)
+        return _already_done(folder, config, console)
     check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
     task = make_task(config, dataset)
@@ -250,8 +250,10 @@ def _close(folder: RunFolder, config: RunConfig, summary: dict, lines, console):
         console.print(f"{name:<11} {path}", soft_wrap=True)
 
 
-def _already_done(folder: RunFolder, console: Console) -> dict:
-    """A finished run is shown again, not run again."""
+def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dict:
+    """A finished run is shown again, not run again, if its files are whole."""
+    with Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints:
+        checkpoints.check()
     try:
         summary = json.loads(folder.summary.read_text())
         lines = [json.loads(line) for line in folder.results.open()]

@@ -194,15 +194,16 @@ def test_damaged_run_folders(folder):
     assert changed.returncode == 2
     assert "leave out --population" in changed.stderr
 
-    (folder / "run" / "summary.json").unlink()
     checkpoint = folder / "run" / "checkpoints" / "1"
     for path in checkpoint.rglob("*"):
         if path.is_file():
             path.write_bytes(b"garbage")
-    damaged = run(["--resume", "run"], folder)
-    assert damaged.returncode == 2
-    assert len(damaged.stderr.splitlines()) == 1
-    assert "checkpoint" in damaged.stderr
+    for summary in ("there", "gone"):  # a finished run, and one that is not
+        damaged = run(["--resume", "run"], folder)
+        assert damaged.returncode == 2, summary
+        assert len(damaged.stderr.splitlines()) == 1
+        assert "checkpoint" in damaged.stderr
+        (folder / "run" / "summary.json").unlink(missing_ok=True)
     assert (folder / "run" / "results.jsonl").read_bytes() == results
 
     for path in sorted(checkpoint.rglob("*"), reverse=True):

@@ -2,10 +2,11 @@
 
 import argparse
 import contextlib
+import sys
 from pathlib import Path
 
 from jaxnas.config import make_config, read_toml
-from jaxnas.errors import UsageError
+from jaxnas.errors import UsageError, interrupted
 from jaxnas.folder import existing_run, new_run
 from jaxnas.options import Parser, add_settings, given_settings
 
@@ -43,10 +44,13 @@ def main(arguments: list[str]):
     add_settings(parser)
     options = parser.parse_args(arguments)
     with _claimed(options, given_settings(options)) as (folder, config):
-        # Only now, for it takes seconds: a run killed before can be resumed.
-        from jaxnas.session import run
+        try:
+            # Only now, for it takes seconds: a run killed before can be resumed.
+            from jaxnas.session import run
 
-        run(folder, config, resumed=options.resume is not None)
+            run(folder, config, resumed=options.resume is not None)
+        except KeyboardInterrupt:
+            sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
 
 @contextlib.contextmanager
