@@ -83,8 +83,8 @@ def watched(module, *args):
 
     def watch(call, args, kwargs, context):
         y = call(*args, **kwargs)
-        if context.method_name in ("__call__", "attend"):
-            seen[context.module.name, context.method_name] = (args[0], y)
+        if context.method_name == "__call__":
+            seen[context.module.name] = (args[0], y)
         return y
 
     with nn.intercept_methods(watch), jax.disable_jit():
@@ -111,7 +111,7 @@ def test_a_row_of_a_block_holds_what_is_summed_into_one_output(layer):
 
     seen = watched(run, x)
     for name in set(INPUT_AXES) - {"embed", "head"}:
-        inputs, outputs = (np.asarray(a).reshape(4, -1) for a in seen[name, "__call__"])
+        inputs, outputs = (np.asarray(a).reshape(4, -1) for a in seen[name])
         rows = rows_of(CONFIG, name, layer)
         np.testing.assert_allclose(inputs @ rows.T, outputs, atol=1e-5)
         one = sum(a * b for a, b in zip(inputs[1], rows[5], strict=True))
@@ -121,11 +121,11 @@ def test_a_row_of_a_block_holds_what_is_summed_into_one_output(layer):
 @pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
 def test_a_row_of_the_ends_is_one_tokens(config):
     tokens = jnp.asarray([[3, 16, 0, 3]])
-    seen = watched(build_model(config).apply, {"params": PARAMS[config]}, tokens)
-    given, embedded = seen["embed", "__call__"]
+    model, variables = build_model(config), {"params": PARAMS[config]}
+    seen = watched(model.apply, variables, tokens)
+    given, embedded = seen["embed"]
     table = rows_of(config, "embed")
     np.testing.assert_array_equal(embedded[0], table[np.asarray(given[0])])
-    tied = config.tie_embeddings
-    stream, logits = seen["embed", "attend"] if tied else seen["head", "__call__"]
-    rows = table if tied else rows_of(config, "head")
+    stream, logits = seen["norm"][1], model.apply(variables, tokens)
+    rows = table if config.tie_embeddings else rows_of(config, "head")
     np.testing.assert_allclose(stream[0] @ rows.T, logits[0], atol=1e-5)

@@ -71,8 +71,8 @@ def torn_save(self, step, state):
 
 records.Lines.append = torn_append
 checkpoint.Checkpoints.save = torn_save
-import jaxnas.model_files, jaxnas.session, jaxnas.commands.search as command
-for module in (records, jaxnas.model_files, jaxnas.session, command):
+import jaxnas.folder, jaxnas.model_files, jaxnas.session
+for module in (records, jaxnas.folder, jaxnas.model_files, jaxnas.session):
     module.write_whole = torn_write
 if place == "finishing":
     winner.SAVE_EVERY = 0.0
