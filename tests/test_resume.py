@@ -1,6 +1,5 @@
 """A run that is killed at any moment and resumed ends as if it never was."""
 
-import contextlib
 import os
 import random
 import signal
@@ -216,28 +215,3 @@ def test_a_finished_run_is_shown_and_left_alone(workplace):
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     changed = {path.name for path in after if before.get(path) != after[path]}
     assert changed <= {".lock"}
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_says_how_to_go_on(workplace, tmp_path):
-    run = tmp_path / "run"
-    arguments = ["--out", str(run), *flags(workplace), "--final-steps", "100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jaxnas.run", *arguments],
-        env=environment(workplace),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    results = run / "results.jsonl"
-    while not (results.exists() and results.stat().st_size):
-        assert process.poll() is None
-        time.sleep(0.05)
-    # Python drops an interrupt that falls into a callback: ask until it hears.
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-    assert process.returncode == 130
-    said = process.communicate()[1].strip()
-    assert said.endswith(f"jaxnas: interrupted; go on with --resume {run}")
