@@ -34,7 +34,7 @@ class Checkpoints:
                     preservation_policy=policy,
                     cleanup_tmp_directories=True,
                 )
-        except Exception as error:
+        except Exception as error:  # Orbax has no one error for a damaged folder
             raise self._unreadable(folder, error) from None
 
     def save(self, step: int, state: Any):
@@ -78,7 +78,7 @@ class Checkpoints:
                 form = facts.metadata if like is None else like
                 state = self._orbax.load(step, form)
                 said = facts.custom_metadata["digest"]
-        except Exception as error:
+        except Exception as error:  # as above: whatever it raises, it is damaged
             raise self._unreadable(path, error) from None
         if _digest(state) != said:
             raise self._unreadable(path, ValueError("its contents have changed"))

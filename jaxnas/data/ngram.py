@@ -6,6 +6,8 @@ import numpy as np
 
 
 class NgramScore(NamedTuple):
+    """Quality of a counting model over the targets of some windows."""
+
     bits_per_byte: float  # -log2 p summed over targets / bytes of the targets
     accuracy: float  # share of targets that are the model's first choice
 
