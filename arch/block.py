@@ -5,33 +5,55 @@ import jax
 
 from arch.config import ArchitectureConfig
 from arch.dropout import dropout
+from arch.families import has_norm_bias
 from arch.feedforward import FeedForward
 from arch.mixers import mixer_of
 from arch.norms import Norm
+from arch.sublayer import Sublayer, no_state
 from arch.traits import Traits, channel_index
 
 
+def sublayers_of(arch_type: str) -> dict[str, Sublayer]:
+    """A family's sub-layers by name, in their order.
+
+    Mamba's block is its mixer alone; RWKV's feed-forward layer is the channel
+    mix, which looks one token back.
+
+    Raises:
+      ValueError: the family has no modules.
+    """
+    return {
+        "mixer": mixer_of(arch_type),
+        "feedforward": Sublayer(FeedForward, no_state),
+    }
+
+
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + feedforward(norm(x))."""
+    """x + sublayer(norm(x)), for each of the family's sub-layers."""
 
     config: ArchitectureConfig
     dtype: jax.typing.DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, state, traits: Traits, dropout_key=None):
-        """[B, T, D], state -> [B, T, D], state; arguments as for a mixer."""
+    def __call__(
+        self, x: jax.Array, state, traits: Traits, dropout_key=None, lengths=None
+    ):
+        """[B, T, D], states by name -> [B, T, D], states by name."""
         channels, _ = channel_index(x.shape[-1], traits.width)
-        keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
-
-        def residual(key, y):
-            return dropout(key, y, traits.residual_dropout, channels)
-
-        mixer = mixer_of(self.config.arch_type).module
-        mixed, state = mixer(self.config, self.dtype, name="mixer")(
-            Norm(name="mixer_norm")(x, traits), state, traits, keys[0]
+        inside, *outside = (
+            (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         )
-        x = x + residual(keys[1], mixed)
-        fed = FeedForward(self.config, self.dtype, name="feedforward")(
-            Norm(name="feedforward_norm")(x, traits), traits
-        )
-        return x + residual(keys[2], fed), state
+        after = {}
+        layers = sublayers_of(self.config.arch_type)
+        bias = has_norm_bias(self.config.arch_type)
+        for (name, layer), key in zip(layers.items(), outside, strict=False):
+            y, after[name] = layer.module(self.config, self.dtype, name=name)(
+                Norm(bias, name=f"{name}_norm")(x, traits),
+                None if state is None else state[name],
+                traits,
+                inside,
+                lengths,
+            )
+            x = x + dropout(key, y, traits.residual_dropout, channels)
+            inside = None  # dropout inside a sub-layer is the mixer's
+        return x, None if state is None else after

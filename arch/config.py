@@ -15,6 +15,11 @@ QUANTIZATIONS = ("fp16", "int8", "int4")
 GATED_ACTIVATIONS = ("geglu", "swiglu")
 NORM_GROUPS = 8  # GroupNorm's groups; every residual layout keeps to them
 
+MAMBA_EXPAND = 2  # inner channels as a multiple of hidden_dim
+MAMBA_STATE = 16  # state channels of each inner channel
+MAMBA_TAPS = 4  # of the depthwise convolution
+MAMBA_RANK_DIVISOR = 16  # hidden_dim over the rank of the step size
+
 _CHOICES = {
     "arch_type": FAMILIES,
     "normalization": NORMALIZATIONS,
@@ -23,6 +28,7 @@ _CHOICES = {
     "quantization": QUANTIZATIONS,
 }
 _COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_length")
+_OVERRIDES = ("ffn_dim", "kv_heads", "inner_dim")  # null or a count
 _RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
 
 
@@ -51,6 +57,8 @@ class ArchitectureConfig:
     pruning_ratio: float = 0.0  # in [0, 1), share of inner channels removed
     tie_embeddings: bool = False  # one matrix for input and output embedding
     ffn_dim: int | None = None  # overrides ffn_multiplier
+    kv_heads: int | None = None  # of keys and values; None for half of num_heads
+    inner_dim: int | None = None  # Mamba's channels; None for twice hidden_dim
 
     def __post_init__(self):
         for name, allowed in _CHOICES.items():
@@ -60,13 +68,14 @@ class ArchitectureConfig:
         for name in _RATES:
             rate = getattr(self, name)
             _require(_is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
-        explicit = self.ffn_dim
-        _require(
-            explicit is None or _is_count(explicit),
-            "ffn_dim",
-            self,
-            "null or an int of at least 1",
-        )
+        for name in _OVERRIDES:
+            value = getattr(self, name)
+            _require(
+                value is None or _is_count(value),
+                name,
+                self,
+                "null or an int of at least 1",
+            )
         multiplier = self.ffn_multiplier
         _require(
             _is_real(multiplier)
@@ -100,6 +109,15 @@ class ArchitectureConfig:
                     self,
                     f"heads of an even size for rope, hidden_dim={hidden}",
                 )
+        if "kv_heads" in uses:
+            _require(
+                heads % (self.kv_heads or 2) == 0,
+                "num_heads" if self.kv_heads is None else "kv_heads",
+                self,
+                "an even number, or kv_heads"
+                if self.kv_heads is None
+                else f"a divisor of num_heads={heads}",
+            )
         if self.normalization == "groupnorm" and "normalization" in uses:
             _require(
                 hidden % NORM_GROUPS == 0,
@@ -114,6 +132,13 @@ class ArchitectureConfig:
         return self.hidden_dim // self.num_heads
 
     @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values; each serves as many query heads."""
+        if "kv_heads" not in USES[self.arch_type]:
+            return self.num_heads
+        return self.kv_heads or self.num_heads // 2
+
+    @property
     def feedforward_dim(self) -> int:
         """Channels inside the feed-forward layer, before pruning."""
         if self.ffn_dim is not None:
@@ -121,15 +146,28 @@ class ArchitectureConfig:
         return int(self.hidden_dim * self.ffn_multiplier)
 
     @property
+    def inner_channels(self) -> int:
+        """Channels that pruning chooses from: the feed-forward layer's, or Mamba's."""
+        if "inner_dim" in USES[self.arch_type]:
+            return self.inner_dim or MAMBA_EXPAND * self.hidden_dim
+        return self.feedforward_dim
+
+    @property
+    def step_rank(self) -> int:
+        """Rank of Mamba's step-size projection, hidden_dim / 16 rounded up."""
+        return -(-self.hidden_dim // MAMBA_RANK_DIVISOR)
+
+    @property
     def gated(self) -> bool:
         """True if the feed-forward layer has a gating matrix."""
         return self.activation in GATED_ACTIVATIONS
 
     def canonical(self) -> "ArchitectureConfig":
-        """The one config that stands for all that build the same model.
+        """The one config that stands for all of its family that build the same model.
 
-        Fields the family does not read take a fixed value, and an `ffn_dim`
-        that only repeats the multiplier is dropped.
+        Fields the family does not read take a fixed value, and an override
+        (`ffn_dim`, `kv_heads`, `inner_dim`) that only repeats its default is
+        dropped. Families are not merged: flash attention stays flash attention.
         """
         uses = USES[self.arch_type]
         changes: dict[str, Any] = {
@@ -141,6 +179,10 @@ class ArchitectureConfig:
             multiplier = changes.get("ffn_multiplier", self.ffn_multiplier)
             if self.ffn_dim == int(self.hidden_dim * multiplier):
                 changes["ffn_dim"] = None
+        if "kv_heads" in uses and self.kv_heads == self.num_heads / 2:
+            changes["kv_heads"] = None
+        if "inner_dim" in uses and self.inner_dim == MAMBA_EXPAND * self.hidden_dim:
+            changes["inner_dim"] = None
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:

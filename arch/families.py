@@ -36,8 +36,8 @@ USES = {
     "transformer": COMMON | _DENSE | {"attention_dropout"},
     "linear_transformer": COMMON | _DENSE,
     "flash_attention": COMMON | _DENSE,
-    "grouped_query_attention": COMMON | _DENSE | {"attention_dropout"},
-    "mamba": COMMON | {"normalization"},
+    "grouped_query_attention": COMMON | _DENSE | {"attention_dropout", "kv_heads"},
+    "mamba": COMMON | {"normalization", "inner_dim"},
     "rwkv": COMMON | _FFN,
 }
 
@@ -50,9 +50,21 @@ UNUSED = {
     "activation": "gelu",
     "position_encoding": "absolute",
     "attention_dropout": 0.0,
+    "kv_heads": None,
+    "inner_dim": None,
 }
 
 
 def has_heads(arch_type: str) -> bool:
     """True if the family splits its channels into `num_heads` heads."""
     return "num_heads" in USES[arch_type]
+
+
+def has_norm_bias(arch_type: str) -> bool:
+    """True if the family's norms add a bias, as RWKV's published ones do."""
+    return arch_type == "rwkv"
+
+
+def has_embedding_norm(arch_type: str) -> bool:
+    """True if embeddings are normalised before the first block."""
+    return arch_type == "rwkv"

@@ -16,8 +16,10 @@ class FeedForward(nn.Module):
     dtype: jax.typing.DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, traits: Traits) -> jax.Array:
-        """[B, T, D] -> [B, T, D]."""
+    def __call__(
+        self, x: jax.Array, state: None, traits: Traits, dropout_key=None, lengths=None
+    ) -> tuple[jax.Array, None]:
+        """[B, T, D] -> [B, T, D], and no state."""
         config = self.config
 
         def project(name, features):
@@ -31,4 +33,4 @@ class FeedForward(nn.Module):
 
         up = project("up", config.feedforward_dim)(x)
         gate = project("gate", config.feedforward_dim)(x) if config.gated else None
-        return project("down", config.hidden_dim)(activate(gate, up, traits))
+        return project("down", config.hidden_dim)(activate(gate, up, traits)), None

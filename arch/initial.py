@@ -6,6 +6,7 @@ the stream's variance does not grow with depth. The head starts small, at 0.02,
 so that the first loss is close to log(V). Embeddings have deviation 1, for a
 token must stand out in a stream to which every layer adds about as much
 (measured in experiments/initial). A tied matrix is a head too, and starts as one.
+What is no matrix starts as its paper says, see `VECTORS`.
 """
 
 import math
@@ -19,7 +20,12 @@ from arch.config import ArchitectureConfig
 from arch.layout import fan_in, layout_of
 
 HEAD_DEVIATION = 0.02
-_WRITING = ("out", "down")  # modules whose output joins the residual stream
+_WRITING = (
+    "out",
+    "down",
+    "out_proj",
+    "output",
+)  # modules whose output joins the residual stream
 
 
 def embedding_deviation(config: ArchitectureConfig) -> float:
@@ -48,6 +54,15 @@ def initializer(config: ArchitectureConfig, module: str) -> nn.initializers.Init
     return init
 
 
+def vector_initializer(name: str) -> nn.initializers.Initializer:
+    """The rule of `VECTORS` as a Flax initializer of one unstacked tensor."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return VECTORS[name](jnp, jax.random.uniform(key, shape)).astype(dtype)
+
+    return init
+
+
 def draw_parameters(model: nn.Module, key: jax.Array) -> dict:
     """A language model's initial parameters, drawn by NumPy: nothing compiles.
 
@@ -66,12 +81,67 @@ def draw_parameters(model: nn.Module, key: jax.Array) -> dict:
 
     def draw(path, leaf):
         layout = layout_of(path)
-        if not layout.matrix:
-            return np.ones(leaf.shape, np.float32)
         stream = [*seed, *"/".join(entry.key for entry in path).encode()]
         rng = np.random.default_rng(stream)
+        if not layout.matrix:
+            drawn = rng.random(leaf.shape, np.float32)
+            return VECTORS[path[-1].key](np, drawn).astype(np.float32)
         values = rng.standard_normal(leaf.shape, np.float32)
         inputs = fan_in(layout, leaf.shape)
         return values * np.float32(deviation(model.config, layout.module, inputs))
 
     return jax.tree_util.tree_map_with_path(draw, shapes["params"])
+
+
+def _conv_kernel(xp, drawn):
+    # Uniform with variance 1/(3 taps), as the published code leaves it.
+    return (2 * drawn - 1) / math.sqrt(drawn.shape[-2])
+
+
+def _dt_bias(xp, drawn):
+    # Step sizes start between 0.001 and 0.1, uniform in the logarithm; this is
+    # the inverse of the softplus that follows.
+    low, high = math.log(1e-3), math.log(1e-1)
+    step = xp.exp(low + (high - low) * drawn)
+    return step + xp.log(-xp.expm1(-step))
+
+
+def _log_counts(xp, drawn):
+    # S4D-real: the states of a channel decay at rates 1 to N.
+    return xp.broadcast_to(xp.log(1.0 + xp.arange(drawn.shape[-1])), drawn.shape)
+
+
+def _of_channel(rule):
+    """A rule of each channel's place: 0 for the first, 1 for the last."""
+
+    def values(xp, drawn):
+        channels = drawn.shape[-1]
+        place = xp.arange(channels) / max(1, channels - 1)
+        return xp.broadcast_to(rule(xp, place), drawn.shape)
+
+    return values
+
+
+def _bonus(xp, place):
+    # Neighbouring channels differ, so that they learn different things.
+    zigzag = (xp.arange(place.shape[0]) + 1) % 3 - 1
+    return math.log(0.3) + 0.5 * zigzag
+
+
+# Tensors that are no matrices, by their name: (numpy or jax.numpy, draws from
+# [0, 1) of the tensor's shape) -> values. Mamba: arXiv:2312.00752, section 3.6.
+# RWKV: arXiv:2305.13048, appendix; its middle layer's values for every layer.
+VECTORS = {
+    "scale": lambda xp, drawn: xp.ones_like(drawn),
+    "bias": lambda xp, drawn: xp.zeros_like(drawn),
+    "conv_kernel": _conv_kernel,
+    "conv_bias": lambda xp, drawn: xp.zeros_like(drawn),
+    "dt_bias": _dt_bias,
+    "A_log": _log_counts,
+    "D": lambda xp, drawn: xp.ones_like(drawn),
+    "mix_key": _of_channel(lambda xp, place: place**0.5),
+    "mix_value": _of_channel(lambda xp, place: place**0.5 + 0.15),
+    "mix_receptance": _of_channel(lambda xp, place: place**0.25),
+    "decay": _of_channel(lambda xp, place: -5 + 8 * place**1.35),
+    "bonus": _of_channel(_bonus),
+}

@@ -10,17 +10,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Module name -> axes of its matrix that are summed over, layer axis left out.
+# Module name -> axes of its kernel that are summed over, layer axis left out.
+# A name means one thing: modules of different families share it only if they
+# share the axes.
 INPUT_AXES = {
     "embed": (1,),  # [V, D]: a row is a token's embedding
     "head": (0,),  # [D, V]
     "query": (0,),  # [D, N, H]
-    "key": (0,),
+    "key": (0,),  # [D, K, H], in RWKV [D, D]
     "value": (0,),
     "out": (0, 1),  # [N, H, D]
     "up": (0,),  # [D, F]
     "gate": (0,),
     "down": (0,),  # [F, D]
+    "in_proj": (0,),  # [D, 2, E]: what is scanned, and its gate
+    "x_proj": (0,),  # [E, 2 N + R]: input and output vectors, step size
+    "dt_proj": (0,),  # [R, E]
+    "out_proj": (0,),  # [E, D]
+    "receptance": (0,),  # [D, D]
+    "output": (0,),  # [D, D]
 }
 
 
@@ -29,14 +37,14 @@ class Layout(NamedTuple):
 
     module: str  # the module that owns it
     stacked: bool  # axis 0 is the layer
-    matrix: bool  # has rows; False for a norm's scale
+    matrix: bool  # has rows; False for scales, biases, decays
 
 
 def layout_of(path: tuple) -> Layout:
     """Layout of the parameter at a `jax.tree_util` key path below "params"."""
     names = [entry.key for entry in path]
-    module = names[-2]
-    return Layout(module, names[0] == "blocks", module in INPUT_AXES)
+    matrix = names[-1] in ("kernel", "embedding")
+    return Layout(names[-2], names[0] == "blocks", matrix)
 
 
 def fan_in(layout: Layout, shape: tuple[int, ...]) -> int:

@@ -1,17 +1,19 @@
 """The language model: embedding, a stack of blocks, norm, head."""
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from arch.block import Block
+from arch.block import Block, sublayers_of
 from arch.config import ArchitectureConfig
+from arch.families import has_embedding_norm, has_norm_bias
 from arch.initial import embedding_deviation, initializer
-from arch.mixers import mixer_of
 from arch.norms import Norm
 from arch.positions import sinusoidal
+from arch.sublayer import tokens_read
 from arch.traits import Traits, channel_index, is_encoding, traits_of
 
 # Up to here the stack is unrolled, beyond it stays a loop, which compiles
@@ -25,6 +27,13 @@ POSITION_SCALE = 0.1
 
 # Logits differ in digits that bfloat16 does not have.
 _in_float32 = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+
+
+class ModelState(NamedTuple):
+    """What a model remembers of the tokens it has read."""
+
+    blocks: dict  # sub-layer name -> its state, every leaf stacked [layers, ...]
+    read: jax.Array  # i32[B], tokens
 
 
 class LanguageModel(nn.Module):
@@ -51,12 +60,15 @@ class LanguageModel(nn.Module):
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, 0),
+            in_axes=(0, nn.broadcast, 0, nn.broadcast),
             length=config.num_layers,
             unroll=config.num_layers if config.num_layers <= UNROLLED_LAYERS else 1,
         )
         self.blocks = stack(config, self.dtype)
-        self.norm = Norm()
+        bias = has_norm_bias(config.arch_type)
+        if has_embedding_norm(config.arch_type):
+            self.embed_norm = Norm(bias)
+        self.norm = Norm(bias)
         if not config.tie_embeddings:
             self.head = nn.Dense(
                 config.vocab_size,
@@ -83,30 +95,50 @@ class LanguageModel(nn.Module):
         Returns:
           f32[B, T, V], the logits of the token after each.
         """
-        return self._read(tokens, None, None, traits, dropout_key)[0]
+        x, _ = self._read(tokens, None, None, traits, dropout_key)
+        return self._logits(x)
 
-    def extend(self, tokens: jax.Array, states) -> tuple[jax.Array, tuple]:
+    def extend(
+        self, tokens: jax.Array, states: ModelState, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, ModelState]:
         """Reads T more tokens of sequences begun before.
 
         Args:
           tokens: i32[B, T].
-          states: from `init_states` or an earlier call.
+          states: from `init_states` or an earlier call. Reading past their
+            capacity is not checked.
+          lengths: i32[B], real tokens of each row, those after them are padding
+            whose logits mean nothing; None if all are real.
 
         Returns:
-          f32[B, T, V] and the states after the tokens.
+          f32[B, T, V] and the states after the real tokens.
         """
-        blocks, read = states
-        logits, blocks = self._read(tokens, blocks, read, None, None)
-        return logits, (blocks, read + tokens.shape[1])
+        x, states = self._read(tokens, states, lengths, None, None)
+        return self._logits(x), states
 
-    def _read(self, tokens, states, read, traits, dropout_key):
+    def read_prompt(
+        self, tokens: jax.Array, states: ModelState, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, ModelState]:
+        """As `extend`, with the logits after each row's last real token only.
+
+        Returns:
+          f32[B, V] and the states. Every row has a real token.
+        """
+        x, states = self._read(tokens, states, lengths, None, None)
+        if lengths is None:
+            last = x[:, -1:]
+        else:
+            last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)
+        return self._logits(last)[:, 0], states
+
+    def _read(self, tokens, states, lengths, traits, dropout_key):
         config = self.config
+        blocks, read = (None, jnp.zeros(1, jnp.int32)) if states is None else states
         traits = traits_of(config) if traits is None else traits
         x = self.embed(tokens)
         if (absolute := is_encoding(traits, "absolute")) is not False:
             channels, true = channel_index(config.hidden_dim, traits.width)
-            start = jnp.zeros(1, jnp.int32) if read is None else read
-            positions = start[:, None] + jnp.arange(tokens.shape[1])[None]
+            positions = read[:, None] + jnp.arange(tokens.shape[1])[None]
             table = sinusoidal(positions, channels, traits.width)
             scale = POSITION_SCALE * embedding_deviation(config)
             x = x + scale * table * (true & absolute)[None, None, :]
@@ -114,12 +146,19 @@ class LanguageModel(nn.Module):
         if dropout_key is not None:
             layers = jnp.arange(config.num_layers)
             keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, layers)
-        x, states = self.blocks(x.astype(self.dtype), states, traits, keys)
-        x = self.norm(x, traits)
-        if not config.tie_embeddings:
-            return self.head(x), states
+        if has_embedding_norm(config.arch_type):
+            x = self.embed_norm(x, traits)
+        x, blocks = self.blocks(x.astype(self.dtype), blocks, traits, keys, lengths)
+        if states is not None:
+            read = read + tokens_read(lengths, tokens.shape[1])
+            states = ModelState(blocks, read)
+        return self.norm(x, traits), states
+
+    def _logits(self, x):
+        if not self.config.tie_embeddings:
+            return self.head(x)
         table = self.embed.embedding.astype(self.dtype)
-        return _in_float32(x, table, (((2,), (1,)), ((), ()))), states
+        return _in_float32(x, table, (((2,), (1,)), ((), ())))
 
 
 def build_model(
@@ -130,13 +169,28 @@ def build_model(
     Raises:
       ValueError: the config's family has no modules.
     """
-    mixer_of(config.arch_type)
+    sublayers_of(config.arch_type)
     return LanguageModel(config, dtype)
 
 
-def init_states(config: ArchitectureConfig, batch: int, capacity: int) -> tuple:
-    """What `extend` starts from: every block's empty state, and i32[B] zeros."""
-    one = mixer_of(config.arch_type).init_state(config, batch, capacity)
+def init_states(
+    config: ArchitectureConfig,
+    batch: int,
+    capacity: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> ModelState:
+    """What `extend` starts from: nothing read.
+
+    Args:
+      config: of the model.
+      batch: B, sequences read side by side.
+      capacity: tokens that attention can remember; a recurrent state has none.
+      dtype: of what is kept as it was computed; sums stay float32.
+    """
+    one = {
+        name: layer.init_state(config, batch, capacity, dtype)
+        for name, layer in sublayers_of(config.arch_type).items()
+    }
     layers = config.num_layers
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * layers), one)
-    return stacked, jnp.zeros(batch, jnp.int32)
+    return ModelState(stacked, jnp.zeros(batch, jnp.int32))

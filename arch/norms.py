@@ -1,4 +1,4 @@
-"""Normalisation over the channels of one token, with a scale and no bias.
+"""Normalisation over the channels of one token.
 
 Statistics are float32 and divide by the true width, so that zero padding
 changes nothing. A mean is of the true channels and is subtracted from those
@@ -53,7 +53,14 @@ NORMS = (layer_norm, rms_norm, group_norm)  # in the order of NORMALIZATIONS
 
 
 class Norm(nn.Module):
-    """The norm that the traits name, times a learned scale [D]."""
+    """The norm that the traits name, times a learned scale [D].
+
+    Attributes:
+      bias: adds a learned bias [D]. Its gradient is zero where the weights that
+        read the channel are, so padding stays zero.
+    """
+
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, traits: Traits) -> jax.Array:
@@ -63,4 +70,8 @@ class Norm(nn.Module):
         if x.shape[-1] % NORM_GROUPS:  # no groups here: the config allows none
             branches = branches[:2]
         y = choose(traits.normalization, branches, x.astype(jnp.float32))
-        return (y * along_channels(scale, y)).astype(x.dtype)
+        y = y * along_channels(scale, y)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+            y = y + along_channels(bias, y)
+        return y.astype(x.dtype)

@@ -73,7 +73,7 @@ class Space:
     def _check_values(self):
         # In an RWKV model, with neither heads nor a choice of norm, a value is
         # refused for itself alone: only what feeds forward depends on the width.
-        fields: dict = UNUSED | {"arch_type": "rwkv", "num_layers": 1}
+        fields: dict = UNUSED | {"arch_type": "rwkv", "num_layers": 1, "kv_heads": 1}
         for hidden in self.values("hidden_dim"):
             for gene, values in zip(GENES, self.choices, strict=True):
                 for value in values:

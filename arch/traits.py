@@ -20,6 +20,7 @@ from arch.config import (
     POSITION_ENCODINGS,
     ArchitectureConfig,
 )
+from arch.families import USES
 
 
 class Traits(NamedTuple):
@@ -28,18 +29,21 @@ class Traits(NamedTuple):
     width: int | jax.Array  # true hidden_dim, at most the shape's
     normalization: int | jax.Array  # index into NORMALIZATIONS
     activation: int | jax.Array  # index into ACTIVATIONS
-    position_encoding: int | jax.Array  # index into POSITION_ENCODINGS
+    position_encoding: int | jax.Array  # index into POSITION_ENCODINGS, -1 for none
     attention_dropout: float | jax.Array
     residual_dropout: float | jax.Array
 
 
 def traits_of(config: ArchitectureConfig) -> Traits:
-    """The config's traits as Python constants."""
+    """The config's traits as Python constants; what its family lacks is off."""
+    config = config.canonical()
+    positioned = "position_encoding" in USES[config.arch_type]
+    encoding = POSITION_ENCODINGS.index(config.position_encoding)
     return Traits(
         width=config.hidden_dim,
         normalization=NORMALIZATIONS.index(config.normalization),
         activation=ACTIVATIONS.index(config.activation),
-        position_encoding=POSITION_ENCODINGS.index(config.position_encoding),
+        position_encoding=encoding if positioned else -1,
         attention_dropout=config.attention_dropout,
         residual_dropout=config.residual_dropout,
     )

@@ -30,6 +30,7 @@ BASE = ArchitectureConfig(
 NAN, INF = float("nan"), float("inf")
 COUNT = ([0, -1, 2.0, True, "4", None], "an int of at least 1")
 RATE = ([-0.1, 1, 1.5, NAN, INF, True, "0", None], r"a number in \[0, 1\)")
+OVERRIDE = ([0, -5, 64.0, True, "64"], "null or an int of at least 1")
 BAD = {
     "arch_type": (["gpt", None, 3], "transformer | .* | mamba | rwkv"),
     "num_layers": COUNT,
@@ -46,7 +47,9 @@ BAD = {
     "quantization": (["fp32", 8], "fp16 | int8 | int4"),
     "pruning_ratio": RATE,
     "tie_embeddings": ([1, 0, "true", None], "true | false"),
-    "ffn_dim": ([0, -5, 64.0, True, "64"], "null or an int of at least 1"),
+    "ffn_dim": OVERRIDE,
+    "kv_heads": OVERRIDE,
+    "inner_dim": OVERRIDE,
 }
 
 
@@ -125,6 +128,8 @@ def test_defaults():
         "pruning_ratio": 0.0,
         "tie_embeddings": False,
         "ffn_dim": None,
+        "kv_heads": None,
+        "inner_dim": None,
     }
 
 
@@ -155,6 +160,8 @@ def test_json_is_plain():
         "pruning_ratio": 0.25,
         "tie_embeddings": True,
         "ffn_dim": 100,
+        "kv_heads": None,
+        "inner_dim": None,
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from arch import ArchitectureConfig, build_model
 from arch.block import Block
 from arch.initial import draw_parameters
-from arch.layout import INPUT_AXES, fan_in, from_rows, layout_of, to_rows
+from arch.layout import fan_in, from_rows, layout_of, to_rows
 from arch.traits import traits_of
 
 CONFIG = ArchitectureConfig(
@@ -45,7 +45,7 @@ def test_each_parameter_is_recognised():
         "blocks/mixer_norm/scale",
         "blocks/feedforward_norm/scale",
     }
-    assert {found[name].module for name in matrices} == set(INPUT_AXES)
+    assert {found[name].module for name in matrices} == set(SHAPES)
     for name, layout in found.items():
         assert layout.stacked == name.startswith("blocks/")
 
@@ -110,7 +110,7 @@ def test_a_row_of_a_block_holds_what_is_summed_into_one_output(layer):
         Block(CONFIG, jnp.float32).apply({"params": block}, x, None, traits_of(CONFIG))
 
     seen = watched(run, x)
-    for name in set(INPUT_AXES) - {"embed", "head"}:
+    for name in set(SHAPES) - {"embed", "head"}:
         inputs, outputs = (np.asarray(a).reshape(4, -1) for a in seen[name])
         rows = rows_of(CONFIG, name, layer)
         np.testing.assert_allclose(inputs @ rows.T, outputs, atol=1e-5)

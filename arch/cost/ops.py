@@ -8,7 +8,8 @@ E Mamba's inner, N its state, V vocabulary.
 import dataclasses
 from typing import NamedTuple
 
-from arch.cost.sizes import MAMBA_STATE, MAMBA_TAPS, Count, Sizes
+from arch.config import MAMBA_STATE, MAMBA_TAPS
+from arch.cost.sizes import Count, Sizes
 
 KINDS = ("matmul", "attention", "scan", "elementwise", "gather")
 

@@ -4,7 +4,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from arch.config import ArchitectureConfig
+from arch.config import MAMBA_RANK_DIVISOR, ArchitectureConfig
 from arch.cost.pruning import kept_channels
 
 Count: TypeAlias = int | np.ndarray  # a Python int, or an int64 or float64 column
@@ -26,11 +26,6 @@ STORAGE = {
     "int8": Storage(32, 34),
     "int4": Storage(32, 18),
 }
-
-MAMBA_EXPAND = 2  # inner channels as a multiple of hidden_dim
-MAMBA_STATE = 16  # state channels of each inner channel
-MAMBA_TAPS = 4  # of the depthwise convolution
-MAMBA_RANK_DIVISOR = 16  # hidden_dim over the rank of the step size
 
 
 class Sizes(NamedTuple):
@@ -56,9 +51,7 @@ class Sizes(NamedTuple):
 
 def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
     """A config's sizes, as it is exported; with pruned=False as it is trained."""
-    inner = config.feedforward_dim
-    if config.arch_type == "mamba":
-        inner = MAMBA_EXPAND * config.hidden_dim
+    inner = config.inner_channels
     if pruned:
         inner = kept_channels(inner, config.pruning_ratio)
     return Sizes(

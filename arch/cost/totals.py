@@ -8,12 +8,10 @@ import functools
 from collections.abc import Iterable
 from typing import TypeVar
 
-from arch.config import ArchitectureConfig
+from arch.config import MAMBA_STATE, MAMBA_TAPS, ArchitectureConfig
 from arch.cost.ops import Op, Weight, list_ops
 from arch.cost.sizes import (
     FP16_BYTES,
-    MAMBA_STATE,
-    MAMBA_TAPS,
     Amount,
     Count,
     Sizes,

@@ -1,23 +1,15 @@
-"""Sequence mixers: (x, state, traits, dropout_key) -> (y, state)."""
-
-from collections.abc import Callable
-from typing import NamedTuple
+"""Sequence mixers, one a family: `arch.sublayer` says how they are called."""
 
 from arch.families import FAMILIES
 from arch.mixers.attention import Attention, attention_state
+from arch.sublayer import Sublayer
+
+MIXERS = {
+    "transformer": Sublayer(Attention, attention_state),
+}
 
 
-class Mixer(NamedTuple):
-    """A family's mixer: the Flax module, and its empty state."""
-
-    module: Callable  # (config, dtype, name=...) -> module
-    init_state: Callable  # (config, batch, capacity, dtype) -> state
-
-
-MIXERS = {"transformer": Mixer(Attention, attention_state)}
-
-
-def mixer_of(arch_type: str) -> Mixer:
+def mixer_of(arch_type: str) -> Sublayer:
     """The family's mixer.
 
     Raises:

@@ -10,6 +10,7 @@ from arch.config import ArchitectureConfig
 from arch.dropout import dropout
 from arch.initial import initializer
 from arch.positions import alibi_slopes, rotate
+from arch.sublayer import tokens_read
 from arch.traits import Traits, is_encoding
 
 
@@ -43,6 +44,7 @@ class Attention(nn.Module):
         state: KeyValueCache | None,
         traits: Traits,
         dropout_key: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValueCache | None]:
         """Reads T more tokens.
 
@@ -52,6 +54,7 @@ class Attention(nn.Module):
             does not want to go on from here (training).
           traits: see `Traits`.
           dropout_key: PRNG key, consumed; None switches dropout off.
+          lengths: i32[B], real tokens of each row; None if all are.
 
         Returns:
           [B, T, D] and the state after the T tokens. Reading past the
@@ -79,7 +82,7 @@ class Attention(nn.Module):
         if state is None:
             seen = positions
         else:
-            state = _append(state, k, v)
+            state = _append(state, k, v, tokens_read(lengths, x.shape[1]))
             k, v = state.keys.astype(q.dtype), state.values.astype(q.dtype)
             seen = jnp.arange(k.shape[1])[None]
         scores = jnp.einsum(
@@ -104,8 +107,12 @@ class Attention(nn.Module):
         return out(mixed), state
 
 
-def _append(cache: KeyValueCache, keys, values) -> KeyValueCache:
-    """Writes each row's new tokens behind those it holds."""
+def _append(cache: KeyValueCache, keys, values, number) -> KeyValueCache:
+    """Writes each row's new tokens behind those it holds; `number` are real.
+
+    What stands behind the real ones lies in the future of every query, until
+    the next tokens overwrite it.
+    """
 
     def write(old, new, at):
         return jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (at, 0, 0))
@@ -113,5 +120,5 @@ def _append(cache: KeyValueCache, keys, values) -> KeyValueCache:
     return KeyValueCache(
         jax.vmap(write)(cache.keys, keys, cache.length),
         jax.vmap(write)(cache.values, values, cache.length),
-        cache.length + keys.shape[1],
+        cache.length + number,
     )

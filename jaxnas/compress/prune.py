@@ -1,20 +1,36 @@
 """Structured pruning: whole inner channels go, a smaller dense model stays.
 
-A feed-forward channel's weight norm is the norm of what leads into it times
-the norm of what leads out. The channels with the largest stay, in their order;
-each layer chooses its own. The count is `arch.cost.kept_channels`.
+A channel's weight norm is the norm of what leads into it times the norm of what
+leads out. The channels with the largest stay, in their order; each layer
+chooses its own. The count is `arch.cost.kept_channels`. The channels are the
+feed-forward layer's, or those of Mamba's mixer.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from arch.config import ArchitectureConfig
 from arch.cost import kept_channels
+from arch.families import USES
 
-# Matrices of the feed-forward layer -> the axis of its inner channels.
-_INNER_AXIS = {"up": 2, "gate": 2, "down": 1}  # [L, D, F], [L, D, F], [L, F, D]
+# Every tensor [L, ...] with inner channels -> their axis. What enters and what
+# leaves sets a channel's norm.
+_ENTERING = {"up.kernel": 2, "gate.kernel": 2, "in_proj.kernel": 3}
+_LEAVING = {"down.kernel": 1, "out_proj.kernel": 1}
+_OTHERS = {
+    "conv_kernel": 2,
+    "conv_bias": 1,
+    "x_proj.kernel": 1,
+    "dt_proj.kernel": 2,
+    "dt_bias": 1,
+    "A_log": 1,
+    "D": 1,
+}
+_INNER_AXIS = _ENTERING | _LEAVING | _OTHERS
 
 
 def prune_in_place(params: dict, kept: int | jax.Array) -> dict:
@@ -24,33 +40,30 @@ def prune_in_place(params: dict, kept: int | jax.Array) -> dict:
     the weights lie in the same quantised blocks.
 
     Args:
-      params: a transformer's "params".
+      params: a language model's "params".
       kept: channels of each layer that stay; an int or i32[].
 
     Returns:
       The same tree.
     """
-    layer = params["blocks"]["feedforward"]
-    if isinstance(kept, int) and kept == layer["down"]["kernel"].shape[1]:
+    tensors = _inner_tensors(params)
+    leaving = {name: x for name, x in tensors.items() if name in _LEAVING}
+    if isinstance(kept, int) and all(kept == x.shape[1] for x in leaving.values()):
         return params
-    score = _norms(layer["down"]["kernel"], axis=2)
-    entering = [layer[name]["kernel"] for name in ("up", "gate") if name in layer]
-    score *= jnp.sqrt(sum(jnp.square(_norms(kernel, axis=1)) for kernel in entering))
+    entering = {name: x for name, x in tensors.items() if name in _ENTERING}
+    score = _norms(entering, _ENTERING) * _norms(leaving, _LEAVING)
     rank = jnp.argsort(jnp.argsort(score, axis=1, descending=True), axis=1)
     stays = rank < kept
     order = jnp.argsort(~stays, axis=1, stable=True)
     mask = jnp.take_along_axis(stays, order, axis=1)
 
-    def sort(name, kernel):
+    def sort(name, x):
         axis = _INNER_AXIS[name]
-        index = jnp.expand_dims(order, 3 - axis)
-        moved = jnp.take_along_axis(kernel, index, axis=axis)
-        return jnp.where(jnp.expand_dims(mask, 3 - axis), moved, 0)
+        others = [at for at in range(1, x.ndim) if at != axis]
+        moved = jnp.take_along_axis(x, jnp.expand_dims(order, others), axis=axis)
+        return jnp.where(jnp.expand_dims(mask, others), moved, 0)
 
-    pruned = {
-        name: {"kernel": sort(name, module["kernel"])} for name, module in layer.items()
-    }
-    return params | {"blocks": params["blocks"] | {"feedforward": pruned}}
+    return _with_tensors(params, {name: sort(name, x) for name, x in tensors.items()})
 
 
 def prune(config: ArchitectureConfig, params: dict) -> tuple[ArchitectureConfig, dict]:
@@ -61,21 +74,45 @@ def prune(config: ArchitectureConfig, params: dict) -> tuple[ArchitectureConfig,
       params: the unpruned model's "params".
 
     Returns:
-      A config with pruning_ratio 0 and an explicit ffn_dim, and its "params".
+      A config with pruning_ratio 0 and an explicit count of inner channels, and
+      its "params".
     """
     if config.pruning_ratio == 0:
         return config, params
-    kept = kept_channels(config.feedforward_dim, config.pruning_ratio)
+    kept = kept_channels(config.inner_channels, config.pruning_ratio)
     params = prune_in_place(params, kept)
-    layer = {
-        name: {
-            "kernel": jax.lax.slice_in_dim(m["kernel"], 0, kept, axis=_INNER_AXIS[name])
-        }
-        for name, m in params["blocks"]["feedforward"].items()
+    cut = {
+        name: jax.lax.slice_in_dim(x, 0, kept, axis=_INNER_AXIS[name])
+        for name, x in _inner_tensors(params).items()
     }
-    smaller = dataclasses.replace(config, pruning_ratio=0.0, ffn_dim=kept)
-    return smaller, params | {"blocks": params["blocks"] | {"feedforward": layer}}
+    count = "inner_dim" if "inner_dim" in USES[config.arch_type] else "ffn_dim"
+    changes: dict[str, Any] = {"pruning_ratio": 0.0, count: kept}
+    smaller = dataclasses.replace(config, **changes)
+    return smaller, _with_tensors(params, cut)
 
 
-def _norms(kernel: jax.Array, axis: int) -> jax.Array:
-    return jnp.sqrt(jnp.square(kernel).sum(axis=axis))
+def _home(params: dict) -> str:
+    """The sub-layer that has the inner channels."""
+    return "feedforward" if "feedforward" in params["blocks"] else "mixer"
+
+
+def _inner_tensors(params: dict) -> dict[str, jax.Array]:
+    """The tensors with inner channels, by their name in the sub-layer."""
+    layer = flatten_dict(params["blocks"][_home(params)], sep=".")
+    return {name: x for name, x in layer.items() if name in _INNER_AXIS}
+
+
+def _with_tensors(params: dict, tensors: dict[str, jax.Array]) -> dict:
+    home = _home(params)
+    layer = flatten_dict(params["blocks"][home], sep=".") | tensors
+    blocks = params["blocks"] | {home: unflatten_dict(layer, sep=".")}
+    return params | {"blocks": blocks}
+
+
+def _norms(tensors: dict[str, jax.Array], axes: dict[str, int]) -> jax.Array:
+    """Each channel's norm over all the tensors: f32[L, channels]."""
+    squares = [
+        jnp.square(x).sum(axis=[at for at in range(1, x.ndim) if at != axes[name]])
+        for name, x in tensors.items()
+    ]
+    return jnp.sqrt(sum(squares))

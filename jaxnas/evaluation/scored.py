@@ -73,7 +73,7 @@ def score(
             len(windows),
             task.token_bytes,
             QUANTIZATIONS.index(compression.quantization),
-            kept_channels(config.feedforward_dim, compression.pruning_ratio),
+            kept_channels(config.inner_channels, compression.pruning_ratio),
         )
         found.append(_metrics(windows[:, 1:].size, *map(np.asarray, sums)))
     return found

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from arch import LanguageModel
+from arch.layout import layout_of
 from jaxnas.train.phases import Phase
 from jaxnas.train.settings import TrainSettings
 
@@ -142,7 +143,7 @@ def batch_starts(
 
 
 def _is_matrix(params):
-    """Weight decay is for matrices; a norm's scale is not pulled to zero."""
+    """Weight decay is for matrices; scales, biases, decays are not pulled to zero."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key != "scale", params
+        lambda path, _: layout_of(path).matrix, params
     )
