@@ -10,7 +10,7 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.baselines import BASELINES
-from arch.space import Space
+from arch.space import GENES, Space
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
@@ -48,7 +48,10 @@ class Checkpointed(NamedTuple):
 
 
 def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
-    """The plan's strategy, maximising fitness, seeded near the baselines."""
+    """The plan's strategy, maximising fitness, seeded near the baselines.
+
+    Every family of the space has an equal share of the first generation.
+    """
     families = plan.space.families
     known = [
         plan.space.nearest(config)
@@ -60,6 +63,7 @@ def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
         scalarize=lambda objectives: -fitness(objectives, settings, jnp),
         **plan.strategy_settings,
         seeds=np.unique(known, axis=0) if known else None,
+        stratum=GENES.index("arch_type") if len(families) > 1 else None,
     )
 
 

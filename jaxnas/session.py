@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 
 from arch import ArchitectureConfig
+from arch.spaces import SPACES
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.config import RunConfig
 from jaxnas.data import prepare, score_bigram, score_unigram
@@ -22,6 +23,7 @@ from jaxnas.folder import RunFolder
 from jaxnas.manifest import check_manifest, manifest_of
 from jaxnas.model_files import save_model
 from jaxnas.records import Lines, remove_partial, write_json, write_whole
+from jaxnas.report.families import family_summary, family_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress, generation_statistics
 from jaxnas.report.spread import saturated, score_spread
@@ -40,7 +42,6 @@ from jaxnas.setup import (
     make_evaluator,
     make_plan,
     make_task,
-    searchable_space,
 )
 from jaxnas.winner import BestWeights, retrain, score_splits, train_on
 
@@ -71,7 +72,7 @@ def run(
     set_up()
     remove_partial(folder.path)
     config = config.resolve(jax.default_backend())
-    space = searchable_space(config.space)
+    space = SPACES[config.space]
     if resumed and folder.summary.exists():
         return _already_done(folder, config, console)
     check_settings(config)  # before the data, which can take minutes
@@ -222,6 +223,7 @@ def _summary(
             ],
             "spread": score_spread(lines, evaluator.fitness),
             "top": [line["id"] for line in top_lines(lines, config.top_k)],
+            "families": family_summary(lines),
         },
         "final": final,
     }
@@ -231,6 +233,8 @@ def _close(folder: RunFolder, config: RunConfig, summary: dict, lines, console):
     """The closing tables, and where the files are."""
     spread = summary["search"]["spread"]
     console.print(top_table(lines, config.top_k))
+    if len(summary["search"]["families"]) > 1:
+        console.print(family_table(lines))
     console.print(spread_table(spread))
     if len(lines) > 1:
         for name in saturated(spread):

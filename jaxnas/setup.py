@@ -1,8 +1,6 @@
 """From settings to the parts of a run."""
 
-from arch.mixers import MIXERS
 from arch.space import Space
-from arch.spaces import SPACES
 from jaxnas.config import RunConfig
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
@@ -14,22 +12,6 @@ from jaxnas.fitness import FitnessSettings
 from jaxnas.runtime import compute_dtype, hardware_named
 from jaxnas.train.phases import Phase
 from jaxnas.train.settings import TrainSettings
-
-
-def searchable_space(name: str) -> Space:
-    """The space of that name, if all its families can be built.
-
-    Raises:
-      UsageError: it holds a family without modules.
-    """
-    space = SPACES[name]
-    missing = [family for family in space.families if family not in MIXERS]
-    if missing:
-        raise UsageError(
-            f"space {name!r} cannot be searched in this version: it holds "
-            f"{', '.join(missing)}, and modules exist for {', '.join(MIXERS)} only"
-        )
-    return space
 
 
 def make_task(config: RunConfig, dataset: Dataset) -> Task:

@@ -2,7 +2,7 @@
 
 from search.crossover import two_point
 from search.mutate import resample
-from search.sample import near, smart, uniform
+from search.sample import near, smart, stratify, uniform
 from search.select import elite, tournament
 from search.strategies import STRATEGIES
 from search.strategies.genetic import genetic
@@ -17,6 +17,7 @@ __all__ = [
     "near",
     "resample",
     "smart",
+    "stratify",
     "tournament",
     "two_point",
     "uniform",

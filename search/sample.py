@@ -1,4 +1,4 @@
-"""Drawing valid genomes: anywhere, near known good ones, or half and half."""
+"""Drawing valid genomes: anywhere, near known good ones, in equal shares."""
 
 import jax
 import jax.numpy as jnp
@@ -70,3 +70,28 @@ def smart(
         jax.random.split(close, number // 2)
     )
     return jnp.concatenate([explored, exploited])
+
+
+def stratify(key: jax.Array, genomes: jax.Array, genes: Genes, gene: int) -> jax.Array:
+    """Gives each choice of one gene an equal share of the genomes.
+
+    Stratified sampling: a choice is never missing by chance. Which genome gets
+    which choice is random; where that makes one invalid it is repaired, so the
+    shares hold if `repair` leaves this gene alone, as `arch.Space` does with the
+    family.
+
+    Args:
+      key: PRNG key, consumed.
+      genomes: i32[B, G] within bounds.
+      genes: the space.
+      gene: in 0 to G-1.
+
+    Returns:
+      i32[B, G], always valid; shares differ by one at most.
+    """
+    shuffle, begin = jax.random.split(key)
+    choices = genes.cardinality[gene]
+    place = jax.random.permutation(shuffle, genomes.shape[0])
+    # With fewer genomes than choices, which are left out is random too.
+    choice = (place + jax.random.randint(begin, (), 0, choices)) % choices
+    return jax.vmap(genes.repair)(genomes.at[:, gene].set(choice))

@@ -10,6 +10,7 @@ from rich.console import Console
 from arch.baselines import BASELINES
 from jaxnas.fitness import FitnessSettings, scores
 from jaxnas.records import Lines
+from jaxnas.report.families import family_summary, family_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress, generation_statistics
 from jaxnas.report.spread import saturated, score_spread
@@ -20,7 +21,7 @@ from jaxnas.report.tables import (
     top_lines,
     top_table,
 )
-from jaxnas.report.words import describe
+from jaxnas.report.words import describe, told_apart
 
 CONFIG = BASELINES["gpt2-like"]
 SETTINGS = FitnessSettings()
@@ -93,6 +94,49 @@ def test_describe_tells_neighbours_apart():
             assert part in text.split()
     assert "pruned" not in words[0]
     assert "pruned 0.3" in words[-1]
+
+
+def test_what_is_shared_and_what_tells_apart():
+    attention = dataclasses.replace(CONFIG, activation="silu").to_dict()
+    other = dataclasses.replace(CONFIG, num_layers=9).to_dict()
+    mamba = BASELINES["mamba"].to_dict()
+    shared, own = told_apart([attention, other])
+    assert f"H{CONFIG.hidden_dim}" in shared
+    assert "transformer" in shared
+    assert own == [[f"L{CONFIG.num_layers}", "silu"], ["L9", "gelu"]]
+    # Of Mamba's heads and positions nothing is said: it has none.
+    shared, own = told_apart([attention, mamba])
+    assert "absolute" in own[0]
+    assert f"heads {CONFIG.num_heads}" in own[0]
+    assert own[1] == ["mamba", "H512", "rmsnorm"]
+    # A lone one has nothing to be told apart from.
+    shared, own = told_apart([mamba])
+    assert shared == []
+    assert own[0][0] == "mamba"
+
+
+def test_each_familys_best_is_told():
+    lines = [
+        *LINES,
+        line(20, 0.9, arch_type="mamba"),
+        line(21, 0.8, arch_type="mamba"),
+        line(22, None, status="failed", arch_type="rwkv"),
+    ]
+    assert family_summary(lines) == {
+        "transformer": {"evaluated": 7, "ok": 5, "best": 1},
+        "mamba": {"evaluated": 2, "ok": 2, "best": 20},
+        "rwkv": {"evaluated": 1, "ok": 0, "best": None},
+    }
+    rows = said(family_table(lines)).splitlines()[-3:]
+    starts = [row.split()[:3] for row in rows]
+    assert starts == [
+        ["2", "20", "mamba"],
+        ["7", "1", "transformer"],
+        ["1", "-", "rwkv:"],
+    ]
+    for row, one in zip(rows, (lines[7], LINES[1]), strict=False):
+        assert row.split()[-1] == f"{one['fitness']:.4f}"
+        assert row.split()[-3] == f"{one['metrics']['accuracy']:.4f}"
 
 
 def test_spread_is_that_of_the_scores():

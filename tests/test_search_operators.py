@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search import elite, near, resample, smart, tournament, two_point, uniform
+from search import (
+    elite,
+    near,
+    resample,
+    smart,
+    stratify,
+    tournament,
+    two_point,
+    uniform,
+)
 from search.select import repeated
 
 RATES = (0.0, 0.3, 1.0)
@@ -146,6 +155,31 @@ def test_smart_draws_the_smaller_half_near_the_seeds(key, number):
     is_near = (drawn != 0).sum(axis=1) < 9  # expected: 2 near the seed, 16 anywhere
     anywhere = math.ceil(number / 2)
     assert is_near.tolist() == [False] * anywhere + [True] * (number - anywhere)
+
+
+@pytest.mark.parametrize("number", [4, 12, 14])
+def test_stratify_gives_every_choice_its_share(key, number):
+    def shares(key):
+        draw, share = jax.random.split(key)
+        keys = jax.random.split(draw, number)
+        drawn = jax.vmap(lambda key: uniform(key, DIVISIBLE))(keys)
+        return stratify(share, drawn, DIVISIBLE, 0)
+
+    populations = over_keys(key, shares, 300)
+    assert_valid(populations.reshape(-1, 4), DIVISIBLE)
+    counts = np.stack([np.bincount(p[:, 0], minlength=6) for p in populations])
+    assert (counts.sum(axis=1) == number).all()
+    assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
+    # Neither a choice nor a row is favoured.
+    assert (counts.mean(axis=0) > 0.7 * number / 6).all()
+    assert all(len(set(populations[:, row, 0])) == 6 for row in range(number))
+
+
+def test_stratify_keeps_the_other_genes_of_what_stays_valid(key):
+    genes = Free(np.array([3, 50, 50], np.int32))
+    genomes = jnp.asarray([[0, place, place + 1] for place in range(9)], jnp.int32)
+    shared = stratify(key, genomes, genes, 0)
+    np.testing.assert_array_equal(shared[:, 1:], genomes[:, 1:])
 
 
 def test_resample_at_rate_one_moves_every_gene_anywhere_else(key):

@@ -316,6 +316,21 @@ def test_genetic_draws_half_of_the_first_population_near_its_seeds(key):
     assert is_seed == [False] * 11 + [True] * 10
 
 
+def test_genetic_shares_the_first_population_among_the_choices_of_a_gene(key):
+    seeds = jnp.asarray([TARGET])
+    arguments = {"scalarize": weigh, "population": 14, "seeds": seeds, "stratum": 2}
+    strategy = jitted(genetic(GENES, **arguments))
+    fresh, later = jax.random.split(key)
+    start = strategy.init(jax.random.key(1))
+    asked = strategy.ask(fresh, start)
+    assert_valid(asked)
+    assert sorted(np.bincount(asked[:, 2])) == [2, 2, 2, 2, 3, 3]
+    # Later ones are bred.
+    state = strategy.tell(start, *answer(np.asarray([TARGET])))
+    bred = np.asarray(strategy.ask(later, state))
+    assert len(np.bincount(bred[:, 2])) < 6 or np.bincount(bred[:, 2]).max() > 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -330,6 +345,7 @@ def test_genetic_draws_half_of_the_first_population_near_its_seeds(key):
         ({"seeds": np.zeros((2, 8))}, "seeds must be integers, got float64"),
         ({"seeds": np.full((1, 8), 6)}, "seeds must .* below the cardinality"),
         ({"seeds": np.full((1, 8), -1)}, "seeds must be at least 0"),
+        ({"stratum": 8}, "stratum must be in 0 to 7, got 8"),
     ],
 )
 def test_genetic_says_what_it_cannot_take(arguments, message):

@@ -42,21 +42,27 @@ def top_table(lines: list[dict[str, Any]], number: int) -> Table:
     table = plain_table(f"Top {len(best)}: {' '.join(shared)}")
     add_numbers(table, "rank", "id")
     table.add_column("model", overflow="fold")
-    add_numbers(table, "params", "MiB", "ms", "accuracy", "bits/byte", "fitness")
+    add_numbers(table, *CANDIDATE_COLUMNS)
     for rank, (line, words) in enumerate(zip(best, own, strict=True), 1):
-        costs, metrics = line["costs"], line["metrics"]
-        table.add_row(
-            str(rank),
-            str(line["id"]),
-            " ".join(words),
-            millions(costs["stored_parameters"]),
-            f"{costs['size_mib']:.1f}",
-            f"{costs['latency_ms']:.2f}",
-            f"{metrics['accuracy']:.4f}",
-            f"{metrics['bits_per_byte']:.3f}",
-            f"{line['fitness']:.4f}",
-        )
+        cells = candidate_cells(line)
+        table.add_row(str(rank), str(line["id"]), " ".join(words), *cells)
     return table
+
+
+CANDIDATE_COLUMNS = ("params", "MiB", "ms", "accuracy", "bits/byte", "fitness")
+
+
+def candidate_cells(line: dict[str, Any]) -> list[str]:
+    """A scored candidate's figures, under CANDIDATE_COLUMNS."""
+    costs, metrics = line["costs"], line["metrics"]
+    return [
+        millions(costs["stored_parameters"]),
+        f"{costs['size_mib']:.1f}",
+        f"{costs['latency_ms']:.2f}",
+        f"{metrics['accuracy']:.4f}",
+        f"{metrics['bits_per_byte']:.3f}",
+        f"{line['fitness']:.4f}",
+    ]
 
 
 def top_lines(lines: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:

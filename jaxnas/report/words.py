@@ -11,6 +11,8 @@ _WORDS = (
     ("num_layers", "L{}"),
     ("hidden_dim", "H{}"),
     ("num_heads", "heads {}"),
+    ("kv_heads", "kv heads {}"),
+    ("inner_dim", "inner {}"),
     ("ffn_multiplier", "FFN {:g}"),
     ("ffn_dim", "FFN of {}"),
     ("normalization", "{}"),
@@ -38,6 +40,8 @@ def describe(config: ArchitectureConfig | dict[str, Any]) -> str:
 def told_apart(configs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """What all the configs share, and what is each one's own.
 
+    A field says nothing of a config whose family does not read it.
+
     Returns:
       The shared words, and for each config its others.
     """
@@ -46,10 +50,17 @@ def told_apart(configs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]
         return [
             said.format(config[name])
             for name, said in _WORDS
-            if config[name] is not None and (name in shared) == of_shared
+            if reads(config, name) and (name in shared) == of_shared
         ]
 
-    values = {name: {config[name] for config in configs} for name, _ in _WORDS}
-    shared = {name for name in values if len(values[name]) == 1 < len(configs)}
+    def reads(config: dict[str, Any], name: str) -> bool:
+        return name in USES[config["arch_type"]] and config[name] is not None
+
+    shared = {
+        name
+        for name, _ in _WORDS
+        if all(reads(config, name) for config in configs)
+        and len({config[name] for config in configs}) == 1 < len(configs)
+    }
     common = words(configs[0], True) if configs else []
     return common, [words(config, False) for config in configs]

@@ -9,7 +9,7 @@ import numpy as np
 
 from search.crossover import two_point
 from search.mutate import resample
-from search.sample import smart, uniform
+from search.sample import smart, stratify, uniform
 from search.select import elite, repeated, tournament
 from search.types import Genes, Strategy
 
@@ -34,6 +34,7 @@ def genetic(
     crossover_rate: float = 0.7,
     mutation_rate: float = 0.3,
     seeds: jax.Array | None = None,
+    stratum: int | None = None,
 ) -> Strategy[GeneticState]:
     """Genetic algorithm (Holland 1975) with an elite (De Jong 1975).
 
@@ -53,6 +54,7 @@ def genetic(
       mutation_rate: how likely each gene is redrawn.
       seeds: i32[S, G], known good genomes; half of the first population is drawn
         near them. None to draw all of it uniformly.
+      stratum: a gene whose choices share the first population equally.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -70,6 +72,9 @@ def genetic(
     ):
         if not 0 <= share <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {share}")
+    length = genes.cardinality.size
+    if stratum is not None and not 0 <= stratum < length:
+        raise ValueError(f"stratum must be in 0 to {length - 1}, got {stratum}")
     known = None if seeds is None else _checked(seeds, genes)
     survivors = min(population, max(2, round(elite_share * population)))
 
@@ -81,11 +86,17 @@ def genetic(
             ids=jnp.full(survivors, NO_ID),
         )
 
-    def fresh(key):
+    def drawn(key):
         if known is not None:
             return smart(key, genes, known, mutation_rate, population)
         keys = jax.random.split(key, population)
         return jax.vmap(lambda key: uniform(key, genes))(keys)
+
+    def fresh(key):
+        if stratum is None:
+            return drawn(key)
+        for_drawn, for_shares = jax.random.split(key)
+        return stratify(for_shares, drawn(for_drawn), genes, stratum)
 
     def child(key, state):
         for_first, for_second, cross, change = jax.random.split(key, 4)

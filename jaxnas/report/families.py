@@ -1,0 +1,54 @@
+"""How each family did: its candidates, and the best of them."""
+
+from typing import Any
+
+from rich.table import Table
+
+from jaxnas.report.tables import (
+    CANDIDATE_COLUMNS,
+    add_numbers,
+    candidate_cells,
+    plain_table,
+    top_lines,
+)
+from jaxnas.report.words import describe
+
+
+def family_summary(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """family -> {"evaluated", "ok", "best"}; best is an id, None if all failed."""
+    found = {}
+    for family, members in _by_family(lines).items():
+        scored = [line for line in members if line["status"] == "ok"]
+        best = top_lines(members, 1)
+        found[family] = {
+            "evaluated": len(members),
+            "ok": len(scored),
+            "best": best[0]["id"] if best else None,
+        }
+    return found
+
+
+def family_table(lines: list[dict[str, Any]]) -> Table:
+    """Each family's best candidate, the best family first."""
+    table = plain_table("Best of each family")
+    add_numbers(table, "tried", "id")
+    table.add_column("model", overflow="fold")
+    add_numbers(table, *CANDIDATE_COLUMNS)
+    families = _by_family(lines)
+    best = top_lines([top for own in families.values() for top in top_lines(own, 1)], 6)
+    for line in best:
+        tried = len(families[line["config"]["arch_type"]])
+        model = describe(line["config"])
+        table.add_row(str(tried), str(line["id"]), model, *candidate_cells(line))
+    for family, members in families.items():
+        if not top_lines(members, 1):
+            model = f"{family}: none succeeded"
+            table.add_row(str(len(members)), "-", model, *"------")
+    return table
+
+
+def _by_family(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    families: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        families.setdefault(line["config"]["arch_type"], []).append(line)
+    return families
