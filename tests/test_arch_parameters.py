@@ -9,60 +9,90 @@ import numpy as np
 import pytest
 
 from arch import build_model, cost
+from arch.families import FAMILIES, USES
 from arch.space import GENES
 from arch.spaces import SPACES
 
 # JAXNAS_COUNT_CONFIGS=2000 checks more.
 NUMBER = int(os.environ.get("JAXNAS_COUNT_CONFIGS", "300"))
-PARTS = 10
+FULL = SPACES["full"]
 
 
-def configs_of(part):
-    """Random valid transformers of the full space, and what is no gene."""
-    full, rng = SPACES["full"], np.random.default_rng(part)
-    transformer = full.values("arch_type").index("transformer")
-    counts = [len(values) for values in full.choices]
-    wanted = len(range(part, NUMBER, PARTS))
+def configs_of(family):
+    """Random valid configs of the full space, and what is no gene."""
+    place = FAMILIES.index(family)
+    rng = np.random.default_rng(place)
+    counts = [len(values) for values in FULL.choices]
     found = []
-    while len(found) < wanted:
+    while len(found) < len(range(place, NUMBER, len(FAMILIES))):
         genome = rng.integers(counts)
-        genome[GENES.index("arch_type")] = transformer
+        genome[GENES.index("arch_type")] = FULL.values("arch_type").index(family)
         fields = {
             "vocab_size": int(rng.integers(257, 60001)),
             "tie_embeddings": bool(rng.integers(2)),
         }
         try:
-            config = full.decode(genome, **fields)
+            config = FULL.decode(genome, **fields)
         except ValueError:
             continue
-        if rng.random() < 0.3:
-            inner = int(rng.integers(1, 5000))
-            config = dataclasses.replace(config, ffn_dim=inner)
-        found.append(config)
+        found.append(overridden(config, rng))
     return found
+
+
+def overridden(config, rng):
+    """Sets now and then what no gene sets."""
+    heads = config.num_heads
+    drawn = {
+        "ffn_dim": int(rng.integers(1, 5000)),
+        "inner_dim": int(rng.integers(1, 3000)),
+        "kv_heads": int(rng.choice([n for n in range(1, heads + 1) if heads % n == 0])),
+    }
+    used = [name for name in drawn if name in USES[config.arch_type]]
+    changes = {name: drawn[name] for name in used if rng.random() < 0.3}
+    return dataclasses.replace(config, **changes)
 
 
 def shapes_of(config):
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    return jax.eval_shape(build_model(config).init, jax.random.key(0), tokens)
+    return jax.eval_shape(build_model(config).init, jax.random.key(0), tokens)["params"]
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_counted_parameters_are_those_of_the_modules(part):
-    for config in configs_of(part):
-        shapes = shapes_of(config)["params"]
-        total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-        assert cost.parameters(config) == total, config
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counted_parameters_are_those_of_the_modules(family):
+    for config in configs_of(family):
+        shapes = shapes_of(config)
+        assert cost.parameters(config) == count(shapes), config
         ends = (shapes["embed"], shapes.get("head"))
-        rest = total - sum(leaf.size for leaf in jax.tree.leaves(ends))
+        rest = count(shapes) - count(ends)
         assert cost.non_embedding_parameters(config) == rest, config
 
 
+def test_stored_parameters_are_those_of_the_smaller_module():
+    for family in FAMILIES:
+        pruned = [config for config in configs_of(family) if config.pruning_ratio]
+        assert pruned
+        inner = "inner_dim" if family == "mamba" else "ffn_dim"
+        for config in pruned[:3]:
+            kept = cost.kept_channels(config.inner_channels, config.pruning_ratio)
+            assert kept < config.inner_channels or kept <= 32
+            smaller = dataclasses.replace(config, pruning_ratio=0.0, **{inner: kept})
+            assert cost.stored_parameters(config) == count(shapes_of(smaller)), config
+
+
 def test_the_configs_cover_what_changes_a_shape():
-    configs = [config for part in range(PARTS) for config in configs_of(part)]
+    configs = [config for family in FAMILIES for config in configs_of(family)]
     assert len(configs) == NUMBER
-    for field in ("num_layers", "hidden_dim", "num_heads", "activation"):
-        values = {getattr(config, field) for config in configs}
-        assert values == set(SPACES["full"].values(field))
-    assert {config.tie_embeddings for config in configs} == {False, True}
-    assert {config.ffn_dim is None for config in configs} == {False, True}
+    assert len(set(configs)) == NUMBER
+    for family in FAMILIES:
+        own = [config for config in configs if config.arch_type == family]
+        for gene in {"num_layers", "hidden_dim", "num_heads", "activation"}:
+            if gene in USES[family]:
+                values = {getattr(config, gene) for config in own}
+                assert values == set(FULL.values(gene)), family
+        for name in {"ffn_dim", "inner_dim", "kv_heads"} & USES[family]:
+            assert {getattr(config, name) is None for config in own} == {False, True}
+        assert {config.tie_embeddings for config in own} == {False, True}

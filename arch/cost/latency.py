@@ -10,9 +10,11 @@ import dataclasses
 
 from arch.config import ArchitectureConfig
 from arch.cost.hardware import Hardware
-from arch.cost.ops import Op, list_ops
+from arch.cost.ops import list_ops
+from arch.cost.parts import Op
+from arch.cost.reading import Reading, decode, forward, prefill
 from arch.cost.sizes import Amount, Count, Sizes, sizes_of
-from arch.cost.totals import larger, weight_bytes
+from arch.cost.totals import FLOAT32_BYTES, larger, weight_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,13 +31,11 @@ class OpLatency:
     compute_bound: bool
 
 
-def total_seconds(
-    sizes: Sizes, hardware: Hardware, batch: int = 1, tokens: int = 128
-) -> Amount:
+def total_seconds(sizes: Sizes, hardware: Hardware, reading: Reading) -> Amount:
     """Seconds of a forward pass; float64 columns for columns."""
     return sum(
         op.count * (_roofline(op, sizes, hardware) + hardware.launch_seconds)
-        for op in list_ops(sizes, batch, tokens)
+        for op in list_ops(sizes, reading)
     )
 
 
@@ -49,13 +49,31 @@ def latency_ms(
     each time it runs: a compiler that fuses ops launches fewer, which is for the
     calibration of `launch_seconds` to absorb.
     """
-    return 1e3 * float(total_seconds(sizes_of(config), hardware, batch, tokens))
+    return _milliseconds(config, hardware, forward(batch, tokens))
+
+
+def prefill_ms(
+    config: ArchitectureConfig, hardware: Hardware, batch: int = 1, tokens: int = 128
+) -> float:
+    """Milliseconds until a prompt is read and the next token's logits are there."""
+    return _milliseconds(config, hardware, prefill(batch, tokens))
+
+
+def decode_ms(
+    config: ArchitectureConfig, hardware: Hardware, batch: int = 1, past: int = 128
+) -> float:
+    """Milliseconds of one more token in each sequence, after `past` tokens.
+
+    Attention reads the keys and values of all of them, other families a state of
+    fixed size.
+    """
+    return _milliseconds(config, hardware, decode(batch, past))
 
 
 def latency_breakdown(
-    config: ArchitectureConfig, hardware: Hardware, batch: int = 1, tokens: int = 128
+    config: ArchitectureConfig, hardware: Hardware, reading: Reading
 ) -> tuple[OpLatency, ...]:
-    """`latency_ms` op by op: it is the sum of both kinds of milliseconds."""
+    """A latency op by op: it is the sum of both kinds of milliseconds."""
     sizes = sizes_of(config)
     return tuple(
         OpLatency(
@@ -71,9 +89,15 @@ def latency_breakdown(
                 > _moved_bytes(op, sizes, hardware) / hardware.bandwidth
             ),
         )
-        for op in list_ops(sizes, batch, tokens)
+        for op in list_ops(sizes, reading)
         if op.count
     )
+
+
+def _milliseconds(
+    config: ArchitectureConfig, hardware: Hardware, reading: Reading
+) -> float:
+    return 1e3 * float(total_seconds(sizes_of(config), hardware, reading))
 
 
 def _roofline(op: Op, sizes: Sizes, hardware: Hardware) -> Amount:
@@ -86,4 +110,4 @@ def _roofline(op: Op, sizes: Sizes, hardware: Hardware) -> Amount:
 def _moved_bytes(op: Op, sizes: Sizes, hardware: Hardware) -> Count:
     weights = op.weights if op.streamed is None else op.streamed
     activations = (op.read + op.written) * hardware.value_bytes
-    return weight_bytes(weights, sizes) + activations
+    return weight_bytes(weights, sizes) + activations + op.sums * FLOAT32_BYTES

@@ -35,6 +35,7 @@ class Sizes(NamedTuple):
     layers: Count
     hidden: Count
     heads: Count
+    kv_heads: Count  # of keys and values
     inner: Count  # feed-forward channels; Mamba's inner channels
     vocab: Count
     gated: Count  # 1 if the feed-forward layer has a gating matrix, else 0
@@ -42,6 +43,16 @@ class Sizes(NamedTuple):
     rotary: Count  # 1 if queries and keys are rotated
     alibi: Count  # 1 if scores take a linear bias
     storage: Storage
+
+    @property
+    def head_dim(self) -> Count:
+        """Channels of one head."""
+        return self.hidden // self.heads
+
+    @property
+    def kv_channels(self) -> Count:
+        """Channels of all key heads, and of all value heads."""
+        return self.head_dim * self.kv_heads
 
     @property
     def step_rank(self) -> Count:
@@ -59,6 +70,7 @@ def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
         layers=config.num_layers,
         hidden=config.hidden_dim,
         heads=config.num_heads,
+        kv_heads=config.key_value_heads,
         inner=inner,
         vocab=config.vocab_size,
         gated=int(config.gated),

@@ -8,28 +8,25 @@ import functools
 from collections.abc import Iterable
 from typing import TypeVar
 
-from arch.config import MAMBA_STATE, MAMBA_TAPS, ArchitectureConfig
-from arch.cost.ops import Op, Weight, list_ops
-from arch.cost.sizes import (
-    FP16_BYTES,
-    Amount,
-    Count,
-    Sizes,
-    sizes_of,
-)
+from arch.config import ArchitectureConfig
+from arch.cost.ops import list_ops
+from arch.cost.parts import Op, Weight
+from arch.cost.reading import Reading, decode, forward, prefill
+from arch.cost.sizes import FP16_BYTES, Amount, Count, Sizes, sizes_of
+from arch.cost.state import state_of
 
 _Number = TypeVar("_Number", Count, Amount)
 
 MIB = 1024 * 1024
 
-FLOAT32_BYTES = 4
+FLOAT32_BYTES = 4  # of a recurrent sum, whatever the model computes in
 
 
 def total_parameters(sizes: Sizes, *, embeddings: bool = True) -> Count:
     """Weights stored; without the embedding and the head if not `embeddings`."""
     return sum(
         op.count * weight.rows * weight.row_length
-        for op in list_ops(sizes)
+        for op in list_ops(sizes, forward())
         if embeddings or op.name not in ("embedding", "head")
         for weight in op.weights
     )
@@ -37,17 +34,18 @@ def total_parameters(sizes: Sizes, *, embeddings: bool = True) -> Count:
 
 def total_bytes(sizes: Sizes) -> Count:
     """Bytes of the stored weights, scales and padded blocks included."""
-    return sum(op.count * weight_bytes(op.weights, sizes) for op in list_ops(sizes))
+    ops = list_ops(sizes, forward())
+    return sum(op.count * weight_bytes(op.weights, sizes) for op in ops)
 
 
-def total_flops(sizes: Sizes, batch: int = 1, tokens: int = 128) -> Count:
+def total_flops(sizes: Sizes, reading: Reading) -> Count:
     """FLOPs of a forward pass, 2 a multiply-add."""
-    return sum(op.count * op.flops for op in list_ops(sizes, batch, tokens))
+    return sum(op.count * op.flops for op in list_ops(sizes, reading))
 
 
-def peak_values(sizes: Sizes, batch: int = 1, tokens: int = 128) -> Count:
-    """The most activation values alive at once in a forward pass."""
-    alive = map(_alive, list_ops(sizes, batch, tokens))
+def peak_bytes(sizes: Sizes, reading: Reading, bytes_per_value: int = 2) -> Count:
+    """The most activation bytes alive at once in a forward pass."""
+    alive = (_alive_bytes(op, bytes_per_value) for op in list_ops(sizes, reading))
     return functools.reduce(larger, alive)
 
 
@@ -67,9 +65,10 @@ def larger(first: _Number, second: _Number) -> _Number:
     return first * (first >= second) + second * (second > first)
 
 
-def _alive(op: Op) -> Count:
+def _alive_bytes(op: Op, bytes_per_value: int) -> Count:
+    alive = (op.held + op.read + op.written) * bytes_per_value
     # An op that a config does not have (no gate, no rotation) holds nothing.
-    return (op.held + op.read + op.written) * (op.count > 0)
+    return (alive + op.sums * FLOAT32_BYTES) * (op.count > 0)
 
 
 def parameters(config: ArchitectureConfig) -> int:
@@ -98,12 +97,12 @@ def size_mib(config: ArchitectureConfig) -> float:
 
 
 def forward_flops(config: ArchitectureConfig, batch: int = 1, tokens: int = 128) -> int:
-    """FLOPs of a forward pass of the exported (pruned) model.
+    """FLOPs of a forward pass of the exported (pruned) model, from no state.
 
-    A multiply-add is 2. Attention counts full T x T score matrices, as a dense
-    implementation computes them, and logits are taken at every token.
+    A multiply-add is 2. Dense attention counts full T x T score matrices, the
+    masked half too. Logits are taken at every token.
     """
-    return int(total_flops(sizes_of(config), batch, tokens))
+    return int(total_flops(sizes_of(config), forward(batch, tokens)))
 
 
 def training_flops(
@@ -112,9 +111,21 @@ def training_flops(
     """FLOPs of a training step: 3 forward passes of the model before pruning.
 
     The backward pass is taken as twice the forward one (Kaplan et al. 2020,
-    arXiv:2001.08361); the optimiser is left out.
+    arXiv:2001.08361). What it computes again to save memory is left out, and so
+    is the optimiser.
     """
-    return 3 * int(total_flops(sizes_of(config, pruned=False), batch, tokens))
+    sizes = sizes_of(config, pruned=False)
+    return 3 * int(total_flops(sizes, forward(batch, tokens)))
+
+
+def prefill_flops(config: ArchitectureConfig, batch: int = 1, tokens: int = 128) -> int:
+    """FLOPs of reading a prompt: as `forward_flops`, logits of the last token."""
+    return int(total_flops(sizes_of(config), prefill(batch, tokens)))
+
+
+def decode_flops(config: ArchitectureConfig, batch: int = 1, past: int = 128) -> int:
+    """FLOPs of one more token in each sequence, after `past` tokens."""
+    return int(total_flops(sizes_of(config), decode(batch, past)))
 
 
 def activation_bytes(
@@ -127,13 +138,14 @@ def activation_bytes(
 
     The maximum over the ops of what the op reads, what it writes and what waits
     for a later op: the residual stream, queries, keys and values, a gate. Score
-    matrices count in full and so do the logits of every token; nothing is kept
-    for a backward pass, and nothing is reused in place.
+    matrices that are written count in full and so do the logits of every token;
+    nothing is kept for a backward pass, and nothing is reused in place.
     """
-    return bytes_per_value * int(peak_values(sizes_of(config), batch, tokens))
+    sizes, reading = sizes_of(config), forward(batch, tokens)
+    return int(peak_bytes(sizes, reading, bytes_per_value))
 
 
-def kv_cache_bytes(
+def state_bytes(
     config: ArchitectureConfig,
     batch: int = 1,
     tokens: int = 128,
@@ -141,13 +153,9 @@ def kv_cache_bytes(
 ) -> int:
     """Bytes carried from one generated token to the next, `tokens` read so far.
 
-    A transformer's keys and values grow with the tokens. Mamba's state does not:
-    K inputs of the convolution at `bytes_per_value`, and N states in float32, for
-    every inner channel.
+    Attention's keys and values grow with the tokens; a recurrent family's state
+    does not. Sums are float32, all else has `bytes_per_value`.
     """
-    sizes = sizes_of(config)
-    list_ops(sizes)  # raises for a family without costs
-    if config.arch_type == "mamba":
-        channel = MAMBA_TAPS * bytes_per_value + MAMBA_STATE * FLOAT32_BYTES
-        return int(sizes.layers * batch * sizes.inner * channel)
-    return int(2 * sizes.layers * batch * tokens * sizes.hidden * bytes_per_value)
+    values, sums = state_of(sizes_of(config), batch, tokens)
+    layer = values * bytes_per_value + sums * FLOAT32_BYTES
+    return int(config.num_layers * layer)

@@ -1,0 +1,54 @@
+"""What one layer carries from token to token, family by family.
+
+Attention's keys and values grow with the tokens read. What a recurrent family
+carries does not: inputs of the tokens just before, kept as they were computed,
+and sums over all earlier tokens, in float32. Counters are left out.
+"""
+
+from typing import NamedTuple
+
+from arch.config import MAMBA_STATE, MAMBA_TAPS
+from arch.cost.sizes import Count, Sizes
+
+
+class State(NamedTuple):
+    """Values of one layer's state."""
+
+    values: Count  # kept at the width of activations
+    sums: Count  # float32
+
+
+def key_value_cache(sizes: Sizes, batch: int, tokens: int) -> State:
+    """Keys and values of every token, of the heads that have their own."""
+    return State(2 * batch * tokens * sizes.kv_channels, 0)
+
+
+def linear_state(sizes: Sizes, batch: int) -> State:
+    """Of each head a sum of key-value products [H, H], and one of keys [H]."""
+    return State(0, batch * sizes.hidden * (sizes.head_dim + 1))
+
+
+def mamba_state(sizes: Sizes, batch: int) -> State:
+    """Of each inner channel the convolution's last inputs and the scan's states."""
+    channels = batch * sizes.inner
+    return State((MAMBA_TAPS - 1) * channels, MAMBA_STATE * channels)
+
+
+def rwkv_state(sizes: Sizes, batch: int) -> State:
+    """Of each channel the last input of both mixes; two sums and their exponent."""
+    channels = batch * sizes.hidden
+    return State(2 * channels, 3 * channels)
+
+
+_RECURRENT = {
+    "linear_transformer": linear_state,
+    "mamba": mamba_state,
+    "rwkv": rwkv_state,
+}
+
+
+def state_of(sizes: Sizes, batch: int, tokens: int) -> State:
+    """One layer's state after `tokens` tokens of each sequence."""
+    if sizes.arch_type in _RECURRENT:
+        return _RECURRENT[sizes.arch_type](sizes, batch)
+    return key_value_cache(sizes, batch, tokens)
