@@ -3,14 +3,21 @@
 import flax.linen as nn
 import jax
 
+from arch.channel_mix import ChannelMix, channel_mix_state
 from arch.config import ArchitectureConfig
 from arch.dropout import dropout
 from arch.families import has_norm_bias
 from arch.feedforward import FeedForward
-from arch.mixers import mixer_of
+from arch.mixers import MIXERS
 from arch.norms import Norm
 from arch.sublayer import Sublayer, no_state
 from arch.traits import Traits, channel_index
+
+# Families with another second sub-layer than the feed-forward one, or with none.
+_FEEDFORWARDS: dict[str, Sublayer | None] = {
+    "mamba": None,
+    "rwkv": Sublayer(ChannelMix, channel_mix_state),
+}
 
 
 def sublayers_of(arch_type: str) -> dict[str, Sublayer]:
@@ -18,14 +25,12 @@ def sublayers_of(arch_type: str) -> dict[str, Sublayer]:
 
     Mamba's block is its mixer alone; RWKV's feed-forward layer is the channel
     mix, which looks one token back.
-
-    Raises:
-      ValueError: the family has no modules.
     """
-    return {
-        "mixer": mixer_of(arch_type),
-        "feedforward": Sublayer(FeedForward, no_state),
+    kinds = {
+        "mixer": MIXERS[arch_type],
+        "feedforward": _FEEDFORWARDS.get(arch_type, Sublayer(FeedForward, no_state)),
     }
+    return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 class Block(nn.Module):

@@ -96,7 +96,7 @@ class LanguageModel(nn.Module):
           f32[B, T, V], the logits of the token after each.
         """
         x, _ = self._read(tokens, None, None, traits, dropout_key)
-        return self._logits(x)
+        return self.leave(x, traits)
 
     def extend(
         self, tokens: jax.Array, states: ModelState, lengths: jax.Array | None = None
@@ -114,7 +114,7 @@ class LanguageModel(nn.Module):
           f32[B, T, V] and the states after the real tokens.
         """
         x, states = self._read(tokens, states, lengths, None, None)
-        return self._logits(x), states
+        return self.leave(x), states
 
     def read_prompt(
         self, tokens: jax.Array, states: ModelState, lengths: jax.Array | None = None
@@ -129,11 +129,22 @@ class LanguageModel(nn.Module):
             last = x[:, -1:]
         else:
             last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)
-        return self._logits(last)[:, 0], states
+        return self.leave(last)[:, 0], states
 
-    def _read(self, tokens, states, lengths, traits, dropout_key):
+    def enter(
+        self, tokens: jax.Array, read: jax.Array, traits: Traits | None = None
+    ) -> jax.Array:
+        """What the first block reads.
+
+        Args:
+          tokens: i32[B, T].
+          read: i32[B or 1], tokens before them.
+          traits: as for a whole call.
+
+        Returns:
+          [B, T, D].
+        """
         config = self.config
-        blocks, read = (None, jnp.zeros(1, jnp.int32)) if states is None else states
         traits = traits_of(config) if traits is None else traits
         x = self.embed(tokens)
         if (absolute := is_encoding(traits, "absolute")) is not False:
@@ -142,34 +153,38 @@ class LanguageModel(nn.Module):
             table = sinusoidal(positions, channels, traits.width)
             scale = POSITION_SCALE * embedding_deviation(config)
             x = x + scale * table * (true & absolute)[None, None, :]
-        keys = None
-        if dropout_key is not None:
-            layers = jnp.arange(config.num_layers)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, layers)
         if has_embedding_norm(config.arch_type):
             x = self.embed_norm(x, traits)
-        x, blocks = self.blocks(x.astype(self.dtype), blocks, traits, keys, lengths)
-        if states is not None:
-            read = read + tokens_read(lengths, tokens.shape[1])
-            states = ModelState(blocks, read)
-        return self.norm(x, traits), states
+        return x.astype(self.dtype)
 
-    def _logits(self, x):
+    def leave(self, x: jax.Array, traits: Traits | None = None) -> jax.Array:
+        """Of what the last block wrote, [B, T, D], the logits f32[B, T, V]."""
+        x = self.norm(x, traits_of(self.config) if traits is None else traits)
         if not self.config.tie_embeddings:
             return self.head(x)
         table = self.embed.embedding.astype(self.dtype)
         return _in_float32(x, table, (((2,), (1,)), ((), ())))
 
+    def _read(self, tokens, states, lengths, traits, dropout_key):
+        config = self.config
+        blocks, read = (None, jnp.zeros(1, jnp.int32)) if states is None else states
+        traits = traits_of(config) if traits is None else traits
+        keys = None
+        if dropout_key is not None:
+            layers = jnp.arange(config.num_layers)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, layers)
+        x = self.enter(tokens, read, traits)
+        x, blocks = self.blocks(x, blocks, traits, keys, lengths)
+        if states is not None:
+            read = read + tokens_read(lengths, tokens.shape[1])
+            states = ModelState(blocks, read)
+        return x, states
+
 
 def build_model(
     config: ArchitectureConfig, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> LanguageModel:
-    """The Flax module of a config.
-
-    Raises:
-      ValueError: the config's family has no modules.
-    """
-    sublayers_of(config.arch_type)
+    """The Flax module of a config."""
     return LanguageModel(config, dtype)
 
 

@@ -49,7 +49,7 @@ def evaluate(
 
     Raises:
       UsageError: a setting that cannot be used.
-      ValueError: the config's family has no modules.
+      ValueError: the config has no room for the tokenizer or a window.
     """
     run_config = RunConfig(phase=phase, **settings)
     return make_config_evaluator(run_config, config.vocab_size)(config)

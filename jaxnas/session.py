@@ -38,7 +38,7 @@ from jaxnas.report.words import describe
 from jaxnas.runtime import set_up
 from jaxnas.setup import (
     check_settings,
-    compressions_of,
+    foreseen_compressions,
     make_evaluator,
     make_plan,
     make_task,
@@ -90,7 +90,7 @@ def run(
         evaluator = make_evaluator(
             config,
             task,
-            compressions=compressions_of(space),
+            compressions=foreseen_compressions(config, space),
             trainings=Trainings(trainings),
             on_trained=best_weights.offer,
             on_failed=lambda *failure: _log_failure(folder, *failure),

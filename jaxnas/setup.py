@@ -87,7 +87,14 @@ def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
     )
 
 
-def compressions_of(space: Space) -> list[Compression]:
-    """Everything that candidates of the space may have done to their weights."""
+def foreseen_compressions(config: RunConfig, space: Space) -> list[Compression]:
+    """What to score after every training, for candidates that may ask later.
+
+    Everything that the space can do to weights, if that costs less than the
+    training that it saves when one asks (a forward pass a window, against a
+    forward and a backward one); else nothing, and that training is done again.
+    """
     quantizations, ratios = space.values("quantization"), space.values("pruning_ratio")
-    return [Compression(q, float(p)) for q in quantizations for p in ratios]
+    every = [Compression(q, float(p)) for q in quantizations for p in ratios]
+    scoring = len(every) * config.eval_windows
+    return every if scoring <= 3 * config.samples * config.epochs else []

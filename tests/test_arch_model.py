@@ -13,7 +13,6 @@ from scipy import special
 import arch.model
 from arch import ArchitectureConfig, build_model, init_states
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
-from arch.families import FAMILIES
 from arch.initial import draw_parameters
 from arch.traits import traits_of
 
@@ -470,15 +469,3 @@ def test_attention_dropout_drops_probabilities(key):
     for pattern, chance in enumerate([2 / 8, *[1 / 8] * 6, 0]):
         expected, spread = batch * chance, math.sqrt(batch * chance)
         assert abs((patterns == pattern).sum() - expected) <= 5 * spread
-
-
-# ---- families ----
-
-
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"transformer"}))
-def test_a_family_without_modules_is_named(family):
-    config = dataclasses.replace(TINY, arch_type=family)
-    message = f"arch_type='{family}' .* can build transformer; missing .*{family}"
-    for build in (build_model, lambda c: init_states(c, batch=1, capacity=4)):
-        with pytest.raises(ValueError, match=message):
-            build(config)

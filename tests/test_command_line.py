@@ -42,8 +42,6 @@ def folder(tmp_path):
     ("arguments", "said"),
     [
         (["--space", "nope"], "space='nope' must be one of minimal, medium, full"),
-        (["--space", "medium"], "holds linear_transformer"),
-        (["--space", "full"], "holds linear_transformer, flash_attention"),
         (["--config", "broken.toml"], "broken.toml is not TOML"),
         (["--config", "binary.toml"], "binary.toml is not TOML"),
         (["--config", "unknown.toml"], "unknown key 'popluation'; known: space,"),

@@ -19,7 +19,7 @@ from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.scored import Compression, Metrics, score
 from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trained import TrainingFailed, train
+from jaxnas.evaluation.trained import TrainingFailed, train, training_config
 from jaxnas.evaluation.trainings import Training, Trainings, training_key
 from jaxnas.fitness import FitnessSettings, fitness_of
 from jaxnas.records import Lines
@@ -270,14 +270,18 @@ def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_p
     assert found == [shared(compressed(compression)) for compression in COMPRESSIONS]
 
 
-def test_flash_attention_is_a_transformer_without_attention_dropout():
+def test_a_transformer_without_attention_dropout_trains_as_flash_attention():
     flash = dataclasses.replace(CONFIG, arch_type="flash_attention")
     assert training_key(flash) == training_key(CONFIG)
+    # In the program that needs less memory.
+    assert training_config(CONFIG).arch_type == "flash_attention"
+    assert training_config(flash) == training_config(CONFIG)
     # It has no probabilities to drop: the field says nothing.
     dropping = dataclasses.replace(flash, attention_dropout=0.2)
     assert training_key(dropping) == training_key(CONFIG)
     dense = dataclasses.replace(CONFIG, attention_dropout=0.2)
     assert training_key(dense) != training_key(CONFIG)
+    assert training_config(dense).arch_type == "transformer"
 
 
 def test_what_trains_alike_shares_a_key():
@@ -304,11 +308,17 @@ def test_everything_else_separates_keys():
         "tie_embeddings": True,
     }
     fields = {field.name for field in dataclasses.fields(CONFIG)}
-    assert fields - set(others) == {"arch_type", "quantization", "pruning_ratio"}
+    of_others = {"kv_heads", "inner_dim"}
+    compression = {"quantization", "pruning_ratio"}
+    assert fields - set(others) == {"arch_type"} | of_others | compression
     configs = [CONFIG]
     configs += [dataclasses.replace(CONFIG, **{k: v}) for k, v in others.items()]
     families = set(FAMILIES) - {"transformer", "flash_attention"}
     configs += [dataclasses.replace(CONFIG, arch_type=name) for name in families]
+    grouped = dataclasses.replace(CONFIG, arch_type="grouped_query_attention")
+    configs.append(dataclasses.replace(grouped, kv_heads=grouped.num_heads))
+    mamba = dataclasses.replace(CONFIG, arch_type="mamba")
+    configs.append(dataclasses.replace(mamba, inner_dim=32))
     for one, other in itertools.combinations(configs, 2):
         assert training_key(one) != training_key(other), (one, other)
 

@@ -169,7 +169,7 @@ def test_a_folder_that_is_missing(tmp_path):
         ({"quantization": "int4"}, "is int8.*needs to be uint8"),
         ({"vocab_size": 262}, "at embed.*261.*needs to be.*262"),
         ({"vocab_size": 260}, "261 tokens.*room for 260"),
-        ({"arch_type": "mamba"}, "cannot read a model.*mamba"),
+        ({"arch_type": "mamba"}, "at blocks.feedforward.*needs to be missing"),
         ({"arch_type": "perceptron"}, "cannot read a model.*arch_type='perceptron'"),
         ({"num_layers": -1}, "cannot read a model.*num_layers=-1"),
         ({"colour": "red"}, "cannot read a model.*unknown config key 'colour'"),

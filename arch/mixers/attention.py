@@ -1,4 +1,9 @@
-"""Causal multi-head attention (Vaswani et al. 2017, arXiv:1706.03762)."""
+"""Causal attention: multi-head, grouped, and flash.
+
+Multi-head: Vaswani et al. 2017, arXiv:1706.03762. Grouped queries: Ainslie et
+al. 2023, arXiv:2305.13245; with one key head multi-query attention, Shazeer
+2019, arXiv:1911.02150. Flash: see `arch.mixers.flash`.
+"""
 
 from typing import NamedTuple
 
@@ -7,18 +12,19 @@ import jax
 import jax.numpy as jnp
 
 from arch.config import ArchitectureConfig
-from arch.dropout import dropout
 from arch.initial import initializer
+from arch.mixers import flash
+from arch.mixers.softmax import Scoring, attend_densely
 from arch.positions import alibi_slopes, rotate
 from arch.sublayer import tokens_read
 from arch.traits import Traits, is_encoding
 
 
 class KeyValueCache(NamedTuple):
-    """What attention remembers, S tokens at most."""
+    """What attention remembers, S tokens at most, of K key heads."""
 
-    keys: jax.Array  # [B, S, N, H], rotated already where rotary is used
-    values: jax.Array  # [B, S, N, H]
+    keys: jax.Array  # [B, S, K, H], rotated already where rotary is used
+    values: jax.Array  # [B, S, K, H]
     length: jax.Array  # i32[B], tokens read so far
 
 
@@ -26,13 +32,17 @@ def attention_state(
     config: ArchitectureConfig, batch: int, capacity: int, dtype=jnp.float32
 ) -> KeyValueCache:
     """An empty cache for `capacity` tokens."""
-    shape = (batch, capacity, config.num_heads, config.head_dim)
+    shape = (batch, capacity, config.key_value_heads, config.head_dim)
     empty = jnp.zeros(shape, dtype)
     return KeyValueCache(empty, empty, jnp.zeros(batch, jnp.int32))
 
 
 class Attention(nn.Module):
-    """Softmax attention over all earlier tokens, O(T S) memory."""
+    """Softmax attention over all earlier tokens.
+
+    Query head n reads key head n // (N / K). Memory is O(T S), in the family
+    "flash_attention" O(T + S).
+    """
 
     config: ArchitectureConfig
     dtype: jax.typing.DTypeLike
@@ -58,53 +68,63 @@ class Attention(nn.Module):
 
         Returns:
           [B, T, D] and the state after the T tokens. Reading past the
-          cache's capacity is not checked.
+          cache's capacity, padding included, is not checked.
         """
-        hidden, heads = self.config.hidden_dim, self.config.num_heads
-        shape = (heads, self.config.head_dim)
-
-        def project(name):
-            return nn.DenseGeneral(
-                shape,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=initializer(self.config, name),
-                name=name,
-            )(x)
-
-        q, k, v = project("query"), project("key"), project("value")
+        config = self.config
         start = jnp.zeros(1, jnp.int32) if state is None else state.length
         positions = start[:, None] + jnp.arange(x.shape[1])[None]
-        head_dim = traits.width // heads
-        if (rotary := is_encoding(traits, "rope")) is not False:
-            q = rotate(q, positions, head_dim, rotary)
-            k = rotate(k, positions, head_dim, rotary)
-        if state is None:
-            seen = positions
-        else:
+        q, k, v = (
+            self._project(x, name, positions, traits)
+            for name in ("query", "key", "value")
+        )
+        if state is not None:
             state = _append(state, k, v, tokens_read(lengths, x.shape[1]))
             k, v = state.keys.astype(q.dtype), state.values.astype(q.dtype)
-            seen = jnp.arange(k.shape[1])[None]
-        scores = jnp.einsum(
-            "btnh,bsnh->bnts", q, k, preferred_element_type=jnp.float32
-        ) / jnp.sqrt(jnp.float32(head_dim))
-        # [B or 1, 1, T, S]: how far back each key lies, negative for the future.
-        distance = (positions[:, :, None] - seen[:, None, :])[:, None]
-        if (linear := is_encoding(traits, "alibi")) is not False:
-            slopes = jnp.asarray(alibi_slopes(heads) * linear)[None, :, None, None]
-            scores = scores - slopes * distance
-        weights = jax.nn.softmax(jnp.where(distance >= 0, scores, -jnp.inf))
-        weights = dropout(dropout_key, weights, traits.attention_dropout)
-        mixed = jnp.einsum("bnts,bsnh->btnh", weights.astype(v.dtype), v)
+        q = q.reshape(*q.shape[:2], config.key_value_heads, -1, config.head_dim)
+        read = (q, k, v, positions, _scoring(config, traits))
+        if config.arch_type == "flash_attention":
+            mixed = flash.attend(*read, whole=state is None)
+        else:
+            mixed = attend_densely(*read, dropout_key, traits.attention_dropout)
+        mixed = mixed.reshape(*mixed.shape[:2], config.num_heads, config.head_dim)
         out = nn.DenseGeneral(
-            hidden,
+            config.hidden_dim,
             axis=(-2, -1),
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=initializer(self.config, "out"),
+            kernel_init=initializer(config, "out"),
             name="out",
         )
         return out(mixed), state
+
+    def _project(self, x, name, positions, traits):
+        """[B, T, D] -> [B, T, heads, H], rotated if it should be."""
+        config = self.config
+        heads = config.num_heads if name == "query" else config.key_value_heads
+        projected = nn.DenseGeneral(
+            (heads, config.head_dim),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=initializer(config, name),
+            name=name,
+        )(x)
+        rotary = is_encoding(traits, "rope")
+        if name != "value" and rotary is not False:
+            head_dim = _true_head_dim(config, traits)
+            projected = rotate(projected, positions, head_dim, rotary)
+        return projected
+
+
+def _true_head_dim(config: ArchitectureConfig, traits: Traits) -> int | jax.Array:
+    return traits.width // config.num_heads
+
+
+def _scoring(config: ArchitectureConfig, traits: Traits) -> Scoring:
+    slopes = None
+    if (linear := is_encoding(traits, "alibi")) is not False:
+        by_group = alibi_slopes(config.num_heads).reshape(config.key_value_heads, -1)
+        slopes = jnp.asarray(by_group * linear)
+    return Scoring(_true_head_dim(config, traits) ** -0.5, slopes)
 
 
 def _append(cache: KeyValueCache, keys, values, number) -> KeyValueCache:

@@ -5,7 +5,6 @@ from pathlib import Path
 from rich.console import Console
 
 from arch.baselines import BASELINES
-from arch.mixers import MIXERS
 from jaxnas.config import make_config, read_toml
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
@@ -20,7 +19,7 @@ from jaxnas.runtime import hardware_named
 
 
 def main(arguments: list[str]):
-    """Prints a row a baseline; trains those that can be built if asked to."""
+    """Prints a row a baseline; trains them if asked to."""
     parser = Parser(
         prog="python -m jaxnas.run baselines",
         usage="python -m jaxnas.run baselines [--evaluate] [settings]",
@@ -29,7 +28,7 @@ def main(arguments: list[str]):
     parser.add_argument(
         "--evaluate",
         action="store_true",
-        help="train and score them too; one that has no modules is left out",
+        help="train and score them too",
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
     add_settings(parser)
@@ -67,9 +66,6 @@ def _evaluate(config, console: Console):
     table = plain_table("Trained and scored", "name")
     add_numbers(table, "accuracy", "bits/byte", "perplexity", "fitness")
     for name, baseline in BASELINES.items():
-        if baseline.arch_type not in MIXERS:
-            table.add_row(name, f"no modules for {baseline.arch_type} yet", *"---")
-            continue
         console.print(f"training {name} ...")
         table.add_row(name, *_quality(evaluator(baseline)))
     phase, data = evaluator.phase, evaluator.task.dataset

@@ -9,7 +9,6 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.cost import Hardware
-from arch.mixers import mixer_of
 from jaxnas.evaluation.analytic import Costs, costs_of
 from jaxnas.evaluation.scored import Compression, Metrics, score
 from jaxnas.evaluation.task import Task
@@ -64,10 +63,9 @@ class Evaluator:
         """Evaluates one config; whatever goes wrong in it is in the result.
 
         Raises:
-          ValueError: the config's family has no modules, or its vocabulary is
-            smaller than the tokenizer's, or its sequences than a window.
+          ValueError: the config's vocabulary is smaller than the tokenizer's, or
+            its sequences than a window.
         """
-        mixer_of(config.arch_type)
         tokens = self.task.dataset.vocab_size
         if config.vocab_size < tokens:
             raise ValueError(
@@ -100,7 +98,8 @@ class Evaluator:
         asked = Compression(config.quantization, config.pruning_ratio)
         known = self.trainings.find(config)
         before = known.metrics if known else {}
-        wanted = list(dict.fromkeys([*self.compressions, *before, asked]))
+        asked_for = dict.fromkeys([*self.compressions, asked])
+        wanted = [one for one in asked_for if one not in before]
         try:
             params, _ = train(config, self.task, self.phase, report=report)
             found = score(config, self.task, params, self.validation_windows(), wanted)
@@ -108,7 +107,7 @@ class Evaluator:
             self.on_failed(config, traceback.format_exc())
             training = Training(key=key, metrics={}, reason=_reason(error))
         else:
-            metrics = dict(zip(wanted, found, strict=True))
+            metrics = before | dict(zip(wanted, found, strict=True))
             training = Training(key=key, metrics=metrics)
             if self.on_trained is not None:
                 judged = self._judge(config, costs, training)

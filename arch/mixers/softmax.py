@@ -1,0 +1,67 @@
+"""Causal softmax attention with the whole matrix of scores."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from arch.dropout import dropout
+
+
+class Scoring(NamedTuple):
+    """How queries and keys are scored."""
+
+    scale: float | jax.Array  # of their products: 1 / sqrt(channels of a head)
+    slopes: jax.Array | None  # ALiBi's, f32[K, G]; None without it
+
+
+def attend_densely(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    positions: jax.Array,
+    scoring: Scoring,
+    dropout_key: jax.Array | None = None,
+    rate: float | jax.Array = 0.0,
+) -> jax.Array:
+    """Each query's mean of the values up to its position, weighed by the keys.
+
+    Args:
+      q: [B, T, K, G, H], the G query heads of each of K key heads.
+      k: [B, S, K, H], of positions 0 to S-1.
+      v: [B, S, K, H].
+      positions: i32[B or 1, T], of the queries.
+      scoring: see `Scoring`.
+      dropout_key: PRNG key, consumed; None switches dropout off.
+      rate: of weights dropped, in [0, 1).
+
+    Returns:
+      [B, T, K, G, H] of v's dtype.
+    """
+    products = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(masked_scores(products, positions, 0, scoring))
+    weights = dropout(dropout_key, weights, rate).astype(v.dtype)
+    return jnp.einsum("bkgts,bskh->btkgh", weights, v)
+
+
+def masked_scores(
+    products: jax.Array, positions: jax.Array, start: int | jax.Array, scoring: Scoring
+) -> jax.Array:
+    """Scores of keys for queries, minus infinity for keys in a query's future.
+
+    Args:
+      products: f32[B, K, G, T, S], of queries and keys.
+      positions: i32[B or 1, T], of the queries.
+      start: i32[], position of the first key.
+      scoring: see `Scoring`.
+
+    Returns:
+      f32[B, K, G, T, S].
+    """
+    scores = products * scoring.scale
+    seen = start + jnp.arange(products.shape[-1])
+    # How far back each key lies, negative for the future.
+    distance = (positions[:, :, None] - seen[None, None])[:, None, None]
+    if scoring.slopes is not None:
+        scores = scores - scoring.slopes[None, :, :, None, None] * distance
+    return jnp.where(distance >= 0, scores, -jnp.inf)
