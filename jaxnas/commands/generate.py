@@ -1,0 +1,239 @@
+"""`generate MODEL`: text from a trained model, as it is drawn."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from arch.generate import Generated, check, position_limit, stream
+from arch.sampling import Sampling
+from arch.unrolled import unstack
+from jaxnas.data.tokenizer import END_OF_TEXT
+from jaxnas.errors import UsageError
+from jaxnas.keys import key_of
+from jaxnas.model_files import LoadedModel, load_model
+from jaxnas.options import Parser
+from jaxnas.runtime import compute_dtype, set_up
+
+MAX_NEW = 256  # tokens by default, fewer if the model has no room for them
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no text decode to
+
+_ABOUT = """\
+Goes on with a prompt. MODEL is a folder with a saved model, such as the folder
+`model` of a run. The text goes to standard output while it is drawn, without the
+prompt; a line with the speed goes to standard error.
+"""
+
+
+def main(arguments: list[str]):
+    """Writes the samples, each ended by a newline."""
+    options = _parser().parse_args(arguments)
+    sampling, text = _sampling(options), _prompt(options)
+    if options.num < 1 or not 0 <= options.seed < 2**32:
+        raise UsageError("--num must be at least 1, --seed in 0 to 2**32 - 1")
+    if "" in options.stop:
+        raise UsageError("--stop must not be empty")
+    model = load_model(options.model)
+    end = model.tokenizer.token_to_id(END_OF_TEXT)
+    prompt, ends = _tokens(model, text, end), [] if end is None else [end]
+    max_new = _max_new(options.max_new, model, len(prompt))
+    try:
+        check(model.config, [prompt], max_new, ends)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    set_up()
+    weights, speed = unstack(model.params), Speed()
+    try:
+        for number in range(options.num):
+            if options.num > 1:
+                _write(f"--- sample {number + 1} of {options.num} ---\n")
+            parts = stream(
+                key_of(options.seed, "generate", number),
+                model.config,
+                weights,
+                [prompt],
+                max_new=max_new,
+                sampling=sampling,
+                stop_tokens=ends,
+                dtype=compute_dtype(),
+            )
+            for piece in pieces(speed.watch(parts), model.tokenizer, options.stop):
+                _write(piece)
+            _write("\n")
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        # What is left in the buffer has nowhere to go when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"jaxnas: {speed}", file=sys.stderr)
+
+
+class Speed:
+    """Counts tokens and their time; what is compiled on the way is left out."""
+
+    def __init__(self):
+        self.tokens = 0
+        self.timed = 0  # tokens of which the time is known
+        self.seconds = 0.0
+
+    def watch(self, parts: Iterator[Generated]) -> Iterator[Generated]:
+        """Hands on what `stream` gives."""
+        drawn, calls, before = 0, 0, time.perf_counter()
+        for part in parts:
+            now, length = time.perf_counter(), int(part.lengths[0])
+            # The first two calls compile: the prompt's program and the loop.
+            if calls >= 2:
+                self.timed += length - drawn
+                self.seconds += now - before
+            self.tokens += length - drawn
+            drawn, calls = length, calls + 1
+            yield part
+            before = time.perf_counter()
+
+    def __str__(self) -> str:
+        speed = f", {self.timed / self.seconds:.0f} tokens/s" if self.timed else ""
+        return f"{self.tokens} tokens{speed}"
+
+
+def pieces(
+    parts: Iterator[Generated], tokenizer: Tokenizer, stops: list[str]
+) -> Iterator[str]:
+    """The text of the first row, as soon as it is certain.
+
+    Bytes are held back until they make a character, and so is what may be the
+    beginning of a stop text, which ends the text and is not part of it.
+    """
+    done = 0
+    text = ""
+    for part in parts:
+        ids = part.tokens[0, : part.lengths[0]].tolist()
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        found = [at for stop in stops if (at := text.find(stop)) >= 0]
+        if found:
+            text = text[: min(found)]
+            break
+        certain = len(text) - _held_back(text, stops)
+        if certain > done:
+            yield text[done:certain]
+            done = certain
+    if text[done:]:
+        yield text[done:]
+
+
+def _held_back(text: str, stops: list[str]) -> int:
+    """How many of the last characters may change or vanish."""
+    whole = text.rstrip(UNREADABLE)
+    begun = [
+        size
+        for stop in stops
+        for size in range(1, len(stop))
+        if whole.endswith(stop[:size])
+    ]
+    return len(text) - len(whole) + max(begun, default=0)
+
+
+def _write(text: str):
+    # UTF-8 in every locale, and on the terminal at once.
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+def _tokens(model: LoadedModel, text: str, end: int | None) -> list[int]:
+    """The prompt's tokens. An empty one begins a new file: behind an end of text."""
+    ids = model.tokenizer.encode(text).ids
+    if ids:
+        return ids
+    if end is None:
+        raise UsageError(
+            f"the prompt is empty, and the tokenizer has no {END_OF_TEXT} to begin with"
+        )
+    return [end]
+
+
+def _max_new(wanted: int | None, model: LoadedModel, prompt: int) -> int:
+    if wanted is not None:
+        return wanted
+    limit = position_limit(model.config)
+    # At least 1, so that a prompt that leaves no room is reported as too long.
+    return MAX_NEW if limit is None else max(1, min(MAX_NEW, limit - prompt))
+
+
+def _prompt(options: argparse.Namespace) -> str:
+    path = options.prompt_file
+    try:
+        if options.prompt is not None:
+            path = "--prompt"
+            # What the shell gave that is no UTF-8 stands there as surrogates.
+            return options.prompt.encode().decode()
+        raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return raw.decode()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UsageError(f"cannot read {path}: {reason}") from None
+
+
+def _sampling(options: argparse.Namespace) -> Sampling:
+    try:
+        return Sampling(
+            temperature=0.0 if options.greedy else options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            repetition_penalty=options.repetition_penalty,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m jaxnas.run generate",
+        usage="python -m jaxnas.run generate MODEL --prompt TEXT [settings]",
+        description=_ABOUT,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", type=Path, help="the model's folder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", metavar="TEXT", help="empty begins a new file")
+    source.add_argument("--prompt-file", metavar="FILE", help="- is standard input")
+    add("--max-new", type=int, metavar="N", help=f"tokens, at most [{MAX_NEW}]")
+    chance = parser.add_mutually_exclusive_group()
+    chance.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="X",
+        help="below 1 prefers likely tokens, 0 is --greedy [0.8]",
+    )
+    chance.add_argument(
+        "--greedy", action="store_true", help="the likeliest token, each time"
+    )
+    add("--top-k", type=int, default=0, metavar="N", help="keep N tokens; 0: all [0]")
+    add("--top-p", type=float, default=0.95, metavar="X", help="keep a share [0.95]")
+    add(
+        "--min-p",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="keep tokens of at least X times the likeliest one's probability [0]",
+    )
+    add(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="above 1 avoids tokens of the prompt and the text so far [1]",
+    )
+    add(
+        "--stop",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TEXT",
+        help="end before any of these; an end-of-text token always ends",
+    )
+    add("--num", type=int, default=1, metavar="N", help="samples, in turn [1]")
+    add("--seed", type=int, default=0, metavar="N", help="[0]")
+    return parser
