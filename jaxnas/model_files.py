@@ -1,10 +1,13 @@
 """A model as a folder: weights as they are stored, config, tokenizer.
 
 The weights file holds what the size objective counts: a matrix at int8 or int4
-is its blocks' codes and their fp16 scales, everything else is fp16.
+is its blocks' codes and their fp16 scales, everything else is fp16. A model that
+was not trained here can be kept exactly: then all of it is float32, or fp16 if
+that is exact.
 """
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +39,11 @@ class LoadedModel(NamedTuple):
 
 
 def save_model(
-    folder: Path, config: ArchitectureConfig, params: dict, tokenizer: Tokenizer
+    folder: Path,
+    config: ArchitectureConfig,
+    params: dict,
+    tokenizer: Tokenizer,
+    exact: bool = False,
 ) -> ArchitectureConfig:
     """Prunes, quantises and writes a trained model.
 
@@ -45,16 +52,25 @@ def save_model(
       config: with the compression to apply.
       params: uncompressed.
       tokenizer: the one it was trained with.
+      exact: where fp16 would change a value, all weights are float32, which is
+        twice as large as the config counts.
 
     Returns:
       The config of the written model: pruned already.
+
+    Raises:
+      ValueError: `exact`, and the config quantises.
     """
+    if exact and config.quantization != "fp16":
+        raise ValueError(f"exact weights are not {config.quantization}: needs fp16")
     folder.mkdir(parents=True, exist_ok=True)
     config, params = prune(config, params)
     tensors: dict[str, np.ndarray] = {}
+    kind = narrowest(jax.tree.leaves(params)) if exact else np.dtype(np.float16)
 
     def store(path, weights):
-        tensors.update(_stored(path, jnp.asarray(weights), config.quantization))
+        weights = jnp.asarray(weights)
+        tensors.update(_stored(path, weights, config.quantization, kind))
 
     jax.tree_util.tree_map_with_path(store, params)
     # Names in order: the same model gives the same bytes.
@@ -89,8 +105,9 @@ def load_model(folder: str | Path) -> LoadedModel:
     tokens = jnp.zeros((1, 1), jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
     wanted: dict[str, str] = {}
+    wide = all(x.dtype == np.float32 for x in tensors.values())
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        wanted |= _expected(path, leaf.shape, config.quantization)
+        wanted |= _expected(path, leaf.shape, config.quantization, wide)
     held = {name: f"{x.dtype}{list(x.shape)}" for name, x in tensors.items()}
     for name in sorted(wanted.keys() | held.keys()):
         if wanted.get(name) != held.get(name):
@@ -103,6 +120,17 @@ def load_model(folder: str | Path) -> LoadedModel:
         lambda path, leaf: _restored(path, leaf.shape, tensors), shapes
     )
     return LoadedModel(config, params, tokenizer)
+
+
+def narrowest(arrays: Iterable[np.ndarray | jax.Array]) -> np.dtype:
+    """float16 if each value of the float32 arrays is one, else float32."""
+
+    def survives(values: np.ndarray) -> bool:
+        with np.errstate(over="ignore"):
+            return np.array_equal(values, values.astype(np.float16))
+
+    exact = all(survives(np.asarray(array)) for array in arrays)
+    return np.dtype(np.float16 if exact else np.float32)
 
 
 def write_arrays(path: Path, params: dict, metadata: dict[str, str]):
@@ -126,10 +154,10 @@ def _name(path: tuple) -> str:
     return ".".join(entry.key for entry in path)
 
 
-def _stored(path, weights, quantization: str) -> dict[str, np.ndarray]:
+def _stored(path, weights, quantization: str, kind) -> dict[str, np.ndarray]:
     name, layout = _name(path), layout_of(path)
     if quantization == "fp16" or not layout.matrix:
-        return {name: np.asarray(weights, np.float16)}
+        return {name: np.asarray(weights, kind)}
     blocks = to_blocks(to_rows(layout, weights), quantization)
     codes = np.asarray(blocks.codes)
     if quantization == "int4":  # two codes a byte: the first 16, then the last
@@ -138,11 +166,12 @@ def _stored(path, weights, quantization: str) -> dict[str, np.ndarray]:
     return {f"{name}.codes": codes, f"{name}.scales": np.asarray(blocks.scales)}
 
 
-def _expected(path, shape, quantization: str) -> dict[str, str]:
+def _expected(path, shape, quantization: str, wide: bool) -> dict[str, str]:
     """Type and shape of what `_stored` gives, by name."""
     name, layout = _name(path), layout_of(path)
     if quantization == "fp16" or not layout.matrix:
-        return {name: f"float16{list(shape)}"}
+        kind = "float32" if wide and quantization == "fp16" else "float16"
+        return {name: f"{kind}{list(shape)}"}
     rows = _rows_shape(layout, shape)
     blocks = [*rows[:-1], -(-rows[-1] // BLOCK)]
     kind, size = {"int8": ("int8", BLOCK), "int4": ("uint8", BLOCK // 2)}[quantization]

@@ -1,6 +1,7 @@
 """The command line: `python -m jaxnas.run [COMMAND] ...`."""
 
 import importlib
+import keyword
 import sys
 
 from jaxnas.errors import RunFailed, UsageError, interrupted
@@ -9,6 +10,9 @@ COMMANDS = {
     "search": "search a space, train the winner on, save it (the default)",
     "space": "counts and samples of a search space",
     "baselines": "the reference architectures with their costs",
+    "generate": "text from a saved model, as it is drawn",
+    "export": "a model as a folder that Hugging Face's transformers loads",
+    "import": "the reverse: a folder of transformers as a model",
 }
 DEFAULT = "search"
 
@@ -29,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"jaxnas: no command {name!r}: choose {known}", file=sys.stderr)
         return 2
     try:
-        command = importlib.import_module(f"jaxnas.commands.{name}")
+        # A Python keyword is no name for a module: "import" is in import_.py.
+        module = f"{name}_" if keyword.iskeyword(name) else name
+        command = importlib.import_module(f"jaxnas.commands.{module}")
         command.main(arguments)
     except (UsageError, RunFailed) as error:
         print(f"jaxnas: {error}", file=sys.stderr)

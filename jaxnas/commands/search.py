@@ -18,6 +18,8 @@ on the test split, and is saved with its tokenizer.
 other commands:
   python -m jaxnas.run space NAME     counts and samples of a search space
   python -m jaxnas.run baselines      the reference architectures with their costs
+  python -m jaxnas.run export MODEL   a model for Hugging Face's transformers
+  python -m jaxnas.run import DIR     a model from there
 """
 
 

@@ -1,0 +1,37 @@
+"""`import DIR`: a model of Hugging Face's `transformers` as one of ours."""
+
+from pathlib import Path
+
+from jaxnas.export import CLASSES, import_folder
+from jaxnas.options import Parser
+from jaxnas.report.tables import plain_console
+from jaxnas.report.words import describe
+
+
+def main(arguments: list[str]):
+    """Makes a model folder from one that transformers wrote."""
+    names = ", ".join(native.name for native in CLASSES)
+    parser = Parser(
+        prog="python -m jaxnas.run import",
+        usage="python -m jaxnas.run import DIR --out MODEL [--tokenizer FILE]",
+        description=f"Reads a Hugging Face folder (config.json, model.safetensors, "
+        f"tokenizer.json)\nof {names}.\nWhat ours cannot represent is refused.",
+    )
+    parser.add_argument("source", metavar="DIR", type=Path, help="the folder to read")
+    parser.add_argument(
+        "--out", metavar="MODEL", type=Path, required=True, help="the folder to make"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", type=Path, help="[DIR/tokenizer.json]"
+    )
+    options = parser.parse_args(arguments)
+    found = import_folder(options.source, options.out, options.tokenizer)
+    console = plain_console()
+    for name, value in (
+        ("class", found.architecture),
+        ("model", describe(found.config)),
+        ("parameters", f"{found.parameters:,}"),
+        ("weights", f"{found.bytes / 2**20:.1f} MiB"),
+        ("folder", str(options.out)),
+    ):
+        console.print(f"{name:<11} {value}", soft_wrap=True)

@@ -1,0 +1,166 @@
+"""Llama, Arcee, Starcoder2, StableLm: rotary decoders that differ in one layer.
+
+Norms are RMSNorm or LayerNorm, feed-forward layers plain or gated. Grouped
+heads share keys as ours do: query head n reads key head n // (N / K).
+"""
+
+from typing import Any
+
+from arch.norms import EPSILON
+from arch.positions import BASE
+from jaxnas.export.native import Field, NativeClass, Row, row
+from jaxnas.export.transforms import LINEAR, LINEAR_OUT, ROTARY
+
+ATTENTION = ("transformer", "flash_attention", "grouped_query_attention")
+PLAIN = {"gelu": "gelu", "silu": "silu"}  # their gelu is the erf form too
+GATED = {"swiglu": "silu", "geglu": "gelu"}
+
+
+def _takes(normalization: str, activations: dict[str, str]) -> dict[str, tuple]:
+    return {
+        "arch_type": ATTENTION,
+        "normalization": (normalization,),
+        "position_encoding": ("rope",),
+        "activation": tuple(activations),
+    }
+
+
+def _fields(activations: dict[str, str]) -> tuple[Field, ...]:
+    return (
+        Field("vocab_size", "vocab_size"),
+        Field("hidden_dim", "hidden_size"),
+        Field("feedforward_dim", "intermediate_size"),
+        Field("num_layers", "num_hidden_layers"),
+        Field("num_heads", "num_attention_heads"),
+        Field("key_value_heads", "num_key_value_heads"),
+        Field("head_dim", "head_dim"),
+        Field("max_seq_length", "max_position_embeddings"),
+        Field("tie_embeddings", "tie_word_embeddings"),
+        Field("activation", "hidden_act", activations),
+    )
+
+
+def _rows(**feedforward: str) -> tuple[Row, ...]:
+    """The table of weights; the feed-forward layer's modules by our names."""
+    layer = "model.layers.{layer}"
+    attention = f"{layer}.self_attn"
+    mlp = (
+        row(f"blocks.feedforward.{ours}.kernel", f"{layer}.mlp.{name}.weight", LINEAR)
+        for ours, name in feedforward.items()
+    )
+    return (
+        row("embed.embedding", "model.embed_tokens.weight"),
+        row("blocks.mixer_norm.scale", f"{layer}.input_layernorm.weight"),
+        row("blocks.mixer.query.kernel", f"{attention}.q_proj.weight", ROTARY),
+        row("blocks.mixer.key.kernel", f"{attention}.k_proj.weight", ROTARY),
+        row("blocks.mixer.value.kernel", f"{attention}.v_proj.weight", LINEAR),
+        row("blocks.mixer.out.kernel", f"{attention}.o_proj.weight", LINEAR_OUT),
+        row(
+            "blocks.feedforward_norm.scale", f"{layer}.post_attention_layernorm.weight"
+        ),
+        *mlp,
+        row("norm.scale", "model.norm.weight"),
+        row("head.kernel", "lm_head.weight", LINEAR),
+    )
+
+
+def _one_rope(values: dict[str, Any]) -> dict[str, Any]:
+    """Rotary settings by one name each: versions of transformers nest some."""
+    nested = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(nested, dict):
+        return values | {"rope_type": nested}
+    kind = {"rope_type": nested["type"]} if "type" in nested else {}
+    return values | kind | nested
+
+
+_NORM_BIASES = (
+    "model.layers.{layer}.input_layernorm.bias",
+    "model.layers.{layer}.post_attention_layernorm.bias",
+    "model.norm.bias",
+)
+_ROPE = {"rope_theta": BASE, "rope_type": "default"}
+_WHOLE_HEAD = {"partial_rotary_factor": 1.0}
+# Version 4 of transformers reads the first line, version 5 the second.
+_WRITTEN = {
+    "rope_theta": BASE,
+    "rope_scaling": None,
+    "rope_parameters": _ROPE,
+    "attention_dropout": 0.0,
+}
+_ABSENT = {
+    "num_key_value_heads": lambda values: values["num_attention_heads"],
+    "head_dim": lambda values: values["hidden_size"] // values["num_attention_heads"],
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+}
+_SHARED: dict[str, Any] = {
+    "required": _ROPE | _WHOLE_HEAD,
+    "normalise": _one_rope,
+    "buffers": (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
+}
+
+LLAMA = NativeClass(
+    name="Llama",
+    model_type="llama",
+    architecture="LlamaForCausalLM",
+    takes=_takes("rmsnorm", GATED),
+    fields=_fields(GATED),
+    constants={"rms_norm_eps": EPSILON},
+    written=_WRITTEN | {"attention_bias": False, "mlp_bias": False},
+    absent=_ABSENT | {"rms_norm_eps": 1e-6},
+    rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
+    **_SHARED,
+)
+
+ARCEE = NativeClass(
+    name="Arcee",
+    model_type="arcee",
+    architecture="ArceeForCausalLM",
+    takes=_takes("rmsnorm", PLAIN),
+    fields=_fields(PLAIN),
+    constants={"rms_norm_eps": EPSILON},
+    written=_WRITTEN | {"attention_bias": False, "mlp_bias": False},
+    absent=_ABSENT | {"hidden_act": "relu2"},
+    rows=_rows(up="up_proj", down="down_proj"),
+    **_SHARED,
+)
+
+STARCODER2 = NativeClass(
+    name="Starcoder2",
+    model_type="starcoder2",
+    architecture="Starcoder2ForCausalLM",
+    takes=_takes("layernorm", PLAIN),
+    fields=_fields(PLAIN),
+    constants={"norm_epsilon": EPSILON, "sliding_window": None},
+    written=_WRITTEN
+    | {"use_bias": False, "residual_dropout": 0.0, "embedding_dropout": 0.0},
+    absent=_ABSENT
+    | {
+        "num_key_value_heads": 2,
+        "hidden_act": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+    },
+    rows=_rows(up="c_fc", down="c_proj"),
+    zeros=_NORM_BIASES,
+    **_SHARED,
+)
+
+STABLE_LM = NativeClass(
+    name="StableLm",
+    model_type="stablelm",
+    architecture="StableLmForCausalLM",
+    takes=_takes("layernorm", GATED),
+    fields=_fields(GATED),
+    constants={
+        "layer_norm_eps": EPSILON,
+        "qk_layernorm": False,
+        "use_parallel_residual": False,
+    },
+    written=_WRITTEN
+    | {"use_qkv_bias": False, "hidden_dropout": 0.0}
+    | {"rope_parameters": _ROPE | _WHOLE_HEAD, **_WHOLE_HEAD},
+    absent=_ABSENT | {"num_key_value_heads": 32, "partial_rotary_factor": 0.25},
+    rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
+    zeros=_NORM_BIASES,
+    **_SHARED,
+)

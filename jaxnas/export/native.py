@@ -1,0 +1,109 @@
+"""What a class of `transformers` is, as data: fields, tensors, and what it takes."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from arch import ArchitectureConfig
+from jaxnas.export.transforms import SAME, Transform
+
+LAYER = "{layer}"
+
+
+class Row(NamedTuple):
+    """A line of a class's table of weights."""
+
+    ours: tuple[str, ...]  # paths below "params", dotted
+    theirs: str  # with {layer}, if ours are stacked
+    transform: Transform
+
+    @property
+    def stacked(self) -> bool:
+        """True if there is such a tensor for each layer."""
+        return LAYER in self.theirs
+
+
+def row(ours: str | tuple[str, ...], theirs: str, transform: Transform = SAME) -> Row:
+    """A line from one tensor of ours, or from several that are fused."""
+    return Row((ours,) if isinstance(ours, str) else ours, theirs, transform)
+
+
+class Field(NamedTuple):
+    """A line of a class's table of settings."""
+
+    ours: str  # of ArchitectureConfig, a field or a property
+    theirs: str
+    names: Mapping[str, str] = {}  # our word -> theirs, where words differ
+
+    def export(self, config: ArchitectureConfig) -> Any:
+        """The value in their config.json."""
+        value = getattr(config, self.ours)
+        return self.names[value] if self.names else value
+
+
+def no_misfits(config: ArchitectureConfig) -> dict[str, tuple]:
+    """Of a class that takes every size."""
+    return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NativeClass:
+    """A class that computes some of our models exactly.
+
+    Attributes:
+      name: how it is spoken of.
+      model_type: its name in config.json.
+      architecture: the Python class for language modelling.
+      takes: field of ours -> the values that it can have.
+      sizes: config -> what else does not fit: field -> values that would.
+      fields: settings that depend on ours; each is read back and compared.
+      constants: settings that it needs to compute our function.
+      required: constants that are spelled in several ways; `normalise` brings
+        them to these names, `written` holds them as transformers reads them.
+      written: settings that are not read back; a callable gets the config.
+      absent: what transformers assumes where config.json has no value (or null,
+        or "auto"), if it is not the constant; a callable gets the other values.
+      normalise: brings the spellings of a config.json to one.
+      rows: weights.
+      zeros: biases that ours does not have, each beside a ".weight".
+      positions: a table of positions that ours computes.
+      buffers: regular expressions of tensors that old checkpoints hold and that
+        are no weights.
+    """
+
+    name: str
+    model_type: str
+    architecture: str
+    takes: Mapping[str, tuple[str, ...]]
+    fields: tuple[Field, ...]
+    rows: tuple[Row, ...]
+    sizes: Callable[[ArchitectureConfig], dict[str, tuple]] = no_misfits
+    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    written: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    absent: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    normalise: Callable[[dict], dict] = lambda values: values
+    zeros: tuple[str, ...] = ()
+    positions: str | None = None
+    buffers: tuple[str, ...] = ()
+
+    def misfits(self, config: ArchitectureConfig) -> dict[str, tuple]:
+        """Fields of a canonical config that the class has no value for.
+
+        Returns:
+          field -> the values that it could have; empty if the class is exact.
+        """
+        found: dict[str, tuple] = {
+            field: values
+            for field, values in self.takes.items()
+            if getattr(config, field) not in values
+        }
+        return found | self.sizes(config)
+
+    def rows_of(self, config: ArchitectureConfig) -> list[Row]:
+        """The table for a config: a tied model has no head."""
+        return [
+            row
+            for row in self.rows
+            if not (config.tie_embeddings and row.ours == ("head.kernel",))
+        ]

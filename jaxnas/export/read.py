@@ -1,0 +1,147 @@
+"""Import: a folder of `transformers` as a model of ours."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors
+from tokenizers import Tokenizer
+
+from arch import ArchitectureConfig
+from jaxnas.data import load_tokenizer
+from jaxnas.errors import UsageError
+from jaxnas.export.choice import class_named
+from jaxnas.export.folder import check_free, whole_folder
+from jaxnas.export.settings import from_settings
+from jaxnas.export.tokens import keep_tokens, special_ids, write_generation
+from jaxnas.export.weights import from_tensors
+from jaxnas.model_files import CONFIG, TOKENIZER, WEIGHTS, save_model
+
+INDEX = f"{WEIGHTS}.index.json"
+_TYPES = ("F32", "F16", "BF16")
+
+
+class Imported(NamedTuple):
+    """What was written."""
+
+    architecture: str  # the class it was
+    config: ArchitectureConfig
+    parameters: int
+    bytes: int  # of the weights file
+
+
+def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imported:
+    """Makes a model folder from one that `transformers` wrote.
+
+    The weights keep their values, whatever type they had: as fp16 if that
+    holds them all, as float32 if not.
+
+    Args:
+      source: holds config.json and model.safetensors, or its index.
+      out: the model folder to make.
+      tokenizer: a tokenizer.json; None takes the source's.
+
+    Raises:
+      UsageError: something is missing, or ours cannot represent it. The line
+        names the file, and the setting or tensor. Nothing is written.
+    """
+    check_free(out)
+    content = _json(source / CONFIG)
+    try:
+        native = class_named(content.get("model_type"))
+        config = from_settings(native, content)
+    except UsageError as error:
+        raise UsageError(f"{source / CONFIG}: {error}") from None
+    text = _tokenizer(source if tokenizer is None else tokenizer, config)
+    try:
+        params = from_tensors(native, config, _tensors(source, native.buffers))
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+    with whole_folder(out) as folder:
+        save_model(folder, config, params, text, exact=True)
+        if tokenizer is None:
+            _keep(source, content, folder)
+        size = (folder / WEIGHTS).stat().st_size
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return Imported(native.architecture, config, parameters, size)
+
+
+def _keep(source: Path, content: dict[str, Any], folder: Path):
+    """What transformers needs to read text as the source did."""
+    if not keep_tokens(source, folder):
+        write_generation(folder, special_ids(content))
+
+
+def _tokenizer(place: Path, config: ArchitectureConfig) -> Tokenizer:
+    path = place / TOKENIZER if place.is_dir() else place
+    try:
+        tokenizer = load_tokenizer(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} is missing: a model needs its tokenizer; save it there with "
+            f"transformers, or name a tokenizer.json with --tokenizer"
+        ) from None
+    except Exception as error:  # the library raises bare ones
+        raise UsageError(f"cannot read {path}: {_line(error)}") from None
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise UsageError(
+            f"{path} has {tokenizer.get_vocab_size()} tokens, the model room for "
+            f"{config.vocab_size}"
+        )
+    return tokenizer
+
+
+def _tensors(source: Path, unread: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """All tensors as float32, but for those that are no weights."""
+    tensors = {}
+    for path in _weight_files(source):
+        try:
+            # Of the frameworks without torch, this one knows bfloat16.
+            with safetensors.safe_open(path, "flax") as file:
+                for name in file.keys():  # noqa: SIM118
+                    if any(re.fullmatch(pattern, name) for pattern in unread):
+                        continue
+                    kind = file.get_slice(name).get_dtype()
+                    if kind not in _TYPES:
+                        known = ", ".join(_TYPES)
+                        raise UsageError(f"tensor {name} is {kind}: only {known}")
+                    tensors[name] = np.asarray(file.get_tensor(name), np.float32)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UsageError(f"cannot read {path.name}: {_line(error)}") from None
+    return tensors
+
+
+def _weight_files(source: Path) -> list[Path]:
+    """The safetensors files: one, or those that an index names."""
+    if (source / WEIGHTS).is_file():
+        return [source / WEIGHTS]
+    if (source / INDEX).is_file():
+        try:
+            named = set(_json(source / INDEX)["weight_map"].values())
+            return sorted(source / Path(name).name for name in named)
+        except (KeyError, TypeError, AttributeError):
+            raise UsageError(f"{INDEX} has no weight_map of file names") from None
+    if any(source.glob("*.bin")):
+        raise UsageError(
+            f"{WEIGHTS} is missing: .bin files of torch are not read; load and save "
+            f"the folder with transformers first"
+        )
+    raise UsageError(f"{WEIGHTS} is missing")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {_line(error)}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"cannot read {path}: it is no JSON object")
+    return content
+
+
+def _line(error: Exception) -> str:
+    said = getattr(error, "strerror", None) or str(error)
+    return (said.splitlines() or [type(error).__name__])[0]

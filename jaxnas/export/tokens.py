@@ -1,0 +1,75 @@
+"""What goes with the weights so that `transformers` reads and writes text.
+
+`<|endoftext|>` ends a text and stands before one: in training the text before
+ends there. Spelled out in a text it is text, as in training. What an imported
+model brought along is kept as it was.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from jaxnas.data.tokenizer import END_OF_TEXT
+from jaxnas.model_files import TOKENIZER
+from jaxnas.records import write_json
+
+GENERATION = "generation_config.json"
+_SETTINGS, _SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def write_tokens(source: Path, tokenizer: Tokenizer, length: int, out: Path) -> dict:
+    """Writes the tokenizer and the generation config of a model folder.
+
+    Args:
+      source: the model's folder.
+      tokenizer: the one in it.
+      length: tokens that the model can read.
+      out: where to.
+
+    Returns:
+      The ids of the tokens that begin, end and pad texts, null where there is
+      none, by the names of their settings.
+    """
+    shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
+    if keep_tokens(source, out):
+        return special_ids(json.loads((out / GENERATION).read_text(encoding="utf-8")))
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    roles = ("bos_token", "eos_token", "pad_token")
+    special = {} if end is None else dict.fromkeys(roles, END_OF_TEXT)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": length,
+        "padding_side": "left",  # what is generated follows the text
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
+        **special,
+    }
+    write_json(out / _SETTINGS, settings)
+    write_json(out / _SPECIAL, special)
+    ids = dict.fromkeys(_IDS, end)
+    write_generation(out, ids)
+    return ids
+
+
+def write_generation(out: Path, ids: dict[str, Any]):
+    """A generation config that is greedy and ends at the end of the text."""
+    write_json(out / GENERATION, {"do_sample": False, **ids})
+
+
+def keep_tokens(source: Path, out: Path) -> bool:
+    """Copies the settings of another's tokenizer, if the source has them all."""
+    if not all((source / name).is_file() for name in (_SETTINGS, GENERATION)):
+        return False
+    for name in (_SETTINGS, _SPECIAL, GENERATION):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+    return True
+
+
+def special_ids(content: dict[str, Any]) -> dict[str, Any]:
+    """The ids of special tokens that a config holds, null where it has none."""
+    return {name: content.get(name) for name in _IDS}

@@ -1,0 +1,160 @@
+"""Parameters of ours as tensors of theirs, and back: the tables read both ways."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from arch import ArchitectureConfig, build_model
+from arch.initial import embedding_deviation
+from arch.model import POSITION_SCALE
+from arch.positions import sinusoidal
+from jaxnas.errors import UsageError
+from jaxnas.export.native import NativeClass, Row
+
+# A table of positions that was rounded to float16 on its way is still ours.
+_POSITION_TOLERANCE = 1e-3
+
+
+def position_table(config: ArchitectureConfig) -> np.ndarray:
+    """What the model adds to the embeddings: f32[max_seq_length, D]."""
+    positions = jnp.arange(config.max_seq_length)
+    channels = np.arange(config.hidden_dim)
+    table = sinusoidal(positions, channels, config.hidden_dim)
+    return np.asarray(_position_scale(config) * table)
+
+
+def _position_scale(config: ArchitectureConfig) -> float:
+    return POSITION_SCALE * embedding_deviation(config)
+
+
+def to_tensors(
+    native: NativeClass, config: ArchitectureConfig, params: dict
+) -> dict[str, np.ndarray]:
+    """Their tensors by name, float32 like ours.
+
+    Args:
+      native: the class.
+      config: of the model, which the class takes.
+      params: a language model's "params".
+
+    Raises:
+      ValueError: the table and the parameters do not name the same tensors.
+    """
+    flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep=".").items()}
+    rows = native.rows_of(config)
+    if sorted(flat) != sorted(name for row in rows for name in row.ours):
+        raise ValueError(f"{native.name}'s table is not of these: {sorted(flat)}")
+    tensors = {}
+    for row in rows:
+        ours = [flat[name] for name in row.ours]
+        for name, layer in _places(row, config):
+            parts = ours if layer is None else [x[layer] for x in ours]
+            tensors[name] = np.ascontiguousarray(row.transform.export(*parts))
+    for name in _zero_names(native, config):
+        size = tensors[_weight_of(name)].shape[-1]
+        tensors[name] = np.zeros(size, np.float32)
+    if native.positions is not None:
+        tensors[native.positions] = position_table(config)
+    return tensors
+
+
+def from_tensors(
+    native: NativeClass, config: ArchitectureConfig, tensors: dict[str, np.ndarray]
+) -> dict:
+    """The inverse of `to_tensors`.
+
+    Args:
+      native: the class.
+      config: of our model.
+      tensors: float32, by their names.
+
+    Raises:
+      UsageError: a tensor is missing, has another shape, or holds what ours
+        cannot represent.
+    """
+    tensors = dict(tensors)
+    shapes = _shapes(config)
+    flat: dict[str, np.ndarray] = {}
+    for row in native.rows_of(config):
+        ours = [shapes[name][1:] if row.stacked else shapes[name] for name in row.ours]
+        wanted = row.transform.export(*map(np.zeros, ours)).shape
+        layers = [
+            row.transform.restore(_take(tensors, name, wanted), *ours)
+            for name, _ in _places(row, config)
+        ]
+        for name, parts in zip(row.ours, zip(*layers, strict=True), strict=True):
+            flat[name] = np.stack(parts) if row.stacked else parts[0]
+    _check_rest(native, config, tensors, flat)
+    return unflatten_dict(flat, sep=".")
+
+
+def _shapes(config: ArchitectureConfig) -> dict[str, tuple[int, ...]]:
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    init = build_model(config).init
+    params = jax.eval_shape(init, jax.random.key(0), tokens)["params"]
+    return {name: x.shape for name, x in flatten_dict(params, sep=".").items()}
+
+
+def _take(tensors: dict, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name not in tensors:
+        raise UsageError(f"tensor {name} is missing")
+    found = tensors.pop(name)
+    if found.shape != shape:
+        raise UsageError(
+            f"tensor {name} has shape {list(found.shape)}, config.json asks for "
+            f"{list(shape)}"
+        )
+    return found
+
+
+def _check_rest(native, config, tensors: dict, flat: dict):
+    """Accepts what says nothing new, refuses what ours has no place for."""
+    if native.positions is not None:
+        shape = (config.max_seq_length, config.hidden_dim)
+        found = _take(tensors, native.positions, shape)
+        allowed = _POSITION_TOLERANCE * _position_scale(config)
+        if not np.abs(found - position_table(config)).max() <= allowed:
+            raise UsageError(
+                f"tensor {native.positions} holds learned positions: ours are the "
+                f"sinusoids that export writes"
+            )
+    for name, found in tensors.items():
+        if name.endswith(".bias"):
+            if found.any():
+                raise UsageError(f"tensor {name} is not zero: ours has no such bias")
+        elif not _is_tied_head(native, config, name, found, flat):
+            raise UsageError(f"tensor {name} has no place in our model")
+
+
+def _is_tied_head(native, config, name: str, found: np.ndarray, flat: dict) -> bool:
+    (head,) = [row for row in native.rows if row.ours == ("head.kernel",)]
+    return (
+        config.tie_embeddings
+        and name == head.theirs
+        and np.array_equal(found, flat["embed.embedding"])
+    )
+
+
+def _places(row: Row, config: ArchitectureConfig) -> Iterator[tuple[str, int | None]]:
+    """The names of a row's tensors, with their layers."""
+    if row.stacked:
+        for layer in range(config.num_layers):
+            yield row.theirs.format(layer=layer), layer
+    else:
+        yield row.theirs, None
+
+
+def _zero_names(native: NativeClass, config: ArchitectureConfig) -> list[str]:
+    return [
+        name.format(layer=layer)
+        for name in native.zeros
+        for layer in range(config.num_layers if "{layer}" in name else 1)
+    ]
+
+
+def _weight_of(bias: str) -> str:
+    """The tensor whose last axis a bias is as long as."""
+    return bias.removesuffix("bias") + "weight"

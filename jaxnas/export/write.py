@@ -1,0 +1,113 @@
+"""Export: a model of ours as a folder that `transformers` loads."""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from arch import ArchitectureConfig, build_model
+from arch.config import QUANTIZATIONS
+from arch.initial import draw_parameters
+from jaxnas.compress import prune, round_weights
+from jaxnas.errors import UsageError
+from jaxnas.export.choice import class_for
+from jaxnas.export.folder import check_free, whole_folder
+from jaxnas.export.native import NativeClass
+from jaxnas.export.settings import to_settings
+from jaxnas.export.tokens import special_ids, write_generation, write_tokens
+from jaxnas.export.weights import to_tensors
+from jaxnas.keys import key_of
+from jaxnas.model_files import CONFIG, WEIGHTS, load_model, narrowest
+from jaxnas.records import write_json
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    architecture: str  # the class in transformers
+    parameters: int
+    weights: str  # type of the stored weights
+    bytes: int  # of the weights file
+    tokens: int | None  # of the tokenizer, if there is one
+
+
+def export_folder(model: Path, out: Path) -> Exported:
+    """Exports a model folder, as `save_model` wrote it.
+
+    Raises:
+      UsageError: no class computes the model exactly, there is no model, or
+        `out` is not free. Then nothing is written.
+    """
+    check_free(out)
+    config, params, tokenizer = load_model(model)
+    native = class_for(config)
+    tensors = to_tensors(native, config, params)
+    with whole_folder(out) as folder:
+        ids = write_tokens(model, tokenizer, config.max_seq_length, folder)
+        stored = _write(native, config, tensors, ids, folder)
+    return _summary(native, params, stored, tokenizer.get_vocab_size())
+
+
+def export_random(file: Path, seed: int, out: Path) -> Exported:
+    """Exports a config with random weights, pruned and rounded as it says.
+
+    There is no tokenizer.
+
+    Raises:
+      UsageError: as `export_folder`.
+    """
+    check_free(out)
+    try:
+        config = ArchitectureConfig.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read a config from {file}: {reason}") from None
+    class_for(config)  # before anything is drawn
+    config, params = random_model(config, seed)
+    native = class_for(config)
+    tensors = to_tensors(native, config, params)
+    with whole_folder(out) as folder:
+        ids = special_ids({})
+        write_generation(folder, ids)
+        stored = _write(native, config, tensors, ids, folder)
+    return _summary(native, params, stored, None)
+
+
+def random_model(config: ArchitectureConfig, seed: int):
+    """Initial weights as a model folder would hold them: the config, "params"."""
+    try:
+        drawn = draw_parameters(build_model(config), key_of(seed, "export"))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    quantization = QUANTIZATIONS.index(config.quantization)
+    config, params = prune(config, drawn)
+    compress = functools.partial(round_weights, quantization=quantization)
+    return config, jax.jit(compress)(params)
+
+
+def _write(
+    native: NativeClass,
+    config: ArchitectureConfig,
+    tensors: dict[str, np.ndarray],
+    ids: dict[str, Any],
+    folder: Path,
+) -> tuple[str, int]:
+    """Writes config and weights, of the narrowest type that holds them exactly.
+
+    Returns:
+      The type, and the bytes of the weights file.
+    """
+    weights = {name: x for name, x in tensors.items() if name != native.positions}
+    kind = narrowest(weights.values())
+    stored = tensors | {name: x.astype(kind) for name, x in weights.items()}
+    safetensors.numpy.save_file(stored, folder / WEIGHTS, {"format": "pt"})
+    write_json(folder / CONFIG, to_settings(native, config, ids))
+    return kind.name, (folder / WEIGHTS).stat().st_size
+
+
+def _summary(native, params: dict, stored: tuple[str, int], tokens) -> Exported:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return Exported(native.architecture, parameters, *stored, tokens)

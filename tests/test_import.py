@@ -1,0 +1,390 @@
+"""What is read of a folder of `transformers`, and what is refused by name."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.flax
+import safetensors.numpy
+from export_cells import TEXT, TOKENS, cell, perturbed, tied
+
+from arch import cost
+from jaxnas.errors import UsageError
+from jaxnas.export import export_folder, import_folder
+from jaxnas.export.choice import class_named
+from jaxnas.export.settings import from_settings
+from jaxnas.model_files import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    load_model,
+    narrowest,
+    save_model,
+)
+
+CELLS = {
+    "llama": cell("grouped_query_attention", kv_heads=1),
+    "llama-tied": tied(cell("transformer")),
+    "arcee": cell("transformer", activation="silu"),
+    "starcoder2": cell("transformer", "layernorm", activation="silu"),
+    "stablelm": cell("transformer", "layernorm"),
+    "gpt2": cell("transformer", "layernorm", "absolute", "gelu"),
+    "mpt": cell("transformer", "layernorm", "alibi", "gelu"),
+    "mamba": cell("mamba"),
+    "rwkv": cell("rwkv"),
+}
+INDEX = f"{WEIGHTS}.index.json"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An exported folder of each class, made when it is asked for."""
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            place = tmp_path_factory.mktemp(name)
+            params = perturbed(CELLS[name])
+            save_model(place / "model", CELLS[name], params, TOKENS, exact=True)
+            export_folder(place / "model", place / "hf")
+            made[name] = place / "hf"
+        return made[name]
+
+    return folder
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    """A copy of an exported folder with changed settings and tensors."""
+
+    def change(name, settings=None, tensors=None, without=()):
+        source = exported(name)
+        out = tmp_path / "hf"
+        out.mkdir()
+        for path in source.iterdir():
+            (out / path.name).write_bytes(path.read_bytes())
+        content = json.loads((source / CONFIG).read_text()) | (settings or {})
+        content = {key: content[key] for key in content if key not in without}
+        (out / CONFIG).write_text(json.dumps(content))
+        if tensors is not None:
+            found = safetensors.numpy.load_file(source / WEIGHTS)
+            tensors(found)
+            safetensors.numpy.save_file(found, out / WEIGHTS)
+        return out
+
+    return change
+
+
+def refused(source, said, *, tokenizer=None):
+    out = source.parent / "refused"
+    with pytest.raises(UsageError) as raised:
+        import_folder(source, out, tokenizer)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not out.exists()
+
+
+LINEAR = {"type": "linear", "factor": 2.0}
+THETA = {"rope_theta": 500000.0, "rope_type": "default"}
+SETTINGS = [
+    ("llama", {"model_type": "bert"}, "model_type='bert' cannot be imported: only ll"),
+    ("llama", {"rms_norm_eps": 1e-6}, "rms_norm_eps=1e-06: ours has 1e-05 only"),
+    ("llama", {"rope_parameters": THETA}, "rope_theta=500000.0"),
+    ("llama", {"rope_parameters": None, "rope_theta": 5e5}, "rope_theta=500000.0"),
+    ("llama", {"rope_parameters": None, "rope_scaling": LINEAR}, "rope_type='linear'"),
+    ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+    ("llama", {"head_dim": 16}, "head_dim=16: ours would have 8"),
+    ("llama", {"hidden_act": "relu"}, "hidden_act='relu': ours has silu, gelu only"),
+    ("llama", {"num_key_value_heads": 3}, "kv_heads=3 is not allowed"),
+    ("llama", {"hidden_size": "32"}, "hidden_size='32' is no whole number"),
+    ("llama", {"intermediate_size": 96}, "config.json asks for [96, 32]"),
+    ("llama", {"num_attention_heads": 0}, "num_heads=0 is not allowed"),
+    ("llama", {"vocab_size": 10}, "the model room for 10"),
+    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
+    (
+        "llama",
+        {"num_hidden_layers": 3},
+        "layers.2.input_layernorm.weight is missing",
+    ),
+    ("llama", {"num_hidden_layers": 1}, "tensor model.layers.1."),
+    ("llama", {"tie_word_embeddings": True}, "tensor lm_head.weight has no place"),
+    ("arcee", {"hidden_act": "relu2"}, "hidden_act='relu2'"),
+    ("starcoder2", {"sliding_window": 8}, "sliding_window=8"),
+    ("starcoder2", {"norm_epsilon": 1e-6}, "norm_epsilon=1e-06"),
+    ("stablelm", {"qk_layernorm": True}, "qk_layernorm=True"),
+    ("stablelm", {"use_parallel_residual": True}, "use_parallel_residual=True"),
+    ("stablelm", {"layer_norm_eps": 1e-6}, "layer_norm_eps=1e-06"),
+    ("gpt2", {"activation_function": "gelu_new"}, "activation_function='gelu_new'"),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx=True"),
+    ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False"),
+    ("gpt2", {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06"),
+    ("gpt2", {"n_positions": 64}, "transformer.wpe.weight has shape [28, 32]"),
+    ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi=False"),
+    ("mpt", {"attn_config": {"qk_ln": True}}, "attn_config.qk_ln=True"),
+    ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max=16"),
+    ("mpt", {"attn_config": {"clip_qkv": 6}}, "attn_config.clip_qkv=6"),
+    ("mpt", {"attn_config": {"softmax_scale": 1.0}}, "attn_config.softmax_scale=1.0"),
+    ("mpt", {"logit_scale": 2.0}, "logit_scale=2.0"),
+    ("mpt", {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06"),
+    ("mamba", {"state_size": 8}, "state_size=8"),
+    ("mamba", {"conv_kernel": 3}, "conv_kernel=3"),
+    ("mamba", {"time_step_rank": 5}, "time_step_rank=5: ours would have 2"),
+    ("mamba", {"hidden_act": "gelu"}, "hidden_act='gelu'"),
+    ("mamba", {"use_conv_bias": False}, "use_conv_bias=False"),
+    ("mamba", {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06"),
+    ("rwkv", {"attention_hidden_size": 64}, "attention_hidden_size=64"),
+    ("rwkv", {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "said"), SETTINGS)
+def test_a_setting_that_ours_cannot_represent_is_named(copy, name, settings, said):
+    refused(copy(name, settings), said)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("llama", "rms_norm_eps", "rms_norm_eps=1e-06"),
+        ("llama", "hidden_size", "hidden_size is missing"),
+        ("llama", "num_key_value_heads", "k_proj.weight has shape [8, 32]"),
+        ("arcee", "hidden_act", "hidden_act='relu2'"),
+        ("starcoder2", "hidden_act", "hidden_act='gelu_pytorch_tanh'"),
+        ("gpt2", "activation_function", "activation_function='gelu_new'"),
+    ],
+)
+def test_what_is_left_out_is_what_transformers_assumes(copy, name, key, said):
+    refused(copy(name, without=(key,)), said)
+
+
+def test_a_quarter_of_the_head_turns_where_stablelm_does_not_say():
+    settings = {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 28,
+    }
+    native = class_named("stablelm")
+    with pytest.raises(UsageError, match=r"partial_rotary_factor=0\.25"):
+        from_settings(native, settings)
+    whole = settings | {"partial_rotary_factor": 1.0}
+    assert from_settings(native, whole).activation == "swiglu"
+
+
+def add(name, value):
+    """Adds to a tensor, which is made if it is not there."""
+
+    def change(tensors):
+        tensors[name] = tensors.get(name, 0) + np.float32(value)
+
+    return change
+
+
+def put(name, value):
+    return lambda tensors: tensors.update({name: value})
+
+
+def turn(name):
+    return lambda tensors: tensors.update({name: tensors[name].T.copy()})
+
+
+ONES = np.ones(32, np.float32)
+ATTENTION = "model.layers.1.self_attn"
+TENSORS = [
+    ("llama", put(f"{ATTENTION}.q_proj.bias", ONES), f"{ATTENTION}.q_proj.bias"),
+    ("llama", put(f"{ATTENTION}.q_norm.weight", ONES), f"{ATTENTION}.q_norm.weight"),
+    ("llama", put("model.norm.weight", ONES[:8]), "model.norm.weight has shape [8]"),
+    ("llama", turn(f"{ATTENTION}.k_proj.weight"), "k_proj.weight has shape [32, 8]"),
+    ("llama", put("model.norm.weight", ONES.astype(int)), "model.norm.weight is I64"),
+    ("llama", lambda tensors: tensors.pop("lm_head.weight"), "lm_head.weight is miss"),
+    ("llama-tied", put("lm_head.weight", np.ones((300, 32), np.float32)), "lm_head"),
+    (
+        "starcoder2",
+        add("model.layers.0.input_layernorm.bias", 0.1),
+        "0.input_layernorm",
+    ),
+    ("stablelm", add("model.norm.bias", 0.1), "tensor model.norm.bias is not zero"),
+    (
+        "gpt2",
+        add("transformer.h.1.attn.c_attn.bias", 0.1),
+        "c_attn.bias is not zero",
+    ),
+    ("gpt2", add("transformer.wpe.weight", 0.01), "wpe.weight holds learned positions"),
+    ("mpt", put("transformer.blocks.0.attn.Wqkv.bias", ONES), "Wqkv.bias is not zero"),
+    ("mamba", put("backbone.layers.0.mixer.in_proj.bias", ONES), "in_proj.bias is not"),
+    (
+        "rwkv",
+        put("rwkv.blocks.0.attention.key.bias", ONES),
+        "key.bias is not zero",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "said"), TENSORS)
+def test_a_tensor_that_ours_has_no_place_for_is_named(copy, name, change, said):
+    refused(copy(name, tensors=change), said)
+
+
+def same_model(one, other):
+    ours, theirs = load_model(one), load_model(other)
+    assert ours.config == theirs.config.canonical()
+    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "change"),
+    [
+        # As versions 4 and 5 of transformers spell the same rotation.
+        ("llama", {"rope_parameters": None}, None),
+        ("llama", {"rope_theta": None, "rope_scaling": None}, None),
+        ("llama", {"rope_scaling": {"rope_type": "default"}}, None),
+        ("llama", {"head_dim": None, "pretraining_tp": 1}, None),
+        ("llama", {"attention_bias": True}, put(f"{ATTENTION}.q_proj.bias", 0 * ONES)),
+        ("llama", {}, put(f"{ATTENTION}.rotary_emb.inv_freq", np.ones(4, np.float32))),
+        ("llama-tied", {}, "head"),
+        ("gpt2", {}, put("transformer.h.0.attn.bias", np.ones((1, 1, 4, 4), bool))),
+        ("gpt2", {"n_inner": None, "attn_pdrop": 0.1}, None),
+        ("gpt2", {}, lambda tensors: tensors.pop("transformer.ln_f.bias")),
+        ("gpt2", {}, add("transformer.wpe.weight", 1e-5)),  # rounded on its way
+        ("mamba", {"time_step_rank": "auto", "intermediate_size": None}, None),
+        ("rwkv", {"rescale_every": 6, "attention_hidden_size": None}, None),
+    ],
+)
+def test_what_means_the_same_is_read(copy, exported, tmp_path, name, settings, change):
+
+    def with_head(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+
+    source = copy(name, settings, with_head if change == "head" else change)
+    import_folder(source, tmp_path / "model")
+    same_model(tmp_path / "model", exported(name).parent / "model")
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
+def test_values_are_kept_whatever_their_type(copy, tmp_path, kind):
+    source = copy("llama")
+    tensors = safetensors.numpy.load_file(source / WEIGHTS)
+    tensors["model.norm.weight"][0] = 1e-30  # not in float16
+    narrow = {name: jnp.asarray(x, kind) for name, x in tensors.items()}
+    safetensors.flax.save_file(narrow, source / WEIGHTS)
+    import_folder(source, tmp_path / "model")
+    stored = safetensors.numpy.load_file(tmp_path / "model" / WEIGHTS)
+    wanted = "float16" if kind == "float16" else "float32"
+    assert {str(x.dtype) for x in stored.values()} == {wanted}
+    params = load_model(tmp_path / "model").params
+    for ours, theirs in (
+        (params["norm"]["scale"], "model.norm.weight"),
+        (params["embed"]["embedding"], "model.embed_tokens.weight"),
+    ):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_array_equal(ours, narrow[theirs].astype(jnp.float32))
+
+
+def test_a_checkpoint_in_parts_is_read(copy, exported, tmp_path):
+    source = copy("llama")
+    tensors = safetensors.numpy.load_file(source / WEIGHTS)
+    (source / WEIGHTS).unlink()
+    names = sorted(tensors)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for part, held in parts.items():
+        safetensors.numpy.save_file({n: tensors[n] for n in held}, source / part)
+    where = {name: part for part, held in parts.items() for name in held}
+    (source / INDEX).write_text(json.dumps({"weight_map": where}))
+    import_folder(source, tmp_path / "model")
+    same_model(tmp_path / "model", exported("llama").parent / "model")
+    (source / "b.safetensors").unlink()
+    refused(source, "cannot read b.safetensors")
+    (source / INDEX).write_text("{}")
+    refused(source, "has no weight_map")
+
+
+def test_files_that_are_missing_or_damaged(copy):
+    source = copy("llama")
+    whole = {path.name: path.read_bytes() for path in source.iterdir()}
+    for name, damage, said in (
+        (CONFIG, None, "config.json: No such file"),
+        (CONFIG, b"{", "cannot read"),
+        (CONFIG, b"[]", "it is no JSON object"),
+        (WEIGHTS, None, "model.safetensors is missing"),
+        (WEIGHTS, whole[WEIGHTS][:99], "cannot read model.safetensors"),
+        (TOKENIZER, None, "tokenizer.json is missing: a model needs its tokenizer"),
+        (TOKENIZER, b"{}", "cannot read"),
+    ):
+        (source / name).unlink()
+        if damage is not None:
+            (source / name).write_bytes(damage)
+        refused(source, said)
+        (source / name).write_bytes(whole[name])
+    (source / WEIGHTS).rename(source / "pytorch_model.bin")
+    refused(source, ".bin files of torch are not read")
+
+
+def test_what_belongs_to_the_tokenizer_is_kept(copy, tmp_path):
+    source = copy("llama", {"eos_token_id": 7})
+    kept = {
+        "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "x": 1},
+        "generation_config.json": {"eos_token_id": 7, "temperature": 0.5},
+    }
+    for name, content in kept.items():
+        (source / name).write_text(json.dumps(content))
+    (source / "special_tokens_map.json").unlink()
+    import_folder(source, tmp_path / "model")
+    export_folder(tmp_path / "model", tmp_path / "again")
+    for name, content in kept.items():
+        assert json.loads((tmp_path / "again" / name).read_text()) == content
+    assert json.loads((tmp_path / "again" / CONFIG).read_text())["eos_token_id"] == 7
+    # With another tokenizer it says nothing any more.
+    import_folder(source, tmp_path / "other", source / TOKENIZER)
+    names = {path.name for path in (tmp_path / "other").iterdir()}
+    assert names == {CONFIG, WEIGHTS, TOKENIZER}
+    ids = load_model(tmp_path / "other").tokenizer.encode(TEXT).ids
+    assert ids == TOKENS.encode(TEXT).ids
+
+
+def test_exact_weights_are_stored_and_read_back(tmp_path):
+    config = CELLS["llama"]
+    params = perturbed(config)
+    save_model(tmp_path / "exact", config, params, TOKENS, exact=True)
+    read = load_model(tmp_path / "exact")
+    jax.tree.map(np.testing.assert_array_equal, read.params, params)
+    size = (tmp_path / "exact" / WEIGHTS).stat().st_size
+    assert 2 * cost.size_bytes(config) < size < 2 * cost.size_bytes(config) + 4096
+    # What fits is as small as a trained model, byte for byte.
+    for name, exact in (("narrow", True), ("trained", False)):
+        rounded = jax.tree.map(lambda x: x.astype(np.float16), params)
+        wide = jax.tree.map(lambda x: x.astype(np.float32), rounded)
+        save_model(tmp_path / name, config, wide, TOKENS, exact=exact)
+    one, other = ((tmp_path / n / WEIGHTS).read_bytes() for n in ("narrow", "trained"))
+    assert one == other
+    tensors = safetensors.numpy.load_file(tmp_path / "exact" / WEIGHTS)
+    tensors["norm.scale"] = tensors["norm.scale"].astype(np.float16)
+    safetensors.numpy.save_file(tensors, tmp_path / "exact" / WEIGHTS)
+    with pytest.raises(UsageError, match="does not fit"):
+        load_model(tmp_path / "exact")
+
+
+def test_exact_weights_are_not_quantised(tmp_path):
+    config = cell("transformer", quantization="int8")
+    with pytest.raises(ValueError, match="exact weights are not int8"):
+        save_model(tmp_path / "model", config, {}, TOKENS, exact=True)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0.0, -0.0, 1.0, 65504.0, 6e-8, 2**-24], "float32"),
+        ([0.0, -0.0, 1.0, 65504.0, 2**-24], "float16"),
+        ([65520.0], "float32"),
+        ([1 + 2**-11], "float32"),
+        ([1 + 2**-10], "float16"),
+    ],
+)
+def test_the_narrowest_type_that_is_exact(values, kind):
+    ones = np.ones(3, np.float32)
+    assert narrowest([ones, np.float32(values)]) == kind
