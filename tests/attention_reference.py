@@ -44,7 +44,7 @@ def attention(q, k, v, positions, scale, slopes):
     mixed = np.zeros(q.shape)
     for row, t, head in np.ndindex(q.shape[:3]):
         group = head // (q.shape[2] // k.shape[2])
-        seen = np.arange(k.shape[1])[: positions[row, t] + 1]
+        seen = np.arange(positions[row, t] + 1)
         scores = k[row, seen, group] @ q[row, t, head] * scale
         scores = scores - slopes[head] * (positions[row, t] - seen)
         mixed[row, t, head] = special.softmax(scores) @ v[row, seen, group]

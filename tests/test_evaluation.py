@@ -449,10 +449,3 @@ def test_a_model_without_room_for_the_data_is_refused(calls):
     assert calls == []
     larger = dataclasses.replace(CONFIG, vocab_size=VOCAB + 3)
     assert evaluator_of()(larger).status == "ok"
-
-
-def test_a_family_without_modules_is_refused(calls):
-    unknown = dataclasses.replace(CONFIG, arch_type="rwkv")
-    with pytest.raises(ValueError, match="rwkv"):
-        evaluator_of()(unknown)
-    assert calls == []

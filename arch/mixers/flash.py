@@ -202,4 +202,4 @@ def _scores(rows, k, j, positions, scoring):
 
 def _reach(positions: jax.Array, k: jax.Array) -> jax.Array:
     """How many blocks of keys the queries see; the others lie in their future."""
-    return jnp.minimum(positions.max() // k.shape[-2] + 1, len(k))
+    return positions.max() // k.shape[-2] + 1
