@@ -100,6 +100,11 @@ def test_what_a_class_asks_for_makes_the_model_one_of_its_own():
             "it has normalization='groupnorm'; exact would be Llama with "
             "normalization='rmsnorm'; StableLm with normalization='layernorm'",
         ),
+        (  # only what no class has is to blame
+            cell("transformer", "groupnorm", "alibi", "swiglu"),
+            "it has normalization='groupnorm'; exact would be Llama with "
+            "normalization='rmsnorm', position_encoding='rope'",
+        ),
         (
             cell("transformer", "rmsnorm", "alibi", "silu"),
             "it has position_encoding='alibi'; exact would be Arcee with "
