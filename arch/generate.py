@@ -1,7 +1,8 @@
 """Text generation: reads the prompts, then draws token after token.
 
 Prompts are padded to a few lengths, and what is drawn and how much of it is
-data, so that other prompts and settings compile nothing new.
+data: another prompt of about the same length compiles nothing new, nor does
+another value of a setting, unless it switches a rule on or off.
 """
 
 from collections.abc import Iterator, Sequence

@@ -59,10 +59,13 @@ def save_model(
       The config of the written model: pruned already.
 
     Raises:
-      ValueError: `exact`, and the config quantises.
+      ValueError: `exact`, and the config quantises; or not, and a weight is
+        beyond the range of fp16.
     """
     if exact and config.quantization != "fp16":
         raise ValueError(f"exact weights are not {config.quantization}: needs fp16")
+    if not exact:
+        _check_range(params)
     folder.mkdir(parents=True, exist_ok=True)
     config, params = prune(config, params)
     tensors: dict[str, np.ndarray] = {}
@@ -79,6 +82,14 @@ def save_model(
     write_whole(folder / TOKENIZER, tokenizer.to_str(pretty=True))
     write_whole(folder / CONFIG, config.to_json())
     return config
+
+
+def _check_range(params: dict):
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(params))
+    if float(np.finfo(np.float16).max) < largest < np.inf:
+        raise ValueError(
+            f"a weight of size {largest:g} is beyond fp16: save with exact=True"
+        )
 
 
 def load_model(folder: str | Path) -> LoadedModel:

@@ -4,16 +4,9 @@ import importlib
 import keyword
 import sys
 
+from jaxnas.commands import COMMANDS
 from jaxnas.errors import RunFailed, UsageError, interrupted
 
-COMMANDS = {
-    "search": "search a space, train the winner on, save it (the default)",
-    "space": "counts and samples of a search space",
-    "baselines": "the reference architectures with their costs",
-    "generate": "text from a saved model, as it is drawn",
-    "export": "a model as a folder that Hugging Face's transformers loads",
-    "import": "the reverse: a folder of transformers as a model",
-}
 DEFAULT = "search"
 
 

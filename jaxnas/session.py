@@ -232,9 +232,7 @@ def _summary(
 def _close(folder: RunFolder, config: RunConfig, summary: dict, lines, console):
     """The closing tables, and where the files are."""
     spread = summary["search"]["spread"]
-    console.print(top_table(lines, config.top_k))
-    if len(summary["search"]["families"]) > 1:
-        console.print(family_table(lines))
+    _print_candidates(lines, config.top_k, console)
     console.print(spread_table(spread))
     if len(lines) > 1:
         for name in saturated(spread):
@@ -261,7 +259,8 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
     try:
         summary = json.loads(folder.summary.read_text())
         lines = [json.loads(line) for line in folder.results.open()]
-        table = top_table(lines, len(summary["search"]["top"]))
+        number = len(summary["search"]["top"])
+        top_table(lines, number)
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"{folder.summary} or {folder.results} is damaged: remove the former to "
@@ -269,5 +268,12 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
         ) from None
     _tidy(folder)
     console.print(f"{folder.path} is finished already")
-    console.print(table)
+    _print_candidates(lines, number, console)
     return summary
+
+
+def _print_candidates(lines: list[dict], number: int, console: Console):
+    """The best of all, and of each family where there are several."""
+    console.print(top_table(lines, number))
+    if len({line["config"]["arch_type"] for line in lines}) > 1:
+        console.print(family_table(lines))

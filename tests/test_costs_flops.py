@@ -12,9 +12,10 @@ import pytest
 from cost_configs import LLAMA_7B, PUBLISHED, SMALL, of_family
 
 from arch import build_model, cost
+from arch.cost import attention as attention_costs
 from arch.cost.linear_attention import CHUNK
 from arch.families import FAMILIES
-from arch.mixers import flash
+from arch.mixers import flash, linear_attention
 from arch.model import init_states
 
 # One operation a value that they write, or for a sum that they read.
@@ -360,3 +361,9 @@ def test_the_state_of_linear_attention():
     # Of each of 4 heads [24, 24] and [24], in float32, in 3 layers.
     config = of_family("linear_transformer")
     assert cost.state_bytes(config, 2, 7) == 3 * 2 * 4 * (24 * 24 + 24) * 4
+
+
+def test_chunks_and_blocks_are_those_of_the_modules():
+    assert attention_costs.BLOCK == flash.BLOCK
+    assert attention_costs.DENSE_TOKENS == flash.DENSE_TOKENS
+    assert CHUNK == linear_attention.CHUNK

@@ -92,23 +92,30 @@ def run(config, prompts, key=None, max_new=NEW, **options):
 @every_family
 def test_ragged_prompts_go_on_as_the_whole_model_would(family):
     config = dataclasses.replace(TINY, arch_type=family)
-    together = run(config, PROMPTS)
-    assert together.lengths.tolist() == [NEW] * 3
-    assert len(np.unique(together.tokens)) > 5
-    for prompt, drawn in zip(PROMPTS, together.tokens, strict=True):
+    done = run(config, PROMPTS)
+    assert done.lengths.tolist() == [NEW] * 3
+    assert len(np.unique(done.tokens)) > 5
+    for prompt, drawn in zip(PROMPTS, done.tokens, strict=True):
         logits = logits_after(config, [*prompt, *drawn])
         likeliest = logits[len(prompt) - 1 : -1].argmax(axis=-1)
         np.testing.assert_array_equal(drawn, likeliest)
-        alone = run(config, [prompt])
-        np.testing.assert_array_equal(alone.tokens[0], drawn)
+
+
+@pytest.mark.parametrize("family", ["transformer", "rwkv"])
+def test_a_prompt_alone_goes_on_as_among_others(family):
+    config = dataclasses.replace(TINY, arch_type=family)
+    together = run(config, PROMPTS).tokens
+    for prompt, drawn in zip(PROMPTS, together, strict=True):
+        np.testing.assert_array_equal(run(config, [prompt]).tokens, drawn[None])
 
 
 @every_family
 def test_other_prompts_compile_nothing_new(family, traces):
     config = dataclasses.replace(TINY, arch_type=family)
     for length, new in ((1, 16), (9, 1), (16, 10)):
-        done = run(config, [[length] * length], max_new=new, stop_tokens=[1, 2][:new])
-        assert done.tokens.shape == (1, new)
+        prompts = [[length] * length, [2], [3, 4]]
+        done = run(config, prompts, max_new=new, stop_tokens=[1, 2][:new])
+        assert done.tokens.shape == (3, new)
     assert traces() <= 2  # the prompt's program and the loop; both may be there
 
 

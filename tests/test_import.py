@@ -10,11 +10,14 @@ import safetensors.flax
 import safetensors.numpy
 from export_cells import TEXT, TOKENS, cell, perturbed, tied
 
-from arch import cost
+from arch import build_model, cost
+from arch.initial import draw_parameters
+from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export import export_folder, import_folder
 from jaxnas.export.choice import class_named
 from jaxnas.export.settings import from_settings
+from jaxnas.export.tokens import end_tokens
 from jaxnas.model_files import (
     CONFIG,
     TOKENIZER,
@@ -189,6 +192,13 @@ def put(name, value):
     return lambda tensors: tensors.update({name: value})
 
 
+def rounded(name):
+    def change(tensors):
+        tensors[name] = tensors[name].astype(np.float16)
+
+    return change
+
+
 def turn(name):
     return lambda tensors: tensors.update({name: tensors[name].T.copy()})
 
@@ -215,6 +225,7 @@ TENSORS = [
         "c_attn.bias is not zero",
     ),
     ("gpt2", add("transformer.wpe.weight", 0.01), "wpe.weight holds learned positions"),
+    ("gpt2", add("transformer.wpe.weight", 1e-5), "wpe.weight holds learned positions"),
     ("mpt", put("transformer.blocks.0.attn.Wqkv.bias", ONES), "Wqkv.bias is not zero"),
     ("mamba", put("backbone.layers.0.mixer.in_proj.bias", ONES), "in_proj.bias is not"),
     (
@@ -250,7 +261,8 @@ def same_model(one, other):
         ("gpt2", {}, put("transformer.h.0.attn.bias", np.ones((1, 1, 4, 4), bool))),
         ("gpt2", {"n_inner": None, "attn_pdrop": 0.1}, None),
         ("gpt2", {}, lambda tensors: tensors.pop("transformer.ln_f.bias")),
-        ("gpt2", {}, add("transformer.wpe.weight", 1e-5)),  # rounded on its way
+        ("gpt2", {}, rounded("transformer.wpe.weight")),
+        ("gpt2", {}, add("transformer.wpe.weight", 1e-9)),  # another machine's sine
         ("mamba", {"time_step_rank": "auto", "intermediate_size": None}, None),
         ("rwkv", {"rescale_every": 6, "attention_hidden_size": None}, None),
     ],
@@ -346,6 +358,28 @@ def test_what_belongs_to_the_tokenizer_is_kept(copy, tmp_path):
     assert ids == TOKENS.encode(TEXT).ids
 
 
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_generation_config_that_is_none_is_refused(copy, content):
+    source = copy("llama")
+    (source / "tokenizer_config.json").write_text("{}")
+    (source / "generation_config.json").write_text(content)
+    refused(source, "generation_config.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "ends"),
+    [({"eos_token_id": 7}, [7]), ({"eos_token_id": [7, 2]}, [7, 2])],
+)
+def test_a_text_ends_where_the_checkpoint_says(copy, tmp_path, content, ends):
+    source = copy("llama")
+    (source / "generation_config.json").write_text(json.dumps(content))
+    (source / "tokenizer_config.json").write_text("{}")
+    import_folder(source, tmp_path / "model")
+    assert end_tokens(tmp_path / "model", TOKENS) == ends
+    (tmp_path / "model" / "generation_config.json").unlink()
+    assert end_tokens(tmp_path / "model", TOKENS) == [TOKENS.token_to_id(END_OF_TEXT)]
+
+
 def test_exact_weights_are_stored_and_read_back(tmp_path):
     config = CELLS["llama"]
     params = perturbed(config)
@@ -366,6 +400,15 @@ def test_exact_weights_are_stored_and_read_back(tmp_path):
     safetensors.numpy.save_file(tensors, tmp_path / "exact" / WEIGHTS)
     with pytest.raises(UsageError, match="does not fit"):
         load_model(tmp_path / "exact")
+
+
+def test_weights_beyond_fp16_are_not_stored_as_infinities(tmp_path):
+    config = CELLS["llama"]
+    params = draw_parameters(build_model(config), jax.random.key(0))
+    params["norm"]["scale"] = params["norm"]["scale"] * np.float32(1e5)
+    with pytest.raises(ValueError, match="100000 is beyond fp16"):
+        save_model(tmp_path / "model", config, params, TOKENS)
+    assert not (tmp_path / "model").exists()
 
 
 def test_exact_weights_are_not_quantised(tmp_path):

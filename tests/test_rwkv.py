@@ -119,6 +119,15 @@ def test_wkv_is_the_naive_recurrence(kind, tokens):
     )
 
 
+def test_a_decay_of_minus_infinity_leaves_the_newest_token():
+    decay, *others = operands(7, np.full(6, -np.inf), 2.0)
+    averages, sums = read_all((decay, *others))
+    wanted, *_ = recurrence(jnp.full_like(decay, -1e4), *others)
+    for got in (jax.jit(whole)(decay, *others), averages):
+        np.testing.assert_allclose(got, wanted, atol=2e-5)
+    assert all(np.isfinite(leaf).all() for leaf in sums)
+
+
 def test_a_slow_decay_survives_a_large_maximum():
     # Read one by one, a maximum of 1000 rounds each step of 1e-5 away.
     decay, tokens = jnp.full(1, -1e-5), 40 * CHUNK

@@ -58,6 +58,7 @@ def wkv(
     Returns:
       f32[B, T, D], and the sums after each row's last real token.
     """
+    decay = jnp.maximum(decay, NOTHING)  # of -inf nothing is left either
     batch, tokens, channels = keys.shape
     if tokens == 1 and sums is not None:
         return _read_token(decay, bonus, keys, values, sums, lengths)

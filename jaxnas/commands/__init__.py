@@ -1,0 +1,10 @@
+"""The commands, one file each, and what they are for."""
+
+COMMANDS = {
+    "search": "search a space, train the winner on, save it (the default)",
+    "space": "counts and samples of a search space",
+    "baselines": "the reference architectures with their costs",
+    "generate": "text from a saved model, as it is drawn",
+    "export": "a model as a folder that Hugging Face's transformers loads",
+    "import": "the reverse: a folder of transformers as a model",
+}

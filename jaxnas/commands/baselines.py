@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from arch.baselines import BASELINES
+from arch.families import has_heads
 from jaxnas.config import make_config, read_toml
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
@@ -90,5 +91,5 @@ def _quality(found: Evaluation) -> list[str]:
 
 
 def _shape(config) -> str:
-    heads = f" heads {config.num_heads}" if config.arch_type != "mamba" else ""
+    heads = f" heads {config.num_heads}" if has_heads(config.arch_type) else ""
     return f"{config.arch_type} L{config.num_layers} H{config.hidden_dim}{heads}"

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -14,6 +14,7 @@ from arch.sampling import Sampling
 from arch.unrolled import unstack
 from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
+from jaxnas.export.tokens import end_tokens
 from jaxnas.keys import key_of
 from jaxnas.model_files import LoadedModel, load_model
 from jaxnas.options import Parser
@@ -39,7 +40,8 @@ def main(arguments: list[str]):
         raise UsageError("--stop must not be empty")
     model = load_model(options.model)
     end = model.tokenizer.token_to_id(END_OF_TEXT)
-    prompt, ends = _tokens(model, text, end), [] if end is None else [end]
+    prompt = _tokens(model, text, end)
+    ends = end_tokens(options.model, model.tokenizer)
     max_new = _max_new(options.max_new, model, len(prompt))
     try:
         check(model.config, [prompt], max_new, ends)
@@ -61,7 +63,8 @@ def main(arguments: list[str]):
                 stop_tokens=ends,
                 dtype=compute_dtype(),
             )
-            for piece in pieces(speed.watch(parts), model.tokenizer, options.stop):
+            watched = speed.watch(parts)
+            for piece in pieces(watched, model.tokenizer, options.stop, prompt):
                 _write(piece)
             _write("\n")
     except BrokenPipeError:  # the reader has seen enough, as `head` has
@@ -98,18 +101,23 @@ class Speed:
 
 
 def pieces(
-    parts: Iterator[Generated], tokenizer: Tokenizer, stops: list[str]
+    parts: Iterator[Generated],
+    tokenizer: Tokenizer,
+    stops: list[str],
+    prompt: Sequence[int] = (),
 ) -> Iterator[str]:
     """The text of the first row, as soon as it is certain.
 
     Bytes are held back until they make a character, and so is what may be the
-    beginning of a stop text, which ends the text and is not part of it.
+    beginning of a stop text, which ends the text and is not part of it. Tokens are
+    read behind the prompt's: some tokenizers drop the first space of a text.
     """
     done = 0
+    before = len(tokenizer.decode(list(prompt), skip_special_tokens=True))
     text = ""
     for part in parts:
         ids = part.tokens[0, : part.lengths[0]].tolist()
-        text = tokenizer.decode(ids, skip_special_tokens=True)
+        text = tokenizer.decode([*prompt, *ids], skip_special_tokens=True)[before:]
         found = [at for stop in stops if (at := text.find(stop)) >= 0]
         if found:
             text = text[: min(found)]

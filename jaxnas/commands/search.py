@@ -5,6 +5,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+from jaxnas.commands import COMMANDS
 from jaxnas.config import make_config, read_toml
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.folder import existing_run, new_run
@@ -14,13 +15,12 @@ _ABOUT = """\
 Searches a space of language-model architectures on real code: candidates are
 trained, compressed and scored on held-out files; the winner trains on, is scored
 on the test split, and is saved with its tokenizer.
-
-other commands:
-  python -m jaxnas.run space NAME     counts and samples of a search space
-  python -m jaxnas.run baselines      the reference architectures with their costs
-  python -m jaxnas.run export MODEL   a model for Hugging Face's transformers
-  python -m jaxnas.run import DIR     a model from there
 """
+
+
+def _others() -> str:
+    others = [(name, text) for name, text in COMMANDS.items() if name != "search"]
+    return "\n".join(f"  {name:<10} {text}" for name, text in others)
 
 
 def main(arguments: list[str]):
@@ -28,7 +28,7 @@ def main(arguments: list[str]):
     parser = Parser(
         prog="python -m jaxnas.run",
         usage="python -m jaxnas.run [search] [--out DIR | --resume DIR] [settings]",
-        description=_ABOUT,
+        description=f"{_ABOUT}\nother commands, each with its own --help:\n{_others()}",
     )
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="settings as TOML; flags win"

@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from jaxnas.data.tokenizer import END_OF_TEXT
+from jaxnas.errors import UsageError
 from jaxnas.model_files import TOKENIZER
 from jaxnas.records import write_json
 
@@ -36,7 +37,7 @@ def write_tokens(source: Path, tokenizer: Tokenizer, length: int, out: Path) -> 
     """
     shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
     if keep_tokens(source, out):
-        return special_ids(json.loads((out / GENERATION).read_text(encoding="utf-8")))
+        return special_ids(generation_config(out))
     end = tokenizer.token_to_id(END_OF_TEXT)
     roles = ("bos_token", "eos_token", "pad_token")
     special = {} if end is None else dict.fromkeys(roles, END_OF_TEXT)
@@ -64,6 +65,7 @@ def keep_tokens(source: Path, out: Path) -> bool:
     """Copies the settings of another's tokenizer, if the source has them all."""
     if not all((source / name).is_file() for name in (_SETTINGS, GENERATION)):
         return False
+    generation_config(source)  # before anything is copied
     for name in (_SETTINGS, _SPECIAL, GENERATION):
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
@@ -73,3 +75,34 @@ def keep_tokens(source: Path, out: Path) -> bool:
 def special_ids(content: dict[str, Any]) -> dict[str, Any]:
     """The ids of special tokens that a config holds, null where it has none."""
     return {name: content.get(name) for name in _IDS}
+
+
+def generation_config(folder: Path) -> dict[str, Any]:
+    """What a folder's generation config says; nothing if there is none.
+
+    Raises:
+      UsageError: it is no JSON object.
+    """
+    path = folder / GENERATION
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no JSON object")
+    return content
+
+
+def end_tokens(folder: Path, tokenizer: Tokenizer) -> list[int]:
+    """The tokens that end a text of a model folder.
+
+    Those that its generation config names, else our end of text; none if the
+    tokenizer has neither.
+    """
+    found = generation_config(folder).get("eos_token_id")
+    if found is None:
+        found = tokenizer.token_to_id(END_OF_TEXT)
+    ends = found if isinstance(found, list) else [found]
+    return [end for end in ends if type(end) is int and end >= 0]

@@ -62,7 +62,7 @@ def export_random(file: Path, seed: int, out: Path) -> Exported:
     check_free(out)
     try:
         config = ArchitectureConfig.from_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot read a config from {file}: {reason}") from None
     class_for(config)  # before anything is drawn
@@ -80,8 +80,8 @@ def random_model(config: ArchitectureConfig, seed: int):
     """Initial weights as a model folder would hold them: the config, "params"."""
     try:
         drawn = draw_parameters(build_model(config), key_of(seed, "export"))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    except (ValueError, MemoryError, OverflowError) as error:
+        raise UsageError(f"cannot draw these weights: {error}") from None
     quantization = QUANTIZATIONS.index(config.quantization)
     config, params = prune(config, drawn)
     compress = functools.partial(round_weights, quantization=quantization)

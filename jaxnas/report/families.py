@@ -35,15 +35,18 @@ def family_table(lines: list[dict[str, Any]]) -> Table:
     table.add_column("model", overflow="fold")
     add_numbers(table, *CANDIDATE_COLUMNS)
     families = _by_family(lines)
-    best = top_lines([top for own in families.values() for top in top_lines(own, 1)], 6)
-    for line in best:
+    best = [top for own in families.values() for top in top_lines(own, 1)]
+    for line in top_lines(best, len(best)):
         tried = len(families[line["config"]["arch_type"]])
         model = describe(line["config"])
         table.add_row(str(tried), str(line["id"]), model, *candidate_cells(line))
     for family, members in families.items():
         if not top_lines(members, 1):
-            model = f"{family}: none succeeded"
-            table.add_row(str(len(members)), "-", model, *"------")
+            skipped = sum(line["status"] == "skipped" for line in members)
+            failed = len(members) - skipped
+            model = f"{family}: {skipped} skipped as too large, {failed} failed"
+            dashes = ["-"] * len(CANDIDATE_COLUMNS)
+            table.add_row(str(len(members)), "-", model, *dashes)
     return table
 
 
