@@ -13,6 +13,10 @@ from arch.norms import Norm
 from arch.sublayer import Sublayer, no_state
 from arch.traits import Traits, channel_index
 
+# From so many tokens on, a block of flash attention is computed again in the
+# backward pass: a third more work, for memory that does not grow with depth.
+RECOMPUTED_TOKENS = 1024
+
 # Families with another second sub-layer than the feed-forward one, or with none.
 _FEEDFORWARDS: dict[str, Sublayer | None] = {
     "mamba": None,
@@ -33,6 +37,15 @@ def sublayers_of(arch_type: str) -> dict[str, Sublayer]:
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
+def is_recomputed(config: ArchitectureConfig, tokens: int) -> bool:
+    """True if blocks are computed again in the backward pass.
+
+    Where attention's memory is linear in the sequence, the rest of the blocks
+    would hold many times as much.
+    """
+    return config.arch_type == "flash_attention" and tokens >= RECOMPUTED_TOKENS
+
+
 class Block(nn.Module):
     """x + sublayer(norm(x)), for each of the family's sub-layers."""
 
@@ -44,6 +57,15 @@ class Block(nn.Module):
         self, x: jax.Array, state, traits: Traits, dropout_key=None, lengths=None
     ):
         """[B, T, D], states by name -> [B, T, D], states by name."""
+
+        def read(block, x):
+            return block._read(x, state, traits, dropout_key, lengths)
+
+        if state is None and is_recomputed(self.config, x.shape[1]):
+            read = nn.remat(read)
+        return read(self, x)
+
+    def _read(self, x, state, traits, dropout_key, lengths):
         channels, _ = channel_index(x.shape[-1], traits.width)
         inside, *outside = (
             (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)

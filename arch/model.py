@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from arch.block import Block, sublayers_of
+from arch.block import Block, is_recomputed, sublayers_of
 from arch.config import ArchitectureConfig
 from arch.families import has_embedding_norm, has_norm_bias
 from arch.initial import embedding_deviation, initializer
@@ -56,13 +56,18 @@ class LanguageModel(nn.Module):
             dtype=self.dtype,
             embedding_init=initializer(config, "embed"),
         )
+        # What is computed again must not be computed ahead of its turn: unrolled,
+        # XLA does that, and holds all of it.
+        unrolled = config.num_layers <= UNROLLED_LAYERS and not is_recomputed(
+            config, config.max_seq_length
+        )
         stack = nn.scan(
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, 0, nn.broadcast),
             length=config.num_layers,
-            unroll=config.num_layers if config.num_layers <= UNROLLED_LAYERS else 1,
+            unroll=config.num_layers if unrolled else 1,
         )
         self.blocks = stack(config, self.dtype)
         bias = has_norm_bias(config.arch_type)

@@ -2,6 +2,7 @@ import functools
 import math
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,10 @@ from attention_reference import (
     weights_of,
 )
 
+import arch.block
+from arch import build_model
 from arch.config import POSITION_ENCODINGS
+from arch.initial import draw_parameters
 from arch.mixers import flash
 from arch.mixers.attention import attention_state
 from arch.mixers.softmax import Scoring, attend_densely
@@ -354,3 +358,42 @@ def test_a_layer_asks_cudnn_for_whole_sequences_only(monkeypatch):
     assert asked == ["cudnn"]
     wanted = layer_by_hand(config, np.asarray(x, np.float32), weights)
     np.testing.assert_allclose(got.astype(np.float32), wanted, atol=0.06)
+
+
+# ---- the whole model ----
+
+
+def training(config, tokens):
+    """jit of (params, tokens) -> loss, gradients; and their abstract arguments."""
+    model = build_model(config)
+    ids = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
+
+    def loss(params, ids):
+        return jnp.square(model.apply(params, ids)).mean()
+
+    params = jax.eval_shape(model.init, jax.random.key(0), ids)
+    return jax.jit(jax.value_and_grad(loss)), (params, ids)
+
+
+@pytest.mark.slow
+def test_a_model_needs_an_eighth_of_dense_attentions_memory_at_2048_tokens():
+    def temporary(family):
+        config = config_of(family, num_layers=4, hidden_dim=256, vocab_size=64)
+        step, arguments = training(config, 2048)
+        return step.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary("flash_attention") * 8 <= temporary("transformer")
+
+
+def test_blocks_computed_again_give_the_same_gradients(monkeypatch):
+    config = config_of("flash_attention", num_layers=2, vocab_size=17)
+    params = {"params": draw_parameters(build_model(config), jax.random.key(0))}
+    ids = jnp.asarray(draw(0, 2, 40) > 0, jnp.int32)
+    found = []
+    for least in (1024, 32):
+        monkeypatch.setattr(arch.block, "RECOMPUTED_TOKENS", least)
+        step, _ = training(config, 40)
+        found.append(step(params, ids))
+        again = "remat" in str(jax.make_jaxpr(step)(params, ids))
+        assert again == (least == 32)
+    chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
