@@ -54,16 +54,27 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, state, traits: Traits, dropout_key=None, lengths=None
+        self,
+        x: jax.Array,
+        state,
+        traits: Traits,
+        dropout_key=None,
+        lengths=None,
+        present: jax.Array | None = None,
     ):
-        """[B, T, D], states by name -> [B, T, D], states by name."""
+        """[B, T, D], states by name -> [B, T, D], states by name.
+
+        Where `present`, bool[], is False, x comes back as it was; for training.
+        """
 
         def read(block, x):
             return block._read(x, state, traits, dropout_key, lengths)
 
         if state is None and is_recomputed(self.config, x.shape[1]):
             read = nn.remat(read)
-        return read(self, x)
+        if present is None:
+            return read(self, x)
+        return nn.cond(present, read, lambda block, x: (x, None), self, x)
 
     def _read(self, x, state, traits, dropout_key, lengths):
         channels, _ = channel_index(x.shape[-1], traits.width)

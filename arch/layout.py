@@ -49,12 +49,12 @@ def layout_of(path: tuple) -> Layout:
 
 def fan_in(layout: Layout, shape: tuple[int, ...]) -> int:
     """Inputs of the matrix: the length of its rows."""
-    return math.prod(shape[axis] for axis in _input_axes(layout))
+    return math.prod(shape[axis] for axis in input_axes(layout))
 
 
 def to_rows(layout: Layout, weights: jax.Array) -> jax.Array:
     """A matrix as rows: [layers, rows, row_length], or [rows, row_length]."""
-    axes = _input_axes(layout)
+    axes = input_axes(layout)
     moved = jnp.moveaxis(weights, axes, range(-len(axes), 0))
     lead = weights.shape[:1] if layout.stacked else ()
     return moved.reshape(*lead, -1, fan_in(layout, weights.shape))
@@ -62,12 +62,13 @@ def to_rows(layout: Layout, weights: jax.Array) -> jax.Array:
 
 def from_rows(layout: Layout, rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The inverse of `to_rows`, for a matrix of `shape`."""
-    axes = _input_axes(layout)
+    axes = input_axes(layout)
     others = [axis for axis in range(len(shape)) if axis not in axes]
     moved = rows.reshape([shape[axis] for axis in (*others, *axes)])
     return jnp.moveaxis(moved, range(-len(axes), 0), axes)
 
 
-def _input_axes(layout: Layout) -> tuple[int, ...]:
+def input_axes(layout: Layout) -> tuple[int, ...]:
+    """The axes of a matrix that are summed over."""
     shift = 1 if layout.stacked else 0
     return tuple(axis + shift for axis in INPUT_AXES[layout.module])

@@ -43,10 +43,13 @@ class LanguageModel(nn.Module):
       config: the architecture; with traits as arrays, the shape that holds it.
       dtype: of the residual stream and of what enters a matrix product;
         parameters, norms, attention scores and logits are float32.
+      unrolled: whether each layer is compiled for itself, which takes longer to
+        compile and less to run; by default, as `UNROLLED_LAYERS` says.
     """
 
     config: ArchitectureConfig
     dtype: jax.typing.DTypeLike = jnp.float32
+    unrolled: bool | None = None
 
     def setup(self):
         config = self.config
@@ -56,16 +59,17 @@ class LanguageModel(nn.Module):
             dtype=self.dtype,
             embedding_init=initializer(config, "embed"),
         )
+        unrolled = self.unrolled
+        if unrolled is None:
+            unrolled = config.num_layers <= UNROLLED_LAYERS
         # What is computed again must not be computed ahead of its turn: unrolled,
         # XLA does that, and holds all of it.
-        unrolled = config.num_layers <= UNROLLED_LAYERS and not is_recomputed(
-            config, config.max_seq_length
-        )
+        unrolled = unrolled and not is_recomputed(config, config.max_seq_length)
         stack = nn.scan(
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, 0, nn.broadcast),
+            in_axes=(0, nn.broadcast, 0, nn.broadcast, 0),
             length=config.num_layers,
             unroll=config.num_layers if unrolled else 1,
         )
@@ -174,12 +178,12 @@ class LanguageModel(nn.Module):
         config = self.config
         blocks, read = (None, jnp.zeros(1, jnp.int32)) if states is None else states
         traits = traits_of(config) if traits is None else traits
-        keys = None
+        keys, layers = None, jnp.arange(config.num_layers)
         if dropout_key is not None:
-            layers = jnp.arange(config.num_layers)
             keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, layers)
+        present = None if isinstance(traits.depth, int) else layers < traits.depth
         x = self.enter(tokens, read, traits)
-        x, blocks = self.blocks(x, blocks, traits, keys, lengths)
+        x, blocks = self.blocks(x, blocks, traits, keys, lengths, present)
         if states is not None:
             read = read + tokens_read(lengths, tokens.shape[1])
             states = ModelState(blocks, read)
@@ -187,10 +191,12 @@ class LanguageModel(nn.Module):
 
 
 def build_model(
-    config: ArchitectureConfig, dtype: jax.typing.DTypeLike = jnp.float32
+    config: ArchitectureConfig,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    unrolled: bool | None = None,
 ) -> LanguageModel:
-    """The Flax module of a config."""
-    return LanguageModel(config, dtype)
+    """The Flax module of a config; arguments as `LanguageModel`'s attributes."""
+    return LanguageModel(config, dtype, unrolled)
 
 
 def init_states(

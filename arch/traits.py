@@ -27,6 +27,7 @@ class Traits(NamedTuple):
     """Python numbers for a single model, i32[] and f32[] for a population."""
 
     width: int | jax.Array  # true hidden_dim, at most the shape's
+    depth: int | jax.Array  # true num_layers; as data, layers beyond are skipped
     normalization: int | jax.Array  # index into NORMALIZATIONS
     activation: int | jax.Array  # index into ACTIVATIONS
     position_encoding: int | jax.Array  # index into POSITION_ENCODINGS, -1 for none
@@ -41,6 +42,7 @@ def traits_of(config: ArchitectureConfig) -> Traits:
     encoding = POSITION_ENCODINGS.index(config.position_encoding)
     return Traits(
         width=config.hidden_dim,
+        depth=config.num_layers,
         normalization=NORMALIZATIONS.index(config.normalization),
         activation=ACTIVATIONS.index(config.activation),
         position_encoding=encoding if positioned else -1,
