@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from arch.config import QUANTIZATIONS
 from arch.cost import STORAGE
 from arch.layout import from_rows, layout_of, to_rows
+from arch.padding import true_first
 from arch.traits import choose
 
 BLOCK = int(STORAGE["int8"].block)  # int4's too
@@ -25,12 +26,16 @@ class Blocks(NamedTuple):
     scales: jax.Array  # f16[..., rows, blocks]
 
 
-def round_weights(params: dict, quantization: int | jax.Array) -> dict:
+def round_weights(
+    params: dict, quantization: int | jax.Array, width: int | jax.Array | None = None
+) -> dict:
     """The values the weights have after being stored and read back.
 
     Args:
       params: a language model's "params".
       quantization: index into QUANTIZATIONS, a Python int or i32[].
+      width: true channels of a model that is padded (see `arch.padding`): its
+        blocks are those that it has alone.
 
     Returns:
       The same tree in float32.
@@ -42,8 +47,16 @@ def round_weights(params: dict, quantization: int | jax.Array) -> dict:
         if not layout.matrix:
             return _round_fp16(weights)
         rows = to_rows(layout, weights)
+        order = true_first(path, weights.shape, true_width, channels)
+        if order is not None:
+            rows = jnp.take(rows, order, axis=-1)
         rows = choose(quantization, _ROUND, rows)
+        if order is not None:
+            rows = jnp.take(rows, jnp.argsort(order), axis=-1)
         return from_rows(layout, rows, weights.shape)
+
+    channels = params["embed"]["embedding"].shape[1]
+    true_width = channels if width is None else width
 
     return jax.tree_util.tree_map_with_path(round_one, params)
 

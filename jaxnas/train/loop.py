@@ -10,6 +10,7 @@ import optax
 
 from arch import LanguageModel
 from arch.layout import layout_of
+from arch.traits import Traits
 from jaxnas.train.phases import Phase
 from jaxnas.train.settings import TrainSettings
 
@@ -65,39 +66,61 @@ class Trainer(NamedTuple):
 
 
 def make_trainer(model: LanguageModel, settings: TrainSettings) -> Trainer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) on next-token loss."""
-    optimizer = optax.chain(
+    """A model's training, compiled when it is called."""
+    init, run = training_functions(model, settings)
+    return Trainer(jax.jit(init), jax.jit(run, donate_argnums=0))
+
+
+def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) but for its step size."""
+    return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
         optax.scale_by_adam(b1=0.9, b2=settings.beta2, eps=1e-8),
         optax.add_decayed_weights(settings.weight_decay, _is_matrix),
     )
 
+
+def training_functions(model: LanguageModel, settings: TrainSettings) -> Trainer:
+    """The pure functions of `make_trainer`.
+
+    `run` takes the traits last, of a model that is padded into this one's shape.
+    """
+    optimizer = make_optimizer(settings)
+
     def init(params):
         return TrainState(params, optimizer.init(params), jnp.int32(0))
 
-    def loss_of(params, windows, key):
-        logits = logits_of(model, params, windows[:, :-1], key)
+    def loss_of(params, windows, key, traits):
+        logits = logits_of(model, params, windows[:, :-1], key, traits)
         return next_token_losses(logits, windows[:, 1:]).mean()
 
-    def step(state, tokens, starts, schedule, key):
+    def step(state, tokens, starts, schedule, key, traits):
         windows = gather_windows(tokens, starts, settings.window)
         drop = jax.random.fold_in(key, state.step)
-        loss, grads = jax.value_and_grad(loss_of)(state.params, windows, drop)
+        differentiate = jax.value_and_grad(loss_of)
+        loss, grads = differentiate(state.params, windows, drop, traits)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         rate = schedule.rate(state.step)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         return TrainState(params, moments, state.step + 1), loss
 
-    def run(state, tokens, starts, schedule, key, stop):
+    def run(state, tokens, starts, schedule, key, stop, traits=None):
         def body(i, carry):
             state, losses = carry
-            state, loss = step(state, tokens, starts[i], schedule, key)
+            state, loss = step(state, tokens, starts[i], schedule, key, traits)
             return state, losses.at[i].set(loss)
 
         losses = jnp.zeros(len(starts), jnp.float32)
         return jax.lax.fori_loop(0, stop, body, (state, losses))
 
-    return Trainer(jax.jit(init), jax.jit(run, donate_argnums=0))
+    return Trainer(init, run)
+
+
+def fresh_state(params: dict, settings: TrainSettings) -> TrainState:
+    """An optimizer that has seen nothing, made on the host: nothing compiles."""
+    moments = jax.eval_shape(make_optimizer(settings).init, params)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), moments)
+    return TrainState(params, zeros, np.int32(0))
 
 
 def logits_of(
@@ -105,9 +128,10 @@ def logits_of(
     params: dict,
     tokens: jax.Array,
     dropout_key: jax.Array | None = None,
+    traits: Traits | None = None,
 ) -> jax.Array:
     """i32[B, T] -> f32[B, T, V]."""
-    return jnp.asarray(model.apply({"params": params}, tokens, dropout_key=dropout_key))
+    return jnp.asarray(model.apply({"params": params}, tokens, traits, dropout_key))
 
 
 def next_token_losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
