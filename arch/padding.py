@@ -203,7 +203,7 @@ def true_first(
     axes = _axes_of(tuple(entry.key for entry in path), len(shape))
     true, padded = np.ones(1, bool), False
     for at in input_axes(layout):
-        inside = np.ones(shape[at], bool)
+        inside: np.ndarray | jax.Array = np.ones(shape[at], bool)
         if axes[at] == "stream":
             inside, padded = channel_index(channels, width)[1], True
         elif axes[at] == "head":  # the heads have the stream's channels

@@ -114,6 +114,9 @@ class RunConfig:
     steps_per_call: int = setting(
         20, "training", "steps between looks at the loss", least=1
     )
+    memory_limit: float = setting(
+        None, "training", "MiB of a device that may be used; 80 % of it", above=0
+    )
     final_steps: int = setting(
         None, "training", "steps that the winner trains on for; 0 for none", least=0
     )

@@ -1,7 +1,7 @@
 """The search loop: ask -> decode -> evaluate -> tell -> record -> checkpoint."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from jaxnas.errors import RunFailed, UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.fitness import OBJECTIVES, FitnessSettings, fitness
 from jaxnas.keys import key_of
+from jaxnas.outlook import outlook_of
 from jaxnas.records import Lines
 from jaxnas.report.progress import Progress
 from search import STRATEGIES, Strategy
@@ -73,6 +74,7 @@ def run_search(
     results: Lines,
     checkpoints: Checkpoints,
     progress: Progress,
+    on_generation: Callable[[int, int], None] = lambda generation, new: None,
 ) -> bool:
     """Runs the generations that are left; each new candidate becomes a line.
 
@@ -83,6 +85,8 @@ def run_search(
         took to find out is in the evaluator's trainings.
       checkpoints: where to go on from, and where to save.
       progress: is told of everything as it happens.
+      on_generation: called at the end of each generation with its number, from 0,
+        and how many of its candidates were new.
 
     Returns:
       True if every model of the space was evaluated.
@@ -104,6 +108,7 @@ def run_search(
         genomes = ask(key_of(plan.seed, "ask", generation), state)
         genomes = np.asarray(jax.vmap(plan.space.canonical)(genomes))
         progress.begin_generation(generation)
+        before = len(results)
         for line in _evaluate_new(plan, evaluator, generation, genomes, seen, progress):
             results.append(line)
             progress.candidate(line)
@@ -118,6 +123,7 @@ def run_search(
         )
         exhausted = len(seen) >= plan.space.distinct_count
         progress.end_generation(generation, list(results))
+        on_generation(generation, len(results) - before)
         last = exhausted or generation + 1 == plan.generations
         if last or (generation + 1) % plan.checkpoint_every == 0:
             saved = Checkpointed(state, jnp.int32(len(results)))
@@ -161,14 +167,23 @@ def _evaluate_new(
     progress: Progress,
 ) -> Iterator[dict[str, Any]]:
     """Evaluates the genomes not seen before; yields their lines, fills `seen`."""
+    places: dict[tuple, int] = {}
     for place, genome in enumerate(genomes.tolist()):
-        if tuple(genome) in seen:
-            continue
-        config = plan.space.decode(genome, **plan.config_fields)
+        if tuple(genome) not in seen:
+            places.setdefault(tuple(genome), place)
+    configs = [plan.space.decode(genome, **plan.config_fields) for genome in places]
+    evaluations = evaluator.evaluate(
+        configs,
+        progress.steps(f"training of generation {generation + 1}"),
+        outlook_of(plan, generation, len(configs), len(seen)),
+        generation=generation,
+    )
+    for (genome, place), config, evaluation in zip(
+        places.items(), configs, evaluations, strict=True
+    ):
+        seen[genome] = evaluation.objectives
         identity = generation * plan.population + place
-        evaluation = evaluator(config, progress.training(identity))
-        seen[tuple(genome)] = evaluation.objectives
-        yield line_of(identity, generation, genome, config, evaluation)
+        yield line_of(identity, generation, list(genome), config, evaluation)
 
 
 def line_of(

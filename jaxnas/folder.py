@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / "trainings.jsonl"
 
     @property
+    def plans(self) -> Path:
+        """One line per generation: who shares which program, and what that takes."""
+        return self.path / "plans.jsonl"
+
+    @property
     def failures(self) -> Path:
         """Tracebacks of the candidates that failed."""
         return self.path / "failures.log"

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from jaxnas.config import RunConfig
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.records import write_json
+from jaxnas.runtime import cores
 
 PACKAGES = (
     "jaxnas",
@@ -53,7 +53,7 @@ def manifest_of(
         "platform": platform.platform(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.local_device_count(),
-        "cores": _cores(),
+        "cores": cores(),
         "seed": config.seed,
         "data": data,
         "decides": {
@@ -64,6 +64,18 @@ def manifest_of(
             "tokenizer_hash": data["tokenizer_hash"],
         },
     }
+
+
+def record_compilations(path: Path, **entry: int):
+    """Adds what a generation compiled to the manifest.
+
+    Programs are those that train and score; what XLA built, and what it found in
+    its cache, counts every small operation too. A generation that was run in
+    parts, through a kill, has an entry for each.
+    """
+    manifest = json.loads(path.read_text())
+    manifest.setdefault("compilations", []).append(entry)
+    write_json(path, manifest)
 
 
 def check_manifest(path: Path, now: dict[str, Any]) -> list[str]:
@@ -98,10 +110,3 @@ def check_manifest(path: Path, now: dict[str, Any]) -> list[str]:
         for name in names
         if before.get(name) != now[name]
     ]
-
-
-def _cores() -> int | None:
-    """Cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()

@@ -1,5 +1,7 @@
 """How JAX is set up for a run."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +48,17 @@ def hardware_named(name: str) -> Hardware:
         return hardware_for(jax.devices()[0].device_kind)
     except ValueError as error:
         raise UsageError(f"{error}; name one with --hardware") from None
+
+
+def workers_of(device: jax.Device) -> int:
+    """Members to train at once on a device: one, or one a core of its own on a CPU."""
+    if device.platform != "cpu":
+        return 1
+    return max(1, cores() // jax.local_device_count())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -10,17 +10,21 @@ import jax
 from rich.console import Console
 
 from arch import ArchitectureConfig
+from arch.cost import MIB
 from arch.spaces import SPACES
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.config import RunConfig
 from jaxnas.data import prepare, score_bigram, score_unigram
 from jaxnas.errors import UsageError
+from jaxnas.evaluation.compiler import compile_counts
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.machine import local_machine
+from jaxnas.evaluation.plans import Plans
 from jaxnas.evaluation.trained import TrainingFailed
 from jaxnas.evaluation.trainings import Trainings
 from jaxnas.experiment import SearchPlan, run_search
 from jaxnas.folder import RunFolder
-from jaxnas.manifest import check_manifest, manifest_of
+from jaxnas.manifest import check_manifest, manifest_of, record_compilations
 from jaxnas.model_files import save_model
 from jaxnas.records import Lines, remove_partial, write_json, write_whole
 from jaxnas.report.families import family_summary, family_table
@@ -43,7 +47,7 @@ from jaxnas.setup import (
     make_plan,
     make_task,
 )
-from jaxnas.winner import BestWeights, retrain, score_splits, train_on
+from jaxnas.winner import BestWeights, score_splits, train_on
 
 
 def run(
@@ -52,6 +56,7 @@ def run(
     *,
     resumed: bool = False,
     console: Console | None = None,
+    verbose: bool = False,
 ) -> dict:
     """Searches, trains the winner on, scores and saves it.
 
@@ -60,6 +65,7 @@ def run(
       config: its settings.
       resumed: whether to go on with what the folder holds.
       console: where to print; by default the terminal.
+      verbose: whether to print each generation's plan.
 
     Returns:
       The summary, as it is written to the folder.
@@ -83,6 +89,7 @@ def run(
     with (
         Lines(folder.results) as results,
         Lines(folder.trainings) as trainings,
+        Lines(folder.plans) as plans,
         Lines(folder.timings) as timings,
         Progress(console, plan.most_candidates, timings) as progress,
     ):
@@ -92,8 +99,13 @@ def run(
             task,
             compressions=foreseen_compressions(config, space),
             trainings=Trainings(trainings),
+            plans=Plans(plans),
+            machine=local_machine(_memory_limit(config), progress.say),
             on_trained=best_weights.offer,
             on_failed=lambda *failure: _log_failure(folder, *failure),
+            on_planned=lambda plan: progress.planned(plan, verbose),
+            on_run=progress.plan_has_run,
+            say=progress.say,
         )
         manifest = manifest_of(dataset, config, evaluator.hardware)
         if changed := check_manifest(folder.manifest, manifest):
@@ -106,7 +118,14 @@ def run(
             Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
             progress.stage("search"),
         ):
-            exhausted = run_search(plan, evaluator, results, checkpoints, progress)
+            exhausted = run_search(
+                plan,
+                evaluator,
+                results,
+                checkpoints,
+                progress,
+                _Compilations(folder, evaluator),
+            )
         lines = list(results)
         [winner] = top_lines(lines, 1)
         if exhausted:
@@ -124,6 +143,29 @@ def run(
     _tidy(folder)
     _close(folder, config, summary, lines, console)
     return summary
+
+
+class _Compilations:
+    """Records, generation by generation, what was compiled."""
+
+    def __init__(self, folder: RunFolder, evaluator: Evaluator):
+        self._folder, self._evaluator = folder, evaluator
+        self._counts, self._programs = compile_counts(), 0
+
+    def __call__(self, generation: int, new: int):
+        counts, programs = compile_counts(), self._evaluator.programs()
+        record_compilations(
+            self._folder.manifest,
+            generation=generation,
+            candidates=new,
+            programs=programs - self._programs,
+            **counts.since(self._counts)._asdict(),
+        )
+        self._counts, self._programs = counts, programs
+
+
+def _memory_limit(config: RunConfig) -> float | None:
+    return None if config.memory_limit is None else config.memory_limit * MIB
 
 
 def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console):
@@ -170,7 +212,7 @@ def _finish(
     params = best_weights.read(model)
     if params is None:
         progress.say("its weights were not kept: training them again first")
-        params = retrain(model, task, evaluator.phase, progress.steps("winner again"))
+        params = evaluator.weights(model, progress.steps("winner again"))
     final: dict[str, Any] = {"steps": steps, "reason": None}
     try:
         with Checkpoints(folder.finishing, keep=1) as checkpoints:

@@ -13,7 +13,7 @@ from jaxnas.errors import RunFailed
 from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.evaluation.scored import Compression, score
 from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trained import Report, continue_training, starting_state, train
+from jaxnas.evaluation.trained import Report, continue_training, starting_state
 from jaxnas.evaluation.trainings import training_key
 from jaxnas.model_files import read_arrays, write_arrays
 from jaxnas.train.loop import batch_starts
@@ -81,13 +81,6 @@ def train_on(
             checkpoints.save(int(state.step), state)
             saved = clock()
     return state.params
-
-
-def retrain(
-    config: ArchitectureConfig, task: Task, phase: Phase, report: Report
-) -> dict:
-    """The weights a candidate had, trained again: the same, bit for bit."""
-    return train(config, task, phase, report=report)[0]
 
 
 def score_splits(

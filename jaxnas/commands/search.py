@@ -43,6 +43,12 @@ def main(arguments: list[str]):
         type=Path,
         help="go on with the run in this folder, with its own settings",
     )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print who shares a compiled program, and what that should take",
+    )
     add_settings(parser)
     options = parser.parse_args(arguments)
     with _claimed(options, given_settings(options)) as (folder, config):
@@ -50,7 +56,8 @@ def main(arguments: list[str]):
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.session import run
 
-            run(folder, config, resumed=options.resume is not None)
+            resumed = options.resume is not None
+            run(folder, config, resumed=resumed, verbose=options.verbose)
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 

@@ -1,20 +1,28 @@
 """From a config to its objectives: costs, real training, compression, score."""
 
 import dataclasses
+import functools
 import re
-import traceback
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.evaluation.analytic import Costs, costs_of
-from jaxnas.evaluation.scored import Compression, Metrics, score
+from jaxnas.evaluation.buckets import Expected, Plan, Planner
+from jaxnas.evaluation.compiler import Compiler
+from jaxnas.evaluation.execution import Outcome, Work, execute
+from jaxnas.evaluation.machine import Machine, local_machine
+from jaxnas.evaluation.plans import Plans
+from jaxnas.evaluation.scored import Compression, Metrics
 from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trained import Report, train
+from jaxnas.evaluation.trained import Report, TrainingFailed, training_config
 from jaxnas.evaluation.trainings import Training, Trainings, training_key
 from jaxnas.fitness import FitnessSettings, fitness_of, objectives_of
+from jaxnas.train.loop import batch_starts
 from jaxnas.train.phases import Phase
 
 
@@ -34,6 +42,17 @@ class Evaluation:
         return dataclasses.asdict(self)
 
 
+class Outlook(NamedTuple):
+    """What a search expects after the candidates at hand."""
+
+    horizon: float = 0.0  # candidates like each of these
+    expected: Sequence[Expected] = ()  # kinds to prepare programs for
+    price: float = 1.0  # of compiling, see `Planner.plan`
+
+
+NOTHING_AHEAD = Outlook()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluator:
     """Evaluates configs on one task.
@@ -41,9 +60,14 @@ class Evaluator:
     Attributes:
       compressions: scored after every training, for those that may ask later.
       trainings: what was trained before, and what will be from now on.
+      plans: how that was done, and will be.
+      machine: what it trains on.
       on_trained: called with each newly trained config, its weights and its
         evaluation, before the training is remembered.
       on_failed: called with each config whose training failed and the traceback.
+      on_planned: called with each new plan before it runs.
+      on_run: called with each plan that has run, and its seconds.
+      say: told what goes otherwise than planned.
     """
 
     task: Task
@@ -54,8 +78,13 @@ class Evaluator:
     eval_windows: int
     compressions: Sequence[Compression] = ()
     trainings: Trainings = dataclasses.field(default_factory=Trainings)
+    plans: Plans = dataclasses.field(default_factory=Plans)
+    machine: Machine = dataclasses.field(default_factory=local_machine)
     on_trained: Callable[[ArchitectureConfig, dict, Evaluation], None] | None = None
     on_failed: Callable[[ArchitectureConfig, str], None] = lambda config, trace: None
+    on_planned: Callable[[Plan], None] = lambda plan: None
+    on_run: Callable[[Plan, float], None] = lambda plan, seconds: None
+    say: Callable[[str], None] = lambda text: None
 
     def __call__(
         self, config: ArchitectureConfig, report: Report = lambda *_: None
@@ -66,6 +95,72 @@ class Evaluator:
           ValueError: the config's vocabulary is smaller than the tokenizer's, or
             its sequences than a window.
         """
+        [evaluation] = self.evaluate([config], report)
+        return evaluation
+
+    def evaluate(
+        self,
+        configs: Sequence[ArchitectureConfig],
+        report: Report = lambda *_: None,
+        outlook: Outlook = NOTHING_AHEAD,
+        **about: Any,
+    ) -> Iterator[Evaluation]:
+        """Evaluates configs together, in as few seconds as the planner can.
+
+        Args:
+          configs: in any number.
+          report: told of the steps of all of them.
+          outlook: what may come after them.
+          **about: recorded with the plan.
+
+        Yields:
+          Their evaluations, in their order; each as soon as it is there.
+
+        Raises:
+          ValueError: as `__call__`, before anything is trained.
+        """
+        for config in configs:
+            self._check(config)
+        costs = [costs_of(config, self.hardware) for config in configs]
+        waiting = [
+            self._skipped(cost) or self._known(config, cost)
+            for config, cost in zip(configs, costs, strict=True)
+        ]
+        open_ = [at for at, known in enumerate(waiting) if known is None]
+        done = 0
+        for _ in self._train([configs[at] for at in open_], report, outlook, about):
+            while done < len(configs):
+                found = waiting[done] or self._known(configs[done], costs[done])
+                if found is None:
+                    break
+                yield found
+                done += 1
+        for at in range(done, len(configs)):
+            found = waiting[at] or self._known(configs[at], costs[at])
+            assert found is not None
+            yield found
+
+    def weights(self, config: ArchitectureConfig, report: Report) -> dict:
+        """What a config's training left, by training it again as it was planned.
+
+        Raises:
+          TrainingFailed: the loss stopped being finite.
+        """
+        for outcome in self._run([config], {}, report, NOTHING_AHEAD, {}):
+            if outcome.params is None:
+                raise TrainingFailed(str(outcome.error))
+            return outcome.params
+        raise AssertionError("a plan without an outcome")
+
+    def programs(self) -> int:
+        """Programs made ready so far, each for training and for scoring."""
+        return sum(map(len, self._compilers.values()))
+
+    def validation_windows(self) -> np.ndarray:
+        """i32[<= eval_windows, T+1], the same for every candidate."""
+        return self.task.windows("validation", self.eval_windows)
+
+    def _check(self, config: ArchitectureConfig):
         tokens = self.task.dataset.vocab_size
         if config.vocab_size < tokens:
             raise ValueError(
@@ -77,47 +172,142 @@ class Evaluator:
                 f"max_seq_length={config.max_seq_length} is less than the window of "
                 f"{window} tokens"
             )
-        costs = costs_of(config, self.hardware)
-        if costs.size_mib > self.max_size:
-            reason = f"{costs.size_mib:.1f} MiB is over max_size={self.max_size}"
-            return Evaluation(status="skipped", costs=costs, reason=reason)
+
+    def _skipped(self, costs: Costs) -> Evaluation | None:
+        if costs.size_mib <= self.max_size:
+            return None
+        reason = f"{costs.size_mib:.1f} MiB is over max_size={self.max_size}"
+        return Evaluation(status="skipped", costs=costs, reason=reason)
+
+    def _known(self, config: ArchitectureConfig, costs: Costs) -> Evaluation | None:
         training = self.trainings.find(config)
-        asked = Compression(config.quantization, config.pruning_ratio)
+        if training is None:
+            return None
         # Known, but never scored so: the same weights are trained once more.
-        unscored = training and not training.reason and asked not in training.metrics
-        if training is None or unscored:
-            training = self._train(config, costs, report)
-        return self._judge(config, costs, training)
+        unscored = not training.reason and _asked(config) not in training.metrics
+        return None if unscored else self._judge(config, costs, training)
 
-    def validation_windows(self) -> np.ndarray:
-        """i32[<= eval_windows, T+1], the same for every candidate."""
-        return self.task.windows("validation", self.eval_windows)
+    def _train(self, configs, report, outlook, about) -> Iterator[None]:
+        """Trains the configs, each training once; remembers what it finds."""
+        wanted: dict[str, list[Compression]] = {}
+        first: dict[str, ArchitectureConfig] = {}
+        for config in configs:
+            key = training_key(config)
+            first.setdefault(key, config)
+            known = self.trainings.find(config)
+            before = known.metrics if known else {}
+            asked = [*self.compressions, _asked(config)]
+            every = dict.fromkeys([*wanted.get(key, []), *asked])
+            wanted[key] = [one for one in every if one not in before]
+        chosen = list(first.values())
+        for outcome in self._run(chosen, wanted, report, outlook, about):
+            config = chosen[outcome.place]
+            key = training_key(config)
+            if outcome.error is not None:
+                self.on_failed(config, outcome.trace)
+                reason = _reason(outcome.error)
+                training = Training(key=key, metrics={}, reason=reason)
+            else:
+                known = self.trainings.find(config)
+                metrics = (known.metrics if known else {}) | outcome.metrics
+                training = Training(key=key, metrics=metrics)
+                if self.on_trained is not None:
+                    costs = costs_of(config, self.hardware)
+                    judged = self._judge(config, costs, training)
+                    self.on_trained(config, outcome.params or {}, judged)
+            self.trainings.add(training)
+            yield
 
-    def _train(self, config, costs, report) -> Training:
-        key = training_key(config)
-        asked = Compression(config.quantization, config.pruning_ratio)
-        known = self.trainings.find(config)
-        before = known.metrics if known else {}
-        asked_for = dict.fromkeys([*self.compressions, asked])
-        wanted = [one for one in asked_for if one not in before]
-        try:
-            params, _ = train(config, self.task, self.phase, report=report)
-            found = score(config, self.task, params, self.validation_windows(), wanted)
-        except Exception as error:  # any: a candidate's failure is its result
-            self.on_failed(config, traceback.format_exc())
-            training = Training(key=key, metrics={}, reason=_reason(error))
+    def _run(self, configs, wanted, report, outlook, about) -> Iterator[Outcome]:
+        """Outcomes of the configs, in the plan that was made for them before."""
+        if not configs:
+            return
+        keys = [training_key(config) for config in configs]
+        found = self.plans.find(keys)
+        if found is None:
+            planned, plan = keys, self._plan(configs, outlook)
+            self.plans.add(keys, plan, **about)
+            self.on_planned(plan)
         else:
-            metrics = before | dict(zip(wanted, found, strict=True))
-            training = Training(key=key, metrics=metrics)
-            if self.on_trained is not None:
-                judged = self._judge(config, costs, training)
-                self.on_trained(config, params, judged)
-        self.trainings.add(training)
-        return training
+            planned, plan = found
+        # A plan that goes on may hold more than is asked for now.
+        place_of = {key: place for place, key in enumerate(keys)}
+        candidates = [
+            training_config(configs[place_of[key]]) if key in place_of else None
+            for key in planned
+        ]
+        begin = time.monotonic()
+        work = Work(
+            task=self.task,
+            starts=self._starts,
+            windows=self.validation_windows(),
+            wanted=lambda place: wanted.get(planned[place], ()),
+        )
+        outcomes = execute(
+            plan,
+            candidates,
+            work,
+            self._compiler({one for every in wanted.values() for one in every}),
+            devices=self.machine.devices,
+            workers=self.machine.workers,
+            memory=self.machine.memory,
+            report=report,
+            say=self.say,
+        )
+        for outcome in outcomes:
+            place = place_of[planned[outcome.place]]
+            yield dataclasses.replace(outcome, place=place)
+        self.on_run(plan, time.monotonic() - begin)
+
+    def _plan(self, configs, outlook: Outlook) -> Plan:
+        return self._planner.plan(
+            [training_config(config) for config in configs],
+            known=self.plans.programs(),
+            horizon=outlook.horizon,
+            expected=[
+                Expected(config=training_config(kind.config), number=kind.number)
+                for kind in outlook.expected
+            ],
+            price=outlook.price,
+        )
+
+    @functools.cached_property
+    def _planner(self) -> Planner:
+        machine, settings = self.machine, self.task.settings
+        scored = max(1, len(self.compressions)) * self.eval_windows
+        return Planner(
+            rates=machine.calibration.rates,
+            settings=settings,
+            steps=len(self._starts),
+            scoring=scored / (3 * settings.batch),  # forward, of three passes
+            vmapped=machine.calibration.vmapped,
+            memory=machine.memory,
+            speeds=machine.speeds,
+            cores=machine.cores,
+            shares_cores=machine.shares_cores,
+        )
+
+    def _compiler(self, wanted: set[Compression]) -> Compiler:
+        """The programs; where all of a run ask for one compression, it is built in."""
+        lone = None
+        if len(self.compressions) == 1 and wanted <= set(self.compressions):
+            lone = self.compressions[0]
+        if lone not in self._compilers:
+            windows = len(self.validation_windows())
+            self._compilers[lone] = Compiler(self.task, windows, lone)
+        return self._compilers[lone]
+
+    @functools.cached_property
+    def _compilers(self) -> dict[Compression | None, Compiler]:
+        return {}
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        tokens = len(self.task.dataset.train)
+        return batch_starts(self.task.seed, tokens, self.task.settings, self.phase)
 
     def _judge(self, config, costs: Costs, training: Training) -> Evaluation:
-        asked = Compression(config.quantization, config.pruning_ratio)
-        metrics = training.metrics.get(asked)
+        metrics = training.metrics.get(_asked(config))
         if metrics is None:
             reason = training.reason or "the validation loss is not finite"
             return Evaluation(status="failed", costs=costs, reason=reason)
@@ -129,6 +319,10 @@ class Evaluator:
             objectives=objectives,
             fitness=fitness_of(objectives, self.fitness),
         )
+
+
+def _asked(config: ArchitectureConfig) -> Compression:
+    return Compression(config.quantization, config.pruning_ratio)
 
 
 def _reason(error: Exception) -> str:

@@ -26,6 +26,16 @@ class Task:
         """The training split, resident on the device."""
         return jnp.asarray(self.dataset.train)
 
+    def tokens_on(self, device: jax.Device) -> jax.Array:
+        """The training split on that device, put there once."""
+        if device not in self._resident:
+            self._resident[device] = jax.device_put(self.dataset.train, device)
+        return self._resident[device]
+
+    @functools.cached_property
+    def _resident(self) -> dict[jax.Device, jax.Array]:
+        return {}
+
     @functools.cached_property
     def token_bytes(self) -> jax.Array:
         """f32[V], bytes of each token."""

@@ -22,6 +22,10 @@ from jaxnas.train.settings import TrainSettings
 Report = Callable[[int, int, float], None]  # steps done, all steps, last loss
 
 
+_ALIKE = ("transformer", "flash_attention")
+DENSE_TOKENS = 128  # one block of flash attention
+
+
 class TrainingFailed(RuntimeError):
     """A training that ended without a usable model."""
 
@@ -37,12 +41,15 @@ def training_config(config: ArchitectureConfig) -> ArchitectureConfig:
     """The config as far as training knows it: equal for equal trainings.
 
     Compression comes after training, and dense attention without dropout is the
-    same function as flash attention, which needs less memory.
+    same function as flash attention: long sequences take the one that needs less
+    memory, short ones the one that takes less time.
     """
+    config = config.canonical()
     changes: dict = {"quantization": "fp16", "pruning_ratio": 0.0}
-    if config.arch_type == "transformer" and config.attention_dropout == 0:
-        changes["arch_type"] = "flash_attention"
-    return dataclasses.replace(config.canonical(), **changes)
+    if config.arch_type in _ALIKE and config.attention_dropout == 0:
+        long = config.max_seq_length > DENSE_TOKENS
+        changes["arch_type"] = "flash_attention" if long else "transformer"
+    return dataclasses.replace(config, **changes)
 
 
 def starting_state(

@@ -8,7 +8,9 @@ from typing import Any
 import rich.progress
 from rich.console import Console
 
+from jaxnas.evaluation.buckets import Plan
 from jaxnas.records import Lines
+from jaxnas.report.plans import plan_table
 from jaxnas.report.words import describe
 
 
@@ -34,8 +36,6 @@ class Progress:
         self._done = 0
         self._trained = 0
         self._spent = 0.0  # seconds on the candidates that were trained
-        self._began = time.monotonic()
-        self._stepped = False  # whether the candidate at hand is being trained
 
     def __enter__(self):
         self._bars.start()
@@ -56,17 +56,28 @@ class Progress:
         """Names the generation in the bar."""
         self._bars.update(self._all, description=f"generation {generation + 1}")
 
-    def training(self, identity: int):
-        """The report function of one candidate's training."""
-        self._began, self._stepped = time.monotonic(), False
-        return self.steps(f"candidate {identity}")
+    def planned(self, plan: Plan, verbose: bool):
+        """A plan is about to run."""
+        if verbose:
+            self.console.print(plan_table(plan))
+
+    def plan_has_run(self, plan: Plan, seconds: float):
+        """A plan is done: what it took stands beside what was foreseen."""
+        self._timings.append(
+            {
+                "buckets": len(plan.buckets),
+                "predicted": round(plan.seconds, 3),
+                "seconds": round(seconds, 3),
+            }
+        )
+        self._spent += seconds
+        self._trained += sum(len(bucket.members) for bucket in plan.buckets)
 
     def steps(self, title: str):
         """A report function that moves the bar of steps, with its time left."""
         began = time.monotonic()
 
         def report(done: int, total: int, loss: float):
-            self._stepped = True
             left = (time.monotonic() - began) / done * (total - done)
             self._bars.update(
                 self._steps,
@@ -81,18 +92,12 @@ class Progress:
 
     def candidate(self, line: dict[str, Any]):
         """One candidate is done."""
-        seconds = time.monotonic() - self._began
         self._done += 1
-        if self._stepped:
-            self._spent += seconds
-            self._trained += 1
-            self._timings.append({"id": line["id"], "seconds": round(seconds, 3)})
         self._bars.update(
             self._all, completed=self._done, left=f"at most {self._left()} left"
         )
         self.say(
-            f"  {line['id']:>4}  {describe(line['config'])}\n"
-            f"        {_outcome(line)}  [{seconds:.1f} s]"
+            f"  {line['id']:>4}  {describe(line['config'])}\n        {_outcome(line)}"
         )
 
     def known(self, number: int):

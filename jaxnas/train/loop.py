@@ -45,7 +45,7 @@ class TrainState(NamedTuple):
 
     params: dict
     moments: optax.OptState
-    step: jax.Array  # i32[], steps done
+    step: jax.Array | np.int32  # i32[], steps done
 
 
 class Trainer(NamedTuple):

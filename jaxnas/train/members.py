@@ -1,9 +1,10 @@
 """Many models trained by one program, each as it would be alone."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from arch import ArchitectureConfig, LanguageModel
@@ -55,7 +56,8 @@ def member_training(
             every = jax.vmap(train_one, (0, 0, *shared))
             return every(states, members, tokens, starts, stop)
         return jax.lax.map(
-            lambda one: train_one(*one, tokens, starts, stop), (states, members)
+            lambda one: train_one(one[0], one[1], tokens, starts, stop),
+            (states, members),
         )
 
     return train
@@ -63,12 +65,39 @@ def member_training(
 
 def traits_array(config: ArchitectureConfig) -> Traits:
     """The config's traits as data, NumPy scalars."""
-    return Traits(
-        *(np.asarray(value, _DTYPES[type(value)]) for value in traits_of(config))
+    return jax.tree.map(
+        lambda value: np.asarray(value, _DTYPES[type(value)]), traits_of(config)
     )
 
 
 _DTYPES = {int: np.int32, float: np.float32}
+
+
+def stack_members(
+    configs: Sequence[ArchitectureConfig] | None,
+    schedules: Sequence[Schedule],
+    keys: Sequence[jax.Array],
+) -> Member:
+    """What `member_training` takes, on the host: one entry a lane.
+
+    Args:
+      configs: whose traits are data; None where they are compiled in.
+      schedules: of each member.
+      keys: PRNG keys of each member's dropout.
+    """
+    data = np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
+    return Member(
+        stack([jax.tree.map(np.float32, schedule) for schedule in schedules]),
+        jax.random.wrap_key_data(jnp.asarray(data)),
+        None if configs is None else stack([traits_array(one) for one in configs]),
+    )
+
+
+def stack(trees: list) -> Any:
+    """Trees of host arrays, stacked along a new axis 0; a view if there is one."""
+    if len(trees) == 1:
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], trees[0])
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def pad_state(

@@ -1,0 +1,138 @@
+"""Members of a program, trained side by side or one after the other."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from arch import ArchitectureConfig, build_model
+from arch.initial import draw_parameters
+from arch.padding import pad
+from jaxnas.evaluation.programs import Program
+from jaxnas.evaluation.scored import Compression, Metrics, scores_of
+from jaxnas.evaluation.task import Task
+from jaxnas.train.loop import Schedule, TrainState, fresh_state
+from jaxnas.train.members import extract_state, stack, stack_members
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Members of one call: as many as the program has lanes, or fewer."""
+
+    program: Program
+    configs: Sequence[ArchitectureConfig]  # of `training_config`
+
+    def __post_init__(self):
+        if not 1 <= len(self.configs) <= self.program.lanes:
+            raise ValueError(
+                f"{len(self.configs)} members for {self.program.lanes} lanes"
+            )
+        for config in self.configs:
+            if not self.program.takes(config):
+                raise ValueError(f"{config} is no member of {self.program}")
+
+    @property
+    def lanes(self) -> list[ArchitectureConfig]:
+        """A config for each lane: the last one fills those that are left."""
+        empty = self.program.lanes - len(self.configs)
+        return [*self.configs, *[self.configs[-1]] * empty]
+
+    def halves(self) -> "list[Group]":
+        """The same members, half of them in a call."""
+        lanes = -(-self.program.lanes // 2)
+        program = dataclasses.replace(self.program, lanes=lanes)
+        parts = [
+            self.configs[at : at + lanes] for at in range(0, len(self.configs), lanes)
+        ]
+        return [Group(program=program, configs=part) for part in parts]
+
+
+class Running:
+    """A group's training on a device, between its calls."""
+
+    def __init__(
+        self,
+        group: Group,
+        task: Task,
+        steps: int,
+        device: jax.Device,
+        purpose: str = "dropout",
+    ):
+        """Puts fresh members on the device.
+
+        Args:
+          group: see `Group`.
+          task: see `Task`.
+          steps: of the whole training, for the schedule.
+          device: where the group's program was compiled for.
+          purpose: which of the task's keys dropout draws from.
+        """
+        self.group, self._task, self._device = group, task, device
+        shape, settings = group.program.shape, task.settings
+        states = []
+        for config in group.configs:
+            params = draw_parameters(build_model(config), task.key("parameters"))
+            states.append(fresh_state(pad(params, config, shape), settings))
+        states += [states[-1]] * (group.program.lanes - len(states))
+        self._states = self._put(stack(states))
+        schedules = [Schedule.over(steps, settings)] * group.program.lanes
+        keys = [task.key(purpose)] * group.program.lanes
+        configs = group.lanes if group.program.elastic else None
+        self._members = self._put(stack_members(configs, schedules, keys))
+        self._tokens = task.tokens_on(device)
+        self.step = 0
+
+    def advance(self, train: Callable, starts: np.ndarray) -> np.ndarray:
+        """Trains for some steps, at most `steps_per_call`.
+
+        Args:
+          train: the group's compiled program.
+          starts: i32[steps, B], where their windows begin.
+
+        Returns:
+          f32[members, steps], losses.
+        """
+        number = len(starts)
+        rows = np.resize(starts, (self._task.settings.steps_per_call, starts.shape[1]))
+        self._states, losses = train(
+            self._states,
+            self._members,
+            self._tokens,
+            self._put(rows),
+            self._put(np.int32(number)),
+        )
+        self.step += number
+        return np.asarray(losses)[: len(self.group.configs), :number]
+
+    def score(
+        self, score: Callable, windows: np.ndarray, wanted: Sequence[Compression]
+    ) -> list[dict[Compression, Metrics | None]]:
+        """Each member's quality after each of the compressions."""
+
+        def scorer(*arguments):
+            params, traits = self._states.params, self._members.traits
+            return score(params, traits, *arguments)
+
+        found = scores_of(
+            scorer, self.group.lanes, self._task, windows, wanted, self._put
+        )
+        return [
+            {one: found[at][place] for at, one in enumerate(wanted)}
+            for place in range(len(self.group.configs))
+        ]
+
+    def states(self) -> list[TrainState]:
+        """The members' own training states, in their true shapes, on the host."""
+        host = jax.device_get(self._states)
+        return [
+            extract_state(
+                jax.tree.map(lambda leaf, at=at: leaf[at], host),
+                config,
+                self.group.program.shape,
+            )
+            for at, config in enumerate(self.group.configs)
+        ]
+
+    def _put(self, tree):
+        return jax.device_put(tree, self._device)

@@ -1,0 +1,81 @@
+"""What a search expects of its next generations, so that programs can be chosen."""
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from arch import ArchitectureConfig
+from arch.config import GATED_ACTIVATIONS
+from arch.space import Space
+from jaxnas.evaluation.buckets import Expected
+from jaxnas.evaluation.evaluator import Outlook
+
+if TYPE_CHECKING:
+    from jaxnas.experiment import SearchPlan
+
+# Share of a later generation that is new, and like those before.
+NEW_SHARE = 0.5
+
+# Generations that may compile. In the last of them programs are made ready for
+# whatever the space may still ask for; afterwards a new one has to save this many
+# times what it costs.
+OPEN_GENERATIONS = 3
+LATE_PRICE = 10.0
+
+
+def outlook_of(plan: "SearchPlan", generation: int, new: int, seen: int) -> Outlook:
+    """What is to come after a generation.
+
+    Args:
+      plan: of the search.
+      generation: from 0.
+      new: candidates of the generation that were never evaluated.
+      seen: candidates evaluated before it.
+    """
+    left = plan.generations - generation - 1
+    coming = min(NEW_SHARE * left * new, plan.space.distinct_count - seen - new)
+    if generation >= OPEN_GENERATIONS:
+        return Outlook(horizon=coming / max(1, new), price=LATE_PRICE)
+    kinds: list[Expected] = []
+    if generation == OPEN_GENERATIONS - 1 and coming > 0:
+        configs = kinds_of(plan.space, plan.config_fields)
+        kinds = [Expected(config=one, number=coming / len(configs)) for one in configs]
+    return Outlook(horizon=coming / max(1, new), expected=kinds)
+
+
+def kinds_of(space: Space, fields: dict[str, Any]) -> list[ArchitectureConfig]:
+    """The largest config for each combination that decides who shares a program."""
+    activations = space.values("activation")
+    gated = [one for one in activations if one in GATED_ACTIVATIONS][:1]
+    plain = [one for one in activations if one not in GATED_ACTIVATIONS][:1]
+    found = {}
+    for family, width, heads, activation, dropout in itertools.product(
+        space.values("arch_type"),
+        space.values("hidden_dim"),
+        space.values("num_heads"),
+        gated + plain,
+        {
+            min(space.values("attention_dropout")),
+            max(space.values("attention_dropout")),
+        },
+    ):
+        for norm, position in itertools.product(
+            space.values("normalization"), space.values("position_encoding")
+        ):
+            try:
+                config = ArchitectureConfig(
+                    arch_type=family,
+                    num_layers=max(space.values("num_layers")),
+                    hidden_dim=width,
+                    num_heads=heads,
+                    ffn_multiplier=max(space.values("ffn_multiplier")),
+                    normalization=norm,
+                    activation=activation,
+                    position_encoding=position,
+                    attention_dropout=dropout,
+                    **fields,
+                )
+            except ValueError:  # not a combination that exists
+                continue
+            found[config.canonical()] = config
+            break
+    return list(found)
