@@ -13,6 +13,7 @@ from arch.cost import Hardware
 from jaxnas.config import RunConfig
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
+from jaxnas.evaluation.calibration import Calibration
 from jaxnas.records import write_json
 from jaxnas.runtime import cores
 
@@ -35,7 +36,7 @@ _PLACES = ("data", "hardware")
 
 
 def manifest_of(
-    dataset: Dataset, config: RunConfig, hardware: Hardware
+    dataset: Dataset, config: RunConfig, hardware: Hardware, calibration: Calibration
 ) -> dict[str, Any]:
     """Versions, device, cores, seed and data; nothing that changes by the clock.
 
@@ -56,6 +57,7 @@ def manifest_of(
         "cores": cores(),
         "seed": config.seed,
         "data": data,
+        "calibration": calibration.to_dict(),
         "decides": {
             **settings,
             "backend": jax.default_backend(),
@@ -64,6 +66,16 @@ def manifest_of(
             "tokenizer_hash": data["tokenizer_hash"],
         },
     }
+
+
+def calibration_in(path: Path) -> Calibration | None:
+    """What a run's plans rest on since it began; None for a new run."""
+    try:
+        return Calibration.from_dict(json.loads(path.read_text())["calibration"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path} is damaged: it is no manifest") from None
 
 
 def record_compilations(path: Path, **entry: int):

@@ -24,7 +24,12 @@ from jaxnas.evaluation.trained import TrainingFailed
 from jaxnas.evaluation.trainings import Trainings
 from jaxnas.experiment import SearchPlan, run_search
 from jaxnas.folder import RunFolder
-from jaxnas.manifest import check_manifest, manifest_of, record_compilations
+from jaxnas.manifest import (
+    calibration_in,
+    check_manifest,
+    manifest_of,
+    record_compilations,
+)
 from jaxnas.model_files import save_model
 from jaxnas.records import Lines, remove_partial, write_json, write_whole
 from jaxnas.report.families import family_summary, family_table
@@ -94,20 +99,25 @@ def run(
         Progress(console, plan.most_candidates, timings) as progress,
     ):
         best_weights = BestWeights(folder.best_weights)
+        machine = local_machine(
+            limit=None if config.memory_limit is None else config.memory_limit * MIB,
+            known=calibration_in(folder.manifest),
+            say=progress.say,
+        )
         evaluator = make_evaluator(
             config,
             task,
             compressions=foreseen_compressions(config, space),
             trainings=Trainings(trainings),
             plans=Plans(plans),
-            machine=local_machine(_memory_limit(config), progress.say),
+            machine=machine,
             on_trained=best_weights.offer,
             on_failed=lambda *failure: _log_failure(folder, *failure),
             on_planned=lambda plan: progress.planned(plan, verbose),
             on_run=progress.plan_has_run,
             say=progress.say,
         )
-        manifest = manifest_of(dataset, config, evaluator.hardware)
+        manifest = manifest_of(dataset, config, evaluator.hardware, machine.calibration)
         if changed := check_manifest(folder.manifest, manifest):
             console.print(
                 f"warning: this run began elsewhere, its results may differ in "
@@ -162,10 +172,6 @@ class _Compilations:
             **counts.since(self._counts)._asdict(),
         )
         self._counts, self._programs = counts, programs
-
-
-def _memory_limit(config: RunConfig) -> float | None:
-    return None if config.memory_limit is None else config.memory_limit * MIB
 
 
 def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console):

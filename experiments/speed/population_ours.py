@@ -1,52 +1,73 @@
 """The population as this project trains it."""
 
-import jax
 import numpy as np
 from population_scenarios import LEARNING_RATE, SEED, Problem
 
 from arch import ArchitectureConfig
 from jaxnas.data import Dataset
+from jaxnas.evaluation.buckets import Plan, planner_for
+from jaxnas.evaluation.compiler import Compiler
+from jaxnas.evaluation.execution import Work, execute
+from jaxnas.evaluation.machine import local_machine
 from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trained import training_config
 from jaxnas.train.settings import TrainSettings
 
 
-# ---------------------------------------------------------------------------
-# TO FILL IN: the one function of this benchmark that waits for the API.
-# ---------------------------------------------------------------------------
 def run_ours(
-    configs: list[ArchitectureConfig], task: Task, steps: int, how: str
-) -> np.ndarray:
+    configs: list[ArchitectureConfig], task: Task, starts: np.ndarray, how: str
+) -> tuple[np.ndarray, Plan]:
     """Trains all configs.
 
     Args:
       configs: distinct transformers.
-      task: tokens, settings and seed; its starts are drawn with `batch_starts`
-        over `Phase(samples=steps * task.settings.batch, epochs=1)`.
-      steps: of each model.
-      how: "planned", buckets as planned by cost; "one_bucket", all padded into
-        one program; "exact", a program for each config. JAX's compilation
-        cache is set up already, by the environment.
+      task: tokens, settings and seed.
+      starts: i32[steps, B], where each step's windows begin.
+      how: "planned", buckets as planned by cost; "one_bucket", all that have the
+        same heads padded into one program; "exact", a program for each config.
 
     Returns:
-      f32[M], nats per token at each model's last step, on the host.
-
-    Raises:
-      population_scenarios.CannotRunError: one bucket cannot hold these configs;
-        its text is printed as the reason.
+      f32[M], nats per token at each model's last step, and the plan.
     """
-    raise NotImplementedError(f"run_ours({how=}) is to be filled in")
+    machine = local_machine()
+    members = [training_config(config) for config in configs]
+    planner = planner_for(machine, task.settings, steps=len(starts), scoring=0.0)
+    if how == "planned":
+        plan = planner.plan(members)
+    else:
+        plan = planner.fixed(members, exact=how == "exact")
+    losses = np.full(len(members), np.nan)
+    work = Work(task=task, starts=starts, windows=starts[:0], wanted=lambda place: ())
+    for outcome in execute(
+        plan,
+        members,
+        work,
+        Compiler(task, windows=None, lone=None),
+        devices=machine.devices,
+        workers=machine.workers,
+        memory=machine.memory,
+    ):
+        if outcome.error is not None:
+            raise outcome.error
+        losses[outcome.place] = outcome.loss
+    return losses, plan
 
 
 def set_up(problem: Problem) -> dict:
-    """Nothing to choose; says what it runs on."""
-    return {"cache": jax.config.values["jax_compilation_cache_dir"] is not None}
+    """Reads this device's calibration, or measures it once."""
+    rates = local_machine(say=lambda text: None).calibration.rates
+    return {"workers": rates.workers}
 
 
 def train(problem: Problem, how: str) -> dict:
     """Through `run_ours`."""
     configs = [ArchitectureConfig(**fields) for fields in problem.configs]
-    losses = run_ours(configs, task_of(problem), problem.scenario.steps, how)
-    return {"losses": np.asarray(losses, float).tolist()}
+    losses, plan = run_ours(configs, task_of(problem), problem.starts, how)
+    return {
+        "losses": losses.tolist(),
+        "programs": len(plan.programs()),
+        "foreseen": plan.seconds,
+    }
 
 
 def task_of(problem: Problem) -> Task:

@@ -15,6 +15,7 @@ from typing import Any
 from arch import ArchitectureConfig
 from arch.model import UNROLLED_LAYERS
 from arch.padding import common_shape, shape_key
+from jaxnas.evaluation.machine import Machine
 from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.rates import Rates, work_of
 from jaxnas.train.settings import TrainSettings
@@ -167,6 +168,23 @@ class Planner:
             prepared=tuple(prepared),
             seconds=self._makespan(buckets, prepared),
         )
+
+    def fixed(self, candidates: Sequence[ArchitectureConfig], exact: bool) -> Plan:
+        """Without a choice: a program for each, or one for each shape key."""
+        chosen: dict[Program, list[int]] = {}
+        for at, config in enumerate(candidates):
+            alike = [one for one in candidates if shape_key(one) == shape_key(config)]
+            if exact:
+                program = Program(shape=config)
+            else:
+                program = self._elastic(common_shape(alike), len(alike))[0]
+            chosen.setdefault(program, []).append(at)
+        buckets = [
+            self._bucket(program, members, candidates, ())
+            for program, members in chosen.items()
+        ]
+        buckets = self._on_devices(buckets, candidates)
+        return Plan(buckets=tuple(buckets), seconds=self._makespan(buckets, ()))
 
     def member_seconds(self, program: Program, config: ArchitectureConfig) -> float:
         """A member's share of its call: training and scoring."""
@@ -326,6 +344,23 @@ class Planner:
         for program in prepared:
             end = max(end, _serve(cores, 0.0, self.rates.compile_seconds(program)))
         return max([end, *cores]) if self.shares_cores else end
+
+
+def planner_for(
+    machine: Machine, settings: TrainSettings, steps: int, scoring: float
+) -> Planner:
+    """The planner of a machine, for trainings of so many steps."""
+    return Planner(
+        rates=machine.calibration.rates,
+        settings=settings,
+        steps=steps,
+        scoring=scoring,
+        vmapped=machine.calibration.vmapped,
+        memory=machine.memory,
+        speeds=machine.speeds,
+        cores=machine.cores,
+        shares_cores=machine.shares_cores,
+    )
 
 
 def _gain(best: Sequence[float], cost: Sequence[float]) -> float:

@@ -67,6 +67,15 @@ class Calibration:
     vmapped: bool  # whether members run faster at once
     a_step: float  # seconds of the wide program's, for comparing devices
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Calibration":
+        """The inverse of `to_dict`."""
+        return cls(**values | {"rates": Rates(**values["rates"])})
+
 
 def calibration_of(device: jax.Device, workers: int, say=lambda text: None):
     """The device's calibration: read, or measured and kept.
@@ -78,15 +87,14 @@ def calibration_of(device: jax.Device, workers: int, say=lambda text: None):
     """
     path = _path(device, workers)
     try:
-        kept = json.loads(path.read_text())
-        return Calibration(**kept | {"rates": Rates(**kept["rates"])})
+        return Calibration.from_dict(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         pass
     say(f"measuring how fast {device.device_kind} compiles and trains, once")
     found = calibrate(device, workers)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, dataclasses.asdict(found))
+        write_json(path, found.to_dict())
     except OSError:
         pass  # measured again by the next run
     return found

@@ -62,7 +62,7 @@ def compile_counts() -> Counts:
 class Compiler:
     """Programs by device; each is compiled once, in the background."""
 
-    def __init__(self, task: Task, windows: int, lone: Compression | None):
+    def __init__(self, task: Task, windows: int | None, lone: Compression | None):
         """Arguments as `compile_program`."""
         self._about = (task, windows, lone)
         self._ready: dict[tuple[Program, int], Future[Compiled]] = {}

@@ -12,7 +12,7 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.evaluation.analytic import Costs, costs_of
-from jaxnas.evaluation.buckets import Expected, Plan, Planner
+from jaxnas.evaluation.buckets import Expected, Plan, Planner, planner_for
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.execution import Outcome, Work, execute
 from jaxnas.evaluation.machine import Machine, local_machine
@@ -273,19 +273,10 @@ class Evaluator:
 
     @functools.cached_property
     def _planner(self) -> Planner:
-        machine, settings = self.machine, self.task.settings
+        settings = self.task.settings
         scored = max(1, len(self.compressions)) * self.eval_windows
-        return Planner(
-            rates=machine.calibration.rates,
-            settings=settings,
-            steps=len(self._starts),
-            scoring=scored / (3 * settings.batch),  # forward, of three passes
-            vmapped=machine.calibration.vmapped,
-            memory=machine.memory,
-            speeds=machine.speeds,
-            cores=machine.cores,
-            shares_cores=machine.shares_cores,
-        )
+        scoring = scored / (3 * settings.batch)  # forward, of three passes
+        return planner_for(self.machine, settings, len(self._starts), scoring)
 
     def _compiler(self, wanted: set[Compression]) -> Compiler:
         """The programs; where all of a run ask for one compression, it is built in."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import queue
 import threading
 import time
@@ -31,6 +32,7 @@ class Outcome:
     place: int  # among the plan's candidates
     program: Program  # it was trained in
     seconds: float  # of its call
+    loss: float = math.nan  # the last one of training
     params: dict | None = None  # in its own shape; None if it failed
     metrics: dict[Compression, Metrics | None] = dataclasses.field(default_factory=dict)
     error: Exception | None = None
@@ -181,9 +183,12 @@ class _Crew:
         except Exception as error:  # any: a candidate's failure is its result
             if _is_memory(error) and self._split(at, program, places, error):
                 return
-            found = [(None, {}, error, traceback.format_exc()) for _ in places]
+            trace = traceback.format_exc()
+            found = [(None, {}, error, trace, math.nan) for _ in places]
         seconds = time.monotonic() - begin
-        for place, (params, metrics, failure, trace) in zip(places, found, strict=True):
+        for place, (params, metrics, failure, trace, loss) in zip(
+            places, found, strict=True
+        ):
             outcome = Outcome(
                 place=place,
                 program=program,
@@ -192,6 +197,7 @@ class _Crew:
                 metrics=metrics,
                 error=failure,
                 trace=trace,
+                loss=loss,
             )
             self.events.put(("outcome", outcome))
 
@@ -219,19 +225,22 @@ class _Crew:
             if len(bad) == len(places):
                 break
         if len(bad) == len(places):
-            return [(None, {}, bad[lane], f"{bad[lane]}\n") for lane in bad]
+            return [(None, {}, bad[lane], f"{bad[lane]}\n", math.nan) for lane in bad]
         wanted = [list(work.wanted(place)) for place in places]
         every = list(dict.fromkeys(one for each in wanted for one in each))
-        metrics = running.score(compiled.score, work.windows, every)
+        metrics: list[dict[Compression, Metrics | None]] = [{}] * len(places)
+        if every and compiled.score is not None:
+            metrics = running.score(compiled.score, work.windows, every)
         states = running.states()
         return [
-            (None, {}, bad[lane], f"{bad[lane]}\n")
+            (None, {}, bad[lane], f"{bad[lane]}\n", math.nan)
             if lane in bad
             else (
                 states[lane].params,
                 {one: metrics[lane][one] for one in wanted[lane]},
                 None,
                 "",
+                float(losses[lane, -1]),
             )
             for lane in range(len(places))
         ]

@@ -20,11 +20,13 @@ class Machine:
     Attributes:
       devices: of this process.
       limit: bytes of each that may be used; None for `MEMORY_SHARE` of it.
+      known: the first device's calibration; None to read or measure it.
       say: told when something is measured.
     """
 
     devices: tuple[jax.Device, ...]
     limit: float | None = None
+    known: Calibration | None = None
     say: Callable[[str], None] = lambda text: None
 
     @functools.cached_property
@@ -52,7 +54,7 @@ class Machine:
     @functools.cached_property
     def calibration(self) -> Calibration:
         """Of the first device."""
-        return self._calibration_of(self.devices[0])
+        return self.known or self._calibration_of(self.devices[0])
 
     @functools.cached_property
     def speeds(self) -> tuple[float, ...]:
@@ -78,7 +80,10 @@ class Machine:
 
 
 def local_machine(
-    limit: float | None = None, say: Callable[[str], None] = lambda text: None
+    limit: float | None = None,
+    known: Calibration | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Machine:
-    """All devices of this process."""
-    return Machine(devices=tuple(jax.local_devices()), limit=limit, say=say)
+    """All devices of this process; arguments as for `Machine`."""
+    devices = tuple(jax.local_devices())
+    return Machine(devices=devices, limit=limit, known=known, say=say)

@@ -66,14 +66,14 @@ class Compiled(NamedTuple):
     """A program made ready for one device."""
 
     train: jax.stages.Compiled  # see `member_training`
-    score: jax.stages.Compiled  # see `scoring`
+    score: jax.stages.Compiled | None  # see `scoring`; None if nothing is scored
     memory: int  # bytes of the device that the greater of the two takes
 
 
 def compile_program(
     program: Program,
     task: Task,
-    windows: int,
+    windows: int | None,
     lone: Compression | None,
     device: jax.Device,
 ) -> Compiled:
@@ -82,12 +82,14 @@ def compile_program(
     Args:
       program: see `Program`.
       task: see `Task`.
-      windows: how many score a member.
+      windows: how many score a member; None if nothing is scored.
       lone: the only compression that is asked for, to be compiled in; None if
         there are several.
       device: where it will run.
     """
     train = compile_training(program, task, device)
+    if windows is None:
+        return Compiled(train, None, _bytes(train))
     score = compile_scoring(program, task, windows, lone, device)
     return Compiled(train, score, max(map(_bytes, (train, score))))
 
