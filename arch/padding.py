@@ -98,7 +98,8 @@ def common_shape(configs: Sequence[ArchitectureConfig]) -> ArchitectureConfig:
         raise ValueError(f"these configs share no shape: {sorted(map(str, keys))}")
     uses = USES[first.arch_type]
     width = max(config.hidden_dim for config in configs)
-    if has_heads(first.arch_type):  # rotary turns pairs of a head's channels
+    if has_heads(first.arch_type) and width % NORM_GROUPS == 0:
+        # Rotary turns pairs of a head's channels.
         width = _multiple(width, math.lcm(NORM_GROUPS, 2 * first.num_heads))
     inner = max(config.inner_channels for config in configs)
     fields: dict[str, Any] = {

@@ -1,5 +1,9 @@
 """Strict by default: what JAX would quietly allow is an error here."""
 
+import getpass
+import tempfile
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -15,6 +19,20 @@ def pytest_configure(config):
         "ignore::DeprecationWarning:google.*",
     ):
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache():
+    """The tests' own cache, kept between sessions: data is prepared once.
+
+    Nothing is measured in it, and the user's own is left alone.
+    """
+    from calibrated import keep_calibration  # after `pytest_configure`
+
+    folder = Path(tempfile.gettempdir()) / f"jaxnas-tests-{getpass.getuser()}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXNAS_CACHE", str(keep_calibration(folder)))
+        yield folder
 
 
 @pytest.fixture

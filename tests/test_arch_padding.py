@@ -15,7 +15,8 @@ import arch.model
 from arch import ArchitectureConfig, build_model
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
 from arch.initial import draw_parameters
-from arch.traits import channel_index, traits_of
+from arch.padding import pad
+from arch.traits import traits_of
 
 VOCAB = 19
 SHAPE = ArchitectureConfig(
@@ -63,72 +64,15 @@ def weights_of(config):
     return jax.tree_util.tree_map_with_path(enlarge, drawn)
 
 
-# The axes of each matrix, layer left out: the residual stream's channels, a
-# head's channels and feed-forward channels are padded, others are shared.
-AXES = {
-    "embed": (None, "stream"),
-    "head": ("stream", None),
-    "query": ("stream", None, "head"),
-    "key": ("stream", None, "head"),
-    "value": ("stream", None, "head"),
-    "out": (None, "head", "stream"),
-    "up": ("stream", "inner"),
-    "gate": ("stream", "inner"),
-    "down": ("inner", "stream"),
-    "norm": ("stream",),
-    "mixer_norm": ("stream",),
-    "feedforward_norm": ("stream",),
-}
-
-
-def places(config, path, shape):
-    """Where a member's weights lie in the shape's: indices for np.ix_."""
-    stream, true = channel_index(SHAPE.hidden_dim, config.hidden_dim)
-    true = np.flatnonzero(true)
-    where = {
-        "stream": true[np.argsort(stream[true])],
-        "head": np.arange(config.head_dim),
-        "inner": np.arange(config.feedforward_dim),
-    }
-    names = [entry.key for entry in path]
-    axes = AXES[names[-2]]
-    if names[0] == "blocks":
-        where["layer"] = np.arange(config.num_layers)
-        axes = ("layer", *axes)
-    return np.ix_(
-        *[
-            np.arange(size) if axis is None else where[axis]
-            for axis, size in zip(axes, shape, strict=True)
-        ]
-    )
-
-
-def shape_of(config):
-    return dataclasses.replace(SHAPE, tie_embeddings=config.tie_embeddings)
-
-
-def fill(config, params, value=0.0):
-    """The shape's parameters with the member's in their places, else `value`."""
-    zeros = jax.tree.map(np.zeros_like, weights_of(shape_of(config)))
-    if "gate" not in params["blocks"]["feedforward"]:
-        del zeros["blocks"]["feedforward"]["gate"]
-
-    def put(path, wide, narrow):
-        wide = np.full_like(wide, value)
-        wide[places(config, path, wide.shape)] = narrow
-        return wide
-
-    filled = jax.tree_util.tree_map_with_path(put, zeros, params)
-    gate = weights_of(shape_of(config))["blocks"]["feedforward"]["gate"]["kernel"]
-    empty = {"kernel": np.full_like(gate, value)}
-    filled["blocks"]["feedforward"].setdefault("gate", empty)
-    return filled
+def fill(config, params):
+    """The shape's parameters: zeros, and the member's in their places."""
+    return pad(params, config, SHAPE)
 
 
 def padding_of(config):
     """bool of the shape's parameters, True where nothing of the member lies."""
-    ones = jax.tree.map(lambda leaf: 0 * leaf, weights_of(config))
-    return jax.tree.map(lambda leaf: leaf == 1, fill(config, ones, value=1.0))
+    ones = jax.tree.map(np.ones_like, weights_of(config))
+    return jax.tree.map(lambda leaf: leaf == 0, fill(config, ones))
 
 
 def tokens_of(batch=3, length=9):
@@ -146,10 +90,10 @@ def alone(config, params, **arguments):
         return model.apply({"params": params}, tokens_of(), **arguments)
 
 
-def beside_zeros(params, traits, config=SHAPE):
+def beside_zeros(params, traits):
     """Logits in the padded shape, op by op."""
     with jax.disable_jit():
-        model = build_model(config)
+        model = build_model(SHAPE)
         return model.apply({"params": params}, tokens_of(), traits)
 
 
@@ -231,75 +175,13 @@ def test_padding_has_no_gradient_and_stays_zero(norm, activation, position, key)
         assert padded.all() or np.any(np.asarray(leaf)[~padded] != 0)
 
 
-@pytest.mark.parametrize(
-    ("norm", "activation", "position"),
-    [
-        ("layernorm", "geglu", "absolute"),
-        ("rmsnorm", "swiglu", "rope"),
-        ("groupnorm", "swiglu", "alibi"),
-    ],
-)
-def test_a_padded_model_trains_as_it_trains_alone(norm, activation, position, key):
-    config = member(
-        norm, activation, position, attention_dropout=0.1, residual_dropout=0.1
-    )
-    narrow, traits, ends = weights_of(config), data_of(config), []
-    for shape, params in ((MEMBER, narrow), (SHAPE, fill(config, narrow))):
-        step, init = trainer(shape)
-        moments, losses = init(params), []
-        for at in range(20):
-            some = jax.random.fold_in(jax.random.clone(key), at)
-            done = step(params, moments, traits, some)
-            params, moments = done.params, done.moments
-            losses.append(done.loss)
-        ends.append((np.stack(losses), jax.tree.map(np.asarray, params)))
-    (losses, params), (padded_losses, padded) = ends
-    assert losses[-1] < losses[0] - 0.5
-    np.testing.assert_allclose(padded_losses, losses, atol=1e-5)
-    wanted = jax.tree.leaves(fill(config, params))
-    for got, leaf in zip(jax.tree.leaves(padded), wanted, strict=True):
-        np.testing.assert_array_equal(got[leaf == 0], 0.0)
-        assert np.linalg.norm(got - leaf) <= 1e-4 * np.linalg.norm(leaf)
-
-
-@pytest.mark.parametrize(
-    ("norm", "position", "changes"),
-    [
-        ("layernorm", "alibi", {"hidden_dim": 16}),
-        ("groupnorm", "rope", {"hidden_dim": 48, "ffn_dim": 56, "num_layers": 1}),
-        ("groupnorm", "absolute", {"hidden_dim": 48, "ffn_dim": 8, "num_layers": 3}),
-        ("groupnorm", "absolute", {"tie_embeddings": True}),
-    ],
-)
-def test_other_paddings(norm, position, changes):
-    config = dataclasses.replace(member(norm, position=position), **changes)
-    params = weights_of(config)
-    if config.tie_embeddings:
-        params["embed"]["embedding"] *= 8
-    padded = fill(config, params)
-    got = beside_zeros(padded, data_of(config), shape_of(config))
-    np.testing.assert_allclose(got, alone(config, params), atol=1e-5)
-
-
-def test_members_run_side_by_side_under_vmap():
-    configs = [member(*ALL[at]) for at in (0, 7, 17, 26, 34)]
-    params = [weights_of(config) for config in configs]
-    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    padded = stack([fill(c, p) for c, p in zip(configs, params, strict=True)])
-    traits = stack([data_of(config) for config in configs])
-    model = build_model(SHAPE)
-
-    def run(params, traits):
-        return model.apply({"params": params}, tokens_of(), traits)
-
-    together = jax.jit(jax.vmap(run))(padded, traits)
-    for config, some, logits in zip(configs, params, together, strict=True):
-        np.testing.assert_allclose(logits, alone(config, some), atol=1e-5)
-
-
 def test_what_lies_in_the_padding_matters():
     # The tests above would miss a padding that nothing reads.
     config = member()
-    dirty = fill(config, weights_of(config), value=0.1)
+    dirty = jax.tree.map(
+        lambda leaf, outside: np.where(outside, np.float32(0.1), leaf),
+        fill(config, weights_of(config)),
+        padding_of(config),
+    )
     got = beside_zeros(dirty, data_of(config))
     assert np.abs(got - alone(config, weights_of(config))).max() > 0.1

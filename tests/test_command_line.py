@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from calibrated import keep_calibration
 from corpus import write_corpus
 
 import jaxnas
@@ -35,6 +36,7 @@ def folder(tmp_path):
     (tmp_path / "binary" / "code.py").write_bytes(bytes(range(256)) * 20)
     (tmp_path / "file").write_text("")
     write_corpus(tmp_path / "code")
+    keep_calibration(tmp_path / ".cache")
     return tmp_path
 
 
@@ -216,6 +218,7 @@ def test_damaged_run_folders(folder):
         ("summary.json", "{", "summary.json or"),
         ("manifest.json", "{}", "manifest.json is damaged"),
         ("trainings.jsonl", "{}\n", "trainings.jsonl is damaged at line 1"),
+        ("plans.jsonl", "{}\n", "plans.jsonl is damaged at line 1"),
         ("results.jsonl", "[]\n" * 9, "results.jsonl is damaged"),
         ("config.toml", config.read_text() + "beta = 1\n", "unknown key 'beta'"),
         (

@@ -10,6 +10,7 @@ from jaxnas.options import Parser, add_settings, given_settings
 from jaxnas.presets import PRESETS
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
+LIMITS = {"memory_limit"}  # None says that there is none
 
 
 def parsed(*words):
@@ -186,7 +187,8 @@ def test_toml_is_read_back(tmp_path):
 @pytest.mark.parametrize("preset", ["auto", "small", "standard"])
 def test_resolving_fills_everything(backend, phase, preset):
     config = RunConfig(phase=phase, preset=preset).resolve(backend)
-    assert None not in dataclasses.asdict(config).values()
+    values = dataclasses.asdict(config)
+    assert {name for name, value in values.items() if value is None} == LIMITS
     named = preset if preset != "auto" else "small" if backend == "cpu" else "standard"
     assert config.preset == named
     chosen = PRESETS[named]
@@ -201,7 +203,7 @@ def test_presets_fill_what_is_open_and_nothing_else():
     opened = {name for name, field in FIELDS.items() if field.default is None}
     searched = {"population", "generations", "samples", "epochs"}
     for preset in PRESETS.values():
-        assert set(preset.settings) | searched == opened
+        assert set(preset.settings) | searched | LIMITS == opened
 
 
 @pytest.mark.parametrize("space", ["minimal", "medium", "full"])

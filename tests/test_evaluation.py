@@ -14,9 +14,11 @@ from arch.config import QUANTIZATIONS
 from arch.families import FAMILIES
 from jaxnas.compress import prune, round_weights
 from jaxnas.data import Dataset, train_tokenizer, windows
-from jaxnas.evaluation import evaluator as evaluator_module
+from jaxnas.evaluation import compiler as compiler_module
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.population import Running
+from jaxnas.evaluation.programs import Compiled
 from jaxnas.evaluation.scored import Compression, Metrics, score
 from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trained import TrainingFailed, train, training_config
@@ -116,14 +118,22 @@ def learned():
 @pytest.fixture
 def calls(monkeypatch):
     """The configs that were trained, in their order."""
-    trained = []
+    trained, begin = [], Running.__init__
 
-    def counted(config, *rest, **options):
-        trained.append(config)
-        return train(config, *rest, **options)
+    def counted(self, group, *rest):
+        trained.extend(group.configs)
+        begin(self, group, *rest)
 
-    monkeypatch.setattr(evaluator_module, "train", counted)
+    monkeypatch.setattr(Running, "__init__", counted)
     return trained
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Nothing is compiled: for tests that replace what would be run."""
+    monkeypatch.setattr(
+        compiler_module, "compile_program", lambda *_: Compiled(None, None, 0)
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -192,12 +202,13 @@ def test_weights_that_are_not_finite_have_no_metrics(learned):
 def test_a_compression_that_is_not_finite_fails_alone(monkeypatch):
     """The other compressions of the same training keep their metrics."""
 
-    def half_broken(*arguments):
-        found = score(*arguments)
-        return [found[0], None]
-
-    monkeypatch.setattr(evaluator_module, "score", half_broken)
     pair = [Compression("fp16", 0.0), Compression("int4", 0.0)]
+    run_score = Running.score
+
+    def half_broken(*arguments):
+        return [found | {pair[1]: None} for found in run_score(*arguments)]
+
+    monkeypatch.setattr(Running, "score", half_broken)
     evaluator = evaluator_of(compressions=pair)
     assert evaluator(compressed(pair[0])).status == "ok"
     failed = evaluator(compressed(pair[1]))
@@ -244,14 +255,29 @@ def test_configs_that_differ_in_compression_share_a_training(calls):
         compressions=COMPRESSIONS, on_trained=lambda *given: told.append(given)
     )
     found = [shared(compressed(compression)) for compression in COMPRESSIONS]
-    assert calls == [compressed(COMPRESSIONS[0])]
+    assert calls == [training_config(CONFIG)]
     assert len(shared.trainings) == 1
     config, params, evaluation = told[0]
-    assert (len(told), config, evaluation) == (1, calls[0], found[0])
+    asked = compressed(COMPRESSIONS[0])
+    assert (len(told), config, evaluation) == (1, asked, found[0])
     assert cost.parameters(config) == sum(x.size for x in jax.tree.leaves(params))
     assert len({one.costs.size_mib for one in found}) == len(COMPRESSIONS)
     for number in (1, 4):  # as each would have been alone
         assert evaluator_of()(compressed(COMPRESSIONS[number])) == found[number]
+
+
+def test_a_batch_is_judged_as_each_would_be_alone(calls):
+    """Equal trainings once, skipped ones not at all, answers in the order asked."""
+    wide = dataclasses.replace(CONFIG, hidden_dim=64, vocab_size=2000)
+    asked = [wide, *map(compressed, COMPRESSIONS[:3]), CONFIG]
+    limit = cost.size_mib(wide) * 0.99
+    shared = evaluator_of(compressions=COMPRESSIONS, max_size=limit)
+    found = list(shared.evaluate(asked))
+    assert [one.status for one in found] == ["skipped", *["ok"] * 4]
+    assert calls == [training_config(CONFIG)]
+    assert found[1:] == [shared(config) for config in asked[1:]]
+    assert len(calls) == 1
+    assert list(evaluator_of().evaluate([])) == []
 
 
 def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_path):
@@ -270,18 +296,28 @@ def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_p
     assert found == [shared(compressed(compression)) for compression in COMPRESSIONS]
 
 
-def test_a_transformer_without_attention_dropout_trains_as_flash_attention():
+@pytest.mark.parametrize(
+    ("tokens", "trained"),
+    [(16, "transformer"), (128, "transformer"), (129, "flash_attention")],
+)
+def test_dense_and_flash_attention_without_dropout_train_alike(tokens, trained):
+    dense = dataclasses.replace(CONFIG, max_seq_length=tokens)
+    flash = dataclasses.replace(dense, arch_type="flash_attention")
+    assert training_key(flash) == training_key(dense)
+    # In less time, or where sequences are long in less memory.
+    assert training_config(dense).arch_type == trained
+    assert training_config(flash) == training_config(dense)
+
+
+def test_attention_dropout_is_what_flash_attention_lacks():
     flash = dataclasses.replace(CONFIG, arch_type="flash_attention")
-    assert training_key(flash) == training_key(CONFIG)
-    # In the program that needs less memory.
-    assert training_config(CONFIG).arch_type == "flash_attention"
-    assert training_config(flash) == training_config(CONFIG)
     # It has no probabilities to drop: the field says nothing.
     dropping = dataclasses.replace(flash, attention_dropout=0.2)
     assert training_key(dropping) == training_key(CONFIG)
+    long = dataclasses.replace(CONFIG, attention_dropout=0.2, max_seq_length=2048)
+    assert training_config(long).arch_type == "transformer"
     dense = dataclasses.replace(CONFIG, attention_dropout=0.2)
     assert training_key(dense) != training_key(CONFIG)
-    assert training_config(dense).arch_type == "transformer"
 
 
 def test_what_trains_alike_shares_a_key():
@@ -361,7 +397,8 @@ OUT_OF_MEMORY = jax.errors.JaxRuntimeError(
     ],
     ids=lambda x: type(x).__name__,
 )
-@pytest.mark.parametrize("where", ["train", "score"])
+@pytest.mark.parametrize("where", ["advance", "score"])
+@pytest.mark.usefixtures("uncompiled")
 def test_a_failure_is_a_result(monkeypatch, tmp_path, error, reason, where):
     raised = []
 
@@ -369,9 +406,11 @@ def test_a_failure_is_a_result(monkeypatch, tmp_path, error, reason, where):
         raised.append(error)
         raise error
 
-    if where == "score":
-        monkeypatch.setattr(evaluator_module, "train", lambda *_, **__: ({}, None))
-    monkeypatch.setattr(evaluator_module, where, fail)
+    def trained(self, train, starts):
+        return np.zeros((len(self.group.configs), len(starts)))
+
+    monkeypatch.setattr(Running, "advance", trained)
+    monkeypatch.setattr(Running, where, fail)
     lines, told = Lines(tmp_path / "trainings"), []
     evaluator = evaluator_of(
         trainings=Trainings(lines), on_trained=lambda *_: told.append(1)
@@ -402,11 +441,12 @@ def test_a_training_that_diverges_is_a_result():
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.usefixtures("uncompiled")
 def test_an_interrupt_is_no_result(monkeypatch, stop):
     def interrupt(*_, **__):
         raise stop
 
-    monkeypatch.setattr(evaluator_module, "train", interrupt)
+    monkeypatch.setattr(Running, "advance", interrupt)
     evaluator = evaluator_of()
     with pytest.raises(stop):
         evaluator(CONFIG)

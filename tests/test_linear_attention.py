@@ -18,6 +18,7 @@ from arch.mixers.linear_attention import (
     linear_state,
     read,
 )
+from arch.padding import pad, parameter_shapes
 from arch.traits import channel_index, traits_of
 
 CONFIG = ArchitectureConfig(
@@ -343,16 +344,11 @@ def test_features_have_the_slope_of_elu():
 @functools.cache
 def padded_weights(member):
     """The member's weights in the places they take in CONFIG's zeros."""
-    stream, true = channel_index(CONFIG.hidden_dim, member.hidden_dim)
-    true = np.flatnonzero(true)
-    stream, head = true[np.argsort(stream[true])], np.arange(member.head_dim)
-    heads, wide = np.arange(3), {}
-    for name, leaf in weights_of(member).items():
-        axes = (heads, head, stream) if name == "out" else (stream, heads, head)
-        kernel = np.zeros((3, 16, 48) if name == "out" else (48, 3, 16), np.float32)
-        kernel[np.ix_(*axes)] = leaf["kernel"]
-        wide[name] = {"kernel": kernel}
-    return wide, stream
+    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    tree = jax.tree.map(zeros, parameter_shapes(member))
+    tree["blocks"]["mixer"] = jax.tree.map(lambda leaf: leaf[None], weights_of(member))
+    mixer = pad(tree, member, CONFIG)["blocks"]["mixer"]
+    return jax.tree.map(lambda leaf: leaf[0], mixer)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -372,7 +368,8 @@ def gradients(config, weights, x, traits):
 def test_a_padded_member_is_the_member_alone(position, tokens):
     member = dataclasses.replace(CONFIG, hidden_dim=24)
     traits = data_of(dataclasses.replace(member, position_encoding=position))
-    wide, stream = padded_weights(member)
+    wide = padded_weights(member)
+    stream = np.flatnonzero(channel_index(48, 24)[1])
     narrow = inputs(tokens=tokens, width=24)
     x = jnp.zeros((2, tokens, 48)).at[..., stream].set(narrow)
     (grads, into), (y, state) = gradients(CONFIG, wide, x, traits)

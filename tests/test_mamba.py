@@ -16,7 +16,8 @@ from arch.config import NORMALIZATIONS
 from arch.initial import draw_parameters
 from arch.layout import layout_of
 from arch.mixers.mamba import Mamba, Tokens, chunk_size, mamba_state, selective_scan
-from arch.traits import channel_index, traits_of
+from arch.padding import pad
+from arch.traits import traits_of
 from jaxnas.compress.prune import prune, prune_in_place
 from jaxnas.train.loop import _is_matrix
 
@@ -321,49 +322,6 @@ def slopes_in(config):
 
 
 WIDE = dataclasses.replace(TINY, num_layers=3, hidden_dim=64)
-# The axes of each tensor, layer left out.
-AXES = {
-    "embedding": (None, "stream"),
-    "head": ("stream", None),
-    "scale": ("stream",),
-    "in_proj": ("stream", None, "inner"),
-    "conv_kernel": (None, "inner"),
-    "conv_bias": ("inner",),
-    "x_proj": ("inner", "drawn"),
-    "dt_proj": ("rank", "inner"),
-    "dt_bias": ("inner",),
-    "A_log": ("inner", None),
-    "D": ("inner",),
-    "out_proj": ("inner", "stream"),
-}
-
-
-def fill(config, params):
-    """A member's weights in their places of the wide shape, zeros around them."""
-    stream, true = channel_index(WIDE.hidden_dim, config.hidden_dim)
-    true = np.flatnonzero(true)
-    rank = config.step_rank
-    where = {
-        "stream": true[np.argsort(stream[true])],
-        "inner": np.arange(config.inner_channels),
-        "rank": np.arange(rank),
-        "drawn": np.arange(32 + rank),
-        "layer": np.arange(config.num_layers),
-    }
-
-    def put(path, wide, narrow):
-        leaf = path[-1].key
-        axes = AXES[path[-2].key if leaf == "kernel" else leaf]
-        axes = ("layer", *axes) if path[0].key == "blocks" else axes
-        places = [
-            np.arange(size) if axis is None else where[axis]
-            for axis, size in zip(axes, wide.shape, strict=True)
-        ]
-        filled = np.zeros_like(wide)
-        filled[np.ix_(*places)] = narrow
-        return filled
-
-    return jax.tree_util.tree_map_with_path(put, weights_of(WIDE), params)
 
 
 @pytest.mark.parametrize("norm", NORMALIZATIONS)
@@ -371,10 +329,10 @@ def test_a_padded_member_computes_and_learns_what_it_does_alone(norm):
     config = dataclasses.replace(TINY, normalization=norm)
     params, traits = weights_of(config), data_of(config)
     loss, slopes = slopes_in(TINY)(params, traits)
-    padded_loss, padded_slopes = slopes_in(WIDE)(fill(config, params), traits)
+    padded_loss, padded_slopes = slopes_in(WIDE)(pad(params, config, WIDE), traits)
     np.testing.assert_allclose(padded_loss, loss, atol=1e-5)
-    inside = fill(config, jax.tree.map(np.ones_like, params))
-    wanted = fill(config, slopes)
+    inside = pad(jax.tree.map(np.ones_like, params), config, WIDE)
+    wanted = pad(slopes, config, WIDE)
     for got, slope, true in zip(
         *map(jax.tree.leaves, (padded_slopes, wanted, inside)), strict=True
     ):

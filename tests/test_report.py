@@ -8,6 +8,8 @@ import pytest
 from rich.console import Console
 
 from arch.baselines import BASELINES
+from jaxnas.evaluation.buckets import Bucket, Plan
+from jaxnas.evaluation.programs import Program
 from jaxnas.fitness import FitnessSettings, scores
 from jaxnas.records import Lines
 from jaxnas.report.families import family_summary, family_table
@@ -62,6 +64,23 @@ LINES = [
     line(11, 0.2, generation=1),
     line(13, None, generation=2, status="skipped"),
 ]
+
+
+def bucket(program, members, **changes):
+    parts = {"seconds": 7.25, "compile_seconds": 3.5, "waste": 0.28}
+    return Bucket(program=program, members=members, **parts | changes)
+
+
+TWICE = Program(shape=CONFIG, form="looped", lanes=2, vmapped=True)
+OWN = Program(shape=dataclasses.replace(CONFIG, num_layers=9))
+PLAN = Plan(
+    buckets=(
+        bucket(TWICE, (0, 2, 3), device=1),
+        bucket(OWN, (1,), seconds=0.5, compile_seconds=0.0, waste=0.0),
+    ),
+    prepared=(OWN,),
+    seconds=12.3456,
+)
 
 
 def said(renderable):
@@ -280,8 +299,9 @@ def test_progress_says_each_candidate_and_generation(tmp_path):
     with Progress(console, 10, timings) as progress:
         progress.begin_generation(0)
         for one in LINES[:4]:
-            progress.training(one["id"])(5, 5, 1.25)
+            progress.steps("training")(5, 5, 1.25)
             progress.candidate(one)
+        progress.plan_has_run(PLAN, 2.0)
         progress.end_generation(0, LINES[:4])
         progress.end_generation(2, LINES)
         with progress.stage("finish"):
@@ -295,7 +315,27 @@ def test_progress_says_each_candidate_and_generation(tmp_path):
     assert "failed: TrainingFailed: nan" in text
     assert "generation 1: best fitness 0.7000, mean 0.6000 +- 0.0816 over 3 new" in text
     assert "generation 3: best fitness 0.7000, mean nothing new" in text
-    entries = list(timings)
-    assert [entry.get("id") for entry in entries[:4]] == [0, 1, 2, 50]
-    assert entries[4]["stage"] == "finish"
-    assert all(entry["seconds"] >= 0 for entry in entries)
+    # 4 trainings took 2 seconds, 6 candidates of 10 are left.
+    assert "over 3 new; at most 0:03 of search left" in text
+    ran, finish = timings
+    assert ran == {"buckets": 2, "predicted": 12.346, "seconds": 2.0}
+    assert finish["stage"] == "finish"
+    assert finish["seconds"] >= 0
+
+
+def test_a_plan_is_shown_to_those_who_ask(tmp_path):
+    texts = []
+    for verbose in (False, True):
+        console = Console(file=io.StringIO(), width=200)
+        with Progress(console, 4, Lines(tmp_path / "timings")) as progress:
+            progress.planned(PLAN, verbose)
+        texts.append(console.file.getvalue())
+    assert texts[0] == ""
+    assert "2 buckets, 1 programs to compile and 1 for later; 12.3 s" in texts[1]
+    twice, own = texts[1].splitlines()[-2:]
+    assert re.split(r"  +", twice.strip())[-5:] == ["3", "1", "28%", "3.5", "7.2"]
+    assert re.split(r"  +", own.strip())[-5:] == ["1", "0", "0%", "has it", "0.5"]
+    for word in ("transformer", f"H{CONFIG.hidden_dim}", "looped", "x 2 lanes"):
+        assert word in twice
+    assert "L9" in own
+    assert "exact" in own

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from calibrated import keep_calibration
 from corpus import write_corpus
 
 SETTINGS = {
@@ -93,6 +94,7 @@ def workplace(tmp_path_factory):
     """A corpus, a cache that all processes share, and an uninterrupted run."""
     root = tmp_path_factory.mktemp("resume")
     write_corpus(root / "code")
+    keep_calibration(root / "cache")
     run = root / "whole"
     done = launch(root, "search", "--out", run, *flags(root))
     assert done.returncode == 0, done.stderr
@@ -145,6 +147,8 @@ def resume_and_compare(root: Path, run: Path):
         ("line results.jsonl", 1),
         ("line results.jsonl", 5),
         ("line trainings.jsonl", 2),
+        ("line plans.jsonl", 1),
+        ("line plans.jsonl", 2),
         ("file best_weights.safetensors", 2),
         ("file model.safetensors", 1),
         ("file summary.json", 1),

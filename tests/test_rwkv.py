@@ -1,6 +1,5 @@
 """RWKV-4: WKV, the time mix and the channel mix."""
 
-import dataclasses
 import functools
 
 import jax
@@ -15,7 +14,7 @@ from arch.channel_mix import ChannelMix
 from arch.initial import draw_parameters
 from arch.mixers.rwkv import TimeMix
 from arch.mixers.wkv import CHUNK, no_sums, wkv
-from arch.traits import channel_index, traits_of
+from arch.traits import traits_of
 
 VOCAB = 19
 CONFIG = ArchitectureConfig(
@@ -305,62 +304,3 @@ def test_reading_in_ragged_parts_equals_reading_at_once():
             np.testing.assert_allclose(logits[row, :number], some, atol=1e-5)
         read += part
     np.testing.assert_array_equal(states.read, read)
-
-
-def axes_of(path):
-    """Which channels each axis of a parameter holds, layers first."""
-    names = [entry.key for entry in path]
-    axes = {
-        "embed": (None, "stream"),
-        "head": ("stream", None),
-        "up": ("stream", "inner"),
-        "down": ("inner", "stream"),
-    }.get(names[-2], ("stream",) * (2 if names[-1] == "kernel" else 1))
-    return ("layer", *axes) if names[0] == "blocks" else axes
-
-
-def fill(shape, config, params):
-    """The shape's zeros with a smaller model's parameters in their places."""
-    stream, true = channel_index(shape.hidden_dim, config.hidden_dim)
-    where = {
-        "stream": np.flatnonzero(true),
-        "inner": np.arange(config.feedforward_dim),
-        "layer": np.arange(config.num_layers),
-        None: np.arange(VOCAB),
-    }
-
-    def put(path, wide, narrow):
-        wide = np.zeros_like(wide)
-        wide[np.ix_(*[where[axis] for axis in axes_of(path)])] = narrow
-        return wide
-
-    np.testing.assert_array_equal(stream[true], np.arange(config.hidden_dim))
-    return jax.tree_util.tree_map_with_path(put, weights_of(shape), params)
-
-
-@pytest.mark.usefixtures("looped")
-def test_a_padded_model_is_the_model_alone():
-    shape = dataclasses.replace(CONFIG, num_layers=3, hidden_dim=32, ffn_dim=40)
-    tokens, params = tokens_of(2, CHUNK + 3), weights_of(CONFIG)
-
-    def run(config, params, traits):
-        def loss(params):
-            model = build_model(config)
-            logits = model.apply({"params": params}, tokens, traits)
-            return jnp.square(logits[..., 0]).mean(), logits
-
-        return jax.jit(jax.grad(loss, has_aux=True))(params)
-
-    wanted, logits = run(CONFIG, params, None)
-    traits = jax.tree.map(jnp.asarray, traits_of(CONFIG))
-    got, padded = run(shape, fill(shape, CONFIG, params), traits)
-    np.testing.assert_allclose(padded, logits, atol=1e-5)
-    ones = fill(shape, CONFIG, jax.tree.map(np.ones_like, params))
-    wanted = fill(shape, CONFIG, wanted)
-    leaves = map(jax.tree.leaves, (got, wanted, ones))
-    for gradient, leaf, inside in zip(*leaves, strict=True):
-        assert (inside == 0).any()
-        np.testing.assert_array_equal(np.asarray(gradient)[inside == 0], 0.0)
-        size = np.linalg.norm(leaf)
-        assert size > 0
-        assert np.linalg.norm(gradient - leaf) <= 1e-4 * size
