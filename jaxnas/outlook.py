@@ -12,14 +12,19 @@ from jaxnas.evaluation.evaluator import Outlook
 if TYPE_CHECKING:
     from jaxnas.experiment import SearchPlan
 
-# Share of a later generation that is new, and like those before.
+# Share of a later generation that is new. Half of those are like the candidates
+# at hand, half are drawn from the space.
 NEW_SHARE = 0.5
 
 # Generations that may compile. In the last of them programs are made ready for
 # whatever the space may still ask for; afterwards a new one has to save this many
 # times what it costs.
 OPEN_GENERATIONS = 3
-LATE_PRICE = 10.0
+LATE_PRICE = 100.0
+
+# Programs that a search may compile for each candidate, while one more of them
+# saves less than ten times what it costs.
+PROGRAM_SHARE = 0.08
 
 
 def outlook_of(plan: "SearchPlan", generation: int, new: int, seen: int) -> Outlook:
@@ -36,10 +41,16 @@ def outlook_of(plan: "SearchPlan", generation: int, new: int, seen: int) -> Outl
     if generation >= OPEN_GENERATIONS:
         return Outlook(horizon=coming / max(1, new), price=LATE_PRICE)
     kinds: list[Expected] = []
-    if generation == OPEN_GENERATIONS - 1 and coming > 0:
+    if coming > 0:
         configs = kinds_of(plan.space, plan.config_fields)
-        kinds = [Expected(config=one, number=coming / len(configs)) for one in configs]
-    return Outlook(horizon=coming / max(1, new), expected=kinds)
+        number = coming / 2 / len(configs)
+        kinds = [Expected(config=one, number=number) for one in configs]
+    return Outlook(
+        horizon=coming / 2 / max(1, new),
+        expected=kinds,
+        prepares=generation == OPEN_GENERATIONS - 1,
+        programs=PROGRAM_SHARE * plan.population * plan.generations,
+    )
 
 
 def kinds_of(space: Space, fields: dict[str, Any]) -> list[ArchitectureConfig]:

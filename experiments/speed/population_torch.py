@@ -1,4 +1,4 @@
-"""The population in eager PyTorch, one model after another."""
+"""The population in eager PyTorch, one model after another, on a GPU if there is."""
 
 import os
 import statistics
@@ -18,11 +18,22 @@ from population_scenarios import (
 )
 
 PROBE_STEPS = 5  # timed with each number of threads
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def set_up(problem: Problem) -> dict:
-    """Settles on the number of threads that is faster; not timed with the arm."""
-    timings = {threads: probe(threads, problem) for threads in thread_counts()}
+    """Settles on the number of threads that is faster; not timed with the arm.
+
+    On a GPU it warms up instead: the context and the libraries are loaded.
+    """
+    if DEVICE.type == "cuda":
+        # As JAX multiplies float32 there: in TF32.
+        torch.set_float32_matmul_precision("high")
+        return {"device": torch.cuda.get_device_name(), "probe_seconds": probe(problem)}
+    timings = {}
+    for threads in thread_counts():
+        torch.set_num_threads(threads)
+        timings[threads] = probe(problem)
     best = min(timings, key=timings.__getitem__)
     torch.set_num_threads(best)
     return {"threads": best, "probe_seconds": timings}
@@ -31,6 +42,7 @@ def set_up(problem: Problem) -> dict:
 def train(problem: Problem) -> dict:
     """One model after another."""
     found = [train_one(fields, problem) for fields in problem.configs]
+    wait()
     return {
         "losses": [loss for loss, _ in found],
         "parameters": [parameters for _, parameters in found],
@@ -40,7 +52,7 @@ def train(problem: Problem) -> dict:
 def train_one(fields: dict, problem: Problem) -> tuple[float, int]:
     """The last step's loss, and the model's parameters."""
     torch.manual_seed(SEED)
-    model, steps = Transformer(fields), problem.scenario.steps
+    model, steps = model_of(fields), problem.scenario.steps
     optimizer = optimizer_for(model)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: float(learning_rate(step, steps)) / LEARNING_RATE
@@ -51,9 +63,21 @@ def train_one(fields: dict, problem: Problem) -> tuple[float, int]:
     return loss.item(), sum(weights.numel() for weights in model.parameters())
 
 
+def model_of(fields: dict) -> Transformer:
+    """Drawn where it is trained."""
+    with DEVICE:
+        return Transformer(fields)
+
+
+def wait():
+    """Until a GPU has done all that it was asked for."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def train_step(model, optimizer, windows) -> torch.Tensor:
     """i32[B, T+1] -> the loss f32[], nats."""
-    tokens = torch.from_numpy(windows).long()
+    tokens = torch.from_numpy(windows).to(DEVICE).long()
     logits = model(tokens[:, :-1])
     loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     optimizer.zero_grad(set_to_none=True)
@@ -64,7 +88,7 @@ def train_step(model, optimizer, windows) -> torch.Tensor:
 
 
 def optimizer_for(model) -> torch.optim.Optimizer:
-    """AdamW in its fused form, the fastest on a CPU; decay is for matrices."""
+    """AdamW in its fused form, the fastest; decay is for matrices."""
     matrices = [weights for weights in model.parameters() if weights.ndim == 2]
     scales = [weights for weights in model.parameters() if weights.ndim == 1]
     groups = [
@@ -81,19 +105,20 @@ def thread_counts() -> list[int]:
     return sorted({count for count in (1, 2, cores) if count <= cores})
 
 
-def probe(threads: int, problem: Problem) -> float:
+def probe(problem: Problem) -> float:
     """Seconds of a step of the smallest model and of one of the largest."""
-    torch.set_num_threads(threads)
     size = lambda fields: fields["num_layers"] * fields["hidden_dim"] ** 2
     seconds = 0.0
     for choose in (min, max):
-        model = Transformer(choose(problem.configs, key=size))
+        model = model_of(choose(problem.configs, key=size))
         optimizer = optimizer_for(model)
         train_step(model, optimizer, problem.windows(0))
+        wait()
         taken = []
         for _ in range(PROBE_STEPS):
             began = time.perf_counter()
             train_step(model, optimizer, problem.windows(0))
+            wait()
             taken.append(time.perf_counter() - began)
         seconds += statistics.median(taken)
     return seconds

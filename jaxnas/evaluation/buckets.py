@@ -9,6 +9,7 @@ saves seconds, and dropped when others have made them needless.
 
 import dataclasses
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxnas.evaluation.rates import Rates, work_of
 from jaxnas.train.settings import TrainSettings
 
 MOST_LANES = 32  # members under one `vmap`
+DEAREST = 10.0  # price of compiling, to make do with few programs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,9 @@ class Planner:
         known: Iterable[Program] = (),
         horizon: float = 0.0,
         expected: Sequence[Expected] = (),
+        prepares: bool = False,
         price: float = 1.0,
+        most: float = math.inf,
     ) -> Plan:
         """Partitions the candidates.
 
@@ -133,12 +137,35 @@ class Planner:
           candidates: distinct, of `training_config`.
           known: programs that exist.
           horizon: how many like each candidate are still to come.
-          expected: kinds that are to come; programs for them are prepared.
+          expected: kinds that are to come; programs are chosen for them too.
+          prepares: whether programs for those kinds alone are compiled now.
           price: by what the cost of compiling is multiplied.
+          most: new programs, those to come included; the price rises up to
+            `DEAREST` until that is kept.
         """
         known = list(dict.fromkeys(known))
+        while True:
+            chosen, to_come = self._choose(candidates, known, horizon, expected, price)
+            new = {*chosen, *to_come}.difference(known)
+            if len(new) <= most or price >= DEAREST:
+                break
+            price *= 1.5
+        prepared = to_come if prepares else []
+        buckets = [
+            self._bucket(program, members, candidates, known)
+            for program, members in chosen.items()
+        ]
+        buckets = self._on_devices(buckets, candidates)
+        return Plan(
+            buckets=tuple(buckets),
+            prepared=tuple(prepared),
+            seconds=self._makespan(buckets, prepared),
+        )
+
+    def _choose(self, candidates, known, horizon, expected, price):
+        """Each program's members, and new programs for expected kinds alone."""
         chosen: dict[Program, list[int]] = {}
-        prepared: list[Program] = []
+        to_come: list[Program] = []
         keys = [shape_key(config) for config in candidates]
         future = [shape_key(kind.config) for kind in expected]
         for key in dict.fromkeys([*keys, *future]):
@@ -153,21 +180,12 @@ class Planner:
             for at, place in zip(members, places, strict=False):
                 chosen.setdefault(opened[place], []).append(at)
             used = set(places[: len(members)])
-            prepared += [
+            to_come += [
                 opened[place]
                 for place in dict.fromkeys(places[len(members) :])
                 if place not in used and opened[place] not in known
             ]
-        buckets = [
-            self._bucket(program, members, candidates, known)
-            for program, members in chosen.items()
-        ]
-        buckets = self._on_devices(buckets, candidates)
-        return Plan(
-            buckets=tuple(buckets),
-            prepared=tuple(prepared),
-            seconds=self._makespan(buckets, prepared),
-        )
+        return chosen, to_come
 
     def fixed(self, candidates: Sequence[ArchitectureConfig], exact: bool) -> Plan:
         """Without a choice: a program for each, or one for each shape key."""
@@ -189,7 +207,8 @@ class Planner:
     def member_seconds(self, program: Program, config: ArchitectureConfig) -> float:
         """A member's share of its call: training and scoring."""
         a_step = self.rates.step_seconds(program, config, self.settings)
-        return a_step / program.lanes * (self.steps + self.scoring)
+        trained = a_step / program.lanes * (self.steps + self.scoring)
+        return trained + self.rates.handling_seconds(program)
 
     def _options(self, configs, known) -> list[Program]:
         """Programs that could serve some of the configs of one shape key."""

@@ -7,8 +7,10 @@ after the other. Kept by device, cores and version of jax; a plan depends on it,
 so that it is never measured again by itself.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import threading
@@ -24,6 +26,7 @@ from scipy.optimize import nnls
 from tokenizers import Tokenizer, models
 
 from arch import ArchitectureConfig
+from arch.cost import parameters
 from arch.padding import common_shape
 from jaxnas.data import Dataset, cache_dir
 from jaxnas.evaluation.population import Group, Running
@@ -56,6 +59,7 @@ class Measured:
     settings: TrainSettings
     compile: float  # seconds
     step: float  # seconds of one step of one call, all workers busy
+    handling: float  # seconds to draw, pad and take out the members of a call
     memory: int  # bytes
 
 
@@ -107,24 +111,30 @@ def calibrate(device: jax.Device, workers: int) -> Calibration:
     task = synthetic_task(window=32, batch=4, vocabulary=512)
     programs = (small, wide, at_once)
     with _without_cache(), ThreadPoolExecutor(2) as pool:
-        training = [
-            pool.submit(_clocked, compile_training, program, task, device)
-            for program in programs
+        ask = functools.partial(pool.submit, _clocked)
+        # The first to be traced in a process take longer: those that time nothing.
+        others = [
+            ask(compile_training, program, task, device) for program in (wide, at_once)
         ]
+        concurrent.futures.wait(others)
         lone = Compression("fp16", 0.0)
-        scoring = pool.submit(_clocked, compile_scoring, small, task, 64, lone, device)
-        [of_small, *others] = [one.result() for one in training]
-    compiling = of_small[0] + scoring.result()[0]
+        training = ask(compile_training, small, task, device)
+        scoring = ask(compile_scoring, small, task, 64, lone, device)
+        compiling = training.result()[0] + scoring.result()[0]
     measured = [
-        _timed(program, task, device, workers, compiling, train)
-        for program, (_, train) in zip(programs, [of_small, *others], strict=True)
+        _timed(program, task, device, workers, compiling, compiled.result()[1])
+        for program, compiled in zip(programs, (training, *others), strict=True)
     ]
     rates = fitted_rates()
     of_rest, of_products = _two_factors(measured[:2], rates)
     lane = measured[2].step / VMAP_LANES
     return Calibration(
         rates=rates.scaled(
-            of_rest, of_products, compiling / rates.compile_seconds(small), workers
+            of_rest,
+            of_products,
+            compiling / rates.compile_seconds(small),
+            measured[1].handling / parameters(wide.shape),
+            workers,
         ),
         vmapped=bool(lane * VMAP_GAIN < measured[0].step),
         a_step=measured[1].step,
@@ -162,13 +172,17 @@ def _timed(program, task, device, workers, seconds, train) -> Measured:
     starts = np.zeros((size, task.settings.batch), np.int32)
     config = program.shape
     group = Group(program=program, configs=[config] * program.lanes)
-    running = [Running(group, task, len(starts), device) for _ in range(workers)]
     taken = [float("inf")] * workers
+    handling = [0.0] * workers
 
     def work(at: int):
+        begin = time.monotonic()
+        running = Running(group, task, len(starts), device)
+        running.states()
+        handling[at] = time.monotonic() - begin
         for _ in range(4):
             begin = time.monotonic()
-            running[at].advance(train, starts)
+            running.advance(train, starts)
             taken[at] = min(taken[at], time.monotonic() - begin)
 
     threads = [threading.Thread(target=work, args=(at,)) for at in range(workers)]
@@ -181,6 +195,7 @@ def _timed(program, task, device, workers, seconds, train) -> Measured:
         settings=task.settings,
         compile=seconds,
         step=float(np.mean(taken)) / size,
+        handling=float(np.mean(handling)),
         memory=0,
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,8 +47,10 @@ class Outlook(NamedTuple):
     """What a search expects after the candidates at hand."""
 
     horizon: float = 0.0  # candidates like each of these
-    expected: Sequence[Expected] = ()  # kinds to prepare programs for
+    expected: Sequence[Expected] = ()  # kinds to choose programs for
+    prepares: bool = False  # whether to compile those programs now
     price: float = 1.0  # of compiling, see `Planner.plan`
+    programs: float = math.inf  # that a search should make do with
 
 
 NOTHING_AHEAD = Outlook()
@@ -260,15 +263,18 @@ class Evaluator:
         self.on_run(plan, time.monotonic() - begin)
 
     def _plan(self, configs, outlook: Outlook) -> Plan:
+        known = self.plans.programs()
         return self._planner.plan(
             [training_config(config) for config in configs],
-            known=self.plans.programs(),
+            known=known,
             horizon=outlook.horizon,
             expected=[
                 Expected(config=training_config(kind.config), number=kind.number)
                 for kind in outlook.expected
             ],
+            prepares=outlook.prepares,
             price=outlook.price,
+            most=outlook.programs - len(known),
         )
 
     @functools.cached_property

@@ -89,8 +89,7 @@ def execute(
                 crew.add(bucket.device, bucket.program, places)
     steps = len(work.starts) * crew.calls
     crew.start(devices, workers)
-    for program in plan.prepared:
-        compiler.ask(program, devices[0])
+    prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
     stepped = 0
     try:
         while crew.working():
@@ -105,6 +104,9 @@ def execute(
                     raise what
                 else:
                     yield what
+        for program in prepared:
+            with contextlib.suppress(Exception):  # reported when it is needed
+                program.result()
     finally:
         crew.stop()
 

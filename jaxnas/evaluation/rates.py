@@ -86,12 +86,14 @@ class Rates:
       step: family -> seconds for each unit of `Work`.
       compile: family -> seconds for each unit of `CompileWork`.
       memory: family -> (bytes a parameter, bytes a value of `Work.values`).
+      handling: seconds a parameter of the shape, to draw, pad and take out a member.
       workers: members trained at once, as the step rates were measured.
     """
 
     step: dict[str, list[float]]
     compile: dict[str, list[float]]
     memory: dict[str, list[float]]
+    handling: float = 0.0
     workers: int = 1
 
     def step_seconds(
@@ -115,6 +117,10 @@ class Rates:
             for rate, amount in zip(rates, compile_work(program), strict=True)
         )
 
+    def handling_seconds(self, program: Program) -> float:
+        """What a member costs beside its steps."""
+        return self.handling * parameters(program.shape)
+
     def memory_bytes(self, program: Program, settings: TrainSettings) -> float:
         """Of the device, for one call."""
         a_parameter, a_value = self.memory[program.shape.arch_type]
@@ -123,9 +129,14 @@ class Rates:
         return one * program.lanes
 
     def scaled(
-        self, rest: float, products: float, compile: float, workers: int
+        self,
+        rest: float,
+        products: float,
+        compile: float,
+        handling: float,
+        workers: int,
     ) -> "Rates":
-        """For a device that takes so many times as long for each."""
+        """For a device that takes so many times as long for each; `handling` as is."""
         factors = [products if name == "flops" else rest for name in Work._fields]
         return dataclasses.replace(
             self,
@@ -137,6 +148,7 @@ class Rates:
                 name: [r * compile for r in rates]
                 for name, rates in self.compile.items()
             },
+            handling=handling,
             workers=workers,
         )
 
