@@ -7,10 +7,8 @@ after the other. Kept by device, cores and version of jax; a plan depends on it,
 so that it is never measured again by itself.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import threading
@@ -109,21 +107,21 @@ def calibrate(device: jax.Device, workers: int) -> Calibration:
     small, wide = _program(width=64), _program(width=256)
     at_once = dataclasses.replace(small, lanes=VMAP_LANES, vmapped=True)
     task = synthetic_task(window=32, batch=4, vocabulary=512)
-    programs = (small, wide, at_once)
     with _without_cache(), ThreadPoolExecutor(2) as pool:
-        ask = functools.partial(pool.submit, _clocked)
-        # The first to be traced in a process take longer: those that time nothing.
+        # What is traced first in a process takes longer: those that time nothing.
         others = [
-            ask(compile_training, program, task, device) for program in (wide, at_once)
+            pool.submit(compile_training, program, task, device)
+            for program in (wide, at_once)
         ]
-        concurrent.futures.wait(others)
+        wide_train, at_once_train = [one.result() for one in others]
         lone = Compression("fp16", 0.0)
-        training = ask(compile_training, small, task, device)
-        scoring = ask(compile_scoring, small, task, 64, lone, device)
+        training = pool.submit(_clocked, compile_training, small, task, device)
+        scoring = pool.submit(_clocked, compile_scoring, small, task, 64, lone, device)
         compiling = training.result()[0] + scoring.result()[0]
+    compiled = (training.result()[1], wide_train, at_once_train)
     measured = [
-        _timed(program, task, device, workers, compiling, compiled.result()[1])
-        for program, compiled in zip(programs, (training, *others), strict=True)
+        _timed(program, task, device, workers, compiling, train)
+        for program, train in zip((small, wide, at_once), compiled, strict=True)
     ]
     rates = fitted_rates()
     of_rest, of_products = _two_factors(measured[:2], rates)
