@@ -68,20 +68,26 @@ def forms_for(size: Size) -> list[Form]:
             forms.append(Form(family, "cudnn", read, only=HALF))
     for chunk in chunks_in(length, (32, 64, 128, 256)):
         change = (linear_attention, "CHUNK", chunk)
-        forms.append(Form("linear", f"chunks of {chunk}", read_linear, change))
+        name = chunks_named(chunk, linear_attention.CHUNK)
+        forms.append(Form("linear", name, read_linear, change))
     own = mamba.chunk_size(length)
     for chunk in sorted({own, *chunks_in(length, (16, 128, 512))}):
         change = (mamba, "chunk_size", lambda _, chunk=chunk: chunk)
-        name = f"chunks of {chunk}" + " (default)" * (chunk == own)
-        forms.append(Form("mamba", name, read_mamba, change))
-    forms.append(Form("mamba", "associative", associative))
+        forms.append(Form("mamba", chunks_named(chunk, own), read_mamba, change))
+    if length > 64:  # else it is one chunk
+        forms.append(Form("mamba", "associative", associative))
     for chunk in chunks_in(length, (64, 256)):
         read = functools.partial(associative_chunks, chunk=chunk)
         forms.append(Form("mamba", f"associative, {chunk}", read))
     for chunk in chunks_in(length, (16, 32, 64, 128)):
         change = (wkv, "CHUNK", chunk)
-        forms.append(Form("wkv", f"chunks of {chunk}", read_wkv, change))
+        forms.append(Form("wkv", chunks_named(chunk, wkv.CHUNK), read_wkv, change))
     return forms
+
+
+def chunks_named(chunk: int, own: int) -> str:
+    """As tables call it, with a mark if it is what the module takes by itself."""
+    return f"chunks of {chunk}" + " (default)" * (chunk == own)
 
 
 def chunks_in(length: int, sizes: tuple[int, ...]) -> list[int]:

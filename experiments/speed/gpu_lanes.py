@@ -41,6 +41,7 @@ def run(report: Report):
     """Size by size; one lane is a program without `vmap`."""
     sizes = TINY if report.small else SIZES | LARGE
     lanes = (1, 2) if report.small else LANES
+    dtypes = ("bfloat16",) if report.small else ("float32", "bfloat16")
     device = jax.devices()[0]
     rows: list[dict] = []
     for name, (layers, width, *dimensions) in sizes.items():
@@ -54,7 +55,7 @@ def run(report: Report):
                 Program(shape=shape, form=form, lanes=number, vmapped=number > 1),
                 dataclasses.replace(task, dtype=np.dtype(jax.numpy.dtype(dtype))),
             )
-            for dtype in ("float32", "bfloat16")
+            for dtype in dtypes
             for form in ("looped", "unrolled")
             for number in lanes
             if form == "looped" or (number in (1, 8) and not report.small)
