@@ -131,9 +131,8 @@ def calls(monkeypatch):
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Nothing is compiled: for tests that replace what would be run."""
-    monkeypatch.setattr(
-        compiler_module, "compile_program", lambda *_: Compiled(None, None, 0)
-    )
+    nothing = Compiled(train=lambda *_: None, score=lambda *_: None, memory=0)
+    monkeypatch.setattr(compiler_module, "compile_program", lambda *_: nothing)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -324,12 +324,13 @@ def test_progress_says_each_candidate_and_generation(tmp_path):
 
 
 def test_a_plan_is_shown_to_those_who_ask(tmp_path):
-    texts = []
+    texts, timings = [], Lines(tmp_path / "timings")
     for verbose in (False, True):
         console = Console(file=io.StringIO(), width=200)
-        with Progress(console, 4, Lines(tmp_path / "timings")) as progress:
+        with Progress(console, 4, timings) as progress:
             progress.planned(PLAN, verbose)
         texts.append(console.file.getvalue())
+    timings.close()
     assert texts[0] == ""
     assert "2 buckets, 1 programs to compile and 1 for later; 12.3 s" in texts[1]
     twice, own = texts[1].splitlines()[-2:]

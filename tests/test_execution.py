@@ -1,0 +1,338 @@
+"""Plans as they run: what each candidate comes to is what it would alone."""
+
+import dataclasses
+import functools
+import threading
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arch import ArchitectureConfig
+from arch.padding import common_shape
+from jaxnas.data import Dataset, train_tokenizer
+from jaxnas.evaluation.buckets import Bucket, Plan
+from jaxnas.evaluation.compiler import Compiler, compile_counts
+from jaxnas.evaluation.execution import Work, execute
+from jaxnas.evaluation.population import Running
+from jaxnas.evaluation.programs import Program
+from jaxnas.evaluation.scored import Compression, score
+from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trained import TrainingFailed, train
+from jaxnas.train.loop import batch_starts
+from jaxnas.train.phases import Phase
+from jaxnas.train.settings import TrainSettings
+
+VOCAB = 257
+BASE = ArchitectureConfig(
+    arch_type="transformer",
+    num_layers=1,
+    hidden_dim=32,
+    num_heads=2,
+    ffn_multiplier=2.0,
+    normalization="rmsnorm",
+    activation="gelu",
+    position_encoding="rope",
+    vocab_size=VOCAB,
+    max_seq_length=12,
+)
+CONFIGS = (
+    BASE,
+    dataclasses.replace(BASE, num_layers=2, normalization="layernorm"),
+    dataclasses.replace(BASE, hidden_dim=16, position_encoding="alibi"),
+    dataclasses.replace(BASE, activation="swiglu", position_encoding="absolute"),
+    dataclasses.replace(BASE, arch_type="mamba", hidden_dim=16),
+)
+# A small rate: where a gradient is all rounding, AdamW's step is a coin's toss.
+SETTINGS = TrainSettings(window=12, batch=4, learning_rate=3e-4, steps_per_call=3)
+PHASE = Phase(samples=32, epochs=1)  # 8 steps, 3 calls
+CALLS = 3
+PAIR = (Compression("fp16", 0.0), Compression("int4", 0.5))
+
+SHAPE = common_shape(CONFIGS[:4])
+FOUR = Program(shape=SHAPE, form="looped", lanes=4, vmapped=True)
+ALONE = Program(shape=CONFIGS[4])
+
+
+@functools.cache
+def task():
+    tokens = np.random.default_rng(0).integers(0, 40, 600).astype(np.uint16)
+    dataset = Dataset(
+        spec="noise",
+        corpus_hash="",
+        train=tokens,
+        validation=tokens[::-1].copy(),
+        test=tokens,
+        token_bytes=np.ones(VOCAB, np.int32),
+        tokenizer=train_tokenizer(["ab"], VOCAB),
+        vocab_size=VOCAB,
+        statistics={},
+    )
+    return Task(dataset=dataset, settings=SETTINGS, seed=0, dtype=jnp.float32)
+
+
+def work_of(configs=CONFIGS):
+    return Work(
+        task=task(),
+        starts=batch_starts(0, 600, SETTINGS, PHASE),
+        windows=task().windows("validation", 9),
+        # Not all ask for the same.
+        wanted=lambda place: PAIR[: 1 + place % 2],
+    )
+
+
+def plan_of(*buckets, prepared=()):
+    """Buckets as (program, members)."""
+    return Plan(
+        buckets=tuple(
+            Bucket(
+                program=program,
+                members=members,
+                seconds=1.0,
+                compile_seconds=1.0,
+                waste=0.0,
+            )
+            for program, members in buckets
+        ),
+        prepared=prepared,
+        seconds=1.0,
+    )
+
+
+MIXED = plan_of((FOUR, (0, 1, 2, 3)), (ALONE, (4,)))
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    """One for all tests: each program is compiled once."""
+    # The checker takes a key that `vmap` carries through a scan for a used one
+    # (as in test_members). It is set for all threads: workers compile.
+    jax.config.update("jax_debug_key_reuse", False)
+    yield Compiler(task(), 9, None)
+    jax.config.update("jax_debug_key_reuse", True)
+
+
+def outcomes_of(plan, compiler, configs=CONFIGS, **options):
+    """Outcomes by place; each candidate has one."""
+    options = {"devices": jax.local_devices()[:1], "workers": 2} | options
+    every = list(execute(plan, configs, work_of(), compiler, **options))
+    assert len({one.place for one in every}) == len(every)
+    return {one.place: one for one in every}
+
+
+@pytest.fixture(scope="module")
+def mixed(compiler):
+    """Outcomes of the mixed plan, and what was reported meanwhile."""
+    told, said = [], []
+    found = outcomes_of(
+        MIXED, compiler, report=lambda *now: told.append(now), say=said.append
+    )
+    return found, told, said
+
+
+def assert_alike(found, wanted):
+    assert found.error is None
+    chex.assert_trees_all_close(found.params, wanted.params, rtol=0, atol=1e-5)
+    assert list(found.metrics) == list(wanted.metrics)
+    for name, metrics in found.metrics.items():
+        assert metrics.loss == pytest.approx(wanted.metrics[name].loss, rel=1e-5)
+
+
+def workers_alive():
+    return [one.name for one in threading.enumerate() if "_serve" in one.name]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_each_is_trained_and_scored_as_if_alone(mixed, place):
+    found = mixed[0][place]
+    config, windows = CONFIGS[place], work_of().windows
+    params, _ = train(config, task(), PHASE)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.params, params)
+    chex.assert_trees_all_close(found.params, params, rtol=0, atol=1e-5)
+    assert list(found.metrics) == list(PAIR[: 1 + place % 2])
+    # Of the outcome's own weights: int4 magnifies what training's last digits are.
+    wanted = score(config, task(), found.params, windows, PAIR)
+    for compression, metrics in found.metrics.items():
+        alone = wanted[PAIR.index(compression)]
+        assert metrics.loss == pytest.approx(alone.loss, abs=1e-5)
+        assert metrics.bits_per_byte == pytest.approx(alone.bits_per_byte, abs=1e-5)
+        assert metrics.accuracy == pytest.approx(alone.accuracy, abs=1e-5)
+    assert found.program == (FOUR if place < 4 else ALONE)
+    assert found.error is None
+    assert found.seconds > 0
+
+
+def test_steps_are_reported_over_all_calls(mixed):
+    found, told, said = mixed
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert len(told) == 2 * CALLS
+    done = [now[0] for now in told]
+    assert done == sorted(done)
+    assert told[-1][:2] == (16, 16)
+    assert {now[1] for now in told} == {16}
+    assert all(np.isfinite(now[2]) for now in told)
+    assert said == []
+    assert workers_alive() == []
+
+
+def test_what_is_done_already_is_left_out(mixed, compiler):
+    configs = [None, CONFIGS[1], None, CONFIGS[3], None]
+    before = compile_counts()
+    found = outcomes_of(MIXED, compiler, configs)
+    assert sorted(found) == [1, 3]
+    for place in (1, 3):
+        assert_alike(found[place], mixed[0][place])
+    assert compile_counts().since(before).compiled == 0
+
+
+def test_a_second_generation_of_the_same_shapes_compiles_nothing(mixed, compiler):
+    programs, before = len(compiler), compile_counts()
+    found = outcomes_of(MIXED, compiler)
+    assert compile_counts().since(before) == (0, 0)
+    for place, outcome in found.items():  # and is the same to the bit
+        chex.assert_trees_all_equal(outcome.params, mixed[0][place].params)
+        assert outcome.metrics == mixed[0][place].metrics
+    others = [
+        dataclasses.replace(BASE, normalization="groupnorm", activation="geglu"),
+        dataclasses.replace(BASE, hidden_dim=16, ffn_dim=40),
+        dataclasses.replace(BASE, num_layers=2, activation="silu"),
+    ]
+    found = outcomes_of(plan_of((FOUR, (0, 1, 2))), compiler, others)
+    assert [found[at].error for at in range(3)] == [None] * 3
+    assert len(compiler) == programs
+
+
+def test_what_is_prepared_is_compiled(mixed, compiler):
+    program = dataclasses.replace(ALONE, shape=CONFIGS[0])
+    plan = dataclasses.replace(MIXED, prepared=(program,))
+    outcomes_of(plan, compiler, [None] * 5)
+    ready = compiler.ask(program, jax.local_devices()[0])
+    assert ready.done()
+    assert callable(ready.result().train)
+
+
+def test_a_lane_that_diverges_fails_alone(mixed, compiler, monkeypatch):
+    advance = Running.advance
+
+    def poisoned(self, *arguments):
+        losses = advance(self, *arguments).copy()
+        if len(losses) == 4 and self.step == 6:
+            losses[2, 1:] = np.nan  # steps 4 and 5
+        return losses
+
+    monkeypatch.setattr(Running, "advance", poisoned)
+    found = outcomes_of(MIXED, compiler)
+    assert found[2].params is None
+    assert found[2].metrics == {}
+    assert isinstance(found[2].error, TrainingFailed)
+    assert str(found[2].error) == "the training loss is nan at step 4"
+    assert found[2].trace.strip().endswith("the training loss is nan at step 4")
+    for place in (0, 1, 3, 4):
+        assert_alike(found[place], mixed[0][place])
+
+
+def test_when_all_diverge_none_goes_on(compiler, monkeypatch):
+    steps, advance = [], Running.advance
+
+    def poisoned(self, *arguments):
+        steps.append(self.step)
+        return advance(self, *arguments) * np.nan
+
+    monkeypatch.setattr(Running, "advance", poisoned)
+    found = outcomes_of(MIXED, compiler)
+    assert steps == [0, 0]
+    for outcome in found.values():
+        assert str(outcome.error) == "the training loss is nan at step 0"
+        assert (outcome.params, outcome.metrics) == (None, {})
+
+
+def test_a_bucket_over_the_memory_limit_is_split_once(mixed, compiler):
+    device = jax.local_devices()[0]
+    needed = compiler.ask(FOUR, device).result().memory
+    said = []
+    found = outcomes_of(MIXED, compiler, memory=needed - 1, say=said.append)
+    assert len(said) == 1
+    assert "a bucket of 4 in 4 lanes is split" in said[0]
+    assert "MiB of the device" in said[0]
+    assert "\n" not in said[0]
+    for place in range(5):
+        assert_alike(found[place], mixed[0][place])
+        assert found[place].program.lanes == (2 if place < 4 else 1)
+    assert compiler.ask(found[0].program, device).result().memory < needed
+
+
+def test_who_cannot_fit_at_all_fails_with_one_line(mixed, compiler):
+    found = outcomes_of(plan_of((ALONE, (4,))), compiler, memory=1000.0)
+    [outcome] = found.values()
+    assert isinstance(outcome.error, MemoryError)
+    assert "MiB of the device" in str(outcome.error)
+    assert len(str(outcome.error).splitlines()) == 1
+    assert (outcome.params, outcome.metrics) == (None, {})
+    assert "Traceback" in outcome.trace
+
+
+def test_a_device_that_runs_out_of_memory_gets_half(mixed, compiler, monkeypatch):
+    advance, raised = Running.advance, []
+
+    def full(self, *arguments):
+        if len(self.group.configs) == 4 and not raised:
+            raised.append(self.step)
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nand so on"
+            )
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(Running, "advance", full)
+    said = []
+    found = outcomes_of(MIXED, compiler, say=said.append)
+    assert raised == [0]
+    assert said == ["a bucket of 4 in 4 lanes is split, it ran out of memory"]
+    for place in range(5):
+        assert_alike(found[place], mixed[0][place])
+        assert found[place].program.lanes == (2 if place < 4 else 1)
+
+
+def test_another_error_is_the_reason_of_all_its_members(mixed, compiler, monkeypatch):
+    advance = Running.advance
+
+    def broken(self, *arguments):
+        if len(self.group.configs) == 4:
+            raise jax.errors.JaxRuntimeError("INTERNAL: what?")
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(Running, "advance", broken)
+    said = []
+    found = outcomes_of(MIXED, compiler, say=said.append)
+    assert said == []
+    assert [str(found[at].error) for at in range(4)] == ["INTERNAL: what?"] * 4
+    assert_alike(found[4], mixed[0][4])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_closing_early_stops_the_workers(mixed, compiler, monkeypatch, workers):
+    steps, advance = [], Running.advance
+
+    def counted(self, *arguments):
+        steps.append(self.step)
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(Running, "advance", counted)
+    plan = plan_of(*[(ALONE, (at,)) for at in range(12)])
+    outcomes = execute(
+        plan,
+        [CONFIGS[4]] * 12,
+        work_of(),
+        compiler,
+        devices=jax.local_devices()[:1],
+        workers=workers,
+    )
+    assert next(outcomes).error is None
+    assert len(workers_alive()) == workers
+    outcomes.close()
+    assert workers_alive() == []
+    stopped = len(steps)
+    assert stopped < 12 * CALLS
+    assert list(outcomes) == []
+    assert len(steps) == stopped
