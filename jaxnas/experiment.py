@@ -1,7 +1,8 @@
 """The search loop: ask -> decode -> evaluate -> tell -> record -> checkpoint."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -109,9 +110,12 @@ def run_search(
         genomes = np.asarray(jax.vmap(plan.space.canonical)(genomes))
         progress.begin_generation(generation)
         before = len(results)
-        for line in _evaluate_new(plan, evaluator, generation, genomes, seen, progress):
-            results.append(line)
-            progress.candidate(line)
+        with contextlib.closing(
+            _evaluate_new(plan, evaluator, generation, genomes, seen, progress)
+        ) as new:
+            for line in new:
+                results.append(line)
+                progress.candidate(line)
         ids = generation * plan.population + np.arange(plan.population)
         objectives = [_told(seen[tuple(genome.tolist())]) for genome in genomes]
         state = tell(
@@ -165,7 +169,7 @@ def _evaluate_new(
     genomes: np.ndarray,
     seen: dict[tuple, list[float] | None],
     progress: Progress,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Evaluates the genomes not seen before; yields their lines, fills `seen`."""
     places: dict[tuple, int] = {}
     for place, genome in enumerate(genomes.tolist()):
@@ -178,12 +182,13 @@ def _evaluate_new(
         outlook_of(plan, generation, len(configs), len(seen)),
         generation=generation,
     )
-    for (genome, place), config, evaluation in zip(
-        places.items(), configs, evaluations, strict=True
-    ):
-        seen[genome] = evaluation.objectives
-        identity = generation * plan.population + place
-        yield line_of(identity, generation, list(genome), config, evaluation)
+    with contextlib.closing(evaluations):
+        for (genome, place), config, evaluation in zip(
+            places.items(), configs, evaluations, strict=True
+        ):
+            seen[genome] = evaluation.objectives
+            identity = generation * plan.population + place
+            yield line_of(identity, generation, list(genome), config, evaluation)
 
 
 def line_of(

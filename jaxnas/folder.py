@@ -42,7 +42,7 @@ class RunFolder:
 
     @property
     def plans(self) -> Path:
-        """One line per generation: who shares which program, and what that takes."""
+        """One line per plan: who shares which program, and what that takes."""
         return self.path / "plans.jsonl"
 
     @property

@@ -82,11 +82,13 @@ def record_compilations(path: Path, **entry: int):
     """Adds what a generation compiled to the manifest.
 
     Programs are those that train and score; what XLA built, and what it found in
-    its cache, counts every small operation too. A generation that was run in
-    parts, through a kill, has an entry for each.
+    its cache, counts every small operation too. A generation that runs again after
+    a kill has the entry of its last run.
     """
     manifest = json.loads(path.read_text())
-    manifest.setdefault("compilations", []).append(entry)
+    before = manifest.get("compilations", [])
+    kept = [one for one in before if one["generation"] != entry["generation"]]
+    manifest["compilations"] = [*kept, entry]
     write_json(path, manifest)
 
 

@@ -1,5 +1,6 @@
 """One run in its folder, from settings to the saved winner."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -97,6 +98,7 @@ def run(
         Lines(folder.plans) as plans,
         Lines(folder.timings) as timings,
         Progress(console, plan.most_candidates, timings) as progress,
+        contextlib.ExitStack() as stack,
     ):
         best_weights = BestWeights(folder.best_weights)
         machine = local_machine(
@@ -117,6 +119,7 @@ def run(
             on_run=progress.plan_has_run,
             say=progress.say,
         )
+        stack.callback(evaluator.close)
         manifest = manifest_of(dataset, config, evaluator.hardware, machine.calibration)
         if changed := check_manifest(folder.manifest, manifest):
             console.print(

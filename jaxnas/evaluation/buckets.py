@@ -10,8 +10,10 @@ saves seconds, and dropped when others have made them needless.
 import dataclasses
 import heapq
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from arch import ArchitectureConfig
 from arch.model import UNROLLED_LAYERS
@@ -22,6 +24,7 @@ from jaxnas.evaluation.rates import Rates, work_of
 from jaxnas.train.settings import TrainSettings
 
 MOST_LANES = 32  # members under one `vmap`
+_NEVER = 1e9  # seconds of a member in a program that does not take it
 DEAREST = 10.0  # price of compiling, to make do with few programs
 
 
@@ -130,6 +133,7 @@ class Planner:
         prepares: bool = False,
         price: float = 1.0,
         most: float = math.inf,
+        homes: Mapping[Program, Collection[int]] | None = None,
     ) -> Plan:
         """Partitions the candidates.
 
@@ -142,6 +146,7 @@ class Planner:
           price: by what the cost of compiling is multiplied.
           most: new programs, those to come included; the price rises up to
             `DEAREST` until that is kept.
+          homes: on which devices the known programs are; None for all.
         """
         known = list(dict.fromkeys(known))
         while True:
@@ -151,11 +156,10 @@ class Planner:
                 break
             price *= 1.5
         prepared = to_come if prepares else []
-        buckets = [
-            self._bucket(program, members, candidates, known)
-            for program, members in chosen.items()
-        ]
-        buckets = self._on_devices(buckets, candidates)
+        compiling = _Compiling(self.rates, known, homes, price)
+        parts = self._with_lanes(chosen, compiling)
+        buckets = [self._bucket(*part, candidates, compiling) for part in parts]
+        buckets = self._on_devices(buckets, candidates, compiling)
         return Plan(
             buckets=tuple(buckets),
             prepared=tuple(prepared),
@@ -172,10 +176,15 @@ class Planner:
             members = [at for at, own in enumerate(keys) if own == key]
             demand = [(candidates[at], 1.0 + horizon) for at in members]
             later = [
-                kind for kind, own in zip(expected, future, strict=True) if own == key
+                kind
+                for kind, own in zip(expected, future, strict=True)
+                if own == key and not own[-1]  # a width that cannot be padded
             ]
             demand += [(kind.config, kind.number) for kind in later]
-            options = self._options([config for config, _ in demand], known)
+            if not demand:
+                continue
+            alone = [candidates[at] for at in members]
+            options = self._options([config for config, _ in demand], known, alone)
             opened, places = self._locate(demand, options, known, horizon, price)
             for at, place in zip(members, places, strict=False):
                 chosen.setdefault(opened[place], []).append(at)
@@ -197,24 +206,30 @@ class Planner:
             else:
                 program = self._elastic(common_shape(alike), len(alike))[0]
             chosen.setdefault(program, []).append(at)
-        buckets = [
-            self._bucket(program, members, candidates, ())
-            for program, members in chosen.items()
-        ]
-        buckets = self._on_devices(buckets, candidates)
+        compiling = _Compiling(self.rates, (), None, 1.0)
+        parts = self._with_lanes(chosen, compiling)
+        buckets = [self._bucket(*part, candidates, compiling) for part in parts]
+        buckets = self._on_devices(buckets, candidates, compiling)
         return Plan(buckets=tuple(buckets), seconds=self._makespan(buckets, ()))
 
-    def member_seconds(self, program: Program, config: ArchitectureConfig) -> float:
-        """A member's share of its call: training and scoring."""
+    def member_seconds(
+        self, program: Program, config: ArchitectureConfig, filled: int | None = None
+    ) -> float:
+        """A member's share of its call, training and scoring, with lanes filled."""
         a_step = self.rates.step_seconds(program, config, self.settings)
-        trained = a_step / program.lanes * (self.steps + self.scoring)
+        share = a_step / (program.lanes if filled is None else filled)
+        trained = share * (self.steps + self.scoring)
         return trained + self.rates.handling_seconds(program)
 
-    def _options(self, configs, known) -> list[Program]:
-        """Programs that could serve some of the configs of one shape key."""
+    def _options(self, configs, known, alone=None) -> list[Program]:
+        """Programs that could serve some of the configs of one shape key.
+
+        Those `alone`, by default all, may have a program of their own.
+        """
         configs = list(dict.fromkeys(configs))
         options = [program for program in known if any(map(program.takes, configs))]
-        options += [Program(shape=config, form="exact") for config in configs]
+        alone = configs if alone is None else dict.fromkeys(alone)
+        options += [Program(shape=config, form="exact") for config in alone]
         if shape_key(configs[0])[-1]:  # a width that cannot be padded
             return list(dict.fromkeys(options))
         widths = sorted({config.hidden_dim for config in configs})
@@ -231,7 +246,7 @@ class Planner:
     def _elastic(self, shape: ArchitectureConfig, members: int) -> list[Program]:
         lanes = 1
         if self.vmapped:
-            lanes = min(MOST_LANES, 1 << (members - 1).bit_length())
+            lanes = _lanes_for(members)
         forms = ["looped"]
         if shape.num_layers <= UNROLLED_LAYERS:
             forms.append("unrolled")
@@ -251,94 +266,148 @@ class Planner:
         return self.rates.memory_bytes(program, self.settings) > self.memory
 
     def _locate(self, demand, options, known, horizon, price):
-        """Opens some options, and gives each of the demand its place among them."""
-        never = float("inf")
-        cost = [
-            [
-                number * self.member_seconds(program, config)
-                if program.takes(config)
-                and not (self._too_large(program) and program.shape != config)
-                else never
-                for config, number in demand
-            ]
-            for program in options
-        ]
-        # What is compiled for one model alone is compiled for each of its like.
-        opening = [
-            0.0
-            if program in known
-            else price
-            * self.rates.compile_seconds(program)
-            * (1.0 if program.elastic else 1.0 + horizon)
-            for program in options
-        ]
-        opened = [at for at, program in enumerate(options) if program in known]
-        best = [
-            min((cost[at][m] for at in opened), default=never)
-            for m in range(len(demand))
-        ]
-        while True:
-            gains = [
-                _gain(best, cost[at]) - opening[at] if at not in opened else -never
-                for at in range(len(options))
-            ]
-            at = max(range(len(options)), key=gains.__getitem__)
-            if gains[at] <= 0:
-                break
-            opened.append(at)
-            opened = _without_needless(opened, cost, opening)
-            best = [min(cost[at][m] for at in opened) for m in range(len(demand))]
-        places = [min(opened, key=lambda at: cost[at][m]) for m in range(len(demand))]
-        return options, places
+        """Opens some options, and gives each of the demand its place among them.
 
-    def _bucket(self, program, members, candidates, known) -> Bucket:
+        A local search, from all exact programs and from the best single one.
+        """
+        cost = np.asarray(
+            [self._costs(program, demand) for program in options], np.float64
+        )
+        # What is compiled for one model alone is compiled for each of its like.
+        opening = np.asarray(
+            [
+                0.0
+                if program in known
+                else price
+                * self.rates.compile_seconds(program)
+                * (1.0 if program.elastic else 1.0 + horizon)
+                for program in options
+            ]
+        )
+        free = np.asarray([program in known for program in options])
+        exact = np.asarray([not program.elastic for program in options])
+        alone = np.minimum(cost, cost[free].min(axis=0, initial=_NEVER)).sum(axis=1)
+        single = np.arange(len(options)) == np.argmin(alone + opening)
+        found = [
+            _improved(start | free, free, cost, opening) for start in (exact, single)
+        ]
+        _, opened = min(found, key=lambda one: one[0])
+        at = np.flatnonzero(opened)
+        return options, at[np.argmin(cost[at], axis=0)].tolist()
+
+    def _costs(self, program, demand) -> list[float]:
+        """Seconds of each of the demand in the program."""
+        large = self._too_large(program)
+        taken = [
+            program.takes(config) and not (large and program.shape != config)
+            for config, _ in demand
+        ]
+        filled = max(1, min(program.lanes, sum(taken)))
+        return [
+            number * self.member_seconds(program, config, filled) if takes else _NEVER
+            for (config, number), takes in zip(demand, taken, strict=True)
+        ]
+
+    def _with_lanes(self, chosen, compiling) -> list[tuple[Program, list[int]]]:
+        """The members of each shape, in as many lanes as cost the fewest seconds."""
+        merged: dict[Program, list[int]] = {}
+        for program, members in chosen.items():
+            one_lane = dataclasses.replace(program, lanes=1)
+            merged.setdefault(one_lane, []).extend(members)
+        return [
+            (self._best_lanes(program, len(members), compiling), members)
+            for program, members in merged.items()
+        ]
+
+    def _best_lanes(self, program: Program, members: int, compiling) -> Program:
+        options, most = [], _lanes_for(members) if program.vmapped else 1
+        for lanes in [1 << n for n in range(MOST_LANES.bit_length())]:
+            option = dataclasses.replace(program, lanes=lanes)
+            fits = lanes == 1 or not self._too_large(option)
+            if fits and (lanes <= most or option in compiling.known):
+                options.append(option)
+        costs = [
+            self._calls_seconds(option, option.shape, members)
+            + compiling.price * compiling.seconds(option)
+            for option in options
+        ]
+        # Of the like, the most lanes: what launches cost is foreseen the least well.
+        like = [
+            option
+            for option, cost in zip(options, costs, strict=True)
+            if cost <= 1.02 * min(costs)
+        ]
+        return like[-1]
+
+    def _calls_seconds(self, program, config, members: int) -> float:
+        """Of all calls that so many members take, each like the config."""
+        calls = -(-members // program.lanes)
+        return calls * program.lanes * self.member_seconds(program, config)
+
+    def _bucket(self, program, members, candidates, compiling) -> Bucket:
         # The longest first, so that none is left over at the end.
         cost = {at: self.member_seconds(program, candidates[at]) for at in members}
         members = sorted(members, key=lambda at: (-cost[at], at))
+        calls = -(-len(members) // program.lanes)
         own = padded = 0.0
         for at in members:
             alone = Program(shape=candidates[at])
             own += work_of(alone, candidates[at], self.settings).flops
             padded += work_of(program, candidates[at], self.settings).flops
-        calls = -(-len(members) // program.lanes)
+        padded *= calls * program.lanes / len(members)  # lanes without a member
         return Bucket(
             program=program,
             members=tuple(members),
             seconds=sum(cost.values()) / len(members) * program.lanes * calls,
-            compile_seconds=(
-                0.0 if program in known else self.rates.compile_seconds(program)
-            ),
+            compile_seconds=compiling.seconds(program),
             waste=max(0.0, 1 - own / padded),
         )
 
-    def _on_devices(self, buckets: list[Bucket], candidates) -> list[Bucket]:
+    def _on_devices(self, buckets: list[Bucket], candidates, compiling) -> list[Bucket]:
         """Splits what is too long for one device; the longest begin first."""
         number = len(self.speeds)
+        whole: set[tuple] = set()  # what a split would not make shorter
         while number > 1:
             share = sum(bucket.seconds for bucket in buckets) / number
-            longest = max(buckets, key=lambda bucket: bucket.seconds)
-            splits = len(longest.members) > 1 and (
+            several = [
+                bucket
+                for bucket in buckets
+                if len(bucket.members) > 1 and bucket.members not in whole
+            ]
+            longest = max(several, key=lambda bucket: bucket.seconds, default=None)
+            if longest is None or not (
                 len(buckets) < number
                 or longest.seconds > 1.5 * max(share, longest.compile_seconds)
-            )
-            if not splits:
+            ):
                 break
-            buckets.remove(longest)
+            halves = []
             for half in (longest.members[::2], longest.members[1::2]):
-                part = self._bucket(longest.program, list(half), candidates, ())
-                buckets.append(
-                    dataclasses.replace(part, compile_seconds=longest.compile_seconds)
-                )
+                program = self._best_lanes(longest.program, len(half), compiling)
+                halves.append(self._bucket(program, list(half), candidates, compiling))
+            if max(half.seconds for half in halves) >= longest.seconds:
+                whole.add(longest.members)
+                continue
+            buckets.remove(longest)
+            buckets += halves
         buckets.sort(key=lambda bucket: -bucket.seconds - bucket.compile_seconds)
-        free = [(0.0, at) for at in range(number)]
-        placed = []
+        free = [0.0] * number
+        placed: list[Bucket] = []
         for bucket in buckets:
             # The device that would be done with it first.
-            total = bucket.seconds + bucket.compile_seconds
-            at = min(free, key=lambda one: (one[0] + total / self.speeds[one[1]], one))
-            free.remove(at)
-            free.append((at[0] + total / self.speeds[at[1]], at[1]))
-            placed.append(dataclasses.replace(bucket, device=at[1]))
+            ends = [
+                free[at]
+                + bucket.seconds / speed
+                + compiling.price * compiling.seconds(bucket.program, at)
+                for at, speed in enumerate(self.speeds)
+            ]
+            at = min(range(number), key=lambda at: (ends[at], at))
+            compile_seconds = compiling.seconds(bucket.program, at)
+            if any(b.program == bucket.program and b.device == at for b in placed):
+                compile_seconds = 0.0  # counted already
+            free[at] += bucket.seconds / self.speeds[at] + compile_seconds
+            placed.append(
+                dataclasses.replace(bucket, device=at, compile_seconds=compile_seconds)
+            )
         return placed
 
     def _makespan(
@@ -382,32 +451,50 @@ def planner_for(
     )
 
 
-def _gain(best: Sequence[float], cost: Sequence[float]) -> float:
-    """What an option saves; whom nothing served yet comes before all savings."""
-    gain = 0.0
-    for before, now in zip(best, cost, strict=True):
-        if now < before:
-            gain += 1e12 - now if before == float("inf") else before - now
-    return gain
+def _lanes_for(members: int) -> int:
+    return min(MOST_LANES, 1 << (members - 1).bit_length())
 
 
-def _without_needless(opened: list[int], cost, opening) -> list[int]:
-    """Closes what costs more to open than it saves now."""
-    for at in sorted(opened, key=lambda at: -opening[at]):
-        others = [other for other in opened if other != at]
-        if not others or opening[at] == 0:
-            continue
-        lost = 0.0
-        for m in range(len(cost[at])):
-            lost += (
-                min(cost[other][m] for other in others)
-                - min(cost[other][m] for other in opened)
-                if cost[at][m] < float("inf")
-                else 0.0
-            )
-        if lost < opening[at]:
-            opened = others
-    return opened
+class _Compiling(NamedTuple):
+    """What compiling costs, by what exists where."""
+
+    rates: Rates
+    known: Collection[Program]
+    homes: Mapping[Program, Collection[int]] | None
+    price: float
+
+    def seconds(self, program: Program, device: int | None = None) -> float:
+        """For a device, or for the one where it costs least."""
+        if program not in self.known:
+            return self.rates.compile_seconds(program)
+        if device is None or self.homes is None or device in self.homes[program]:
+            return 0.0
+        return self.rates.compile_seconds(program)
+
+
+def _improved(opened, free, cost, opening):
+    """Adds, drops and swaps options, one at a time, while that saves seconds."""
+
+    def total(opened):
+        return cost[opened].min(axis=0, initial=_NEVER).sum() + opening[opened].sum()
+
+    now = total(opened)
+    while True:
+        closable = np.flatnonzero(opened & ~free)
+        kept = np.repeat(opened[None], 1 + len(closable), axis=0)
+        kept[np.arange(1, len(kept)), closable] = False
+        served = np.stack([cost[one].min(axis=0, initial=_NEVER) for one in kept])
+        spent = np.stack([opening[one].sum() for one in kept])
+        # The last column adds nothing.
+        added = np.minimum(served[:, None], cost[None]).sum(-1) + opening
+        totals = np.concatenate([added, served.sum(-1)[:, None]], 1) + spent[:, None]
+        out, at = np.unravel_index(np.argmin(totals), totals.shape)
+        if not totals[out, at] < now * (1 - 1e-9):
+            return now, opened
+        opened = kept[out].copy()
+        if at < len(opened):
+            opened[at] = True
+        now = total(opened)
 
 
 def _serve(slots: list[float], ready: float, seconds: float) -> float:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from scipy.optimize import nnls
 from tokenizers import Tokenizer, models
 
@@ -35,6 +37,7 @@ from jaxnas.evaluation.programs import (
     compile_training,
 )
 from jaxnas.evaluation.rates import (
+    FITTED,
     Rates,
     compile_work,
     fitted_rates,
@@ -43,6 +46,7 @@ from jaxnas.evaluation.rates import (
 from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.task import Task
 from jaxnas.records import write_json
+from jaxnas.runtime import compute_dtype, cores
 from jaxnas.train.settings import TrainSettings
 
 VMAP_LANES = 8  # members that try `vmap`
@@ -79,7 +83,9 @@ class Calibration:
         return cls(**values | {"rates": Rates(**values["rates"])})
 
 
-def calibration_of(device: jax.Device, workers: int, say=lambda text: None):
+def calibration_of(
+    device: jax.Device, workers: int, say: Callable[[str], None] = lambda text: None
+) -> Calibration:
     """The device's calibration: read, or measured and kept.
 
     Args:
@@ -106,7 +112,7 @@ def calibrate(device: jax.Device, workers: int) -> Calibration:
     """Measures the device with a small, a wide and a vmapped program."""
     small, wide = _program(width=64), _program(width=256)
     at_once = dataclasses.replace(small, lanes=VMAP_LANES, vmapped=True)
-    task = synthetic_task(window=32, batch=4, vocabulary=512)
+    task = synthetic_task(window=32, batch=4, vocabulary=512, dtype=compute_dtype())
     with _without_cache(), ThreadPoolExecutor(2) as pool:
         # What is traced first in a process takes longer: those that time nothing.
         others = [
@@ -124,17 +130,27 @@ def calibrate(device: jax.Device, workers: int) -> Calibration:
         for program, train in zip((small, wide, at_once), compiled, strict=True)
     ]
     rates = fitted_rates()
-    of_rest, of_products = _two_factors(measured[:2], rates)
-    lane = measured[2].step / VMAP_LANES
+    rest, products = _two_factors(measured[:2], rates)
+    launches = rest
+    vmapped = measured[2].step / VMAP_LANES * VMAP_GAIN < measured[0].step
+    if vmapped:  # what a call costs however many lanes it has, and what a lane does
+        lane = max(0.0, measured[2].step - measured[0].step) / (VMAP_LANES - 1)
+        launch = max(0.0, measured[0].step - lane)
+        launches = launch / rates.launch_seconds(small, task.settings)
+        products = rest = lane / (
+            rates.step_seconds(small, small.shape, task.settings)
+            - rates.launch_seconds(small, task.settings)
+        )
     return Calibration(
         rates=rates.scaled(
-            of_rest,
-            of_products,
-            compiling / rates.compile_seconds(small),
-            measured[1].handling / parameters(wide.shape),
-            workers,
+            launches=launches,
+            products=products,
+            rest=rest,
+            compile=compiling / rates.compile_seconds(small),
+            handling=measured[1].handling / parameters(wide.shape),
+            workers=workers,
         ),
-        vmapped=bool(lane * VMAP_GAIN < measured[0].step),
+        vmapped=bool(vmapped),
         a_step=measured[1].step,
     )
 
@@ -153,10 +169,12 @@ def _without_cache():
     """What is found in the cache says nothing about compiling."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # whether there is one is decided once
     try:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _clocked(function: Callable, *arguments) -> tuple[float, Any]:
@@ -268,7 +286,12 @@ def _two_factors(measured: list[Measured], rates: Rates) -> tuple[float, float]:
     return both, both
 
 
-def synthetic_task(window: int, batch: int, vocabulary: int) -> Task:
+def synthetic_task(
+    window: int,
+    batch: int,
+    vocabulary: int,
+    dtype: np.dtype = np.dtype("float32"),  # noqa: B008
+) -> Task:
     """Random tokens, to measure speed with."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, vocabulary, 4096).astype(np.uint16)
@@ -284,7 +307,7 @@ def synthetic_task(window: int, batch: int, vocabulary: int) -> Task:
         statistics={},
     )
     settings = TrainSettings(window=window, batch=batch, learning_rate=1e-3)
-    return Task(dataset=dataset, settings=settings, seed=0, dtype=np.dtype("float32"))
+    return Task(dataset=dataset, settings=settings, seed=0, dtype=dtype)
 
 
 def _program(width: int) -> Program:
@@ -304,6 +327,10 @@ def _program(width: int) -> Program:
 
 
 def _path(device: jax.Device, workers: int) -> Path:
-    about = f"{device.device_kind} {workers} {jax.__version__}"
+    fitted = hashlib.sha256(FITTED.read_bytes()).hexdigest()
+    about = (
+        f"{device.device_kind} {workers} {cores()} {platform.processor()} "
+        f"{jax.__version__} {compute_dtype()} {fitted}"
+    )
     name = hashlib.sha256(about.encode()).hexdigest()[:12]
     return cache_dir() / f"calibration-{device.platform}-{name}.json"

@@ -1,11 +1,12 @@
 """From a config to its objectives: costs, real training, compression, score."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.execution import Outcome, Work, execute
 from jaxnas.evaluation.machine import Machine, local_machine
 from jaxnas.evaluation.plans import Plans
+from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression, Metrics
 from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trained import Report, TrainingFailed, training_config
@@ -107,7 +109,7 @@ class Evaluator:
         report: Report = lambda *_: None,
         outlook: Outlook = NOTHING_AHEAD,
         **about: Any,
-    ) -> Iterator[Evaluation]:
+    ) -> Generator[Evaluation]:
         """Evaluates configs together, in as few seconds as the planner can.
 
         Args:
@@ -131,13 +133,17 @@ class Evaluator:
         ]
         open_ = [at for at, known in enumerate(waiting) if known is None]
         done = 0
-        for _ in self._train([configs[at] for at in open_], report, outlook, about):
-            while done < len(configs):
-                found = waiting[done] or self._known(configs[done], costs[done])
-                if found is None:
-                    break
-                yield found
-                done += 1
+        chosen = [configs[at] for at in open_]
+        with contextlib.closing(
+            self._train(chosen, report, outlook, about)
+        ) as trainings:
+            for _ in trainings:
+                while done < len(configs):
+                    found = waiting[done] or self._known(configs[done], costs[done])
+                    if found is None:
+                        break
+                    yield found
+                    done += 1
         for at in range(done, len(configs)):
             found = waiting[at] or self._known(configs[at], costs[at])
             assert found is not None
@@ -149,11 +155,16 @@ class Evaluator:
         Raises:
           TrainingFailed: the loss stopped being finite.
         """
-        for outcome in self._run([config], {}, report, NOTHING_AHEAD, {}):
-            if outcome.params is None:
-                raise TrainingFailed(str(outcome.error))
-            return outcome.params
-        raise AssertionError("a plan without an outcome")
+        outcomes = self._run([config], {}, report, NOTHING_AHEAD, {}, scores=False)
+        [outcome] = list(outcomes)
+        if outcome.params is None:
+            raise TrainingFailed(str(outcome.error))
+        return outcome.params
+
+    def close(self):
+        """Gives up what was to be compiled; nothing is evaluated afterwards."""
+        for compiler in self._compilers.values():
+            compiler.close()
 
     def programs(self) -> int:
         """Programs made ready so far, each for training and for scoring."""
@@ -190,7 +201,7 @@ class Evaluator:
         unscored = not training.reason and _asked(config) not in training.metrics
         return None if unscored else self._judge(config, costs, training)
 
-    def _train(self, configs, report, outlook, about) -> Iterator[None]:
+    def _train(self, configs, report, outlook, about) -> Generator[None]:
         """Trains the configs, each training once; remembers what it finds."""
         wanted: dict[str, list[Compression]] = {}
         first: dict[str, ArchitectureConfig] = {}
@@ -209,7 +220,9 @@ class Evaluator:
             if outcome.error is not None:
                 self.on_failed(config, outcome.trace)
                 reason = _reason(outcome.error)
-                training = Training(key=key, metrics={}, reason=reason)
+                known = self.trainings.find(config)
+                before = known.metrics if known else {}
+                training = Training(key=key, metrics=before, reason=reason)
             else:
                 known = self.trainings.find(config)
                 metrics = (known.metrics if known else {}) | outcome.metrics
@@ -221,7 +234,9 @@ class Evaluator:
             self.trainings.add(training)
             yield
 
-    def _run(self, configs, wanted, report, outlook, about) -> Iterator[Outcome]:
+    def _run(
+        self, configs, wanted, report, outlook, about, scores: bool = True
+    ) -> Iterator[Outcome]:
         """Outcomes of the configs, in the plan that was made for them before."""
         if not configs:
             return
@@ -239,6 +254,8 @@ class Evaluator:
             training_config(configs[place_of[key]]) if key in place_of else None
             for key in planned
         ]
+        if not scores:
+            plan = dataclasses.replace(plan, prepared=())
         begin = time.monotonic()
         work = Work(
             task=self.task,
@@ -250,20 +267,32 @@ class Evaluator:
             plan,
             candidates,
             work,
-            self._compiler({one for every in wanted.values() for one in every}),
+            self._compiler({one for every in wanted.values() for one in every}, scores),
             devices=self.machine.devices,
             workers=self.machine.workers,
             memory=self.machine.memory,
             report=report,
-            say=self.say,
+            on_split=self._split,
         )
-        for outcome in outcomes:
-            place = place_of[planned[outcome.place]]
-            yield dataclasses.replace(outcome, place=place)
-        self.on_run(plan, time.monotonic() - begin)
+        with contextlib.closing(outcomes):
+            for outcome in outcomes:
+                place = place_of[planned[outcome.place]]
+                yield dataclasses.replace(outcome, place=place)
+        if found is None:  # all of it ran, as it was foreseen
+            self.on_run(plan, time.monotonic() - begin)
+
+    def _split(self, program: Program, parts: list[Program], reason: str):
+        self.plans.split(program, parts, reason)
+        shape = program.shape
+        self.say(
+            f"a bucket is split: {shape.arch_type} L{shape.num_layers} "
+            f"H{shape.hidden_dim} in {program.lanes} lanes does not fit, {reason}; "
+            f"now {parts[0].form} in {parts[0].lanes}"
+        )
 
     def _plan(self, configs, outlook: Outlook) -> Plan:
-        known = self.plans.programs()
+        homes = self.plans.homes()
+        known = list(homes)
         return self._planner.plan(
             [training_config(config) for config in configs],
             known=known,
@@ -275,6 +304,7 @@ class Evaluator:
             prepares=outlook.prepares,
             price=outlook.price,
             most=outlook.programs - len(known),
+            homes=None if self.machine.portable else homes,
         )
 
     @functools.cached_property
@@ -284,18 +314,19 @@ class Evaluator:
         scoring = scored / (3 * settings.batch)  # forward, of three passes
         return planner_for(self.machine, settings, len(self._starts), scoring)
 
-    def _compiler(self, wanted: set[Compression]) -> Compiler:
+    def _compiler(self, wanted: set[Compression], scores: bool) -> Compiler:
         """The programs; where all of a run ask for one compression, it is built in."""
         lone = None
         if len(self.compressions) == 1 and wanted <= set(self.compressions):
             lone = self.compressions[0]
-        if lone not in self._compilers:
-            windows = len(self.validation_windows())
-            self._compilers[lone] = Compiler(self.task, windows, lone)
-        return self._compilers[lone]
+        if (lone, scores) not in self._compilers:
+            windows = len(self.validation_windows()) if scores else None
+            cores = self.machine.cores
+            self._compilers[lone, scores] = Compiler(self.task, windows, lone, cores)
+        return self._compilers[lone, scores]
 
     @functools.cached_property
-    def _compilers(self) -> dict[Compression | None, Compiler]:
+    def _compilers(self) -> dict[tuple[Compression | None, bool], Compiler]:
         return {}
 
     @functools.cached_property

@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -24,6 +25,9 @@ from jaxnas.evaluation.trained import Report, TrainingFailed
 
 MIB = 2**20
 
+# Candidates of a call's lanes, by their place; None is done already.
+Places: TypeAlias = tuple[int | None, ...]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -31,7 +35,7 @@ class Outcome:
 
     place: int  # among the plan's candidates
     program: Program  # it was trained in
-    seconds: float  # of its call
+    seconds: float = 0.0  # of its call
     loss: float = math.nan  # the last one of training
     params: dict | None = None  # in its own shape; None if it failed
     metrics: dict[Compression, Metrics | None] = dataclasses.field(default_factory=dict)
@@ -66,8 +70,8 @@ def execute(
     workers: int = 1,
     memory: float = float("inf"),
     report: Report = lambda done, total, loss: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Iterator[Outcome]:
+    on_split: Callable[[Program, list[Program], str], None] = lambda *_: None,
+) -> Generator[Outcome]:
     """Trains and scores the candidates as planned; outcomes as they come.
 
     Args:
@@ -79,27 +83,33 @@ def execute(
       workers: members that each device trains at once.
       memory: bytes of a device that may be used.
       report: steps done and to do, over all calls, and the last loss.
-      say: told of buckets that are split.
+      on_split: told of a program that does not fit, of those that take its place,
+        and why.
     """
-    crew = _Crew(candidates, work, compiler, memory, say)
+    crew = _Crew(candidates, work, compiler, memory, on_split)
     for bucket in plan.buckets:
+        device = bucket.device % len(devices)  # planned where there were more
         for group in bucket.groups:
-            places = tuple(place for place in group if candidates[place] is not None)
-            if places:
-                crew.add(bucket.device, bucket.program, places)
-    steps = len(work.starts) * crew.calls
-    crew.start(devices, workers)
+            # Who is done leaves a lane to a copy: the others keep theirs.
+            places = tuple(
+                None if candidates[place] is None else place for place in group
+            )
+            if any(place is not None for place in places):
+                crew.add(device, bucket.program, places)
+                compiler.ask(bucket.program, devices[device])
     prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
+    steps = len(work.starts) * crew.calls
     stepped = 0
     try:
+        crew.start(devices, workers)
         while crew.working():
             with contextlib.suppress(queue.Empty):
                 kind, what = crew.events.get(timeout=0.2)
                 if kind == "steps":
                     stepped += what[0]
                     report(stepped, max(steps, stepped), what[1])
-                elif kind == "say":
-                    say(what)
+                elif kind == "split":
+                    on_split(*what)
                 elif kind == "broken":
                     raise what
                 else:
@@ -114,10 +124,10 @@ def execute(
 class _Crew:
     """The workers, what is left for them to do, and what they say."""
 
-    def __init__(self, candidates, work: Work, compiler: Compiler, memory, say):
+    def __init__(self, candidates, work: Work, compiler: Compiler, memory, on_split):
         self._candidates, self._work, self._compiler = candidates, work, compiler
         self._memory = memory
-        self._todo: dict[int, list[tuple[Program, tuple[int, ...]]]] = {}
+        self._todo: dict[int, list[tuple[Program, Places]]] = {}
         self._lock = threading.Condition()
         self._stopped = False
         self._used: dict[int, float] = {}
@@ -125,18 +135,15 @@ class _Crew:
         self.events: queue.Queue = queue.Queue()
         self.calls = 0
 
-    def add(self, device: int, program: Program, places: tuple[int, ...]):
+    def add(self, device: int, program: Program, places: Places):
         self._todo.setdefault(device, []).append((program, places))
         self.calls += 1
 
     def start(self, devices: Sequence[jax.Device], workers: int):
         for at, calls in self._todo.items():
-            device = devices[at % len(devices)]  # planned where there were more
-            for program, _ in calls:
-                self._compiler.ask(program, device)
             for _ in range(min(workers, len(calls))):
                 thread = threading.Thread(
-                    target=self._serve, args=(at, device), daemon=True
+                    target=self._serve, args=(at, devices[at]), daemon=True
                 )
                 thread.start()
                 self._threads.append(thread)
@@ -171,108 +178,116 @@ class _Crew:
             time.sleep(0.01)
         return None
 
-    def _run(self, at, device, program: Program, places: tuple[int, ...]):
+    def _run(self, at, device, program: Program, places: Places):
         begin = time.monotonic()
         try:
             compiled = self._compiler.ask(program, device).result()
             if compiled.memory > self._memory:
-                raise _TooLargeError(
-                    f"needs {compiled.memory / MIB:.0f} MiB of the device, "
+                raise MemoryError(
+                    f"it needs {compiled.memory / MIB:.0f} MiB of the device, "
                     f"{self._memory / MIB:.0f} may be used"
                 )
             with self._room(at, compiled.memory):
-                found = self._train(device, program, places, compiled)
+                outcomes = self._train(device, program, places, compiled)
         except Exception as error:  # any: a candidate's failure is its result
-            if _is_memory(error) and self._split(at, program, places, error):
+            self._compiler.forget(program, device)
+            if _is_memory(error) and self._split(at, device, program, places, error):
                 return
             trace = traceback.format_exc()
-            found = [(None, {}, error, trace, math.nan) for _ in places]
+            error = error.with_traceback(None)  # which would hold the call's arrays
+            outcomes = [
+                Outcome(place=place, program=program, error=error, trace=trace)
+                for place in places
+                if place is not None
+            ]
         seconds = time.monotonic() - begin
-        for place, (params, metrics, failure, trace, loss) in zip(
-            places, found, strict=True
-        ):
-            outcome = Outcome(
-                place=place,
-                program=program,
-                seconds=seconds,
-                params=params,
-                metrics=metrics,
-                error=failure,
-                trace=trace,
-                loss=loss,
-            )
-            self.events.put(("outcome", outcome))
+        for outcome in outcomes:
+            done = dataclasses.replace(outcome, seconds=seconds)
+            self.events.put(("outcome", done))
 
-    def _train(self, device, program, places, compiled: Compiled) -> list[tuple]:
+    def _train(self, device, program, places, compiled: Compiled) -> list[Outcome]:
         work = self._work
-        configs = [self._candidates[place] for place in places]
+        [filler, *_] = [place for place in places if place is not None]
+        members = [filler if place is None else place for place in places]
+        configs = [self._candidates[place] for place in members]
         group = Group(program=program, configs=configs)
         running = Running(group, work.task, len(work.starts), device)
-        bad: dict[int, Exception] = {}
+        losses, diverged = self._steps(running, compiled, len(places))
+        wanted = [
+            () if place is None else tuple(work.wanted(place)) for place in places
+        ]
+        every = list(dict.fromkeys(one for each in wanted for one in each))
+        metrics: list[dict[Compression, Metrics | None]] = [{}] * len(places)
+        params: Sequence[dict | None] = [None] * len(places)
+        if len(diverged) < len(places):
+            running.drop_moments()
+            if every and compiled.score is not None:
+                metrics = running.score(compiled.score, work.windows, every)
+            params = running.params()
+        outcomes = []
+        for lane, place in enumerate(places):
+            if place is None:
+                continue
+            if lane in diverged:
+                error = diverged[lane]
+                outcome = Outcome(
+                    place=place, program=program, error=error, trace=f"{error}\n"
+                )
+            else:
+                outcome = Outcome(
+                    place=place,
+                    program=program,
+                    params=params[lane],
+                    metrics={one: metrics[lane][one] for one in wanted[lane]},
+                    loss=float(losses[lane]),
+                )
+            outcomes.append(outcome)
+        return outcomes
+
+    def _steps(self, running: Running, compiled: Compiled, lanes: int):
+        """Trains to the end: the last losses, and why which lanes diverged."""
+        work, diverged = self._work, {}
         size = work.task.settings.steps_per_call
+        losses = np.full((lanes, 1), np.nan)
         for begin in range(0, len(work.starts), size):
             if self._stopped:
                 raise TrainingFailed("stopped")
-            losses = running.advance(compiled.train, work.starts[begin : begin + size])
-            for lane in range(len(places)):
+            rows = work.starts[begin : begin + size]
+            losses = running.advance(compiled.train, rows)
+            for lane in range(lanes):
                 finite = np.isfinite(losses[lane])
-                if lane not in bad and not finite.all():
-                    step = int(np.argmin(finite))
-                    bad[lane] = TrainingFailed(
-                        f"the training loss is {losses[lane, step]} at step "
-                        f"{begin + step}"
+                if lane not in diverged and not finite.all():
+                    bad = int(np.argmin(finite))
+                    diverged[lane] = TrainingFailed(
+                        f"the training loss is {losses[lane, bad]} at step "
+                        f"{begin + bad}"
                     )
-            number = losses.shape[1]
-            self.events.put(("steps", (number, float(losses[0, -1]))))
-            if len(bad) == len(places):
+            self.events.put(("steps", (len(rows), float(losses[0, -1]))))
+            if len(diverged) == lanes:
                 break
-        if len(bad) == len(places):
-            return [(None, {}, bad[lane], f"{bad[lane]}\n", math.nan) for lane in bad]
-        wanted = [list(work.wanted(place)) for place in places]
-        every = list(dict.fromkeys(one for each in wanted for one in each))
-        metrics: list[dict[Compression, Metrics | None]] = [{}] * len(places)
-        if every and compiled.score is not None:
-            metrics = running.score(compiled.score, work.windows, every)
-        states = running.states()
-        return [
-            (None, {}, bad[lane], f"{bad[lane]}\n", math.nan)
-            if lane in bad
-            else (
-                states[lane].params,
-                {one: metrics[lane][one] for one in wanted[lane]},
-                None,
-                "",
-                float(losses[lane, -1]),
-            )
-            for lane in range(len(places))
-        ]
+        return losses[:, -1], diverged
 
-    def _split(self, at, program: Program, places, error) -> bool:
+    def _split(self, at, device, program: Program, places: Places, error) -> bool:
         """Makes smaller calls of one that does not fit; False if there are none."""
-        configs = [self._candidates[place] for place in places]
+        members = [place for place in places if place is not None]
         if program.lanes > 1:
-            lanes = -(-program.lanes // 2)
-            smaller = dataclasses.replace(program, lanes=lanes)
+            lanes = min(program.lanes, 1 << (len(members) - 1).bit_length()) // 2
+            smaller = dataclasses.replace(program, lanes=max(1, lanes))
             parts = [
-                (smaller, tuple(places[begin : begin + lanes]))
-                for begin in range(0, len(places), lanes)
+                (smaller, tuple(members[begin : begin + smaller.lanes]))
+                for begin in range(0, len(members), smaller.lanes)
             ]
         else:
-            [config] = configs
+            [config] = [self._candidates[place] for place in members]
             own = dataclasses.replace(program, shape=common_shape([config]))
-            if not program.elastic or own == program:
+            exact = Program(shape=config)
+            smaller = own if program.elastic and own != program else exact
+            if smaller == program:
                 return False
-            parts = [(own, places)]
-        reason = "ran out of memory"
-        if isinstance(error, _TooLargeError):
-            reason = str(error)
-        self.events.put(
-            (
-                "say",
-                f"a bucket of {len(places)} in {program.lanes} lanes is split, it "
-                f"{reason}",
-            )
-        )
+            parts = [(smaller, tuple(members))]
+        reason = str(error) if isinstance(error, MemoryError) else "out of memory"
+        self.events.put(("split", (program, [smaller], reason)))
+        self._compiler.ask(smaller, device)
         with self._lock:
             self._todo[at] = parts + self._todo[at]
         return True
@@ -290,10 +305,6 @@ class _Crew:
             with self._lock:
                 self._used[at] -= memory
                 self._lock.notify_all()
-
-
-class _TooLargeError(MemoryError):
-    """A program that needs more of the device than may be used."""
 
 
 def _is_memory(error: Exception) -> bool:

@@ -44,6 +44,11 @@ class Machine:
         """True if training and compiling take the same cores."""
         return self.devices[0].platform == "cpu"
 
+    @property
+    def portable(self) -> bool:
+        """True if a program compiled for one device is in the cache for all."""
+        return len(self.devices) == 1 or not self.shares_cores
+
     @functools.cached_property
     def memory(self) -> float:
         """Bytes of each device that may be used, by the smallest."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from arch import ArchitectureConfig, build_model
 from arch.initial import draw_parameters
-from arch.padding import pad
+from arch.padding import extract, pad
 from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression, Metrics, scores_of
 from jaxnas.evaluation.task import Task
@@ -37,15 +37,6 @@ class Group:
         """A config for each lane: the last one fills those that are left."""
         empty = self.program.lanes - len(self.configs)
         return [*self.configs, *[self.configs[-1]] * empty]
-
-    def halves(self) -> "list[Group]":
-        """The same members, half of them in a call."""
-        lanes = -(-self.program.lanes // 2)
-        program = dataclasses.replace(self.program, lanes=lanes)
-        parts = [
-            self.configs[at : at + lanes] for at in range(0, len(self.configs), lanes)
-        ]
-        return [Group(program=program, configs=part) for part in parts]
 
 
 class Running:
@@ -124,13 +115,21 @@ class Running:
 
     def states(self) -> list[TrainState]:
         """The members' own training states, in their true shapes, on the host."""
-        host = jax.device_get(self._states)
+        return self._own(self._states, extract_state)
+
+    def params(self) -> list[dict]:
+        """The members' own weights, in their true shapes, on the host."""
+        return self._own(self._states.params, extract)
+
+    def drop_moments(self):
+        """Frees what only training needs: room for scoring."""
+        self._states = self._states._replace(moments=None)
+
+    def _own(self, tree, take: Callable) -> list:
+        host = jax.device_get(tree)
+        shape = self.group.program.shape
         return [
-            extract_state(
-                jax.tree.map(lambda leaf, at=at: leaf[at], host),
-                config,
-                self.group.program.shape,
-            )
+            take(jax.tree.map(lambda leaf, at=at: leaf[at], host), config, shape)
             for at, config in enumerate(self.group.configs)
         ]
 

@@ -18,7 +18,7 @@ from arch.model import UNROLLED_LAYERS
 from jaxnas.evaluation.programs import Program
 from jaxnas.train.settings import TrainSettings
 
-_FITTED = Path(__file__).with_name("rates.json")
+FITTED = Path(__file__).with_name("rates.json")
 
 
 class Work(NamedTuple):
@@ -109,6 +109,13 @@ class Rates:
             seconds += rate * amount * (1 if once else program.lanes)
         return seconds
 
+    def launch_seconds(self, program: Program, settings: TrainSettings) -> float:
+        """Of one step, what it costs however much each operation does."""
+        rates = self.step[program.shape.arch_type]
+        work = work_of(program, program.shape, settings)
+        terms = zip(work._fields, rates, work, strict=True)
+        return sum(rate * amount for name, rate, amount in terms if name in _LAUNCHES)
+
     def compile_seconds(self, program: Program) -> float:
         """The program's compilation, while all workers are busy."""
         rates = self.compile[program.shape.arch_type]
@@ -130,14 +137,16 @@ class Rates:
 
     def scaled(
         self,
-        rest: float,
+        launches: float,
         products: float,
+        rest: float,
         compile: float,
         handling: float,
         workers: int,
     ) -> "Rates":
         """For a device that takes so many times as long for each; `handling` as is."""
-        factors = [products if name == "flops" else rest for name in Work._fields]
+        special = dict.fromkeys(_LAUNCHES, launches) | {"flops": products}
+        factors = [special.get(name, rest) for name in Work._fields]
         return dataclasses.replace(
             self,
             step={
@@ -160,4 +169,4 @@ class Rates:
 @functools.cache
 def fitted_rates() -> Rates:
     """The rates of the machine on which they were fitted."""
-    return Rates(**json.loads(_FITTED.read_text())["rates"])
+    return Rates(**json.loads(FITTED.read_text())["rates"])
