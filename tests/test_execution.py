@@ -127,7 +127,10 @@ def mixed(compiler):
     """Outcomes of the mixed plan, and what was reported meanwhile."""
     told, said = [], []
     found = outcomes_of(
-        MIXED, compiler, report=lambda *now: told.append(now), say=said.append
+        MIXED,
+        compiler,
+        report=lambda *now: told.append(now),
+        on_split=lambda *split: said.append(split),
     )
     return found, told, said
 
@@ -252,11 +255,14 @@ def test_a_bucket_over_the_memory_limit_is_split_once(mixed, compiler):
     device = jax.local_devices()[0]
     needed = compiler.ask(FOUR, device).result().memory
     said = []
-    found = outcomes_of(MIXED, compiler, memory=needed - 1, say=said.append)
+    found = outcomes_of(
+        MIXED, compiler, memory=needed - 1, on_split=lambda *split: said.append(split)
+    )
     assert len(said) == 1
-    assert "a bucket of 4 in 4 lanes is split" in said[0]
-    assert "MiB of the device" in said[0]
-    assert "\n" not in said[0]
+    [(program, [smaller], reason)] = said
+    assert (program.lanes, smaller.lanes) == (4, 2)
+    assert "MiB of the device" in reason
+    assert "\n" not in reason
     for place in range(5):
         assert_alike(found[place], mixed[0][place])
         assert found[place].program.lanes == (2 if place < 4 else 1)
@@ -286,9 +292,11 @@ def test_a_device_that_runs_out_of_memory_gets_half(mixed, compiler, monkeypatch
 
     monkeypatch.setattr(Running, "advance", full)
     said = []
-    found = outcomes_of(MIXED, compiler, say=said.append)
+    found = outcomes_of(MIXED, compiler, on_split=lambda *split: said.append(split))
     assert raised == [0]
-    assert said == ["a bucket of 4 in 4 lanes is split, it ran out of memory"]
+    [(program, [smaller], reason)] = said
+    assert (program.lanes, smaller.lanes) == (4, 2)
+    assert reason == "out of memory"
     for place in range(5):
         assert_alike(found[place], mixed[0][place])
         assert found[place].program.lanes == (2 if place < 4 else 1)
@@ -304,7 +312,7 @@ def test_another_error_is_the_reason_of_all_its_members(mixed, compiler, monkeyp
 
     monkeypatch.setattr(Running, "advance", broken)
     said = []
-    found = outcomes_of(MIXED, compiler, say=said.append)
+    found = outcomes_of(MIXED, compiler, on_split=lambda *split: said.append(split))
     assert said == []
     assert [str(found[at].error) for at in range(4)] == ["INTERNAL: what?"] * 4
     assert_alike(found[4], mixed[0][4])
