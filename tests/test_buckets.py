@@ -11,7 +11,7 @@ import pytest
 
 from arch import ArchitectureConfig
 from arch.families import FAMILIES
-from arch.padding import shape_key
+from arch.padding import common_shape, shape_key
 from arch.spaces import SPACES
 from jaxnas.evaluation.buckets import MOST_LANES, Expected, Plan, Planner
 from jaxnas.evaluation.programs import Program
@@ -341,6 +341,39 @@ def test_faster_devices_get_more_work():
         for device in (0, 1)
     ]
     assert 0 < 1.5 * work[0] < work[1]
+
+
+def test_more_devices_take_less_time_under_vmap():
+    configs = population(0, 60, "medium")
+    seconds = []
+    for number in (1, 2, 4):
+        planner = planner_of(
+            fitted_but(0.01), steps=5000, vmapped=True, speeds=(1.0,) * number, cores=64
+        )
+        planner = dataclasses.replace(planner, shares_cores=False)
+        seconds.append(planner.plan(configs).seconds)
+    assert seconds[1] < 0.7 * seconds[0]
+    assert seconds[2] < 0.7 * seconds[1]
+
+
+def test_a_lone_candidate_is_not_put_into_many_lanes():
+    [config] = trained([BASE])
+    wide, narrow = (
+        Program(shape=common_shape([config]), form="looped", lanes=lanes, vmapped=True)
+        for lanes in (32, 1)
+    )
+    planner = planner_of(fitted_rates(), vmapped=True, steps=1000)
+    plan = planner.plan([config], known=[wide, narrow])
+    assert [bucket.program for bucket in plan.buckets] == [narrow]
+
+
+def test_a_program_stays_on_the_device_that_has_it():
+    configs = trained([BASE, dataclasses.replace(BASE, num_layers=2)])
+    planner = planner_of(DEAR, speeds=(1.0,) * 4)
+    [program] = dataclasses.replace(planner, speeds=(1.0,)).plan(configs).programs()
+    plan = planner.plan(configs[:1], known=[program], homes={program: {2}})
+    assert [bucket.device for bucket in plan.buckets] == [2]
+    assert plan.buckets[0].compile_seconds == 0
 
 
 def test_the_longest_begins_first():

@@ -251,6 +251,32 @@ def test_when_all_diverge_none_goes_on(compiler, monkeypatch):
         assert (outcome.params, outcome.metrics) == (None, {})
 
 
+def test_lanes_that_diverge_one_after_the_other_keep_their_own_reasons(
+    compiler, monkeypatch
+):
+    advance = Running.advance
+
+    def poisoned(self, *arguments):
+        losses = advance(self, *arguments).copy()
+        # The last lane in the first call, the others in the second.
+        losses[-1 if self.step <= SETTINGS.steps_per_call else 0 :] = np.nan
+        return losses
+
+    monkeypatch.setattr(Running, "advance", poisoned)
+    found = outcomes_of(plan_of((FOUR, (0, 1, 2, 3))), compiler)
+    steps = [str(found[at].error).split()[-1] for at in range(4)]
+    assert steps == ["3", "3", "3", "0"]
+
+
+def test_who_is_left_keeps_the_lane(mixed, compiler):
+    left = [None, CONFIGS[1], None, CONFIGS[3], None]
+    found = outcomes_of(MIXED, compiler, configs=left)
+    assert sorted(found) == [1, 3]
+    for place, outcome in found.items():
+        chex.assert_trees_all_equal(outcome.params, mixed[0][place].params)
+        assert outcome.metrics == mixed[0][place].metrics
+
+
 def test_a_bucket_over_the_memory_limit_is_split_once(mixed, compiler):
     device = jax.local_devices()[0]
     needed = compiler.ask(FOUR, device).result().memory
