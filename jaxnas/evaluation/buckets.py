@@ -24,6 +24,7 @@ from jaxnas.evaluation.rates import Rates, work_of
 from jaxnas.train.settings import TrainSettings
 
 MOST_LANES = 32  # members under one `vmap`
+_STARTS = 8  # of the search for programs
 _NEVER = 1e9  # seconds of a member in a program that does not take it
 DEAREST = 10.0  # price of compiling, to make do with few programs
 
@@ -268,7 +269,7 @@ class Planner:
     def _locate(self, demand, options, known, horizon, price):
         """Opens some options, and gives each of the demand its place among them.
 
-        A local search, from all exact programs and from the best single one.
+        A local search, from all exact programs and from some single ones.
         """
         cost = np.asarray(
             [self._costs(program, demand) for program in options], np.float64
@@ -287,9 +288,10 @@ class Planner:
         free = np.asarray([program in known for program in options])
         exact = np.asarray([not program.elastic for program in options])
         alone = np.minimum(cost, cost[free].min(axis=0, initial=_NEVER)).sum(axis=1)
-        single = np.arange(len(options)) == np.argmin(alone + opening)
+        single = np.eye(len(options), dtype=bool)[np.argsort(alone + opening)]
         found = [
-            _improved(start | free, free, cost, opening) for start in (exact, single)
+            _improved(start | free, free, cost, opening)
+            for start in (exact, *single[:_STARTS])
         ]
         _, opened = min(found, key=lambda one: one[0])
         at = np.flatnonzero(opened)
