@@ -19,7 +19,7 @@ from jaxnas.evaluation.programs import Program
 from jaxnas.train.settings import TrainSettings
 
 # Layers one by one take this much of a loop's step: 0.74 to 0.91 at widths 96 to
-# 512 on a CPU, median 0.78 (as `measure` of jaxnas.evaluation.calibration times it).
+# 512 on a CPU, median 0.78 (python experiments/speed/forms.py).
 UNROLLED_FACTOR = 0.8
 
 FITTED = Path(__file__).with_name("rates.json")
