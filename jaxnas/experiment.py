@@ -179,7 +179,15 @@ def _evaluate_new(
     evaluations = evaluator.evaluate(
         configs,
         progress.steps(f"training of generation {generation + 1}"),
-        outlook_of(plan, generation, len(configs), len(seen)),
+        outlook_of(
+            plan.space,
+            plan.config_fields,
+            population=plan.population,
+            generations=plan.generations,
+            generation=generation,
+            new=len(configs),
+            seen=len(seen),
+        ),
         generation=generation,
     )
     with contextlib.closing(evaluations):

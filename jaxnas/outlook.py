@@ -1,16 +1,13 @@
 """What a search expects of its next generations, so that programs can be chosen."""
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from arch import ArchitectureConfig
 from arch.config import GATED_ACTIVATIONS
 from arch.space import Space
 from jaxnas.evaluation.buckets import Expected
 from jaxnas.evaluation.evaluator import Outlook
-
-if TYPE_CHECKING:
-    from jaxnas.experiment import SearchPlan
 
 # Share of a later generation that is new. Half of those are like the candidates
 # at hand, half are drawn from the space.
@@ -27,29 +24,41 @@ LATE_PRICE = 100.0
 PROGRAM_SHARE = 0.08
 
 
-def outlook_of(plan: "SearchPlan", generation: int, new: int, seen: int) -> Outlook:
+def outlook_of(
+    space: Space,
+    fields: dict[str, Any],
+    *,
+    population: int,
+    generations: int,
+    generation: int,
+    new: int,
+    seen: int,
+) -> Outlook:
     """What is to come after a generation.
 
     Args:
-      plan: of the search.
-      generation: from 0.
+      space: that is searched.
+      fields: of a config that are no genes.
+      population: candidates of a generation.
+      generations: of the search.
+      generation: this one, from 0.
       new: candidates of the generation that were never evaluated.
       seen: candidates evaluated before it.
     """
-    left = plan.generations - generation - 1
-    coming = min(NEW_SHARE * left * new, plan.space.distinct_count - seen - new)
+    left = generations - generation - 1
+    coming = min(NEW_SHARE * left * new, space.distinct_count - seen - new)
     if generation >= OPEN_GENERATIONS:
         return Outlook(horizon=coming / max(1, new), price=LATE_PRICE)
     kinds: list[Expected] = []
     if coming > 0:
-        configs = kinds_of(plan.space, plan.config_fields)
+        configs = kinds_of(space, fields)
         number = coming / 2 / len(configs)
         kinds = [Expected(config=one, number=number) for one in configs]
     return Outlook(
         horizon=coming / 2 / max(1, new),
         expected=kinds,
         prepares=generation == OPEN_GENERATIONS - 1,
-        programs=PROGRAM_SHARE * plan.population * plan.generations,
+        programs=PROGRAM_SHARE * population * generations,
     )
 
 

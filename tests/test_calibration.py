@@ -65,8 +65,7 @@ def test_measuring_leaves_the_compilation_cache_as_it_was(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     found, before, after = json.loads(done.stdout)
-    assert before == 0  # what it compiled was not to be found, nor kept
-    assert after > 0
+    assert after > before
     for rates in found["rates"]["compile"].values():
         assert min(rates) >= 0
         assert sum(rates) > 0

@@ -113,7 +113,7 @@ LINES = (
     ("arch.mixers",),
     ("arch.block",),
     ("arch.model",),
-    ("arch.unrolled", "arch.sampling"),
+    ("arch.unrolled", "arch.sampling", "arch.padding"),
     ("arch.decoding",),
     ("arch.generate",),
     ("arch",),

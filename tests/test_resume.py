@@ -149,7 +149,7 @@ def resume_and_compare(root: Path, run: Path):
         ("line trainings.jsonl", 2),
         ("line plans.jsonl", 1),
         ("line plans.jsonl", 2),
-        ("file best_weights.safetensors", 2),
+        ("file best_weights.safetensors", 1),
         ("file model.safetensors", 1),
         ("file summary.json", 1),
         ("file config.toml", 2),
