@@ -13,7 +13,8 @@ from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from arch.padding import common_shape, shape_key
 from arch.spaces import SPACES
-from jaxnas.evaluation.buckets import MOST_LANES, Expected, Plan, Planner
+from jaxnas.evaluation.buckets import Plan
+from jaxnas.evaluation.planner import MOST_LANES, Expected, Planner
 from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.rates import Rates, fitted_rates
 from jaxnas.evaluation.trained import training_config

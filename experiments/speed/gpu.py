@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-from gpu_report import Report, first_line
+from on_gpu.report import Report, first_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "tokenizers", "torch")
@@ -42,12 +42,12 @@ class Section(NamedTuple):
 
 EVALUATION = ("optax", "scipy", "tokenizers")
 SECTIONS = {
-    "mixers": Section("gpu_mixers", 100),
-    "training": Section("gpu_training", 45, ("optax",)),
-    "decode": Section("gpu_decoding", 40, ("optax",)),
-    "lanes": Section("gpu_lanes", 55, EVALUATION),
-    "memory": Section("gpu_memory", 25, EVALUATION),
-    "population": Section("gpu_population", 185, EVALUATION),
+    "mixers": Section("on_gpu.mixers", 100),
+    "training": Section("on_gpu.training", 45, ("optax",)),
+    "decode": Section("on_gpu.decoding", 40, ("optax",)),
+    "lanes": Section("on_gpu.lanes", 55, EVALUATION),
+    "memory": Section("on_gpu.memory", 25, EVALUATION),
+    "population": Section("on_gpu.population", 185, EVALUATION),
 }
 
 

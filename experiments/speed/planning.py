@@ -18,11 +18,11 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
 from arch.families import FAMILIES
-from jaxnas.evaluation.buckets import planner_for
 from jaxnas.evaluation.calibration import synthetic_task
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.execution import Work, execute
 from jaxnas.evaluation.machine import local_machine
+from jaxnas.evaluation.planner import planner_for
 from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.trained import training_config
 from jaxnas.report.tables import add_numbers, plain_console, plain_table

@@ -22,8 +22,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from population_arms import ARMS, measure, spawn
-from population_scenarios import SCENARIOS, Scenario
+from contenders.arms import ARMS, measure, spawn
+from contenders.scenarios import SCENARIOS, Scenario
 
 OURS, REFERENCE = "planned", "flax"
 PACKAGES = ("jaxnas", "jax", "jaxlib", "flax", "optax", "numpy", "torch")

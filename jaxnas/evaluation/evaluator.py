@@ -14,10 +14,11 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.evaluation.analytic import Costs, costs_of
-from jaxnas.evaluation.buckets import Expected, Plan, Planner, planner_for
+from jaxnas.evaluation.buckets import Plan
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.execution import Outcome, Work, execute
 from jaxnas.evaluation.machine import Machine, local_machine
+from jaxnas.evaluation.planner import Expected, Planner, planner_for
 from jaxnas.evaluation.plans import Plans
 from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression, Metrics

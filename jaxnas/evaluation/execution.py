@@ -86,7 +86,7 @@ def execute(
       on_split: told of a program that does not fit, of those that take its place,
         and why.
     """
-    crew = _Crew(candidates, work, compiler, memory, on_split)
+    crew = _Crew(candidates, work, compiler, memory)
     for bucket in plan.buckets:
         device = bucket.device % len(devices)  # planned where there were more
         for group in bucket.groups:
@@ -124,7 +124,7 @@ def execute(
 class _Crew:
     """The workers, what is left for them to do, and what they say."""
 
-    def __init__(self, candidates, work: Work, compiler: Compiler, memory, on_split):
+    def __init__(self, candidates, work: Work, compiler: Compiler, memory: float):
         self._candidates, self._work, self._compiler = candidates, work, compiler
         self._memory = memory
         self._todo: dict[int, list[tuple[Program, Places]]] = {}

@@ -6,8 +6,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from population_model import Transformer
-from population_scenarios import (
+from contenders.scenarios import (
     BETAS,
     CLIP_NORM,
     LEARNING_RATE,
@@ -16,6 +15,7 @@ from population_scenarios import (
     Problem,
     learning_rate,
 )
+from contenders.torch_model import Transformer
 
 PROBE_STEPS = 5  # timed with each number of threads
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,9 +9,9 @@ import os
 import statistics
 from pathlib import Path
 
-from gpu_report import Report, print_table
+from contenders.arms import ARMS
+from on_gpu.report import Report, print_table
 from population import check_models, run_turn
-from population_arms import ARMS
 
 # Scenario, steps, arms; in the order of their worth, for time may run out.
 TURNS = [

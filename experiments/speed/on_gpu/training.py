@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gpu_report import Report, at_once, clock, print_table, temporary_bytes
+from on_gpu.report import Report, at_once, clock, print_table, temporary_bytes
 
 from arch import ArchitectureConfig, build_model
 from arch.cost import hardware_for, parameters, size_mib, training_flops

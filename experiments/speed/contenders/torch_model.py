@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from population_scenarios import deviations
+from contenders.scenarios import deviations
 from torch import nn
 
 GROUPS, EPSILON = 8, 1e-5

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from population_scenarios import CannotRunError, Scenario, draw
+from contenders.scenarios import CannotRunError, Scenario, draw
 
-MAIN = Path(__file__).with_name("population.py")
+MAIN = Path(__file__).parents[1] / "population.py"
 
 
 class Arm(NamedTuple):
@@ -24,11 +24,11 @@ class Arm(NamedTuple):
 
 
 ARMS = {
-    "planned": Arm("(a) ours, planned", "population_ours", ("planned",), True),
-    "flax": Arm("(b) Flax, jit each", "population_flax"),
-    "torch": Arm("(c) PyTorch, eager", "population_torch"),
-    "one_bucket": Arm("(d) ours, one bucket", "population_ours", ("one_bucket",), True),
-    "exact": Arm("(e) ours, exact", "population_ours", ("exact",), True),
+    "planned": Arm("(a) ours, planned", "contenders.ours", ("planned",), True),
+    "flax": Arm("(b) Flax, jit each", "contenders.flax_each"),
+    "torch": Arm("(c) PyTorch, eager", "contenders.torch_eager"),
+    "one_bucket": Arm("(d) ours, one bucket", "contenders.ours", ("one_bucket",), True),
+    "exact": Arm("(e) ours, exact", "contenders.ours", ("exact",), True),
 }
 
 

@@ -6,8 +6,8 @@ import gc
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gpu_forms import FAMILIES, FULL, HALF, Form, Size, forms_for
-from gpu_report import Report, at_once, clock, print_table, temporary_bytes
+from on_gpu.forms import FAMILIES, FULL, HALF, Form, Size, forms_for
+from on_gpu.report import Report, at_once, clock, print_table, temporary_bytes
 
 WIDE = [Size(8, 512, 8, tokens) for tokens in (128, 512, 2048)]
 TINY = [Size(2, 32, 2, 48)]

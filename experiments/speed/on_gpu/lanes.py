@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from gpu_report import Report, at_once, clock, print_table
+from on_gpu.report import Report, at_once, clock, print_table
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape

@@ -1,14 +1,15 @@
 """The population as this project trains it."""
 
 import numpy as np
-from population_scenarios import LEARNING_RATE, SEED, Problem
+from contenders.scenarios import LEARNING_RATE, SEED, Problem
 
 from arch import ArchitectureConfig
 from jaxnas.data import Dataset
-from jaxnas.evaluation.buckets import Plan, planner_for
+from jaxnas.evaluation.buckets import Plan
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.execution import Work, execute
 from jaxnas.evaluation.machine import local_machine
+from jaxnas.evaluation.planner import planner_for
 from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trained import training_config
 from jaxnas.train.settings import TrainSettings

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gpu_lanes import shape_of
-from gpu_report import Report, at_once, print_table
+from on_gpu.lanes import shape_of
+from on_gpu.report import Report, at_once, print_table
 
 from arch.families import FAMILIES
 from jaxnas.evaluation.calibration import synthetic_task

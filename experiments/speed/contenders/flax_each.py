@@ -13,8 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax.training.train_state import TrainState
-from population_scenarios import (
+from contenders.scenarios import (
     BETAS,
     CLIP_NORM,
     SEED,
@@ -22,6 +21,7 @@ from population_scenarios import (
     Problem,
     learning_rate,
 )
+from flax.training.train_state import TrainState
 
 from arch import ArchitectureConfig
 from arch.block import Block

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gpu_report import Report, at_once, clock, print_table
-from gpu_training import config_of
+from on_gpu.report import Report, at_once, clock, print_table
+from on_gpu.training import config_of
 
 from arch import build_model
 from arch.families import FAMILIES
