@@ -10,6 +10,7 @@ from calibrated import keep_calibration
 from corpus import write_corpus
 
 import jaxnas
+from arch.known import KNOWN
 from jaxnas.evaluation.trained import TrainingFailed
 from jaxnas.folder import RunFolder
 
@@ -114,6 +115,8 @@ def test_baselines_prints_the_known_figures(folder):
     assert "27.7M" in rows["ultra-small"]
     assert "61.4M" in rows["mamba"]
     assert "117.1" in rows["mamba"]
+    for name, known in KNOWN.items():
+        assert rows[name].split()[-2:] == [f"{known.parameters:,}"] * 2
 
 
 TINY = [

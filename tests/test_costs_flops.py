@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cost_configs import LLAMA_7B, PUBLISHED, SMALL, of_family
+from cost_configs import LLAMA_7B, SMALL, of_family
 
 from arch import build_model, cost
 from arch.cost import attention as attention_costs
 from arch.cost.linear_attention import CHUNK
 from arch.families import FAMILIES
+from arch.known import KNOWN
 from arch.mixers import flash, linear_attention
 from arch.model import init_states
 
@@ -346,13 +347,13 @@ def test_states_of_published_models():
     # Llama 2 7B: half a MiB a token in fp16. Mistral: an eighth of a MiB.
     assert cost.state_bytes(LLAMA_7B, 1, 1) == 2**19
     assert cost.state_bytes(LLAMA_7B, 3, 4096) == 3 * 2**31
-    assert cost.state_bytes(PUBLISHED["Mistral-7B"][0], 1, 1) == 2**17
+    assert cost.state_bytes(KNOWN["Mistral-7B"].config, 1, 1) == 2**17
     # Whatever was read: 3 inputs in fp16 and 16 float32 states; for RWKV 2 and 3.
     for name, state in (
-        ("mamba-130m", 24 * 1536 * (3 * 2 + 16 * 4)),
-        ("rwkv-4-169m", 12 * 768 * (2 * 2 + 3 * 4)),
+        ("Mamba-130m", 24 * 1536 * (3 * 2 + 16 * 4)),
+        ("RWKV-4-169m", 12 * 768 * (2 * 2 + 3 * 4)),
     ):
-        config, _ = PUBLISHED[name]
+        config = KNOWN[name].config
         assert cost.state_bytes(config, 1, 1) == state
         assert cost.state_bytes(config, 2, 4096) == 2 * state
 

@@ -103,7 +103,7 @@ def test_no_cycles(package):
 LINES = (
     ("arch.families",),
     ("arch.config",),
-    ("arch.traits", "arch.layout", "arch.space", "arch.baselines"),
+    ("arch.traits", "arch.layout", "arch.space", "arch.baselines", "arch.known"),
     ("arch.initial", "arch.norms", "arch.activations", "arch.positions"),
     ("arch.dropout", "arch.spaces", "arch.sublayer"),
     ("arch.mixers.softmax", "arch.mixers.wkv", "arch.mixers.chunks"),

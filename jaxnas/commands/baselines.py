@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
+from arch import cost
 from arch.baselines import BASELINES
 from arch.families import has_heads
+from arch.known import KNOWN
 from jaxnas.config import make_config, read_toml
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
@@ -56,8 +59,18 @@ def main(arguments: list[str]):
         f"params are counted before pruning, stored after; ms: 128 tokens at batch 1 "
         f"on {hardware.name}, by the roofline",
     )
+    console.print(_known_models())
     if options.evaluate:
         _evaluate(config, console)
+
+
+def _known_models() -> Table:
+    table = plain_table("Known models, in parameters", "name", "architecture")
+    add_numbers(table, "counted", "published")
+    for name, known in KNOWN.items():
+        counted, published = cost.parameters(known.config), known.parameters
+        table.add_row(name, _shape(known.config), f"{counted:,}", f"{published:,}")
+    return table
 
 
 def _evaluate(config, console: Console):
