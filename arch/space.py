@@ -230,6 +230,29 @@ class Space:
         """The choices of a gene."""
         return self.choices[GENES.index(gene)]
 
+    def used(self, family: str) -> np.ndarray:
+        """bool[12], which genes a family of the space uses."""
+        return self._used_table[self.families.index(family)]
+
+    def valid_grid(self, family: str) -> np.ndarray:
+        """bool, 12 axes: which canonical genomes of a family are valid.
+
+        An axis has length 1 where the gene decides nothing, or is not used.
+        """
+        place = self.families.index(family)
+        table = self._valid_table[place : place + 1]
+        coupled = [GENES.index(gene) for gene in _COUPLED]
+        unused = [
+            axis
+            for axis, gene in enumerate(coupled)
+            if gene != "arch_type" and not self._used_table[place][gene]
+        ]
+        table = np.asarray(table.any(axis=tuple(unused), keepdims=True))
+        order = np.argsort(coupled)
+        shape = np.ones(len(GENES), int)
+        shape[np.asarray(coupled)[order]] = np.asarray(table.shape)[order]
+        return table.transpose(order).reshape(shape)
+
     @property
     def _lengths(self) -> tuple[int, ...]:
         return tuple(map(len, self.choices))

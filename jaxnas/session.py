@@ -17,7 +17,7 @@ from jaxnas.checkpoint import Checkpoints
 from jaxnas.config import RunConfig
 from jaxnas.data import prepare, score_bigram, score_unigram
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.compiler import compile_counts
+from jaxnas.evaluation.counts import compile_counts
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.machine import local_machine
 from jaxnas.evaluation.plans import Plans

@@ -14,7 +14,8 @@ from arch import ArchitectureConfig
 from arch.padding import common_shape
 from jaxnas.data import Dataset, train_tokenizer
 from jaxnas.evaluation.buckets import Bucket, Plan
-from jaxnas.evaluation.compiler import Compiler, compile_counts
+from jaxnas.evaluation.compiler import Compiler
+from jaxnas.evaluation.counts import compile_counts
 from jaxnas.evaluation.execution import Work, execute
 from jaxnas.evaluation.population import Running
 from jaxnas.evaluation.programs import Program

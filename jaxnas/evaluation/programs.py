@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from arch import ArchitectureConfig, LanguageModel, build_model
 from arch.padding import holds, parameter_shapes
+from jaxnas.evaluation import stored
 from jaxnas.evaluation.scored import SCORE_BATCH, Compression, scoring
 from jaxnas.evaluation.task import Task
 from jaxnas.train.loop import Schedule, training_functions
@@ -98,22 +99,22 @@ def compile_training(
     program: Program, task: Task, device: jax.Device
 ) -> jax.stages.Compiled:
     """`member_training` of the program; arguments as `compile_program`."""
-    put = functools.partial(_on, device)
     model = program.model(task.dtype)
     init = training_functions(model, task.settings).init
     state = jax.eval_shape(init, parameter_shapes(program.shape))
-    shape = (task.settings.steps_per_call, task.settings.batch)
-    train = member_training(model, task.settings, program.vmapped)
-    return (
-        jax.jit(train, donate_argnums=0)
-        .lower(
-            put(_stacked(state, program.lanes)),
-            put(jax.eval_shape(lambda: _some_members(program))),
-            put(task.dataset.train),
-            put(_INT32(shape)),
-            put(_INT32(())),
-        )
-        .compile()
+    arguments = (
+        _stacked(state, program.lanes),
+        jax.eval_shape(lambda: _some_members(program)),
+        task.dataset.train,
+        _INT32((task.settings.steps_per_call, task.settings.batch)),
+        _INT32(()),
+    )
+    return stored.compiled(
+        member_training(model, task.settings, program.vmapped),
+        _on(device, arguments),
+        device,
+        about=f"training {program} {task.settings} {task.dtype}",
+        donated=(0,),
     )
 
 
@@ -125,21 +126,20 @@ def compile_scoring(
     device: jax.Device,
 ) -> jax.stages.Compiled:
     """`scoring` of the program; arguments as `compile_program`."""
-    put = functools.partial(_on, device)
-    shape = (-(-windows // SCORE_BATCH), SCORE_BATCH, task.settings.window + 1)
-    score = scoring(program.model(jnp.float32), lone, program.vmapped)
-    return (
-        jax.jit(score)
-        .lower(
-            put(_stacked(parameter_shapes(program.shape), program.lanes)),
-            put(jax.eval_shape(lambda: _some_members(program).traits)),
-            put(_INT32(shape)),
-            put(_INT32(())),
-            put(task.token_bytes),
-            put(_INT32(())),
-            put(_INT32((program.lanes,))),
-        )
-        .compile()
+    arguments = (
+        _stacked(parameter_shapes(program.shape), program.lanes),
+        jax.eval_shape(lambda: _some_members(program).traits),
+        _INT32((-(-windows // SCORE_BATCH), SCORE_BATCH, task.settings.window + 1)),
+        _INT32(()),
+        task.token_bytes,
+        _INT32(()),
+        _INT32((program.lanes,)),
+    )
+    return stored.compiled(
+        scoring(program.model(jnp.float32), lone, program.vmapped),
+        _on(device, arguments),
+        device,
+        about=f"scoring {program} {lone}",
     )
 
 

@@ -1,0 +1,111 @@
+"""A whole space as columns, one axis a gene: what depends on few genes stays small.
+
+Costs are sums of ops, and most ops depend on a few genes. An op of a width and a
+feed-forward size is an array along two axes; only sums grow to the whole grid.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from arch.config import ArchitectureConfig
+from arch.cost.sizes import Sizes, Storage, sizes_of
+from arch.families import UNUSED
+from arch.space import GENES, Space
+
+# Which genes decide a field of `Sizes`; a number of heads exists for some widths.
+_GENES_OF = {
+    "layers": ("num_layers",),
+    "hidden": ("hidden_dim",),
+    "heads": ("hidden_dim", "num_heads"),
+    "kv_heads": ("hidden_dim", "num_heads"),
+    "inner": ("hidden_dim", "ffn_multiplier", "pruning_ratio"),
+    "vocab": (),
+    "gated": ("activation",),
+    "tied": (),
+    "rotary": ("position_encoding",),
+    "alibi": ("position_encoding",),
+    "storage": ("quantization",),
+}
+
+_ANY_WIDTH = 64  # for what depends on none
+
+
+class Grid(NamedTuple):
+    """The genomes of one family; its arrays broadcast to `shape`, 12 axes.
+
+    An axis of length 1 is a gene that an array does not depend on.
+    """
+
+    shape: tuple[int, ...]  # choices a gene; 1 for the family, and where unused
+    family: int  # the first gene
+    valid: np.ndarray  # bool, of canonical genomes
+    sizes: Sizes  # int64 columns, as exported; 1 where it does not exist
+    trained: Sizes  # before pruning
+
+    def genome(self, place: tuple[int, ...]) -> np.ndarray:
+        """i32[12], the canonical genome at a place of the grid."""
+        return np.asarray([self.family, *place[1:]], np.int32)
+
+
+def grids_of(space: Space, **fields: Any) -> Iterator[Grid]:
+    """The space, family by family.
+
+    Args:
+      space: see `Space`.
+      **fields: of each config that are no genes: vocab_size, tie_embeddings, ...
+    """
+    for family, name in enumerate(space.families):
+        shape = tuple(
+            len(space.values(gene)) if used and gene != "arch_type" else 1
+            for gene, used in zip(GENES, space.used(name), strict=True)
+        )
+        lengths = dict(zip(GENES, shape, strict=True))
+        columns = _Columns(space, lengths, fields | {"arch_type": name})
+        yield Grid(
+            shape=shape,
+            family=family,
+            valid=space.valid_grid(name),
+            sizes=columns.sizes(pruned=True),
+            trained=columns.sizes(pruned=False),
+        )
+
+
+class _Columns(NamedTuple):
+    """Builds the columns of one family by building configs, a few genes at a time."""
+
+    space: Space
+    lengths: dict[str, int]
+    fields: dict[str, Any]
+
+    def sizes(self, pruned: bool) -> Sizes:
+        columns: dict[str, Any] = {
+            name: self._column(name, genes, pruned) for name, genes in _GENES_OF.items()
+        }
+        blocks = columns.pop("storage")
+        storage = Storage(blocks[..., 0], blocks[..., 1])
+        return Sizes(arch_type=self.fields["arch_type"], storage=storage, **columns)
+
+    def _column(self, name: str, genes: tuple[str, ...], pruned: bool) -> np.ndarray:
+        """int64, along the axes of the genes; a pair of them for the storage."""
+        choices = [self.space.values(gene)[: self.lengths[gene]] for gene in genes]
+        found = []
+        for values in itertools.product(*choices):
+            sizes = self._sizes(dict(zip(genes, values, strict=True)), pruned)
+            found.append(getattr(sizes, name) if sizes else 1)
+        shape = [self.lengths[gene] if gene in genes else 1 for gene in GENES]
+        column = np.asarray(found, np.int64)
+        # The genes stand in the order of GENES, so that a reshape is enough.
+        return column.reshape(*shape, *column.shape[1:])
+
+    def _sizes(self, genes: dict[str, Any], pruned: bool) -> Sizes | None:
+        fields = UNUSED | {"num_layers": 1, "hidden_dim": _ANY_WIDTH} | self.fields
+        if "num_heads" not in genes:
+            fields |= {"kv_heads": 1}
+        try:
+            config = ArchitectureConfig(**(fields | genes))
+        except ValueError:
+            return None
+        return sizes_of(config.canonical(), pruned=pruned)

@@ -1,0 +1,150 @@
+"""What a model costs and promises by its sizes alone, as objectives by name."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from arch.cost import (
+    MIB,
+    Hardware,
+    decode,
+    forward,
+    prefill,
+    state_of,
+    total_bytes,
+    total_flops,
+    total_parameters,
+    total_seconds,
+)
+from arch.cost.capability import DEFAULT_LAW, capacity_of, expected_loss
+from arch.cost.scaling import ScalingLaw
+from arch.cost.sizes import Amount, Sizes
+from arch.cost.totals import FLOAT32_BYTES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Use:
+    """How a model is trained and run.
+
+    Raises:
+      ValueError: a count below 1.
+    """
+
+    hardware: Hardware
+    batch: int = 1  # sequences side by side
+    prompt: int = 128  # tokens of each
+    context: int = 128  # tokens that are remembered while another is drawn
+    training_tokens: float = 1e9
+    devices: int = 1  # that share weights and work evenly
+    law: ScalingLaw = DEFAULT_LAW
+
+    def __post_init__(self):
+        for name in ("batch", "prompt", "context", "training_tokens", "devices"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is not allowed: needs at least 1"
+                )
+
+
+class Objective(NamedTuple):
+    """A figure of a model.
+
+    of: (sizes before pruning, sizes as exported, use) -> numbers or columns.
+    """
+
+    title: str  # of a table's column
+    form: str  # how a value is written
+    about: str
+    of: Callable[[Sizes, Sizes, Use], Amount]
+
+
+def _flops(trained, exported, use):
+    return total_flops(exported, forward(use.batch, use.prompt)) / 1e9
+
+
+def _latency(reading):
+    def of(trained, exported, use):
+        return 1e3 * total_seconds(exported, use.hardware, reading(use)) / use.devices
+
+    return of
+
+
+def _memory(trained, exported, use):
+    values, sums = state_of(exported, use.batch, use.context)
+    layer = values * use.hardware.value_bytes + sums * FLOAT32_BYTES
+    return (total_bytes(exported) + exported.layers * layer) / use.devices / MIB
+
+
+def _loss(trained, exported, use):
+    capacity = capacity_of(trained, exported)
+    return expected_loss(capacity, use.training_tokens, use.law)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "params": Objective(
+        "params",
+        ",.0f",
+        "parameters, before pruning",
+        lambda trained, exported, use: total_parameters(trained),
+    ),
+    "size": Objective(
+        "MiB",
+        ",.1f",
+        "MiB of the exported weights",
+        lambda trained, exported, use: total_bytes(exported) / MIB,
+    ),
+    "flops": Objective("GFLOP", ",.3f", "1e9 FLOPs of a forward pass", _flops),
+    "latency": Objective(
+        "ms",
+        ",.3f",
+        "ms of a forward pass, logits of every token",
+        _latency(lambda use: forward(use.batch, use.prompt)),
+    ),
+    "prefill": Objective(
+        "prefill ms",
+        ",.3f",
+        "ms until the prompt is read",
+        _latency(lambda use: prefill(use.batch, use.prompt)),
+    ),
+    "decode": Objective(
+        "ms/token",
+        ",.3f",
+        "ms of one more token, the context remembered",
+        _latency(lambda use: decode(use.batch, use.context)),
+    ),
+    "memory": Objective(
+        "MiB in use",
+        ",.0f",
+        "MiB of weights and of what is remembered of the context, a device",
+        _memory,
+    ),
+    "loss": Objective(
+        "pred. loss",
+        ".4f",
+        "predicted nats a token, by a scaling law: a ranking until it is fitted",
+        _loss,
+    ),
+}
+
+
+def objective_named(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises:
+      ValueError: there is none; the line lists the names.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"no objective {name!r}: choose {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def columns_of(
+    names: Sequence[str], trained: Sizes, exported: Sizes, use: Use
+) -> list[np.ndarray]:
+    """Each objective of a family's columns, float64; they broadcast."""
+    return [
+        np.asarray(OBJECTIVES[name].of(trained, exported, use), np.float64)
+        for name in names
+    ]
