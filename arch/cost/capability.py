@@ -7,6 +7,8 @@ among small models they rank the embedding.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from arch.config import ArchitectureConfig
 from arch.cost.rounding import bits_of, rounding_penalty
 from arch.cost.scaling import LAWS, ScalingLaw, law_loss, worth
@@ -82,9 +84,17 @@ def predicted_loss(
     """
     if not tokens > 0:
         raise ValueError(f"tokens={tokens!r} is not allowed: needs above 0")
-    return float(expected_loss(config_capacity(config), tokens, law))
+    # As a column of one row: NumPy's powers are not always Python's to the last bit,
+    # and a config's loss is to be the one that its space's columns show.
+    found = config_capacity(config)
+    column = found._replace(trained=_column(found.trained), kept=_column(found.kept))
+    return np.asarray(expected_loss(column, tokens, law)).item()
 
 
 def config_capacity(config: ArchitectureConfig) -> Capacity:
     """What a config's predicted loss depends on."""
     return capacity_of(sizes_of(config, pruned=False), sizes_of(config))
+
+
+def _column(value: Count) -> np.ndarray:
+    return np.asarray(value)[None]

@@ -1,0 +1,67 @@
+"""Bounds on objectives, and which of them stands in the way."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_LEAST = 1e-12  # that a limit counts as, where what is missed is a share of it
+
+
+class Limit(NamedTuple):
+    """An objective's allowed range, both ends included."""
+
+    objective: str
+    least: float = -math.inf
+    most: float = math.inf
+
+    def __str__(self) -> str:
+        ends = (self.least, ">="), (self.most, "<=")
+        return " and ".join(
+            f"{self.objective} {sign} {value:g}"
+            for value, sign in ends
+            if math.isfinite(value)
+        )
+
+
+class Binding(NamedTuple):
+    """How near one limit can be come to."""
+
+    limit: Limit
+    met: int  # candidates that keep it
+    closest: float  # the candidates' value that is nearest to its range
+
+
+def violation(limits: Sequence[Limit], values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """f64[N], by how much each candidate breaks limits; 0 where it keeps them all.
+
+    The sum over the limits of what is too much or too little, as a share of the
+    limit.
+    """
+    total = np.zeros(())
+    for limit in limits:
+        value = values[limit.objective]
+        for bound, sign in ((limit.most, 1.0), (limit.least, -1.0)):
+            if math.isfinite(bound):
+                missed = sign * (value - bound) / max(abs(bound), _LEAST)
+                total = total + np.maximum(missed, 0.0)
+    return total
+
+
+def bindings(
+    limits: Sequence[Limit], values: Mapping[str, np.ndarray]
+) -> list[Binding]:
+    """Each limit alone, the least often kept first."""
+    found = []
+    for limit in limits:
+        value = values[limit.objective]
+        distance = np.maximum(value - limit.most, limit.least - value)
+        found.append(
+            Binding(
+                limit=limit,
+                met=int((distance <= 0).sum()),
+                closest=float(value.flat[np.argmin(distance)]),
+            )
+        )
+    return sorted(found, key=lambda one: one.met)

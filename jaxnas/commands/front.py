@@ -1,0 +1,236 @@
+"""`front SPACE`: the exact Pareto front of every model of a space, by its costs."""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from arch.cost.scaling import LAWS
+from arch.space import Space
+from arch.spaces import SPACES, space_named
+from jaxnas.analytic.exhaustive import SpaceFront, front_of
+from jaxnas.analytic.limits import Limit
+from jaxnas.analytic.objectives import OBJECTIVES, Use, objective_named
+from jaxnas.errors import UsageError
+from jaxnas.options import Parser
+from jaxnas.records import write_whole
+from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.report.words import told_apart
+from jaxnas.runtime import hardware_named
+
+_ABOUT = """\
+Scores every model of a space by its costs alone, nothing is trained, and prints
+the exact Pareto front: the models that no other one beats. Objectives are
+minimised; limits leave out who breaks them.
+
+objectives:
+"""
+
+_COUNTS = ("vocab_size", "max_seq_length", "batch", "prompt", "context", "top")
+
+
+def main(arguments: list[str]):
+    """Prints the front; writes it with a plot where --out says so."""
+    parser = Parser(
+        prog="python -m jaxnas.run front",
+        usage="python -m jaxnas.run front SPACE [--objectives A,B,...] [options]",
+        description=_ABOUT
+        + "\n".join(f"  {name:<8} {one.about}" for name, one in OBJECTIVES.items()),
+    )
+    _add_options(parser)
+    options = parser.parse_args(arguments)
+    objectives, limits = _objectives(options), _limits(options)
+    space, use = _space(options.space), _use(options)
+    fields = {
+        "vocab_size": options.vocab_size,
+        "max_seq_length": options.max_seq_length,
+        "tie_embeddings": options.tie_embeddings,
+    }
+    begin = time.perf_counter()
+    found = front_of(space, objectives, use, limits, **fields)
+    seconds = time.perf_counter() - begin
+    console = plain_console()
+    console.print(_table(found, options.top))
+    left = len(found.points) - options.top
+    if left > 0:
+        console.print(f"and {left} more: --top {len(found.points)} shows all")
+    console.print(
+        f"{space.total:,} genomes, {found.genomes:,} of them valid and distinct, "
+        f"{found.feasible:,} within the limits; {seconds:.2f} s"
+    )
+    for one in found.binding:
+        console.print(
+            f"limit {one.limit}: {one.met:,} of {len(found.every):,} kinds of model "
+            f"keep it, the closest has {one.closest:,.6g}"
+        )
+    if "loss" in found.figures:
+        console.print(f"loss: {use.law.label}")
+    console.print(f"latency: predicted for {use.hardware.name}, not calibrated")
+    if options.out is not None:
+        _write(options.out, found, objectives, options)
+        console.print(f"written to {options.out}: front.json, front.png")
+    if not found.points:
+        raise UsageError("no model of the space keeps the limits")
+
+
+def _add_options(parser: argparse.ArgumentParser):
+    parser.add_argument("space", metavar="SPACE", help=", ".join(SPACES))
+    parser.add_argument(
+        "--objectives",
+        default="size,latency,loss",
+        metavar="A,B",
+        help="[size,latency,loss]",
+    )
+    for name, sign in (("max", "most"), ("min", "least")):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="OBJECTIVE=X",
+            help=f"at {sign} so much; may be given several times",
+        )
+    parser.add_argument("--hardware", default="cpu-core", metavar="NAME")
+    for flag, value, text in (
+        ("--vocab-size", 8192, "tokens"),
+        ("--max-seq-length", 2048, "tokens a model can hold"),
+        ("--batch", 1, "sequences side by side"),
+        ("--prompt", 128, "tokens that a forward pass and a prefill read"),
+        ("--context", 128, "tokens remembered while another is drawn"),
+        ("--top", 20, "rows to print"),
+    ):
+        parser.add_argument(
+            flag, type=int, default=value, metavar="N", help=f"{text} [{value}]"
+        )
+    parser.add_argument(
+        "--train-tokens",
+        type=float,
+        default=1e9,
+        metavar="X",
+        help="that the predicted loss is for [1e9]",
+    )
+    parser.add_argument(
+        "--law",
+        choices=LAWS,
+        default="besiroglu2024",
+        help="scaling law of the predicted loss [besiroglu2024]",
+    )
+    parser.add_argument("--tie-embeddings", action="store_true")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder for front.json and front.png"
+    )
+
+
+def _space(name: str) -> Space:
+    try:
+        return space_named(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _objectives(options: argparse.Namespace) -> list[str]:
+    names = [name.strip() for name in options.objectives.split(",")]
+    for name in names:
+        _known(name, "--objectives")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--objectives {options.objectives}: one is named twice")
+    return names
+
+
+def _limits(options: argparse.Namespace) -> list[Limit]:
+    limits: dict[str, Limit] = {}
+    for words in options.max:
+        name, bound = _bound("--max", words)
+        limits[name] = limits.get(name, Limit(name))._replace(most=bound)
+    for words in options.min:
+        name, bound = _bound("--min", words)
+        limits[name] = limits.get(name, Limit(name))._replace(least=bound)
+    for limit in limits.values():
+        if not limit.least <= limit.most:
+            raise UsageError(f"limit {limit} leaves nothing")
+    return list(limits.values())
+
+
+def _bound(flag: str, words: str) -> tuple[str, float]:
+    """OBJECTIVE=X, taken apart."""
+    name, _, value = words.partition("=")
+    _known(name, flag)
+    try:
+        bound = float(value)
+    except ValueError:
+        bound = math.nan
+    if math.isnan(bound):
+        raise UsageError(f"{flag} {words}: needs OBJECTIVE=NUMBER")
+    return name, bound
+
+
+def _known(name: str, flag: str):
+    try:
+        objective_named(name)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
+def _use(options: argparse.Namespace) -> Use:
+    for name in _COUNTS:
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
+    if not options.train_tokens >= 1:
+        raise UsageError("--train-tokens must be at least 1")
+    return Use(
+        hardware=hardware_named(options.hardware),
+        batch=options.batch,
+        prompt=options.prompt,
+        context=options.context,
+        training_tokens=options.train_tokens,
+        law=LAWS[options.law],
+    )
+
+
+def _table(found: SpaceFront, most: int) -> Table:
+    shown = found.points[:most]
+    shared, own = told_apart([point.config.to_dict() for point in shown])
+    title = f"{len(found.points)} points on the front: {' '.join(shared)}"
+    table = plain_table(title, "model")
+    add_numbers(table, *(OBJECTIVES[name].title for name in found.figures), "genomes")
+    for point, words in zip(shown, own, strict=True):
+        cells = [
+            format(value, OBJECTIVES[name].form)
+            for name, value in zip(found.figures, point.values, strict=True)
+        ]
+        table.add_row(" ".join(words), *cells, f"{point.genomes:,}")
+    return table
+
+
+def _write(
+    out: Path, found: SpaceFront, objectives: list[str], options: argparse.Namespace
+):
+    from jaxnas.report.plots import plot_front
+
+    out.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = vars(options) | {"out": str(out)}
+    text = {
+        "settings": settings,
+        "objectives": objectives,
+        "figures": found.figures,
+        "genomes": found.genomes,
+        "feasible": found.feasible,
+        "points": [
+            {
+                "values": dict(zip(found.figures, point.values, strict=True)),
+                "genomes": point.genomes,
+                "config": point.config.to_dict(),
+            }
+            for point in found.points
+        ],
+    }
+    write_whole(out / "front.json", json.dumps(text, indent=1) + "\n")
+    plot_front(
+        out / "front.png",
+        found.every,
+        [point.values for point in found.points],
+        [OBJECTIVES[name].title for name in found.figures[: len(objectives)]],
+    )

@@ -1,0 +1,189 @@
+"""A space as a grid of columns, its exact Pareto front, and the command."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+
+from arch.cost import HARDWARE, decode_ms, prefill_ms, size_bytes, state_bytes
+from arch.cost.capability import predicted_loss
+from arch.space import GENES, Space
+from arch.spaces import SPACES
+from jaxnas.analytic.exhaustive import front_of, score_space
+from jaxnas.analytic.limits import Limit, violation
+from jaxnas.analytic.objectives import OBJECTIVES, Use
+from jaxnas.evaluation.analytic import costs_of
+from jaxnas.run import main
+from search.exact import exact_front
+
+FIELDS = {"vocab_size": 1000, "max_seq_length": 256}
+USE = Use(hardware=HARDWARE["a100"], training_tokens=1e8)
+
+
+def brute_front(values):
+    finite = np.isfinite(values).all(axis=1)
+    return [
+        row
+        for row, one in enumerate(values)
+        if finite[row]
+        and not (
+            (values <= one).all(axis=1) & (values < one).any(axis=1) & finite
+        ).any()
+    ]
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+@pytest.mark.parametrize("choices", [2, 5, 1000])
+def test_exact_front_is_that_of_brute_force(objectives, choices):
+    rng = np.random.default_rng(objectives * choices)
+    for number in (0, 1, 2, 9, 200):
+        values = rng.integers(0, choices, (number, objectives)).astype(float)
+        values[rng.random(values.shape) < 0.02] = np.nan
+        values[rng.random(values.shape) < 0.02] = -np.inf
+        assert exact_front(values).tolist() == brute_front(values)
+
+
+def mixed_space():
+    """All families, widths that not all heads divide, genes in no special order."""
+    full = SPACES["full"]
+    choices = {gene: full.values(gene)[:1] for gene in GENES}
+    choices |= {
+        "arch_type": full.values("arch_type"),
+        "num_layers": (4, 2),
+        "hidden_dim": (96, 128, 36),
+        "num_heads": (6, 4, 1),
+        "normalization": ("groupnorm", "layernorm"),
+        "activation": ("swiglu", "gelu"),
+        "position_encoding": ("rope", "alibi"),
+        "residual_dropout": (0.1, 0.0),
+        "quantization": ("int8", "int4"),
+        "pruning_ratio": (0.4, 0.0),
+    }
+    return Space("mixed", tuple(choices[gene] for gene in GENES))
+
+
+def distinct(space):
+    """Every model of a space, by decoding every genome."""
+    found = set()
+    for index in range(space.total):
+        with contextlib.suppress(ValueError):  # it does not exist
+            found.add(space.decode(space.genome_at(index), **FIELDS))
+    return list(found)
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    space = mixed_space()
+    return space, distinct(space)
+
+
+def test_grids_hold_each_distinct_model_once_with_its_costs(mixed):
+    space, models = mixed
+    names = ["params", "size", "flops", "latency", "loss"]
+    families = score_space(space, names, USE, **FIELDS)
+    assert sum(one.genomes.sum() for one in families) == len(models)
+    assert len(models) == space.distinct_count
+    for scored in families:
+        assert scored.genomes.min() > 0
+        for row in range(0, len(scored.cells), 5):
+            genome = scored.grid.genome(scored.place(row))
+            assert np.array_equal(genome, space.canonical(genome))
+            config = space.decode(genome, **FIELDS)
+            assert config in models
+            assert scored.values[row].tolist() == figures_of(config, names)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "limits"),
+    [
+        (["size", "latency", "loss"], []),
+        (["params", "decode"], [Limit("size", most=0.35)]),
+        (["loss", "memory", "prefill"], [Limit("latency", 0.01, 0.05)]),
+        (["loss"], []),
+    ],
+)
+def test_a_space_has_the_front_that_brute_force_finds(mixed, objectives, limits):
+    space, models = mixed
+    figures = [*objectives, *(limit.objective for limit in limits)]
+    values = np.asarray([figures_of(config, figures) for config in models])
+    named = dict(zip(figures, values.T, strict=True))
+    kept = np.broadcast_to(violation(limits, named) == 0, len(values))
+    mine = np.where(kept[:, None], values[:, : len(objectives)], np.nan)
+    expected = brute_front(mine)
+    found = front_of(space, objectives, USE, limits, **FIELDS)
+    points = {point.values[: len(objectives)] for point in found.points}
+    assert points == {tuple(mine[row]) for row in expected}
+    assert sum(point.genomes for point in found.points) == len(expected)
+    assert (found.genomes, found.feasible) == (len(models), kept.sum())
+    for point in found.points:
+        own = figures_of(point.config, figures)[: len(objectives)]
+        assert own == list(point.values[: len(objectives)])
+
+
+def figures_of(config, names):
+    """A config's figures, by the functions of one config."""
+    costs = costs_of(config, USE.hardware)
+    every = {
+        "params": costs.parameters,
+        "size": costs.size_mib,
+        "flops": costs.forward_flops / 1e9,
+        "latency": costs.latency_ms,
+        "prefill": prefill_ms(config, USE.hardware),
+        "decode": decode_ms(config, USE.hardware),
+        "memory": (size_bytes(config) + state_bytes(config)) / 2**20,
+        "loss": predicted_loss(config, USE.training_tokens),
+    }
+    return [every[name] for name in names]
+
+
+def test_limits_are_shares_of_the_bound_and_name_what_binds():
+    values = {"size": np.asarray([1.0, 3.0]), "loss": np.asarray([2.0, 2.0])}
+    limits = [Limit("size", most=2.0), Limit("loss", least=4.0)]
+    assert violation(limits, values).tolist() == [0.5, 1.0]
+    space = SPACES["minimal"]
+    found = front_of(space, ["size"], USE, [Limit("size", most=1.0)], **FIELDS)
+    assert not found.points
+    [binding] = found.binding
+    assert (binding.met, binding.limit.most) == (0, 1.0)
+    least = min(size_bytes(config) for config in distinct(space))
+    assert binding.closest == least / 2**20
+
+
+def test_front_command_writes_what_it_prints(tmp_path, capsys):
+    out = tmp_path / "front"
+    assert main(["front", "medium", "--out", str(out), "--max", "size=40"]) == 0
+    printed = capsys.readouterr().out
+    written = json.loads((out / "front.json").read_text())
+    assert f"{len(written['points'])} points on the front" in printed
+    assert all(point["values"]["size"] <= 40 for point in written["points"])
+    assert "a ranking, not a loss" in printed
+    assert (out / "front.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "no space 'nowhere': choose minimal, medium, full"),
+        (["minimal", "--objectives", "size,speed"], "no objective 'speed'"),
+        (["minimal", "--objectives", "size,size"], "named twice"),
+        (["minimal", "--max", "size"], "needs OBJECTIVE=NUMBER"),
+        (["minimal", "--max", "size=nan"], "needs OBJECTIVE=NUMBER"),
+        (["minimal", "--max", "size=1", "--min", "size=2"], "leaves nothing"),
+        (["minimal", "--max", "size=1"], "no model of the space keeps the limits"),
+        (["minimal", "--hardware", "abacus"], "no hardware 'abacus'"),
+        (["minimal", "--vocab-size", "0"], "--vocab-size must be at least 1"),
+    ],
+)
+def test_front_command_refuses_in_one_line(capsys, words, said):
+    assert main(["front", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+
+
+def test_every_objective_says_what_it_is():
+    for objective in OBJECTIVES.values():
+        assert objective.title
+        assert format(1.5, objective.form)
+        assert not objective.about.endswith(".")
