@@ -1,7 +1,11 @@
 """Predicted loss: the published figures, and what must never help."""
 
+import contextlib
 import dataclasses
+import io
 import math
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -261,3 +265,28 @@ def test_under_jit_it_is_the_same(family, law):
     assert found.dtype == jnp.float32
     eager = cost.expected_loss(cost.capacity_of(*both), 1e8, law)
     np.testing.assert_allclose(found, eager, rtol=2e-6)
+
+
+DOCUMENT = (pathlib.Path(__file__).parents[1] / "docs/capability.md").read_text()
+
+
+def test_the_document_shows_what_its_code_prints():
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    assert printed.getvalue() == shown
+
+
+def test_the_document_has_the_laws():
+    for law in cost.LAWS.values():
+        coefficients = (
+            law.irreducible,
+            law.parameter_scale,
+            law.parameter_exponent,
+            law.token_scale,
+            law.token_exponent,
+        )
+        cells = (f"`{law.name}`", *(f"{x:g}" for x in coefficients), law.counts)
+        assert f"| {' | '.join(cells)} | N " in DOCUMENT
