@@ -7,17 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from arch.cost import predicted_loss
+from jaxnas.report.tables import plain_console
+
 FOLDER = Path(__file__).parents[1] / "experiments/capability"
+
+
+def load(name):
+    """A script of the experiment as a module."""
+    spec = importlib.util.spec_from_file_location(f"_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def experiment():
-    spec = importlib.util.spec_from_file_location("_lts", FOLDER / "capability.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["_lts"] = module  # where dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["_lts"]
+    return load("capability")
 
 
 @pytest.mark.parametrize(
@@ -75,9 +82,30 @@ def test_the_record_is_what_the_experiment_finds(experiment, sets):
         assert recorded[name]["spearman"] == pytest.approx(found, abs=1e-12)
 
 
-def test_the_readme_shows_the_record(experiment, capsys):
-    recorded = json.loads((FOLDER / "result.json").read_text())
-    for table in experiment.tables(recorded):
-        experiment.plain_console().print(table)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert "\n".join(lines) in (FOLDER / "README.md").read_text()
+def shown(tables, capsys):
+    """What the console prints of tables, without spaces at the ends of lines."""
+    for table in tables:
+        plain_console().print(table)
+    return "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+
+
+def test_the_readme_shows_the_records(experiment, capsys):
+    readme = (FOLDER / "README.md").read_text()
+    trained = json.loads((FOLDER / "result.json").read_text())
+    assert shown(experiment.tables(trained), capsys) in readme
+    rises = json.loads((FOLDER / "compression.json").read_text())
+    assert shown([load("compression").table_of(rises)], capsys) in readme
+
+
+def test_the_recorded_predictions_are_those_of_the_law():
+    rows = json.loads((FOLDER / "compression.json").read_text())
+    whole = {row["tokens"]: row for row in reversed(rows) if row["predicted"] == 0}
+    configs = load("compression").compressed(1024, 64)
+    for row, config in zip(rows, configs * len(whole), strict=True):
+        assert row["quantization"] == config.quantization
+        assert row["pruning"] == config.pruning_ratio
+        rise = predicted_loss(config, row["tokens"]) - predicted_loss(
+            configs[0], row["tokens"]
+        )
+        assert row["predicted"] == pytest.approx(rise, abs=1e-12)
+        assert row["measured"] == row["loss"] - whole[row["tokens"]]["loss"]

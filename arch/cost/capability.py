@@ -69,7 +69,7 @@ def expected_loss(
         capacity.family,
     )
     rounding = rounding_penalty(capacity.kept, tokens, capacity.bits)
-    return law_loss(law, parameters, tokens) + rounding
+    return law_loss(law, parameters, tokens) + law.rounding * rounding
 
 
 def predicted_loss(

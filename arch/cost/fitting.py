@@ -3,7 +3,7 @@
 Robust regression on the logarithm of the loss, as Hoffmann et al. 2022
 (arXiv:2203.15556, Approach 3) do it: a Huber loss, several starts, the best
 kept. What rows do not tell stays where it was: exponents near published ones,
-corrections near zero.
+corrections near none.
 """
 
 import dataclasses
@@ -31,9 +31,11 @@ _PRIOR = 0.01
 _EXPONENT = 0.35  # of both terms: about that of Hoffmann's law and of its refit
 
 # The unknowns in order: ln E; ln of a term at the rows' geometric mean and its
-# exponent, for parameters and for tokens; depth; pruning; families.
-_LEAST = np.array([-20, -20, 0.01, -20, 0.01, -0.9, 0] + [-3] * len(FAMILIES), float)
-_MOST = np.array([5, 5, 2, 5, 2, 1.9, 5] + [3] * len(FAMILIES), float)
+# exponent, for parameters and for tokens; depth; pruning; ln of rounding; families.
+_LEAST = np.array(
+    [-20, -20, 0.01, -20, 0.01, -0.9, 0, -5] + [-3] * len(FAMILIES), float
+)
+_MOST = np.array([5, 5, 2, 5, 2, 1.9, 5, 5] + [3] * len(FAMILIES), float)
 _EXPONENTS = [2, 4]
 _WITH_PRIOR = [*_EXPONENTS, *range(5, len(_LEAST))]
 # Shares of the loss that no parameter and no token removes, to start from.
@@ -164,7 +166,8 @@ def _law_maker(
             rows=len(tokens),
             depth=float(depth),
             pruning=float(pruning),
-            families=tuple(map(float, x[7:])),
+            rounding=float(np.exp(x[7])),
+            families=tuple(map(float, x[8:])),
         )
 
     return law_of
