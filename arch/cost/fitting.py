@@ -69,7 +69,7 @@ def fit(rows: Sequence[Row]) -> Fit:
     """Fits the law's coefficients and corrections to measured losses.
 
     Raises:
-      ValueError: fewer than 10 rows, or as `fit_law`.
+      ValueError: fewer than 10 rows, models of one size only, or as `fit_law`.
     """
     if len(rows) < FEWEST_ROWS:
         raise ValueError(f"{len(rows)} rows are too few: a fit needs {FEWEST_ROWS}")
@@ -77,6 +77,8 @@ def fit(rows: Sequence[Row]) -> Fit:
     total = capacity._replace(
         trained=_totals(rows, pruned=False), kept=_totals(rows, pruned=True)
     )
+    if np.ptp(capacity.kept) == 0:
+        raise ValueError("models of one size only: no law can be fitted")
     tokens = np.asarray([row.tokens for row in rows], np.float64)
     losses = np.asarray([row.loss for row in rows], np.float64)
     return Fit(
@@ -95,14 +97,11 @@ def fit_law(capacity: Capacity, tokens: np.ndarray, losses: np.ndarray) -> Scali
     tokens: what they leave unlearnt is in its constant.
 
     Raises:
-      ValueError: models of one size only, or a loss or a number of tokens that
-        is no finite number above 0.
+      ValueError: a loss or a number of tokens that is no finite number above 0.
     """
     for name, values in (("loss", losses), ("number of tokens", tokens)):
         if not np.all(np.isfinite(values) & (values > 0)):
             raise ValueError(f"every {name} must be a finite number above 0")
-    if np.ptp(capacity.kept) == 0:
-        raise ValueError("models of one size only: no law can be fitted")
     prior = np.zeros(len(_LEAST))
     prior[_EXPONENTS] = _EXPONENT
     law_of = _law_maker(capacity.kept, tokens)
