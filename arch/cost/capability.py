@@ -50,8 +50,8 @@ def expected_loss(
 ) -> Amount:
     """Nats a token of the pruned and rounded model, by the law.
 
-    A pruned model is worth at most the parameters that it keeps: it is at best
-    as good as a model trained at that size.
+    A pruned model is taken to be worth at most the parameters that it keeps: at
+    best as good as a model trained at that size.
 
     Args:
       capacity: numbers or columns.
