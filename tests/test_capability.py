@@ -1,7 +1,11 @@
 """Predicted loss: the published figures, and what must never help."""
 
+import contextlib
 import dataclasses
+import io
 import math
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +22,7 @@ CORRECTED = dataclasses.replace(
     name="corrected",
     depth=-0.3,
     pruning=1.5,
+    rounding=2.5,
     families=(0.1, -0.2, 0.0, 0.3, -0.4, 0.5),
 )
 ALL_LAWS = (*cost.LAWS.values(), CORRECTED)
@@ -87,12 +92,14 @@ def test_a_prediction_is_the_law_and_what_rounding_adds():
 
 def test_corrections_change_what_a_parameter_is_worth():
     config = of_family("rwkv", num_layers=6, hidden_dim=96, pruning_ratio=0.5)
+    config = dataclasses.replace(config, quantization="int4")
     capacity = cost.config_capacity(config)
     assert capacity.layers / capacity.hidden == 4 / 64
     left = capacity.kept / capacity.trained
     assert 0.5 < left < 1
     worth = capacity.kept * left**1.5 * 4**-0.3 * math.exp(0.5)
     by_hand = cost.law_loss(CORRECTED, worth, 1e9)
+    by_hand += 2.5 * cost.rounding_penalty(capacity.kept, 1e9, 4)
     assert cost.predicted_loss(config, 1e9, CORRECTED) == pytest.approx(by_hand)
 
 
@@ -101,6 +108,7 @@ def test_a_law_is_called_a_ranking_until_it_is_fitted():
         assert "ranking" in law.label
         assert law.name in law.label
         assert law.rows == law.depth == law.pruning == 0
+        assert law.rounding == 1
         assert set(law.families) == {0.0}
         assert "arXiv:" in law.source
     fitted = dataclasses.replace(cost.DEFAULT_LAW, rows=12)
@@ -116,6 +124,7 @@ def test_a_law_is_called_a_ranking_until_it_is_fitted():
         ({"parameter_exponent": -1}, "parameter_exponent=-1"),
         ({"token_scale": math.nan}, "token_scale=nan"),
         ({"pruning": -1.0}, "pruning=-1.0"),
+        ({"rounding": -0.5}, "rounding=-0.5"),
         ({"depth": 2.0}, "depth=2.0"),
         ({"families": (0.0,)}, "families=(0.0,)"),
     ],
@@ -261,3 +270,28 @@ def test_under_jit_it_is_the_same(family, law):
     assert found.dtype == jnp.float32
     eager = cost.expected_loss(cost.capacity_of(*both), 1e8, law)
     np.testing.assert_allclose(found, eager, rtol=2e-6)
+
+
+DOCUMENT = (pathlib.Path(__file__).parents[1] / "docs/capability.md").read_text()
+
+
+def test_the_document_shows_what_its_code_prints():
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    assert printed.getvalue() == shown
+
+
+def test_the_document_has_the_laws():
+    for law in cost.LAWS.values():
+        coefficients = (
+            law.irreducible,
+            law.parameter_scale,
+            law.parameter_exponent,
+            law.token_scale,
+            law.token_exponent,
+        )
+        cells = (f"`{law.name}`", *(f"{x:g}" for x in coefficients), law.counts)
+        assert f"| {' | '.join(cells)} | N " in DOCUMENT

@@ -1,4 +1,8 @@
-"""What a model costs, from its config alone: weights, bytes, FLOPs, latency."""
+"""What a model costs, from its config alone, and how good it should be.
+
+Weights, bytes, FLOPs, latency; predicted loss. Fits of it are in `fitting`, which
+needs SciPy.
+"""
 
 from arch.cost.capability import (
     DEFAULT_LAW,

@@ -52,8 +52,8 @@ def expected_loss(
 ) -> Amount:
     """Nats a token of the pruned and rounded model, by the law.
 
-    A pruned model is worth at most the parameters that it keeps: it is at best
-    as good as a model trained at that size.
+    A pruned model is taken to be worth at most the parameters that it keeps: at
+    best as good as a model trained at that size.
 
     Args:
       capacity: numbers or columns.
@@ -71,7 +71,7 @@ def expected_loss(
         capacity.family,
     )
     rounding = rounding_penalty(capacity.kept, tokens, capacity.bits)
-    return law_loss(law, parameters, tokens) + rounding
+    return law_loss(law, parameters, tokens) + law.rounding * rounding
 
 
 def predicted_loss(

@@ -3,7 +3,7 @@
 Robust regression on the logarithm of the loss, as Hoffmann et al. 2022
 (arXiv:2203.15556, Approach 3) do it: a Huber loss, several starts, the best
 kept. What rows do not tell stays where it was: exponents near published ones,
-corrections near zero.
+corrections near none.
 """
 
 import dataclasses
@@ -31,9 +31,11 @@ _PRIOR = 0.01
 _EXPONENT = 0.35  # of both terms: about that of Hoffmann's law and of its refit
 
 # The unknowns in order: ln E; ln of a term at the rows' geometric mean and its
-# exponent, for parameters and for tokens; depth; pruning; families.
-_LEAST = np.array([-20, -20, 0.01, -20, 0.01, -0.9, 0] + [-3] * len(FAMILIES), float)
-_MOST = np.array([5, 5, 2, 5, 2, 1.9, 5] + [3] * len(FAMILIES), float)
+# exponent, for parameters and for tokens; depth; pruning; ln of rounding; families.
+_LEAST = np.array(
+    [-20, -20, 0.01, -20, 0.01, -0.9, 0, -5] + [-3] * len(FAMILIES), float
+)
+_MOST = np.array([5, 5, 2, 5, 2, 1.9, 5, 5] + [3] * len(FAMILIES), float)
 _EXPONENTS = [2, 4]
 _WITH_PRIOR = [*_EXPONENTS, *range(5, len(_LEAST))]
 # Shares of the loss that no parameter and no token removes, to start from.
@@ -67,7 +69,7 @@ def fit(rows: Sequence[Row]) -> Fit:
     """Fits the law's coefficients and corrections to measured losses.
 
     Raises:
-      ValueError: fewer than 10 rows, or as `fit_law`.
+      ValueError: fewer than 10 rows, models of one size only, or as `fit_law`.
     """
     if len(rows) < FEWEST_ROWS:
         raise ValueError(f"{len(rows)} rows are too few: a fit needs {FEWEST_ROWS}")
@@ -75,6 +77,8 @@ def fit(rows: Sequence[Row]) -> Fit:
     total = capacity._replace(
         trained=_totals(rows, pruned=False), kept=_totals(rows, pruned=True)
     )
+    if np.ptp(capacity.kept) == 0:
+        raise ValueError("models of one size only: no law can be fitted")
     tokens = np.asarray([row.tokens for row in rows], np.float64)
     losses = np.asarray([row.loss for row in rows], np.float64)
     return Fit(
@@ -93,14 +97,11 @@ def fit_law(capacity: Capacity, tokens: np.ndarray, losses: np.ndarray) -> Scali
     tokens: what they leave unlearnt is in its constant.
 
     Raises:
-      ValueError: models of one size only, or a loss or a number of tokens that
-        is no finite number above 0.
+      ValueError: a loss or a number of tokens that is no finite number above 0.
     """
     for name, values in (("loss", losses), ("number of tokens", tokens)):
         if not np.all(np.isfinite(values) & (values > 0)):
             raise ValueError(f"every {name} must be a finite number above 0")
-    if np.ptp(capacity.kept) == 0:
-        raise ValueError("models of one size only: no law can be fitted")
     prior = np.zeros(len(_LEAST))
     prior[_EXPONENTS] = _EXPONENT
     law_of = _law_maker(capacity.kept, tokens)
@@ -164,7 +165,8 @@ def _law_maker(
             rows=len(tokens),
             depth=float(depth),
             pruning=float(pruning),
-            families=tuple(map(float, x[7:])),
+            rounding=float(np.exp(x[7])),
+            families=tuple(map(float, x[8:])),
         )
 
     return law_of

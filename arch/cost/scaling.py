@@ -29,6 +29,7 @@ _COEFFICIENTS = (
     "token_scale",
     "token_exponent",
     "pruning",
+    "rounding",
 )
 
 
@@ -37,7 +38,8 @@ class ScalingLaw:
     """One law, with what it was fitted on; losses in nats a token.
 
     Depth, family and pruning change how many parameters a model is worth. They
-    are zero, and change nothing, until `fit` finds them in measured losses.
+    are zero, and change nothing, until `fit` finds them in measured losses; as
+    rounding costs what is published until then.
 
     Raises:
       ValueError: a coefficient out of its range.
@@ -56,6 +58,7 @@ class ScalingLaw:
     rows: int = 0  # measured losses of one's own that it was fitted on
     depth: float = 0.0  # N x (layers a channel, relative)^depth, above -1, below 2
     pruning: float = 0.0  # N x (share left)^pruning beyond what is gone, at least 0
+    rounding: float = 1.0  # what rounding adds, over what is published; at least 0
     families: tuple[float, ...] = (0.0,) * len(FAMILIES)  # N x e^this, as FAMILIES
 
     def __post_init__(self):
