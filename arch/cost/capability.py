@@ -87,14 +87,17 @@ def predicted_loss(
     # As a column of one row: NumPy's powers are not always Python's to the last bit,
     # and a config's loss is to be the one that its space's columns show.
     found = config_capacity(config)
-    column = found._replace(trained=_column(found.trained), kept=_column(found.kept))
-    return np.asarray(expected_loss(column, tokens, law)).item()
+    capacity = Capacity(
+        trained=np.asarray([found.trained]),
+        kept=np.asarray([found.kept]),
+        layers=np.asarray([found.layers]),
+        hidden=np.asarray([found.hidden]),
+        bits=np.asarray([found.bits]),
+        family=found.family,
+    )
+    return np.asarray(expected_loss(capacity, tokens, law)).item()
 
 
 def config_capacity(config: ArchitectureConfig) -> Capacity:
     """What a config's predicted loss depends on."""
     return capacity_of(sizes_of(config, pruned=False), sizes_of(config))
-
-
-def _column(value: Count) -> np.ndarray:
-    return np.asarray(value)[None]
