@@ -7,9 +7,9 @@ from search.hypervolume import hypervolume, hypervolume_contributions
 from search.individuals import Individuals
 from search.knee import knee_point
 from search.mutate import change_one, resample
-from search.ordered import polynomial, simulated_binary, vary_ordered, vary_real
 from search.pareto import dominates, failed, non_dominated
 from search.ranks import non_dominated_ranks
+from search.real import polynomial, simulated_binary, vary_real
 from search.sample import near, smart, stratify, uniform
 from search.select import elite, tournament
 from search.simulate import History, simulate
@@ -20,6 +20,7 @@ from search.strategies.local import local
 from search.strategies.nsga2 import nsga2, nsga2_with
 from search.strategies.random import random_search
 from search.types import Genes, Strategy
+from search.vary import vary_integers
 
 __all__ = [
     "STRATEGIES",
@@ -57,6 +58,6 @@ __all__ = [
     "two_point",
     "uniform",
     "uniform_crossover",
-    "vary_ordered",
+    "vary_integers",
     "vary_real",
 ]

@@ -44,11 +44,15 @@ def first_population(
         keys = jax.random.split(key, population)
         return jax.vmap(lambda key: uniform(key, genes))(keys)
 
+    if stratum is None:
+        return drawn
+    gene = stratum
+
     def shared(key):
         for_drawn, for_shares = jax.random.split(key)
-        return stratify(for_shares, drawn(for_drawn), genes, stratum)
+        return stratify(for_shares, drawn(for_drawn), genes, gene)
 
-    return drawn if stratum is None else shared
+    return shared
 
 
 def check_rates(**rates: float):

@@ -76,14 +76,18 @@ def merge(
     return take(rows, jnp.argsort(rows.ids))
 
 
+def copies(genomes: jax.Array) -> jax.Array:
+    """[N, G] -> bool[N], True for all rows of a genome but the first."""
+    # They meet when rows are sorted, in their order: the sort is stable.
+    order = jnp.lexsort(genomes.T)
+    rows = genomes[order]
+    same = (rows[1:] == rows[:-1]).all(axis=1)
+    return jnp.zeros(len(genomes), bool).at[order[1:]].set(same)
+
+
 def without_copies(rows: Individuals) -> Individuals:
-    """Frees all places of a genome but the first; free ones come last before."""
-    # Copies meet when rows are sorted by their genes; stable, so the first leads.
-    order = jnp.lexsort((~rows.used, *rows.genomes.T))
-    sorted_rows = rows.genomes[order]
-    same = (sorted_rows[1:] == sorted_rows[:-1]).all(axis=1)
-    copies = jnp.zeros(rows.ids.shape, bool).at[order[1:]].set(same)
-    return keep(rows, ~copies)
+    """Frees all places of a genome but the first; free ones must be last."""
+    return keep(rows, ~copies(rows.genomes))
 
 
 def best(rows: Individuals, number: int) -> Individuals:

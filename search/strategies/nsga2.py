@@ -1,15 +1,23 @@
 """NSGA-II: parents and children compete by front, then by crowding."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from search.crossover import uniform_crossover
 from search.first import check_rates, first_population
-from search.individuals import Individuals, best, merge, start_of, without_copies
-from search.mutate import resample
+from search.individuals import (
+    Individuals,
+    best,
+    copies,
+    merge,
+    start_of,
+    without_copies,
+)
 from search.types import Genes, Strategy
+from search.vary import vary_integers
 
 Draw = Callable[[jax.Array], jax.Array]
 Vary = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -22,18 +30,20 @@ def nsga2(
     population: int = 50,
     crossover_rate: float = 0.9,
     mutation_rate: float | None = None,
+    ordered: np.ndarray | None = None,
     distinct: bool = True,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
 ) -> Strategy[Individuals]:
-    """NSGA-II (Deb et al. 2002) with uniform crossover and redrawn genes.
+    """NSGA-II (Deb et al. 2002) on integer genomes, varied as `vary_integers` does.
 
     Args:
       genes: the space.
       objectives: M, how many it is told.
       population: B, individuals asked at once, and how many survive.
       crossover_rate: how likely a child mixes its parents.
-      mutation_rate: how likely each gene is redrawn; 1/G if None.
+      mutation_rate: how likely each gene changes; 1/G if None.
+      ordered: bool[G], whose choices stand in an order; None if no gene's do.
       distinct: see `nsga2_with`.
       seeds: i32[S, G], known good genomes; half of the first population is drawn
         near them. None to draw all of it uniformly.
@@ -42,15 +52,20 @@ def nsga2(
     Raises:
       ValueError: an argument is out of its range.
     """
-    rate = 1 / genes.cardinality.size if mutation_rate is None else mutation_rate
+    length = genes.cardinality.size
+    rate = 1 / length if mutation_rate is None else mutation_rate
     check_rates(crossover_rate=crossover_rate, mutation_rate=rate)
+    in_order = np.zeros(length, bool) if ordered is None else np.asarray(ordered)
+    if in_order.shape != (length,) or in_order.dtype != bool:
+        raise ValueError(f"ordered must be bool[{length}], got {ordered}")
     fresh = first_population(genes, population, seeds=seeds, stratum=stratum, rate=rate)
-
-    def vary(key, first, second):
-        cross, change = jax.random.split(key)
-        child = uniform_crossover(cross, first, second, genes, crossover_rate)
-        return resample(change, child, genes, rate)
-
+    vary = functools.partial(
+        vary_integers,
+        genes=genes,
+        ordered=in_order,
+        crossover_rate=crossover_rate,
+        mutation_rate=rate,
+    )
     return nsga2_with(fresh, vary, objectives=objectives, distinct=distinct)
 
 
@@ -106,10 +121,6 @@ def nsga2_with(
 
 
 def new_first(state: Individuals, children: jax.Array) -> jax.Array:
-    """[K, G] -> [K, G], those that are copies of others or of the state last."""
-    known = state.genomes.shape[0]
-    rows = jnp.concatenate([state.genomes, children])
-    order = jnp.lexsort(rows.T)
-    same = (rows[order][1:] == rows[order][:-1]).all(axis=1)
-    copies = jnp.zeros(rows.shape[0], bool).at[order[1:]].set(same)[known:]
-    return children[jnp.argsort(copies)]
+    """[K, G] -> [K, G], copies of each other or of the state come last."""
+    both = jnp.concatenate([state.genomes, children])
+    return children[jnp.argsort(copies(both)[len(state.genomes) :])]

@@ -1,9 +1,7 @@
-"""Variation of ordered genes: reals within bounds, and integers by rounding."""
+"""Variation of real genes within bounds."""
 
 import jax
 import jax.numpy as jnp
-
-from search.types import Genes
 
 
 def simulated_binary(
@@ -115,46 +113,3 @@ def vary_real(
         cross, first, second, low, high, rate=crossover_rate, eta=crossover_eta
     )
     return polynomial(change, child, low, high, rate=mutation_rate, eta=mutation_eta)
-
-
-def vary_ordered(
-    key: jax.Array,
-    first: jax.Array,
-    second: jax.Array,
-    genes: Genes,
-    *,
-    crossover_rate: float = 0.9,
-    mutation_rate: float,
-    crossover_eta: float = 15.0,
-    mutation_eta: float = 20.0,
-) -> jax.Array:
-    """`vary_real` on integers whose order means something.
-
-    Choice n of a gene stands for [n - 1/2, n + 1/2), so each is as wide as the
-    next. The child is rounded, then repaired.
-
-    Args:
-      key: PRNG key, consumed.
-      first, second: i32[G], the parents, within bounds.
-      genes: the space.
-      crossover_rate, mutation_rate: in [0, 1].
-      crossover_eta, mutation_eta: at least 0.
-
-    Returns:
-      i32[G], always valid.
-    """
-    cardinality = jnp.asarray(genes.cardinality)
-    high = cardinality.astype(jnp.float32) - 0.5
-    child = vary_real(
-        key,
-        first.astype(jnp.float32),
-        second.astype(jnp.float32),
-        jnp.full_like(high, -0.5),
-        high,
-        crossover_rate=crossover_rate,
-        mutation_rate=mutation_rate,
-        crossover_eta=crossover_eta,
-        mutation_eta=mutation_eta,
-    )
-    whole = jnp.floor(child + 0.5).astype(jnp.int32)
-    return genes.repair(jnp.clip(whole, 0, cardinality - 1))
