@@ -14,8 +14,12 @@ def mixed(number: jax.Array) -> jax.Array:
     return number ^ (number >> 16)
 
 
-def hashed(digits: jax.Array) -> jax.Array:
-    """i32[G] -> u32[], a number that depends on every digit and its place."""
-    digits = digits.astype(jnp.uint32)
-    step = lambda found, digit: (mixed(found * jnp.uint32(31) + digit + 1), None)
-    return jax.lax.scan(step, jnp.uint32(0), digits)[0]
+def hashed(digits: jax.Array, salt: int = 0) -> jax.Array:
+    """i32[G] or f32[G] -> u32[], depends on every number and its place."""
+    if digits.dtype == jnp.float32:
+        digits = jax.lax.bitcast_convert_type(digits, jnp.uint32)
+    place = jnp.arange(1, len(digits) + 1, dtype=jnp.uint32)
+    # Places are far apart, so that the same numbers elsewhere are others.
+    apart = digits.astype(jnp.uint32) + place * jnp.uint32(0x9E3779B9)
+    each = mixed(mixed(apart) ^ jnp.uint32(salt))
+    return mixed(each.sum(dtype=jnp.uint32))

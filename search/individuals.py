@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from search.crowding import crowded_order
+from search.hashing import hashed
 from search.pareto import failed
 
 NO_ID = np.int32(2**31 - 1)  # of a free place, after all others
@@ -77,9 +78,14 @@ def merge(
 
 
 def copies(genomes: jax.Array) -> jax.Array:
-    """[N, G] -> bool[N], True for all rows of a genome but the first."""
-    # They meet when rows are sorted, in their order: the sort is stable.
-    order = jnp.lexsort(genomes.T)
+    """[N, G] -> bool[N], True for all rows of a genome but the first.
+
+    Sorted by two hashes: a copy is missed if 64 bits agree by chance.
+    """
+    # Copies meet, in their order: the sort is stable.
+    order = jnp.lexsort(
+        [jax.vmap(lambda row, s=s: hashed(row, s))(genomes) for s in (0, 1)]
+    )
     rows = genomes[order]
     same = (rows[1:] == rows[:-1]).all(axis=1)
     return jnp.zeros(len(genomes), bool).at[order[1:]].set(same)
