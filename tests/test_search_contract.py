@@ -87,30 +87,24 @@ def test_jit_changes_nothing(name, key):
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_a_search_in_one_scan_equals_one_by_hand(name, key):
-    generations = 4
-    run = jax.jit(lambda key: simulate(BY_HAND[name], key, evaluate, generations))
-    end, history = run(key)
-    for_init, for_asks = jax.random.split(jax.random.clone(key))
-    strategy = JITTED[name]
-    state = strategy.init(for_init)
-    for number, this in enumerate(jax.random.split(for_asks, generations)):
-        state, genomes = generation(strategy, state, this, POPULATION * number)
-        chex.assert_trees_all_equal(history.genomes[number], genomes)
-        chex.assert_trees_all_equal(history.objectives[number], evaluate(genomes))
-    chex.assert_trees_all_equal(end, state)
-
-
-@pytest.mark.parametrize("name", BY_HAND)
-def test_searches_side_by_side_equal_searches_alone(name):
-    run = lambda seed: simulate(BY_HAND[name], jax.random.key(seed), evaluate, 3)
+def test_searches_side_by_side_in_one_scan_equal_searches_by_hand(name):
+    strategy, seeds, generations = JITTED[name], 3, 4
+    run = lambda seed: simulate(
+        BY_HAND[name], jax.random.key(seed), evaluate, generations
+    )
     # The checker of key reuse cannot follow a scan over keys under vmap.
     with jax.debug_key_reuse(False):
-        together = jax.jit(jax.vmap(run))(jnp.arange(3))
-        alone = jax.jit(run)
-        for search in range(3):
-            one = jax.tree.map(lambda leaf, search=search: leaf[search], together)
-            chex.assert_trees_all_equal(one, alone(search))
+        ends, histories = jax.jit(jax.vmap(run))(jnp.arange(seeds))
+    for seed in range(seeds):
+        for_init, for_asks = jax.random.split(jax.random.key(seed))
+        state = strategy.init(for_init)
+        for number, this in enumerate(jax.random.split(for_asks, generations)):
+            state, genomes = generation(strategy, state, this, POPULATION * number)
+            asked, told = (column[seed, number] for column in histories)
+            chex.assert_trees_all_equal(asked, genomes)
+            chex.assert_trees_all_equal(told, evaluate(genomes))
+        end = jax.tree.map(lambda leaf, seed=seed: leaf[seed], ends)
+        chex.assert_trees_all_equal(end, state)
 
 
 @pytest.mark.parametrize("generations", [0, 2])
