@@ -43,14 +43,14 @@ def hypervolume_contributions(objectives: jax.Array, reference: jax.Array) -> ja
     Returns:
       f32[N].
     """
+    lost = failed(objectives)[:, None]
+    rows = jnp.where(lost, reference[None], objectives)
 
     def added(one):
         # Inside its own box, so that no two large volumes are subtracted.
-        mine = objectives[one]
-        others = jnp.maximum(objectives, mine[None]).at[one].set(reference)
-        box = jnp.where(mine < reference, reference - mine, 0.0).prod()
-        left = jnp.maximum(box - hypervolume(others, reference), 0.0)
-        return jnp.where(failed(mine), 0.0, left)
+        others = jnp.maximum(rows, rows[one][None]).at[one].set(reference)
+        box = jnp.maximum(reference - rows[one], 0.0).prod()
+        return jnp.maximum(box - hypervolume(others, reference), 0.0)
 
     return jax.lax.map(added, jnp.arange(objectives.shape[0]))
 
