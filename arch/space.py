@@ -89,6 +89,17 @@ class Space:
         """The families it holds."""
         return self.values("arch_type")
 
+    @property
+    def ordered(self) -> np.ndarray:
+        """bool[12], True for the genes whose choices are ascending numbers."""
+        return np.asarray(
+            [
+                all(isinstance(value, int | float) for value in values)
+                and list(values) == sorted(values)
+                for values in self.choices
+            ]
+        )
+
     # ---- counts ----
 
     @property

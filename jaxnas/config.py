@@ -9,7 +9,13 @@ from typing import Any, get_type_hints
 import tomli_w
 
 from jaxnas.errors import UsageError
-from jaxnas.presets import PRESETS, SPACE_NAMES, search_length
+from jaxnas.presets import (
+    PRESETS,
+    SPACE_NAMES,
+    STRATEGY_NAMES,
+    search_length,
+    search_rates,
+)
 
 
 def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
@@ -40,7 +46,7 @@ class RunConfig:
         "minimal", "search", "minimal | medium | full", among=SPACE_NAMES
     )
     strategy: str = setting(
-        "genetic", "search", "search strategy: genetic", among=("genetic",)
+        "genetic", "search", " | ".join(STRATEGY_NAMES), among=STRATEGY_NAMES
     )
     population: int = setting(
         None,
@@ -55,14 +61,24 @@ class RunConfig:
         0, "search", "decides every random choice of the run", least=0, most=2**32 - 1
     )
     elite_share: float = setting(
-        0.2, "search", "of the population that survives", least=0, most=1
+        0.2, "search", "of the population that survives, genetic", least=0, most=1
     )
-    tournament_size: int = setting(3, "search", "rivals for a parent's place", least=1)
+    tournament_size: int = setting(
+        3, "search", "rivals for a parent's place, genetic", least=1
+    )
     crossover_rate: float = setting(
-        0.7, "search", "how likely a child mixes its parents", least=0, most=1
+        None,
+        "search",
+        "how likely a child mixes its parents; nsga2 0.9, genetic 0.7",
+        least=0,
+        most=1,
     )
     mutation_rate: float = setting(
-        0.3, "search", "how likely each gene is redrawn", least=0, most=1
+        None,
+        "search",
+        "how likely each gene changes; nsga2 0.1, genetic 0.3",
+        least=0,
+        most=1,
     )
     max_size: float = setting(
         500.0, "search", "MiB; larger candidates are skipped, untrained", above=0
@@ -150,7 +166,11 @@ class RunConfig:
         name = self.preset
         if name == "auto":
             name = "small" if backend == "cpu" else "standard"
-        values = {**PRESETS[name].settings, **search_length(self.space)}
+        values = {
+            **PRESETS[name].settings,
+            **search_length(self.space),
+            **search_rates(self.strategy),
+        }
         phase = PRESETS[name].phases[self.phase]
         values |= {"samples": phase.samples, "epochs": phase.epochs}
         open_fields = {

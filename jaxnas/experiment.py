@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class SearchPlan:
 
     space: Space
     strategy: str
-    strategy_settings: dict[str, Any]  # its keyword arguments
+    strategy_settings: dict[str, Any]  # keyword arguments; it gets those it has
     population: int
     generations: int
     seed: int
@@ -50,9 +51,10 @@ class Checkpointed(NamedTuple):
 
 
 def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
-    """The plan's strategy, maximising fitness, seeded near the baselines.
+    """The plan's strategy, seeded near the baselines if it takes seeds.
 
-    Every family of the space has an equal share of the first generation.
+    One that works on a single loss maximises fitness; the others minimise all
+    objectives. Every family has an equal share of a first generation.
     """
     families = plan.space.families
     known = [
@@ -60,13 +62,17 @@ def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
         for config in BASELINES.values()
         if config.arch_type in families
     ]
-    return STRATEGIES[plan.strategy](
-        plan.space,
-        scalarize=lambda objectives: -fitness(objectives, settings, jnp),
+    given = {
         **plan.strategy_settings,
-        seeds=np.unique(known, axis=0) if known else None,
-        stratum=GENES.index("arch_type") if len(families) > 1 else None,
-    )
+        "objectives": len(OBJECTIVES),
+        "scalarize": lambda objectives: -fitness(objectives, settings, jnp),
+        "ordered": plan.space.ordered,
+        "seeds": np.unique(known, axis=0) if known else None,
+        "stratum": GENES.index("arch_type") if len(families) > 1 else None,
+    }
+    make = STRATEGIES[plan.strategy]
+    takes = inspect.signature(make).parameters
+    return make(plan.space, **{key: given[key] for key in given.keys() & takes})
 
 
 def run_search(

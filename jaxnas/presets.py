@@ -50,6 +50,7 @@ PRESETS = {
 
 # Known here too, so that a wrong name is found before JAX is imported.
 SPACE_NAMES = ("minimal", "medium", "full")
+STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local")
 
 
 def search_length(space: str) -> dict[str, int]:
@@ -57,3 +58,10 @@ def search_length(space: str) -> dict[str, int]:
     if space == "minimal":
         return {"population": 10, "generations": 5}
     return {"population": 50, "generations": 100}
+
+
+def search_rates(strategy: str) -> dict[str, float]:
+    """How much a child differs from its parents; most strategies ignore it."""
+    if strategy == "nsga2":
+        return {"crossover_rate": 0.9, "mutation_rate": 0.1}  # about one of 12 genes
+    return {"crossover_rate": 0.7, "mutation_rate": 0.3}

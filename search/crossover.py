@@ -40,3 +40,28 @@ def two_point(
     segment = (place >= jnp.minimum(cut, other)) & (place < jnp.maximum(cut, other))
     crossed = jax.random.bernoulli(whether, rate)
     return genes.repair(jnp.where(segment & crossed, second, first))
+
+
+def uniform_crossover(
+    key: jax.Array,
+    first: jax.Array,
+    second: jax.Array,
+    genes: Genes,
+    rate: float = 0.9,
+) -> jax.Array:
+    """Uniform crossover (Syswerda 1989): each gene is of either parent.
+
+    Args:
+      key: PRNG key, consumed.
+      first: i32[G], within bounds.
+      second: i32[G], within bounds.
+      genes: the space.
+      rate: in [0, 1], how likely they are crossed; else the child is the first.
+
+    Returns:
+      i32[G], always valid.
+    """
+    whether, which = jax.random.split(key)
+    crossed = jax.random.bernoulli(whether, rate)
+    swapped = jax.random.bernoulli(which, 0.5, first.shape)
+    return genes.repair(jnp.where(swapped & crossed, second, first))

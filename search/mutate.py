@@ -30,3 +30,24 @@ def resample(
     end = jnp.maximum(cardinality, 2)
     offset = jax.random.randint(how_far, shape, 1, end, jnp.int32)
     return genes.repair(jnp.where(redraw, (genome + offset) % cardinality, genome))
+
+
+def change_one(key: jax.Array, genome: jax.Array, genes: Genes) -> jax.Array:
+    """Changes one gene, each that has a choice as likely as another, then repairs.
+
+    Args:
+      key: PRNG key, consumed.
+      genome: i32[G], 0 <= genome[g] < cardinality[g].
+      genes: the space.
+
+    Returns:
+      i32[G], always valid; the genome itself if no gene has a choice.
+    """
+    which, how_far = jax.random.split(key)
+    cardinality = jnp.asarray(genes.cardinality)
+    order = jax.random.uniform(which, genome.shape)
+    gene = jnp.argmax(jnp.where(cardinality > 1, order, -1.0))
+    end = jnp.maximum(cardinality[gene], 2)
+    offset = jax.random.randint(how_far, (), 1, end, jnp.int32)
+    changed = (genome[gene] + offset) % cardinality[gene]
+    return genes.repair(genome.at[gene].set(changed))

@@ -4,22 +4,24 @@ import jax
 import jax.numpy as jnp
 
 
+def failed(objectives: jax.Array) -> jax.Array:
+    """f32[..., M] -> bool[...]: an objective is NaN or infinite."""
+    return ~jnp.isfinite(objectives).all(axis=-1)
+
+
 def dominates(first: jax.Array, second: jax.Array) -> jax.Array:
     """f32[M], f32[M] -> bool[]: nowhere worse and somewhere better.
 
-    Who has a NaN objective failed: the failed dominate nothing and are
-    dominated by all that succeeded.
+    The failed dominate nothing and are dominated by all that succeeded.
     """
-    failed = jnp.isnan(first).any(), jnp.isnan(second).any()
     better = (first <= second).all() & (first < second).any()
-    return jnp.where(failed[1], ~failed[0], better)
+    return ~failed(first) & (failed(second) | better)
 
 
 def non_dominated(objectives: jax.Array) -> jax.Array:
     """f32[N, M] -> bool[N]: the Pareto front; of equals, all are on it.
 
-    Takes O(N^2 M) time and memory. A row with a NaN is never on the front.
+    Takes O(N^2 M) time and memory. What failed is never on the front.
     """
     over = jax.vmap(jax.vmap(dominates, (None, 0)), (0, None))
-    dominated = over(objectives, objectives).any(axis=0)
-    return ~dominated & ~jnp.isnan(objectives).any(axis=1)
+    return ~over(objectives, objectives).any(axis=0) & ~failed(objectives)

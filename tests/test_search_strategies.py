@@ -1,172 +1,33 @@
-"""One contract for every strategy, then what each of them adds to it."""
-
-import functools
-from typing import NamedTuple
+"""What each strategy adds to the contract that all of them keep."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from searching import (
+    GENES,
+    POPULATION,
+    TARGET,
+    answer,
+    assert_valid,
+    draw_many,
+    evaluate,
+    generation,
+    in_the_middle,
+    jitted,
+    some_rows,
+    weigh,
+)
 
-from search import STRATEGIES, Strategy, genetic, uniform
+from search import genetic
 
-
-class Capped(NamedTuple):
-    """Valid where the genes sum to at most the limit."""
-
-    cardinality: jax.Array
-    limit: int
-
-    def valid(self, genome):
-        return genome.sum() <= self.limit
-
-    def repair(self, genome):
-        """Lowers the last genes until the sum fits."""
-        sums = jnp.minimum(jnp.cumsum(genome), self.limit)
-        return jnp.diff(sums, prepend=0).astype(jnp.int32)
-
-
-GENES = Capped(np.full(8, 6, np.int32), limit=20)
-TARGET = np.array([5, 0, 3, 2, 0, 4, 1, 3], np.int32)
-POPULATION = 40
-
-
-def evaluate(genomes):
-    """i32[N, 8] -> f32[N, 2], whole numbers, so that sums of them are exact."""
-    far = abs(genomes - TARGET[None]).sum(axis=1)
-    objectives = far, genomes.sum(axis=1)
-    numpy = np if isinstance(genomes, np.ndarray) else jnp
-    return numpy.stack(objectives, axis=1).astype(np.float32)
-
-
-def weigh(objectives):
-    """Lowest at the target: a step away costs 4 and saves 1 at most."""
-    return 4 * objectives[:, 0] + objectives[:, 1]
-
-
-draw_many = jax.jit(jax.vmap(lambda key: uniform(key, GENES)))
-
-
-def jitted(strategy):
-    return Strategy(*map(jax.jit, strategy))
-
-
-BY_HAND = {"genetic": genetic(GENES, scalarize=weigh, population=POPULATION)}
-JITTED = {name: jitted(strategy) for name, strategy in BY_HAND.items()}
-
-
-@pytest.fixture(params=JITTED)
-def strategy(request):
-    return JITTED[request.param]
-
-
-class Rows(NamedTuple):
-    """What is told of N individuals; NumPy slices it without compiling."""
-
-    ids: np.ndarray
-    genomes: np.ndarray
-    objectives: np.ndarray
-    mask: np.ndarray
-
-    def __getitem__(self, index):
-        return Rows(*(column[index] for column in tuple(self)))
-
-
-def answer(genomes, first_id=0):
-    ids = first_id + np.arange(len(genomes), dtype=np.int32)
-    return Rows(ids, genomes, evaluate(genomes), np.ones(len(genomes), bool))
-
-
-def some_rows(key, number, first_id=0):
-    """Rows with repeated genomes, failures and rows to be ignored."""
-    draw, chance = jax.random.split(key)
-    few = np.asarray(draw_many(jax.random.split(draw, (number + 1) // 2)))
-    told = answer(np.concatenate([few, few])[:number], first_id)
-    chances = np.asarray(jax.random.uniform(chance, (number, 3)))
-    return told._replace(
-        objectives=np.where(chances[:, :2] < 0.2, np.nan, told.objectives),
-        mask=chances[:, 2] < 0.8,
-    )
-
-
-def generation(strategy, state, key, first_id):
-    genomes = strategy.ask(key, state)
-    return strategy.tell(state, *answer(genomes, first_id)), genomes
-
-
-def in_the_middle(strategy, key, generations=3):
-    """A state that has been told of some generations, ids from 0."""
-    state, first_id = strategy.init(jax.random.clone(key)), 0
-    for each in jax.random.split(key, generations):
-        state, genomes = generation(strategy, state, each, first_id)
-        first_id += len(genomes)
-    return state
-
-
-def assert_valid(genomes, genes=GENES):
-    genomes = np.asarray(genomes)
-    assert genomes.dtype == np.int32
-    assert ((genomes >= 0) & (genomes < genes.cardinality)).all()
-    assert all(map(genes.valid, genomes))
-
-
-def test_every_strategy_is_held_to_the_contract():
-    assert BY_HAND.keys() == STRATEGIES.keys()
-    assert all(isinstance(strategy, Strategy) for strategy in BY_HAND.values())
-
-
-@pytest.mark.parametrize("generations", [0, 1, 3])
-def test_asks_for_as_many_valid_genomes_each_time(strategy, key, generations):
-    before, now = jax.random.split(key)
-    state = in_the_middle(strategy, before, generations)
-    for each in jax.random.split(now, 20):
-        asked = strategy.ask(each, state)
-        assert asked.shape == (POPULATION, 8)
-        assert_valid(asked)
+JITTED = {"genetic": jitted(genetic(GENES, scalarize=weigh, population=POPULATION))}
 
 
 @pytest.mark.parametrize("generations", [0, 2])
-def test_what_is_asked_depends_on_the_key_alone(strategy, key, generations):
-    before, now, other = jax.random.split(key, 3)
-    state = in_the_middle(strategy, before, generations)
-    asked = strategy.ask(now, state)
-    chex.assert_trees_all_equal(asked, strategy.ask(jax.random.clone(now), state))
-    assert (asked != strategy.ask(other, state)).any()
-
-
-@pytest.mark.parametrize("name", BY_HAND)
-def test_jit_changes_nothing(name, key):
-    before, now = jax.random.split(key)
-    for generations in (0, 2):
-        this = jax.random.fold_in(before, generations)
-        state = in_the_middle(JITTED[name], this, generations)
-        by_hand = generation(BY_HAND[name], state, jax.random.clone(now), 1000)
-        compiled = generation(JITTED[name], state, jax.random.clone(now), 1000)
-        chex.assert_trees_all_equal(by_hand, compiled)
-
-
-def test_searches_side_by_side_in_one_scan_equal_searches_alone(strategy, key):
-    step = jax.vmap(lambda *this: generation(strategy, *this), (0, 0, None))
-    each_generation = lambda states, this: step(states, *this)
-    keys = jax.random.split(key, (4, 3))
-    firsts = POPULATION * jnp.arange(4, dtype=jnp.int32)
-    starts = jax.vmap(strategy.init)(jax.random.split(jax.random.key(1), 3))
-    ends, asked = jax.jit(functools.partial(jax.lax.scan, each_generation))(
-        starts, (jax.random.clone(keys), firsts)
-    )
-    for search in range(3):
-        state = jax.tree.map(lambda leaf, search=search: leaf[search], starts)
-        for number in range(4):
-            this = keys[number, search], POPULATION * number
-            state, genomes = generation(strategy, state, *this)
-            chex.assert_trees_all_equal(genomes, asked[number, search])
-        end = jax.tree.map(lambda leaf, search=search: leaf[search], ends)
-        chex.assert_trees_all_equal(state, end)
-
-
-@pytest.mark.parametrize("generations", [0, 2])
-def test_the_order_and_the_pieces_of_telling_change_nothing(strategy, key, generations):
+def test_the_order_and_the_pieces_of_telling_change_nothing(key, generations):
+    strategy = JITTED["genetic"]
     before, draw, shuffle = jax.random.split(key, 3)
     start = in_the_middle(strategy, before, generations)
     rows = some_rows(draw, 40, first_id=1000)
@@ -186,32 +47,6 @@ def test_the_order_and_the_pieces_of_telling_change_nothing(strategy, key, gener
         for piece in pieces:
             state = strategy.tell(state, *rows[piece])
         chex.assert_trees_all_equal(state, whole, custom_message=order)
-
-
-def test_rows_outside_the_mask_are_ignored(strategy, key):
-    before, draw = jax.random.split(key)
-    state = in_the_middle(strategy, before)
-    rows = some_rows(draw, 40, first_id=1000)
-    # As good as can be, if only they were looked at.
-    wins = np.where(rows.mask[:, None], rows.objectives, np.float32(-1000))
-    rows = rows._replace(objectives=wins)
-    chex.assert_trees_all_equal(
-        strategy.tell(state, *rows), strategy.tell(state, *rows[rows.mask])
-    )
-    nothing = rows._replace(mask=np.zeros(40, bool))
-    chex.assert_trees_all_equal(strategy.tell(state, *nothing), state)
-
-
-@pytest.mark.parametrize("column", [0, 1])
-def test_a_failure_displaces_nothing(strategy, key, column):
-    """Nor does a row of which one objective could be measured, very low."""
-    before, draw = jax.random.split(key)
-    state = in_the_middle(strategy, before)
-    rows = some_rows(draw, 40, first_id=1000)
-    low = np.full((40, 2), -1000, np.float32)
-    low[:, column] = np.nan
-    failed = rows._replace(objectives=low, mask=np.ones(40, bool))
-    chex.assert_trees_all_equal(strategy.tell(state, *failed), state)
 
 
 def test_genetic_keeps_the_best_distinct_genomes(key):

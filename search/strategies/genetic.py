@@ -5,15 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from search.crossover import two_point
+from search.first import check_rates, first_population
+from search.individuals import NO_ID
 from search.mutate import resample
-from search.sample import smart, stratify, uniform
 from search.select import elite, repeated, tournament
 from search.types import Genes, Strategy
-
-NO_ID = np.int32(2**31 - 1)  # of a free place, after all others
 
 
 class GeneticState(NamedTuple):
@@ -59,23 +57,16 @@ def genetic(
     Raises:
       ValueError: an argument is out of its range.
     """
-    for name, count in (
-        ("population", population),
-        ("tournament_size", tournament_size),
-    ):
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-    for name, share in (
-        ("elite_share", elite_share),
-        ("crossover_rate", crossover_rate),
-        ("mutation_rate", mutation_rate),
-    ):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {share}")
-    length = genes.cardinality.size
-    if stratum is not None and not 0 <= stratum < length:
-        raise ValueError(f"stratum must be in 0 to {length - 1}, got {stratum}")
-    known = None if seeds is None else _checked(seeds, genes)
+    if tournament_size < 1:
+        raise ValueError(f"tournament_size must be at least 1, got {tournament_size}")
+    check_rates(
+        elite_share=elite_share,
+        crossover_rate=crossover_rate,
+        mutation_rate=mutation_rate,
+    )
+    fresh = first_population(
+        genes, population, seeds=seeds, stratum=stratum, rate=mutation_rate
+    )
     survivors = min(population, max(2, round(elite_share * population)))
 
     def init(key):
@@ -85,18 +76,6 @@ def genetic(
             losses=jnp.full(survivors, jnp.inf, jnp.float32),
             ids=jnp.full(survivors, NO_ID),
         )
-
-    def drawn(key):
-        if known is not None:
-            return smart(key, genes, known, mutation_rate, population)
-        keys = jax.random.split(key, population)
-        return jax.vmap(lambda key: uniform(key, genes))(keys)
-
-    def fresh(key):
-        if stratum is None:
-            return drawn(key)
-        for_drawn, for_shares = jax.random.split(key)
-        return stratify(for_shares, drawn(for_drawn), genes, stratum)
 
     def child(key, state):
         for_first, for_second, cross, change = jax.random.split(key, 4)
@@ -138,21 +117,3 @@ def _fittest(rows, number):
         losses=jnp.where(kept, losses[best], jnp.inf),
         ids=jnp.where(kept, rows.ids[best], NO_ID),
     )
-
-
-def _checked(seeds, genes):
-    """seeds as i32[S, G], or a ValueError."""
-    given, cardinality = np.asarray(seeds), np.asarray(genes.cardinality)
-    if given.ndim != 2 or given.shape[1:] != cardinality.shape or not len(given):
-        raise ValueError(
-            f"seeds must have shape (S, {cardinality.size}) with S at least 1, "
-            f"got {given.shape}"
-        )
-    if not np.issubdtype(given.dtype, np.integer):
-        raise ValueError(f"seeds must be integers, got {given.dtype}")
-    if ((given < 0) | (given >= cardinality)).any():
-        raise ValueError(
-            f"seeds must be at least 0 and below the cardinality "
-            f"{cardinality.tolist()}, got {given.tolist()}"
-        )
-    return jnp.asarray(given, jnp.int32)

@@ -1,0 +1,79 @@
+"""Aging evolution: who is oldest goes, however good."""
+
+import jax
+import jax.numpy as jnp
+
+from search.first import first_population
+from search.individuals import Individuals, best, merge, start_of, take
+from search.mutate import change_one
+from search.select import tournament
+from search.types import Genes, Strategy
+
+
+def aging(
+    genes: Genes,
+    *,
+    objectives: int,
+    population: int = 50,
+    living: int = 100,
+    rivals: int = 25,
+    seeds: jax.Array | None = None,
+    stratum: int | None = None,
+) -> Strategy[Individuals]:
+    """Regularised evolution (Real et al. 2019, arXiv:1802.01548), batched.
+
+    The state is the `living` youngest that succeeded, best first by
+    non-dominated rank, crowding distance and id; with one objective that is the
+    order of the paper. Each child is the best of `rivals` drawn from them with
+    one gene changed. `ask` draws first populations until all places are taken.
+
+    Args:
+      genes: the space.
+      objectives: M, how many it is told.
+      population: B, individuals asked at once.
+      living: how many live, at least 1.
+      rivals: drawn for each parent's place, all distinct, at most `living`.
+      seeds: i32[S, G], known good genomes; half of a first population is drawn
+        near them. None to draw all of it uniformly.
+      stratum: a gene whose choices share a first population equally.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    if objectives < 1:
+        raise ValueError(f"objectives must be at least 1, got {objectives}")
+    if not 1 <= rivals <= living:
+        raise ValueError(f"rivals must be in 1 to {living=}, got {rivals}")
+    first = first_population(
+        genes, population, seeds=seeds, stratum=stratum, rate=1 / genes.cardinality.size
+    )
+
+    def init(key):
+        del key  # nothing is drawn before the first ask
+        return start_of(first, living, objectives)
+
+    def child(key, state):
+        choose, change = jax.random.split(key)
+        order = jnp.arange(living, dtype=jnp.float32)
+        return change_one(
+            change, state.genomes[tournament(choose, order, rivals)], genes
+        )
+
+    def ask(key, state):
+        for_first, for_children = jax.random.split(key)
+        return jax.lax.cond(
+            state.used.all(),
+            lambda: jax.vmap(child, (0, None))(
+                jax.random.split(for_children, population), state
+            ),
+            lambda: first(for_first),
+        )
+
+    def tell(state, ids, genomes, objectives, mask):
+        rows = merge(state, ids, genomes, objectives, mask)
+        # Free places have the highest ids: they count as the oldest.
+        age = jnp.argsort(jnp.where(rows.used, -rows.ids, 0))
+        youngest = take(rows, jnp.sort(age[:living]))
+        return best(youngest, living)
+
+    return Strategy(init, ask, tell)

@@ -1,0 +1,110 @@
+"""Local search: look at the neighbours of what is best."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from search.first import first_population
+from search.hashing import hashed
+from search.individuals import (
+    Individuals,
+    best,
+    keep,
+    merge,
+    start_of,
+    without_copies,
+)
+from search.pareto import non_dominated
+from search.types import Genes, Strategy
+
+MEMORY = 2**16  # places for what was told; two genomes may share one
+
+
+class LocalState(NamedTuple):
+    """The front of what was told, and what that was."""
+
+    front: Individuals
+    told: jax.Array  # bool[MEMORY], by the hash of a genome
+
+
+def local(
+    genes: Genes,
+    *,
+    objectives: int,
+    population: int = 50,
+    archive: int = 100,
+    seeds: jax.Array | None = None,
+    stratum: int | None = None,
+) -> Strategy[LocalState]:
+    """Local search (White et al. 2020, arXiv:2005.02960) from a Pareto archive.
+
+    The archive holds what nothing told so far dominates, the least crowded of
+    it if there is too much, so with one objective this is hill climbing. What is
+    asked are neighbours of it, drawn from all that were never told: genomes with
+    one gene changed, then repaired. Where too few are left it draws a first
+    population anew.
+
+    Args:
+      genes: the space.
+      objectives: M, how many it is told.
+      population: B, individuals asked at once.
+      archive: members at most.
+      seeds: i32[S, G], known good genomes; half of a first population is drawn
+        near them. None to draw all of it uniformly.
+      stratum: a gene whose choices share a first population equally.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    if min(objectives, archive) < 1:
+        raise ValueError(f"{objectives=} and {archive=} must be at least 1")
+    first = first_population(
+        genes, population, seeds=seeds, stratum=stratum, rate=1 / genes.cardinality.size
+    )
+    changes = [
+        (gene, choice)
+        for gene, choices in enumerate(np.asarray(genes.cardinality).tolist())
+        for choice in range(choices)
+    ]
+    gene, choice = np.asarray(changes, np.int32).T
+
+    def neighbours(genome):
+        """i32[G] -> i32[K, G], one for each choice of each gene."""
+        changed = lambda gene, choice: genes.repair(genome.at[gene].set(choice))
+        return jax.vmap(changed)(gene, choice)
+
+    def init(key):
+        del key  # nothing is drawn before the first ask
+        front = start_of(first, archive, objectives)
+        return LocalState(front, jnp.zeros(MEMORY, bool))
+
+    def ask(key, state):
+        for_first, for_order = jax.random.split(key)
+        near = jax.vmap(neighbours)(state.front.genomes)
+        known = state.told[jax.vmap(jax.vmap(_slot))(near)]
+        open_ = state.front.used[:, None] & ~known
+        order = jax.random.uniform(for_order, open_.shape)
+        chance, chosen = _largest(jnp.where(open_, order, -1.0), population)
+        genomes = near.reshape(-1, near.shape[-1])[chosen]
+        return jnp.where((chance >= 0)[:, None], genomes, first(for_first))
+
+    def tell(state, ids, genomes, objectives, mask):
+        rows = without_copies(merge(state.front, ids, genomes, objectives, mask))
+        front = best(keep(rows, non_dominated(rows.objectives)), archive)
+        slots = jnp.where(mask, jax.vmap(_slot)(genomes), MEMORY)
+        return LocalState(front, state.told.at[slots].set(True, mode="drop"))
+
+    return Strategy(init, ask, tell)
+
+
+def _slot(genome):
+    return hashed(genome) % MEMORY
+
+
+def _largest(values, number):
+    """Of f32[A, K] the largest and where they are; -1 where there are too few."""
+    flat = jnp.pad(values.ravel(), (0, number), constant_values=-1.0)
+    chance, chosen = jax.lax.top_k(flat, number)
+    return chance, jnp.minimum(chosen, values.size - 1)

@@ -1,0 +1,126 @@
+"""NSGA-II: parents and children compete by front, then by crowding."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from search.first import check_rates, first_population
+from search.individuals import (
+    Individuals,
+    best,
+    copies,
+    merge,
+    start_of,
+    without_copies,
+)
+from search.types import Genes, Strategy
+from search.vary import vary_integers
+
+Draw = Callable[[jax.Array], jax.Array]
+Vary = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def nsga2(
+    genes: Genes,
+    *,
+    objectives: int,
+    population: int = 50,
+    crossover_rate: float = 0.9,
+    mutation_rate: float | None = None,
+    ordered: np.ndarray | None = None,
+    distinct: bool = True,
+    seeds: jax.Array | None = None,
+    stratum: int | None = None,
+) -> Strategy[Individuals]:
+    """NSGA-II (Deb et al. 2002) on integer genomes, varied as `vary_integers` does.
+
+    Args:
+      genes: the space.
+      objectives: M, how many it is told.
+      population: B, individuals asked at once, and how many survive.
+      crossover_rate: how likely a child mixes its parents.
+      mutation_rate: how likely each gene changes; 1/G if None.
+      ordered: bool[G], whose choices stand in an order; None if no gene's do.
+      distinct: see `nsga2_with`.
+      seeds: i32[S, G], known good genomes; half of the first population is drawn
+        near them. None to draw all of it uniformly.
+      stratum: a gene whose choices share the first population equally.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    length = genes.cardinality.size
+    rate = 1 / length if mutation_rate is None else mutation_rate
+    check_rates(crossover_rate=crossover_rate, mutation_rate=rate)
+    in_order = np.zeros(length, bool) if ordered is None else np.asarray(ordered)
+    if in_order.shape != (length,) or in_order.dtype != bool:
+        raise ValueError(f"ordered must be bool[{length}], got {ordered}")
+    fresh = first_population(genes, population, seeds=seeds, stratum=stratum, rate=rate)
+    vary = functools.partial(
+        vary_integers,
+        genes=genes,
+        ordered=in_order,
+        crossover_rate=crossover_rate,
+        mutation_rate=rate,
+    )
+    return nsga2_with(fresh, vary, objectives=objectives, distinct=distinct)
+
+
+def nsga2_with(
+    first: Draw, vary: Vary, *, objectives: int, distinct: bool = True
+) -> Strategy[Individuals]:
+    """NSGA-II (Deb et al. 2002) on genomes of any kind, integers or reals.
+
+    The state is the surviving population, best first by non-dominated rank,
+    crowding distance and id. A parent is the better of two drawn from it. Until
+    something has succeeded `ask` draws a first population.
+
+    Args:
+      first: key -> [B, G], the first population.
+      vary: (key, [G], [G]) -> [G], a child of two parents.
+      objectives: M, how many it is told.
+      distinct: of equal genomes only one survives, and children that are new
+        are asked first, out of twice as many as are needed.
+    """
+    if objectives < 1:
+        raise ValueError(f"objectives must be at least 1, got {objectives}")
+    population = jax.eval_shape(first, jax.random.key(0)).shape[0]
+
+    def init(key):
+        del key  # nothing is drawn before the first ask
+        return start_of(first, population, objectives)
+
+    def breed(key, state):
+        for_parents, for_children = jax.random.split(key)
+        number = 2 * population if distinct else population
+        # Who stands first is better. Two rivals for each place of two parents.
+        rivals = jax.random.randint(
+            for_parents, (2, 2, number), 0, jnp.maximum(state.used.sum(), 1)
+        )
+        mothers, fathers = state.genomes[rivals.min(axis=0)]
+        keys = jax.random.split(for_children, number)
+        children = jax.vmap(vary)(keys, mothers, fathers)
+        return new_first(state, children)[:population] if distinct else children
+
+    def ask(key, state):
+        for_first, for_children = jax.random.split(key)
+        return jax.lax.cond(
+            state.used.any(),
+            lambda: breed(for_children, state),
+            lambda: first(for_first),
+        )
+
+    def tell(state, ids, genomes, objectives, mask):
+        rows = merge(state, ids, genomes, objectives, mask)
+        return best(without_copies(rows) if distinct else rows, population)
+
+    return Strategy(init, ask, tell)
+
+
+def new_first(state: Individuals, children: jax.Array) -> jax.Array:
+    """[K, G] -> [K, G], copies of each other or of the state come last."""
+    both = jnp.concatenate([state.genomes, children])
+    return children[jnp.argsort(copies(both)[len(state.genomes) :])]

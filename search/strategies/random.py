@@ -1,0 +1,81 @@
+"""Random search without repeats: the baseline of every other strategy."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from search.types import Genes, Strategy
+from search.walk import draw_salts, genome_at, walk_length
+
+
+class RandomState(NamedTuple):
+    """How far a walk through the space in random order has come."""
+
+    salts: jax.Array  # u32[R, G], the order
+    position: jax.Array  # i32[], of the genome to look at next
+    asked: jax.Array  # i32[], valid genomes before it
+
+
+def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState]:
+    """Random search (Li & Talwalkar 2019, arXiv:1902.07638) without repeats.
+
+    Walks through the valid genomes in an order that `init` draws. None comes back
+    before all have been asked, or 2**30 positions of the walk are past. `tell`
+    looks at the ids alone: what is asked next comes after the highest of them.
+    `ask` needs no key.
+
+    It takes as long as valid genomes are rare in the space.
+
+    Args:
+      genes: the space; at least one genome is valid.
+      population: B, individuals asked at once.
+
+    Raises:
+      ValueError: population is less than 1.
+    """
+    if population < 1:
+        raise ValueError(f"population must be at least 1, got {population}")
+    cardinality = np.asarray(genes.cardinality)
+    length = walk_length(cardinality)
+
+    look = jax.vmap(genome_at, (None, 0, None))
+
+    def walk(state, number):
+        """Passes that many valid genomes: the first B of them, where it ends."""
+
+        def going_on(carry):
+            return carry[2] < number
+
+        def step(carry):
+            genomes, position, passed = carry
+            places = (position + jnp.arange(population)) % length
+            looked = look(state.salts, places, cardinality)
+            valid = jax.vmap(genes.valid)(looked)
+            count = passed + jnp.cumsum(valid)
+            slot = jnp.where(valid & (count <= number), count - 1, population)
+            genomes = genomes.at[slot].set(looked, mode="drop")
+            steps = 1 + (count < number).sum()  # up to the last that is needed
+            position = (position + jnp.minimum(steps, population)) % length
+            return genomes, position, jnp.minimum(count[-1], number)
+
+        nothing = jnp.zeros((population, len(cardinality)), jnp.int32)
+        start = nothing, state.position, jnp.int32(0)
+        return jax.lax.while_loop(going_on, step, start)[:2]
+
+    def init(key):
+        zero = jnp.int32(0)
+        return RandomState(draw_salts(key, len(cardinality)), zero, zero)
+
+    def ask(key, state):
+        del key
+        return walk(state, population)[0]
+
+    def tell(state, ids, genomes, objectives, mask):
+        del genomes, objectives
+        asked = jnp.where(mask, ids + 1, 0).max(initial=state.asked)
+        _, position = walk(state, asked - state.asked)
+        return RandomState(state.salts, position, asked)
+
+    return Strategy(init, ask, tell)

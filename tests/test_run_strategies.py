@@ -1,0 +1,70 @@
+"""Every strategy as a run uses it: made of its settings, saved and restored."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arch.spaces import SPACES
+from jaxnas.checkpoint import Checkpoints
+from jaxnas.config import RunConfig
+from jaxnas.errors import UsageError
+from jaxnas.experiment import SearchPlan, make_strategy
+from jaxnas.fitness import FitnessSettings
+from jaxnas.presets import STRATEGY_NAMES
+from search import STRATEGIES
+
+POPULATION = 6
+
+
+def plan_of(name):
+    config = RunConfig(strategy=name, space="medium").resolve("cpu")
+    rates = ("elite_share", "tournament_size", "crossover_rate", "mutation_rate")
+    settings = {key: getattr(config, key) for key in rates}
+    return SearchPlan(
+        space=SPACES["medium"],
+        strategy=name,
+        strategy_settings={"population": POPULATION, **settings},
+        population=POPULATION,
+        generations=3,
+        seed=0,
+        config_fields={},
+        checkpoint_every=1,
+    )
+
+
+def rows_of(genomes, first_id):
+    ids = first_id + np.arange(POPULATION, dtype=np.int32)
+    share = np.asarray(genomes).mean(axis=1, keepdims=True) / 10
+    objectives = np.concatenate([share, 1 - share, share**2], axis=1)
+    return ids, genomes, objectives.astype(np.float32), np.ones(POPULATION, bool)
+
+
+def test_the_config_knows_every_strategy():
+    assert set(STRATEGY_NAMES) == STRATEGIES.keys()
+    with pytest.raises(UsageError, match="'best' must be one of random, genetic"):
+        RunConfig(strategy="best")
+
+
+@pytest.mark.parametrize("name", STRATEGY_NAMES)
+def test_a_restored_state_goes_on_as_the_one_that_was_saved(name, key, tmp_path):
+    strategy = make_strategy(plan_of(name), FitnessSettings())
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    begin, middle, end = jax.random.split(key, 3)
+    state = strategy.init(begin)
+    genomes = ask(middle, state)
+    assert np.asarray(jax.vmap(SPACES["medium"].valid)(genomes)).all()
+    state = tell(state, *rows_of(genomes, 0))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.save(1, state)
+    fresh = strategy.init(jax.random.key(7))
+    generation, restored = checkpoints.latest(jax.tree.map(jnp.zeros_like, fresh))
+    assert generation == 1
+    chex.assert_trees_all_equal(restored, state)
+    chex.assert_trees_all_equal(ask(end, restored), ask(jax.random.clone(end), state))
+
+
+def test_ordered_genes_are_those_with_ascending_numbers():
+    ordered = SPACES["medium"].ordered.tolist()
+    assert ordered == [False, *[True] * 4, *[False] * 3, *[True] * 2, False, True]
