@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,19 +33,24 @@ class Binding(NamedTuple):
     closest: float  # the candidates' value that is nearest to its range
 
 
-def violation(limits: Sequence[Limit], values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """f64[N], by how much each candidate breaks limits; 0 where it keeps them all.
+def violation(limits: Sequence[Limit], values: Mapping[str, Any], xp: Any = np) -> Any:
+    """By how much each candidate breaks limits; 0 where it keeps them all.
 
     The sum over the limits of what is too much or too little, as a share of the
     limit.
+
+    Args:
+      limits: see `Limit`.
+      values: of each objective, columns.
+      xp: numpy, or jax.numpy for columns of jax.Arrays.
     """
-    total = np.zeros(())
+    total = xp.zeros(())
     for limit in limits:
         value = values[limit.objective]
         for bound, sign in ((limit.most, 1.0), (limit.least, -1.0)):
             if math.isfinite(bound):
                 missed = sign * (value - bound) / max(abs(bound), _LEAST)
-                total = total + np.maximum(missed, 0.0)
+                total = total + xp.maximum(missed, 0.0)
     return total
 
 

@@ -29,7 +29,7 @@ class Use:
     """How a model is trained and run.
 
     Raises:
-      ValueError: a count below 1.
+      ValueError: a count below 1, or no utilization in (0, 1].
     """
 
     hardware: Hardware
@@ -38,6 +38,7 @@ class Use:
     context: int = 128  # tokens that are remembered while another is drawn
     training_tokens: float = 1e9
     devices: int = 1  # that share weights and work evenly
+    utilization: float = 0.4  # of the peak that training reaches, assumed
     law: ScalingLaw = DEFAULT_LAW
 
     def __post_init__(self):
@@ -46,6 +47,11 @@ class Use:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} is not allowed: needs at least 1"
                 )
+        if not 0 < self.utilization <= 1:
+            raise ValueError(
+                f"utilization={self.utilization!r} is not allowed: "
+                f"needs above 0, at most 1"
+            )
 
 
 class Objective(NamedTuple):
@@ -80,6 +86,16 @@ def _memory(trained, exported, use):
 def _loss(trained, exported, use):
     capacity = capacity_of(trained, exported)
     return expected_loss(capacity, use.training_tokens, use.law)
+
+
+def _training_flops(trained, exported, use):
+    a_window = 3 * total_flops(trained, forward(1, use.context))
+    return a_window * (use.training_tokens / use.context)
+
+
+def _gpu_hours(trained, exported, use):
+    a_second = use.utilization * use.hardware.peak_flops
+    return _training_flops(trained, exported, use) / a_second / 3600
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -119,6 +135,18 @@ OBJECTIVES: dict[str, Objective] = {
         ",.0f",
         "MiB of weights and of what is remembered of the context, a device",
         _memory,
+    ),
+    "training_flops": Objective(
+        "train FLOPs",
+        ".3g",
+        "FLOPs of the whole training, 3 forward passes a token",
+        _training_flops,
+    ),
+    "gpu_hours": Objective(
+        "GPU hours",
+        ",.0f",
+        "hours of one device that the training takes, at an assumed utilization",
+        _gpu_hours,
     ),
     "loss": Objective(
         "pred. loss",

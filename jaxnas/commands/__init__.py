@@ -4,6 +4,7 @@ COMMANDS = {
     "search": "search a space, train the winner on, save it (the default)",
     "space": "counts and samples of a search space",
     "front": "the exact Pareto front of every model of a space, by its costs",
+    "automl": "the best shapes for a spec of a large model, by their costs",
     "baselines": "the reference architectures with their costs",
     "generate": "text from a saved model, as it is drawn",
     "export": "a model as a folder that Hugging Face's transformers loads",

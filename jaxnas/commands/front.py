@@ -39,7 +39,7 @@ def main(arguments: list[str]):
         prog="python -m jaxnas.run front",
         usage="python -m jaxnas.run front SPACE [--objectives A,B,...] [options]",
         description=_ABOUT
-        + "\n".join(f"  {name:<8} {one.about}" for name, one in OBJECTIVES.items()),
+        + "\n".join(f"  {name:<14} {one.about}" for name, one in OBJECTIVES.items()),
     )
     _add_options(parser)
     options = parser.parse_args(arguments)

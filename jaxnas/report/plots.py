@@ -62,7 +62,7 @@ def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, front: np.ndarray):
 def plot_front(
     path: Path,
     every: np.ndarray,
-    front: Sequence[Sequence[float]],
+    front: Sequence[Sequence[float]] | np.ndarray,
     titles: Sequence[str],
 ):
     """All models and those on the front, the objectives in pairs.

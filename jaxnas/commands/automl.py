@@ -1,0 +1,295 @@
+"""`automl SPEC`: the best shapes for a budget, by their costs alone."""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxnas.analytic.automl import (
+    EXHAUSTIVE,
+    MOST_GENOMES,
+    SEARCHES,
+    Found,
+    search_shapes,
+)
+from jaxnas.analytic.history import keep_in, seeds_from
+from jaxnas.analytic.objectives import OBJECTIVES
+from jaxnas.analytic.problem import Candidates, Problem
+from jaxnas.analytic.spec import AIMS, read_spec, shipped_specs
+from jaxnas.errors import RunFailed, UsageError
+from jaxnas.keys import key_of
+from jaxnas.options import Parser
+from jaxnas.records import write_whole
+from jaxnas.report.shapes import limits_table, prototypes_table, shapes_table
+from jaxnas.report.tables import plain_console
+from jaxnas.runtime import set_up
+
+_ABOUT = """\
+Searches the shapes that a spec allows, hidden 256 to 8192, 4 to 64 layers, by
+parameters, latency, memory and predicted loss. Nothing is trained, but for the
+prototypes that --train-prototypes asks for. A spec is a TOML file (see
+docs/automl.md) or one of those that are shipped: {shipped}.
+"""
+FRONT_ROWS = 20  # of the Pareto front that are printed
+
+
+def main(arguments: list[str]):
+    """Prints the best shapes and the front; writes them where --out says so."""
+    options = _parse(arguments)
+    spec = read_spec(options.spec)
+    problem = Problem(spec, _objectives(options, spec.weights))
+    if options.strategy == EXHAUSTIVE and problem.shapes.total > MOST_GENOMES:
+        raise UsageError(
+            f"{problem.shapes.total:,} shapes are too many for --strategy exhaustive, "
+            f"which counts up to {MOST_GENOMES:,}: narrow the dimensions"
+        )
+    set_up()
+    console = plain_console()
+    seeds = None
+    if options.history is not None:
+        seeds = seeds_from(options.history, problem.shapes)
+        console.print(
+            f"history     {0 if seeds is None else len(seeds)} shapes to start near"
+        )
+    begin = time.perf_counter()
+    found = search_shapes(
+        problem,
+        options.strategy,
+        options.budget,
+        options.top_k,
+        key_of(options.seed, "automl"),
+        seeds,
+    )
+    seconds = time.perf_counter() - begin
+    _print(console, problem, found, options.strategy, seconds)
+    result = _result(problem, found, options)
+    if options.train_prototypes and len(found.top.genomes):
+        result["prototypes"] = _prototypes(console, problem, found, options)
+    if options.out is not None:
+        _write(options.out, problem, found, result)
+        console.print(f"written to {options.out}: automl.json, front.png")
+    if options.history is not None:
+        keep_in(options.history, result)
+    if not found.feasible:
+        raise RunFailed("no shape keeps all limits")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m jaxnas.run automl",
+        usage="python -m jaxnas.run automl SPEC [options]",
+        description=_ABOUT.format(shipped=", ".join(shipped_specs())),
+    )
+    parser.add_argument("spec", metavar="SPEC", help="a TOML file, or a shipped name")
+    parser.add_argument(
+        "--strategy",
+        choices=(*SEARCHES, EXHAUSTIVE),
+        default="nsga2",
+        help="exhaustive counts every shape [nsga2]",
+    )
+    for flag, value, text in (
+        ("--budget", 100_000, "shapes evaluated at most; exhaustive has none"),
+        ("--top-k", 10, "rows of the table"),
+        ("--seed", 0, "decides every random choice"),
+        ("--train-prototypes", 0, "steps of a small version of each of the top"),
+    ):
+        parser.add_argument(
+            flag, type=int, default=value, metavar="N", help=f"{text} [{value}]"
+        )
+    parser.add_argument(
+        "--objectives",
+        default="params,latency,performance",
+        metavar="A,B",
+        help=f"of {', '.join(AIMS)} [params,latency,performance]",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder for automl.json and front.png"
+    )
+    parser.add_argument(
+        "--history",
+        metavar="DIR",
+        type=Path,
+        help="folder of earlier results: start near those of like specs, add this one",
+    )
+    options = parser.parse_args(arguments)
+    if options.budget < 1 or options.top_k < 1 or options.train_prototypes < 0:
+        raise UsageError(
+            "--budget and --top-k must be at least 1, --train-prototypes at least 0"
+        )
+    if not 0 <= options.seed < 2**32:
+        raise UsageError("--seed must be in 0 to 2**32 - 1")
+    return options
+
+
+def _objectives(
+    options: argparse.Namespace, weights: dict[str, float]
+) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in options.objectives.split(","))
+    for name in names:
+        if name not in AIMS:
+            raise UsageError(
+                f"--objectives: no objective {name!r}: choose {', '.join(AIMS)}"
+            )
+    if len(set(names)) < len(names):
+        raise UsageError(f"--objectives {options.objectives}: one is named twice")
+    if not any(weights[name] for name in names):
+        raise UsageError(
+            f"--objectives {options.objectives}: the spec's weights of all are 0"
+        )
+    return names
+
+
+def _print(
+    console: Console, problem: Problem, found: Found, strategy: str, seconds: float
+):
+    spec, shapes = problem.spec, problem.shapes
+    use = spec.use
+    console.print(
+        f"{spec.name}: {spec.family}, {shapes.total:,} shapes; {strategy} evaluated "
+        f"{found.evaluated:,} in {seconds:.1f} s, {found.feasible:,} keep the limits"
+    )
+    if spec.limits:
+        console.print(limits_table(found.binding, found.evaluated))
+    if not found.feasible:
+        table = shapes_table(
+            "The shape that breaks the limits least",
+            _configs(problem, found.nearest),
+            found.nearest,
+        )
+        console.print(table)
+        return
+    title = f"Top {len(found.top.genomes)} by score"
+    configs = _configs(problem, found.top)
+    console.print(shapes_table(title, configs, found.top, found.scores))
+    shown = _spread(problem, found.front)
+    title = (
+        f"Pareto front over {', '.join(problem.objectives)}: {len(shown.genomes)} of "
+        f"{len(found.front.genomes):,} shapes"
+    )
+    console.print(shapes_table(title, _configs(problem, shown), shown))
+    console.print(
+        f"latency: batch {use.batch}, {use.prompt} tokens read, {use.context} "
+        f"remembered, on {use.devices} x {use.hardware.name}, not calibrated\n"
+        f"loss: {use.law.label}; {use.training_tokens:.3g} training tokens"
+    )
+
+
+def _spread(problem: Problem, front: Candidates) -> Candidates:
+    """Some of a front, evenly by the first objective."""
+    order = front.values[problem.aims[0]].argsort(kind="stable")
+    number = len(order)
+    picks = dict.fromkeys(
+        round(at * (number - 1) / max(1, FRONT_ROWS - 1))
+        for at in range(min(number, FRONT_ROWS))
+    )
+    return front.take(order[list(picks)])
+
+
+def _configs(problem: Problem, candidates: Candidates):
+    return [problem.shapes.config(genome) for genome in candidates.genomes]
+
+
+def _prototypes(
+    console: Console, problem: Problem, found: Found, options: argparse.Namespace
+) -> dict[str, Any]:
+    from jaxnas.analytic.prototypes import train_prototypes
+    from jaxnas.report.steps import steps_shown
+
+    predicted = found.top.values["loss"].tolist()
+    with steps_shown(console, "prototypes") as report:
+        made = train_prototypes(
+            _configs(problem, found.top),
+            predicted,
+            options.train_prototypes,
+            options.seed,
+            report,
+        )
+    console.print(prototypes_table(made, predicted))
+    for what, value in (
+        ("predicted loss of the shapes", made.of_shapes),
+        ("predicted loss of the prototypes", made.of_prototypes),
+    ):
+        said = "nothing to rank" if value is None else f"{value:.3f}"
+        console.print(f"Spearman of the {what} with the measured loss: {said}")
+    return {
+        "steps": options.train_prototypes,
+        "spearman_of_shapes": made.of_shapes,
+        "spearman_of_prototypes": made.of_prototypes,
+        "each": [one._asdict() | {"config": one.config.to_dict()} for one in made.each],
+    }
+
+
+def _result(
+    problem: Problem, found: Found, options: argparse.Namespace
+) -> dict[str, Any]:
+    """All of it as JSON types; no clock times, so that a seed gives the same bytes."""
+    spec = problem.spec
+    use = dataclasses.asdict(spec.use)
+    return {
+        "spec": {
+            "name": spec.name,
+            "family": spec.family,
+            "dimensions": spec.dimensions,
+            "head_size": spec.head_size,
+            "model": spec.model,
+            "use": use | {"hardware": use["hardware"]["name"]},
+            "limits": [_finite(limit) for limit in spec.limits],
+            "weights": spec.weights,
+        },
+        "strategy": options.strategy,
+        "budget": options.budget,
+        "seed": options.seed,
+        "objectives": problem.objectives,
+        "shapes": problem.shapes.total,
+        "evaluated": found.evaluated,
+        "feasible": found.feasible,
+        "limits": [
+            {
+                "limit": str(one.limit),
+                "kept_by": one.met,
+                "closest": one.closest,
+            }
+            for one in found.binding
+        ],
+        "bounds": problem.bounds,
+        "top": [
+            row | {"score": float(score)}
+            for row, score in zip(_rows(problem, found.top), found.scores, strict=True)
+        ],
+        "front": _rows(problem, found.front),
+        "nearest": _rows(problem, found.nearest)[0] if not found.feasible else None,
+    }
+
+
+def _finite(limit) -> list:
+    return [value if value not in _INFINITE else None for value in limit]
+
+
+_INFINITE = (float("inf"), float("-inf"))
+
+
+def _rows(problem: Problem, candidates: Candidates) -> list[dict[str, Any]]:
+    return [
+        {
+            "values": {
+                name: float(candidates.values[name][row]) for name in problem.figures
+            },
+            "config": config.to_dict(),
+        }
+        for row, config in enumerate(_configs(problem, candidates))
+    ]
+
+
+def _write(out: Path, problem: Problem, found: Found, result: dict[str, Any]):
+    from jaxnas.report.plots import plot_front
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "automl.json", json.dumps(result, indent=1) + "\n")
+    titles = [OBJECTIVES[name].title for name in problem.aims]
+    plot_front(
+        out / "front.png", problem.table(found.kept), problem.table(found.front), titles
+    )
