@@ -114,4 +114,5 @@ def vary_real(
 
 def _power(base, exponent):
     """base ** exponent for a base of at least 0; XLA vectorises it, unlike `pow`."""
-    return jnp.exp(exponent * jnp.log(base))
+    least = jnp.finfo(jnp.float32).tiny  # a logarithm of 0 would become NaN
+    return jnp.exp(exponent * jnp.log(jnp.maximum(base, least)))
