@@ -177,14 +177,15 @@ def test_a_search_keeps_its_budget_and_finds_the_best(strategy):
     np.testing.assert_array_equal(again.front.genomes, found.front.genomes)
 
 
+@pytest.mark.slow
 def test_the_best_of_the_8b_spec_is_on_the_exact_front():
     problem = Problem(read_spec("8b"), AIMS)
     exact = search_shapes(problem, EXHAUSTIVE, 0, 1, jax.random.key(0))
     front = set(map(tuple, exact.front.genomes.tolist()))
     for strategy in ("evolution", "nsga2"):
-        found = search_shapes(problem, strategy, 10_000, 1, jax.random.key(0))
+        found = search_shapes(problem, strategy, 100_000, 1, jax.random.key(0))
         assert tuple(found.top.genomes[0].tolist()) in front
-        assert found.evaluated <= 10_000
+        assert found.evaluated <= 100_000
 
 
 def test_shipped_specs_are_of_the_sizes_that_they_name():
@@ -315,10 +316,11 @@ def test_automl_says_which_limit_binds_when_nothing_keeps_them(
     words = ["automl", str(spec_file), "--strategy", "exhaustive", "--out", str(out)]
     assert main(words) == 2
     captured = capsys.readouterr()
-    assert "no shape keeps all limits" in captured.err
+    [line] = captured.err.splitlines()
+    assert "no shape of tiny keeps all limits: params <= 1000 is kept by 0" in line
     assert "closest" in captured.out
     lines = captured.out.splitlines()
-    params = next(line for line in lines if line.startswith("params <= 1000"))
+    params = next(one for one in lines if one.startswith("params <= 1000"))
     least = ArchitectureConfig(
         **json.loads((out / "automl.json").read_text())["nearest"]["config"]
     )
@@ -352,7 +354,7 @@ def test_history_starts_near_earlier_results_of_the_family(spec_file, tmp_path, 
     assert "0 shapes to start near" in printed
     assert "10 shapes to start near" in printed
     shapes = Shapes(read_spec(str(spec_file)))
-    [path] = history.iterdir()  # the same result is kept once
+    [path, _] = sorted(history.iterdir())
     best = json.loads(path.read_text())["top"][0]["config"]
     seeds = seeds_from(history, shapes)
     found = [shapes.config(genome).to_dict() for genome in seeds]

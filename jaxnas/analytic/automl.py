@@ -18,7 +18,7 @@ EXHAUSTIVE = "exhaustive"
 MOST_GENOMES = 50_000_000  # that are counted one by one
 
 POPULATION = 200
-POLISH_SHARE = 0.1  # of the budget, kept for the neighbours of the best
+POLISH_SHARE = 0.25  # of the budget, kept for the neighbours of the best
 
 
 class Found(NamedTuple):

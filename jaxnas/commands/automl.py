@@ -20,7 +20,7 @@ from jaxnas.analytic.history import keep_in, seeds_from
 from jaxnas.analytic.objectives import OBJECTIVES
 from jaxnas.analytic.problem import Candidates, Problem
 from jaxnas.analytic.spec import AIMS, read_spec, shipped_specs
-from jaxnas.errors import RunFailed, UsageError
+from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
 from jaxnas.options import Parser
 from jaxnas.records import write_whole
@@ -75,7 +75,12 @@ def main(arguments: list[str]):
     if options.history is not None:
         keep_in(options.history, result)
     if not found.feasible:
-        raise RunFailed("no shape keeps all limits")
+        [binding, *_] = found.binding
+        raise UsageError(
+            f"no shape of {spec.name} keeps all limits: {binding.limit} is kept by "
+            f"{binding.met:,} of {found.evaluated:,}, the closest has "
+            f"{binding.closest:,.6g}"
+        )
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
