@@ -84,6 +84,7 @@ def plot_front(
         axes.scatter(
             points[:, x], points[:, y], s=8, color="tab:red", label="Pareto front"
         )
-        axes.set(xlabel=titles[x], ylabel=titles[y], xscale="log", yscale="log")
+        scale = "log" if len(shown) else "linear"
+        axes.set(xlabel=titles[x], ylabel=titles[y], xscale=scale, yscale=scale)
         axes.legend()
     figure.savefig(path, dpi=120)
