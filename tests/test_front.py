@@ -1,18 +1,23 @@
 """A space as a grid of columns, its exact Pareto front, and the command."""
 
 import contextlib
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from arch.cost import HARDWARE, decode_ms, prefill_ms, size_bytes, state_bytes
 from arch.cost.capability import predicted_loss
+from arch.cost.scaling import LAWS
 from arch.space import GENES, Space
 from arch.spaces import SPACES
 from jaxnas.analytic.exhaustive import front_of, score_space
+from jaxnas.analytic.fitted import rows_of
 from jaxnas.analytic.limits import Limit, violation
 from jaxnas.analytic.objectives import OBJECTIVES, Use
+from jaxnas.config import RunConfig
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.run import main
 from search.exact import exact_front
@@ -187,3 +192,40 @@ def test_every_objective_says_what_it_is():
         assert objective.title
         assert format(1.5, objective.form)
         assert not objective.about.endswith(".")
+
+
+def test_a_law_is_fitted_to_what_a_run_measured(tmp_path, capsys):
+    law = dataclasses.replace(LAWS["besiroglu2024"], families=(0.0,) * 6)
+    run = tmp_path / "run"
+    run.mkdir()
+    settings = RunConfig(space="medium", samples=500, epochs=2, window=64)
+    (run / "config.toml").write_text(settings.to_toml())
+    genomes = SPACES["medium"].sample(jax.random.key(0), 40)
+    lines = []
+    for genome in genomes:
+        config = SPACES["medium"].decode(genome, **FIELDS)
+        loss = predicted_loss(config, 500 * 2 * 64, law)
+        line = {"status": "ok", "config": config.to_dict(), "metrics": {"loss": loss}}
+        lines.append(json.dumps(line))
+    lines.append(json.dumps({"status": "failed"}))
+    (run / "results.jsonl").write_text("\n".join(lines) + "\n{cut short")
+    rows = rows_of(run)
+    assert len(rows) == 40
+    assert {row.tokens for row in rows} == {64_000.0}
+    assert main(["front", "medium", "--fit", str(run), "--vocab-size", "1000"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "predicted loss, fitted on 40 measured losses" in printed
+    error = float(printed.split("rows left out ")[1].split(",")[0])
+    assert error < 0.01
+
+
+def test_a_fit_of_nothing_is_refused_in_one_line(tmp_path, capsys):
+    assert main(["front", "minimal", "--fit", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    (tmp_path / "config.toml").write_text("samples = 8\nepochs = 1\nwindow = 8\n")
+    (tmp_path / "results.jsonl").write_text("")
+    assert main(["front", "minimal", "--fit", str(tmp_path)]) == 2
+    assert "0 rows are too few" in capsys.readouterr().err
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    assert main(["front", "minimal", "--fit", str(tmp_path)]) == 2
+    assert "damaged in line 1" in capsys.readouterr().err

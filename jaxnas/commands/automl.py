@@ -16,6 +16,7 @@ from jaxnas.analytic.automl import (
     Found,
     search_shapes,
 )
+from jaxnas.analytic.fitted import describe_fit, fit_runs
 from jaxnas.analytic.history import keep_in, seeds_from
 from jaxnas.analytic.objectives import OBJECTIVES
 from jaxnas.analytic.problem import Candidates, Problem
@@ -41,6 +42,10 @@ def main(arguments: list[str]):
     """Prints the best shapes and the front; writes them where --out says so."""
     options = _parse(arguments)
     spec = read_spec(options.spec)
+    fitted = fit_runs(options.fit) if options.fit else None
+    if fitted is not None:
+        use = dataclasses.replace(spec.use, law=fitted.law)
+        spec = dataclasses.replace(spec, use=use)
     problem = Problem(spec, _objectives(options, spec.weights))
     if options.strategy == EXHAUSTIVE and problem.shapes.total > MOST_GENOMES:
         raise UsageError(
@@ -66,6 +71,8 @@ def main(arguments: list[str]):
     )
     seconds = time.perf_counter() - begin
     _print(console, problem, found, options.strategy, seconds)
+    for line in [] if fitted is None else describe_fit(fitted):
+        console.print(line)
     result = _result(problem, found, options)
     if options.train_prototypes and len(found.top.genomes):
         result["prototypes"] = _prototypes(console, problem, found, options)
@@ -110,6 +117,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         default="params,latency,performance",
         metavar="A,B",
         help=f"of {', '.join(AIMS)} [params,latency,performance]",
+    )
+    parser.add_argument(
+        "--fit",
+        action="append",
+        default=[],
+        metavar="RUN",
+        type=Path,
+        help="fit the law to the losses that this run measured; several times for more",
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for automl.json and front.png"

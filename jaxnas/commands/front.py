@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
-from arch.cost.scaling import LAWS
+from arch.cost.scaling import LAWS, ScalingLaw
 from arch.space import Space
 from arch.spaces import SPACES, space_named
 from jaxnas.analytic.exhaustive import SpaceFront, front_of
+from jaxnas.analytic.fitted import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES, Use, objective_named
 from jaxnas.errors import UsageError
@@ -44,7 +45,9 @@ def main(arguments: list[str]):
     _add_options(parser)
     options = parser.parse_args(arguments)
     objectives, limits = _objectives(options), _limits(options)
-    space, use = _space(options.space), _use(options)
+    fitted = fit_runs(options.fit) if options.fit else None
+    law = LAWS[options.law] if fitted is None else fitted.law
+    space, use = _space(options.space), _use(options, law)
     fields = {
         "vocab_size": options.vocab_size,
         "max_seq_length": options.max_seq_length,
@@ -68,7 +71,9 @@ def main(arguments: list[str]):
             f"keep it, the closest has {one.closest:,.6g}"
         )
     if "loss" in found.figures:
-        console.print(f"loss: {use.law.label}")
+        console.print(f"loss: {law.label}")
+    for line in [] if fitted is None else describe_fit(fitted):
+        console.print(line)
     console.print(f"latency: predicted for {use.hardware.name}, not calibrated")
     if options.out is not None:
         _write(options.out, found, objectives, options)
@@ -118,7 +123,19 @@ def _add_options(parser: argparse.ArgumentParser):
         default="besiroglu2024",
         help="scaling law of the predicted loss [besiroglu2024]",
     )
-    parser.add_argument("--tie-embeddings", action="store_true")
+    parser.add_argument(
+        "--fit",
+        action="append",
+        default=[],
+        metavar="RUN",
+        type=Path,
+        help="fit the law to the losses that this run measured; several times for more",
+    )
+    parser.add_argument(
+        "--tie-embeddings",
+        action="store_true",
+        help="one matrix for the embedding and the head",
+    )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for front.json and front.png"
     )
@@ -174,7 +191,7 @@ def _known(name: str, flag: str):
         raise UsageError(f"{flag}: {error}") from None
 
 
-def _use(options: argparse.Namespace) -> Use:
+def _use(options: argparse.Namespace, law: ScalingLaw) -> Use:
     for name in _COUNTS:
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
@@ -186,7 +203,7 @@ def _use(options: argparse.Namespace) -> Use:
         prompt=options.prompt,
         context=options.context,
         training_tokens=options.train_tokens,
-        law=LAWS[options.law],
+        law=law,
     )
 
 
@@ -211,7 +228,10 @@ def _write(
     from jaxnas.report.plots import plot_front
 
     out.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = vars(options) | {"out": str(out)}
+    settings: dict[str, Any] = vars(options) | {
+        "out": str(out),
+        "fit": list(map(str, options.fit)),
+    }
     text = {
         "settings": settings,
         "objectives": objectives,
