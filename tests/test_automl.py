@@ -3,6 +3,9 @@
 import dataclasses
 import itertools
 import json
+import re
+import tomllib
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -392,3 +395,17 @@ def test_prototypes_are_trained():
     measured = [one.loss for one in made.each]
     assert all(3 < loss < 7 for loss in measured)  # log(1024) is 6.93
     assert len(made.each) == len(configs)
+
+
+def test_the_documented_spec_is_the_default():
+    page = Path(__file__).parents[1] / "docs" / "automl.md"
+    [block] = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+    written = tomllib.loads(block)
+    limits = written.pop("constraints")
+    name = written["name"]
+    assert make_spec(written) == make_spec({"name": name})
+    assert {one.objective for one in make_spec({"constraints": limits}).limits} == {
+        "params",
+        "decode",
+        "memory",
+    }
