@@ -3,9 +3,12 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxnas.config import RunConfig, kind_of
+from jaxnas.errors import UsageError
 from jaxnas.presets import PRESETS
 
 
@@ -40,6 +43,35 @@ def add_settings(parser: argparse.ArgumentParser):
             metavar={int: "N", float: "X"}.get(kind, "NAME"),
             help=f"{field.metadata['help']}{_default(field)}".replace("%", "%%"),
         )
+
+
+def add_fit(parser: argparse.ArgumentParser):
+    """The runs that a scaling law is to be fitted to."""
+    parser.add_argument(
+        "--fit",
+        action="append",
+        default=[],
+        metavar="RUN",
+        type=Path,
+        help="fit the law to the losses that this run measured; several times for more",
+    )
+
+
+def named_once(text: str, known: Collection[str]) -> list[str]:
+    """The objectives that --objectives names, in its order.
+
+    Raises:
+      UsageError: one is unknown or named twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"--objectives: no objective {name!r}: choose {', '.join(known)}"
+            )
+    if len(set(names)) < len(names):
+        raise UsageError(f"--objectives {text}: one is named twice")
+    return names
 
 
 def _default(field: dataclasses.Field) -> str:

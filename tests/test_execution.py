@@ -1,18 +1,15 @@
 """Plans as they run: what each candidate comes to is what it would alone."""
 
 import dataclasses
-import functools
 import threading
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from tasks import TINY, noise_task
 
-from arch import ArchitectureConfig
 from arch.padding import common_shape
-from jaxnas.data import Dataset, train_tokenizer
 from jaxnas.evaluation.buckets import Bucket, Plan
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.counts import compile_counts
@@ -20,31 +17,17 @@ from jaxnas.evaluation.execution import Work, execute
 from jaxnas.evaluation.population import Running
 from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression, score
-from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trained import TrainingFailed, train
 from jaxnas.train.loop import batch_starts
 from jaxnas.train.phases import Phase
 from jaxnas.train.settings import TrainSettings
 
-VOCAB = 257
-BASE = ArchitectureConfig(
-    arch_type="transformer",
-    num_layers=1,
-    hidden_dim=32,
-    num_heads=2,
-    ffn_multiplier=2.0,
-    normalization="rmsnorm",
-    activation="gelu",
-    position_encoding="rope",
-    vocab_size=VOCAB,
-    max_seq_length=12,
-)
 CONFIGS = (
-    BASE,
-    dataclasses.replace(BASE, num_layers=2, normalization="layernorm"),
-    dataclasses.replace(BASE, hidden_dim=16, position_encoding="alibi"),
-    dataclasses.replace(BASE, activation="swiglu", position_encoding="absolute"),
-    dataclasses.replace(BASE, arch_type="mamba", hidden_dim=16),
+    TINY,
+    dataclasses.replace(TINY, num_layers=2, normalization="layernorm"),
+    dataclasses.replace(TINY, hidden_dim=16, position_encoding="alibi"),
+    dataclasses.replace(TINY, activation="swiglu", position_encoding="absolute"),
+    dataclasses.replace(TINY, arch_type="mamba", hidden_dim=16),
 )
 # A small rate: where a gradient is all rounding, AdamW's step is a coin's toss.
 SETTINGS = TrainSettings(window=12, batch=4, learning_rate=3e-4, steps_per_call=3)
@@ -57,21 +40,8 @@ FOUR = Program(shape=SHAPE, form="looped", lanes=4, vmapped=True)
 ALONE = Program(shape=CONFIGS[4])
 
 
-@functools.cache
 def task():
-    tokens = np.random.default_rng(0).integers(0, 40, 600).astype(np.uint16)
-    dataset = Dataset(
-        spec="noise",
-        corpus_hash="",
-        train=tokens,
-        validation=tokens[::-1].copy(),
-        test=tokens,
-        token_bytes=np.ones(VOCAB, np.int32),
-        tokenizer=train_tokenizer(["ab"], VOCAB),
-        vocab_size=VOCAB,
-        statistics={},
-    )
-    return Task(dataset=dataset, settings=SETTINGS, seed=0, dtype=jnp.float32)
+    return noise_task(SETTINGS, kinds=40)
 
 
 def work_of(configs=CONFIGS):
@@ -199,9 +169,9 @@ def test_a_second_generation_of_the_same_shapes_compiles_nothing(mixed, compiler
         chex.assert_trees_all_equal(outcome.params, mixed[0][place].params)
         assert outcome.metrics == mixed[0][place].metrics
     others = [
-        dataclasses.replace(BASE, normalization="groupnorm", activation="geglu"),
-        dataclasses.replace(BASE, hidden_dim=16, ffn_dim=40),
-        dataclasses.replace(BASE, num_layers=2, activation="silu"),
+        dataclasses.replace(TINY, normalization="groupnorm", activation="geglu"),
+        dataclasses.replace(TINY, hidden_dim=16, ffn_dim=40),
+        dataclasses.replace(TINY, num_layers=2, activation="silu"),
     ]
     found = outcomes_of(plan_of((FOUR, (0, 1, 2))), compiler, others)
     assert [found[at].error for at in range(3)] == [None] * 3

@@ -1,7 +1,6 @@
 """Plans are recorded before they run, and run as they were recorded."""
 
 import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -10,63 +9,35 @@ from pathlib import Path
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from calibrated import MADE_UP
 from corpus import write_corpus
+from tasks import TINY, noise_task
 
-from arch import ArchitectureConfig, cost
-from jaxnas.data import Dataset, train_tokenizer
+from arch import cost
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import NOTHING_AHEAD, Evaluator
 from jaxnas.evaluation.machine import Machine
 from jaxnas.evaluation.plans import Plans
 from jaxnas.evaluation.population import Running
-from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trainings import Trainings, training_key
 from jaxnas.fitness import FitnessSettings
 from jaxnas.records import Lines
 from jaxnas.train.phases import Phase
 from jaxnas.train.settings import TrainSettings
 
-VOCAB = 257
-BASE = ArchitectureConfig(
-    arch_type="transformer",
-    num_layers=1,
-    hidden_dim=32,
-    num_heads=2,
-    ffn_multiplier=2.0,
-    normalization="rmsnorm",
-    activation="gelu",
-    position_encoding="rope",
-    vocab_size=VOCAB,
-    max_seq_length=12,
-)
 CONFIGS = [
-    BASE,
-    dataclasses.replace(BASE, num_layers=2, normalization="layernorm"),
-    dataclasses.replace(BASE, hidden_dim=16, position_encoding="alibi"),
+    TINY,
+    dataclasses.replace(TINY, num_layers=2, normalization="layernorm"),
+    dataclasses.replace(TINY, hidden_dim=16, position_encoding="alibi"),
 ]
 SETTINGS = TrainSettings(window=12, batch=4, learning_rate=1e-2, steps_per_call=3)
 CALLS_A_MEMBER = 2
 
 
-@functools.cache
 def task():
-    tokens = np.random.default_rng(0).integers(0, VOCAB, 600).astype(np.uint16)
-    dataset = Dataset(
-        spec="noise",
-        corpus_hash="",
-        train=tokens,
-        validation=tokens[::-1],
-        test=tokens,
-        token_bytes=np.ones(VOCAB, np.int32),
-        tokenizer=train_tokenizer(["ab"], VOCAB),
-        vocab_size=VOCAB,
-        statistics={},
-    )
-    return Task(dataset=dataset, settings=SETTINGS, seed=0, dtype=jnp.float32)
+    return noise_task(SETTINGS)
 
 
 def machine(compile_factor):

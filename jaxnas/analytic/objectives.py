@@ -157,17 +157,6 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def objective_named(name: str) -> Objective:
-    """The objective of that name.
-
-    Raises:
-      ValueError: there is none; the line lists the names.
-    """
-    if name not in OBJECTIVES:
-        raise ValueError(f"no objective {name!r}: choose {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
-
-
 def columns_of(
     names: Sequence[str], trained: Sizes, exported: Sizes, use: Use
 ) -> list[np.ndarray]:

@@ -23,7 +23,7 @@ from jaxnas.analytic.problem import Candidates, Problem
 from jaxnas.analytic.spec import AIMS, read_spec, shipped_specs
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
-from jaxnas.options import Parser
+from jaxnas.options import Parser, add_fit, named_once
 from jaxnas.records import write_whole
 from jaxnas.report.shapes import limits_table, prototypes_table, shapes_table
 from jaxnas.report.tables import plain_console
@@ -118,14 +118,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="A,B",
         help=f"of {', '.join(AIMS)} [params,latency,performance]",
     )
-    parser.add_argument(
-        "--fit",
-        action="append",
-        default=[],
-        metavar="RUN",
-        type=Path,
-        help="fit the law to the losses that this run measured; several times for more",
-    )
+    add_fit(parser)
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for automl.json and front.png"
     )
@@ -148,19 +141,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _objectives(
     options: argparse.Namespace, weights: dict[str, float]
 ) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in options.objectives.split(","))
-    for name in names:
-        if name not in AIMS:
-            raise UsageError(
-                f"--objectives: no objective {name!r}: choose {', '.join(AIMS)}"
-            )
-    if len(set(names)) < len(names):
-        raise UsageError(f"--objectives {options.objectives}: one is named twice")
+    names = named_once(options.objectives, AIMS)
     if not any(weights[name] for name in names):
         raise UsageError(
             f"--objectives {options.objectives}: the spec's weights of all are 0"
         )
-    return names
+    return tuple(names)
 
 
 def _print(

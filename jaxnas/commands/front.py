@@ -15,9 +15,9 @@ from arch.spaces import SPACES, space_named
 from jaxnas.analytic.exhaustive import SpaceFront, front_of
 from jaxnas.analytic.fitted import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit
-from jaxnas.analytic.objectives import OBJECTIVES, Use, objective_named
+from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.errors import UsageError
-from jaxnas.options import Parser
+from jaxnas.options import Parser, add_fit, named_once
 from jaxnas.records import write_whole
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import told_apart
@@ -44,7 +44,8 @@ def main(arguments: list[str]):
     )
     _add_options(parser)
     options = parser.parse_args(arguments)
-    objectives, limits = _objectives(options), _limits(options)
+    objectives = named_once(options.objectives, OBJECTIVES)
+    limits = _limits(options)
     fitted = fit_runs(options.fit) if options.fit else None
     law = LAWS[options.law] if fitted is None else fitted.law
     space, use = _space(options.space), _use(options, law)
@@ -123,14 +124,7 @@ def _add_options(parser: argparse.ArgumentParser):
         default="besiroglu2024",
         help="scaling law of the predicted loss [besiroglu2024]",
     )
-    parser.add_argument(
-        "--fit",
-        action="append",
-        default=[],
-        metavar="RUN",
-        type=Path,
-        help="fit the law to the losses that this run measured; several times for more",
-    )
+    add_fit(parser)
     parser.add_argument(
         "--tie-embeddings",
         action="store_true",
@@ -146,15 +140,6 @@ def _space(name: str) -> Space:
         return space_named(name)
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _objectives(options: argparse.Namespace) -> list[str]:
-    names = [name.strip() for name in options.objectives.split(",")]
-    for name in names:
-        _known(name, "--objectives")
-    if len(set(names)) < len(names):
-        raise UsageError(f"--objectives {options.objectives}: one is named twice")
-    return names
 
 
 def _limits(options: argparse.Namespace) -> list[Limit]:
@@ -174,7 +159,10 @@ def _limits(options: argparse.Namespace) -> list[Limit]:
 def _bound(flag: str, words: str) -> tuple[str, float]:
     """OBJECTIVE=X, taken apart."""
     name, _, value = words.partition("=")
-    _known(name, flag)
+    if name not in OBJECTIVES:
+        raise UsageError(
+            f"{flag}: no objective {name!r}: choose {', '.join(OBJECTIVES)}"
+        )
     try:
         bound = float(value)
     except ValueError:
@@ -182,13 +170,6 @@ def _bound(flag: str, words: str) -> tuple[str, float]:
     if math.isnan(bound):
         raise UsageError(f"{flag} {words}: needs OBJECTIVE=NUMBER")
     return name, bound
-
-
-def _known(name: str, flag: str):
-    try:
-        objective_named(name)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from None
 
 
 def _use(options: argparse.Namespace, law: ScalingLaw) -> Use:
