@@ -11,11 +11,14 @@ from jaxnas.evaluation.counts import compile_counts
 
 @pytest.fixture
 def folder(tmp_path):
-    """A cache of its own, and what jaxnas keeps in it; JAX's own is off."""
-    before = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    """A cache of its own, and what jaxnas keeps in it; JAX keeps nothing there."""
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: jax.config.values[name] for name in names}
+    for name, value in zip(names, (str(tmp_path), 1e9), strict=True):
+        jax.config.update(name, value)
     yield tmp_path / "jaxnas"
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def ready(about="tripled", factor=3.0, donated=()):

@@ -7,6 +7,8 @@ FLOPs alone do not rank the measured latency of models that differ in depth.
 """
 
 import dataclasses
+import functools
+import operator
 
 from arch.config import ArchitectureConfig
 from arch.cost.hardware import Hardware
@@ -33,10 +35,13 @@ class OpLatency:
 
 def total_seconds(sizes: Sizes, hardware: Hardware, reading: Reading) -> Amount:
     """Seconds of a forward pass; float64 columns for columns."""
-    return sum(
+    each = (
         op.count * (_roofline(op, sizes, hardware) + hardware.launch_seconds)
         for op in list_ops(sizes, reading)
     )
+    # `sum` corrects rounding errors from Python 3.12 on, of numbers but not of
+    # columns: a config's seconds are to be those of its space's columns.
+    return functools.reduce(operator.add, each)
 
 
 def latency_ms(
