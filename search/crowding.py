@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from search.order import stable_order
 from search.pareto import failed
 from search.ranks import non_dominated_ranks
 
@@ -34,13 +35,14 @@ def crowded_order(objectives: jax.Array, enough: int | None = None) -> jax.Array
       enough: how many of the first must be in order.
     """
     ranks = non_dominated_ranks(objectives, enough)
-    return jnp.lexsort((-crowding_distance(objectives, ranks), ranks))
+    return stable_order(ranks, -crowding_distance(objectives, ranks))
 
 
 def _shares_along(column, ranks):
     """f32[N], i32[N] -> f32[N], one objective's part of the distance."""
     place = jnp.arange(len(column), dtype=jnp.int32)
-    front, value, order = jax.lax.sort((ranks, column, place), num_keys=2)
+    order = stable_order(ranks, column)
+    front, value = ranks[order], column[order]
     begins = jnp.concatenate([jnp.ones(1, bool), front[1:] != front[:-1]])
     ends = jnp.roll(begins, -1)
     first = jax.lax.cummax(jnp.where(begins, place, 0))

@@ -9,6 +9,7 @@ import numpy as np
 
 from search.crowding import crowded_order
 from search.hashing import hashed
+from search.order import stable_order
 from search.pareto import failed
 
 NO_ID = np.int32(2**31 - 1)  # of a free place, after all others
@@ -74,7 +75,7 @@ def merge(
     told = Individuals(genomes, jnp.asarray(objectives, jnp.float32), ids)
     told = keep(told, mask & ~failed(objectives))
     rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), known, told)
-    return take(rows, jnp.argsort(rows.ids))
+    return take(rows, stable_order(rows.ids))
 
 
 def copies(genomes: jax.Array) -> jax.Array:
@@ -82,9 +83,9 @@ def copies(genomes: jax.Array) -> jax.Array:
 
     Sorted by two hashes: a copy is missed if 64 bits agree by chance.
     """
-    # Copies meet, in their order: the sort is stable.
-    order = jnp.lexsort(
-        [jax.vmap(lambda row, s=s: hashed(row, s))(genomes) for s in (0, 1)]
+    # Copies meet, in their order.
+    order = stable_order(
+        *(jax.vmap(lambda row, s=s: hashed(row, s))(genomes) for s in (0, 1))
     )
     rows = genomes[order]
     same = (rows[1:] == rows[:-1]).all(axis=1)

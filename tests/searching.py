@@ -44,9 +44,13 @@ def weigh(objectives):
 
 draw_many = jax.jit(jax.vmap(lambda key: uniform(key, GENES)))
 
+# What runs for milliseconds need not be optimised for seconds.
+QUICK = {"xla_backend_optimization_level": 0}
+
 
 def jitted(strategy):
-    return Strategy(*map(jax.jit, strategy))
+    """Compiled, quickly."""
+    return Strategy(*(jax.jit(part, compiler_options=QUICK) for part in strategy))
 
 
 class Rows(NamedTuple):

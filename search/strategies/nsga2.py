@@ -16,6 +16,7 @@ from search.individuals import (
     start_of,
     without_copies,
 )
+from search.order import stable_order
 from search.types import Genes, Strategy
 from search.vary import vary_integers
 
@@ -123,4 +124,5 @@ def nsga2_with(
 def new_first(state: Individuals, children: jax.Array) -> jax.Array:
     """[K, G] -> [K, G], copies of each other or of the state come last."""
     both = jnp.concatenate([state.genomes, children])
-    return children[jnp.argsort(copies(both)[len(state.genomes) :])]
+    old = copies(both)[len(state.genomes) :]
+    return children[stable_order(old.astype(jnp.int32))]
