@@ -40,8 +40,7 @@ def crowded_order(objectives: jax.Array, enough: int | None = None) -> jax.Array
 def _shares_along(column, ranks):
     """f32[N], i32[N] -> f32[N], one objective's part of the distance."""
     place = jnp.arange(len(column), dtype=jnp.int32)
-    order = jnp.lexsort((column, ranks))
-    value, front = column[order], ranks[order]
+    front, value, order = jax.lax.sort((ranks, column, place), num_keys=2)
     begins = jnp.concatenate([jnp.ones(1, bool), front[1:] != front[:-1]])
     ends = jnp.roll(begins, -1)
     first = jax.lax.cummax(jnp.where(begins, place, 0))
