@@ -67,6 +67,7 @@ def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
         "objectives": len(OBJECTIVES),
         "scalarize": lambda objectives: -fitness(objectives, settings, jnp),
         "ordered": plan.space.ordered,
+        "canonical": plan.space.canonical,
         "seeds": np.unique(known, axis=0) if known else None,
         "stratum": GENES.index("arch_type") if len(families) > 1 else None,
     }

@@ -9,7 +9,7 @@ import numpy as np
 from jax.custom_batching import sequential_vmap
 
 from search.crossover import uniform_crossover
-from search.effects import effects
+from search.decompose import best_of_each
 from search.first import first_population
 from search.hashing import hashed
 from search.individuals import (
@@ -21,16 +21,14 @@ from search.individuals import (
     without_copies,
 )
 from search.mutate import resample
-from search.pareto import non_dominated
-from search.rays import draw_rays, lengths
-from search.regression import regress
+from search.rays import gains, view_of
+from search.surrogate import surrogate
 from search.types import Genes, Strategy
 
 MEMORY = 2**18  # places for what was told; two genomes may share one
-RAYS = 256
-CHILDREN = 8  # of each ray's candidate, at each step
-STEPS = 5  # for each place in the batch
-MARGIN = 0.1  # of the front's width, how far behind it the reference lies
+RAYS = 256  # directions in which the front may grow
+CHILDREN, STEPS = 8, 5  # of each direction's genome, for each place in the batch
+DRAWS = 4  # first draws for each place in the batch; those not yet told are taken
 
 
 class PredictorState(NamedTuple):
@@ -48,117 +46,124 @@ def predictor(
     ordered: np.ndarray | None = None,
     cheap: Callable[[jax.Array], jax.Array] | None = None,
     cheap_columns: tuple[int, ...] = (),
+    canonical: Callable[[jax.Array], jax.Array] = lambda genome: genome,
     start: int | None = None,
     capacity: int = 2048,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
 ) -> Strategy[PredictorState]:
+    """Thompson sampling over the front (after Bradford et al. 2018, TSEMO).
+
+    Each place in the batch has a draw of its own from a Bayesian regression on
+    genes and pairs of genes (see `regress`). Evolution on the draw looks at ten
+    thousand genomes that were never told; the one that adds the most hypervolume to
+    the known front, and to what the places before it promise, is asked. Until enough
+    is known it draws first populations, without what was told as far as it can.
+
+    Args:
+      genes: the space.
+      objectives: M, how many it is told.
+      population: B, individuals asked at once.
+      ordered: bool[G], whose choices stand in an order; None if no gene's do.
+      cheap: i32[N, G] -> f32[N, K], objectives that need no guess; None for none.
+      cheap_columns: K of 0 to M-1, which they are, in this order.
+      canonical: i32[G] -> i32[G], the one genome of all that mean the same, valid
+        if the genome is; only such are asked. By default each is its own.
+      start: how many must be known before the regression guides; 2G if None.
+      capacity: how many are known at most, the best by rank and crowding.
+      seeds: i32[S, G], known good genomes; half of a first population is drawn
+        near them. None to draw all of it uniformly.
+      stratum: a gene whose choices share a first population equally.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    if min(objectives, capacity) < 1:
+        raise ValueError(f"{objectives=} and {capacity=} must be at least 1")
     length = genes.cardinality.size
-    in_order = np.zeros(length, bool) if ordered is None else np.asarray(ordered)
-    columns = effects(np.asarray(genes.cardinality), in_order)
-    guessed = [m for m in range(objectives) if m not in cheap_columns]
-    fresh = first_population(
-        genes, 4 * population, seeds=seeds, stratum=stratum, rate=1 / length
-    )
     enough = 2 * length if start is None else start
+    if not 1 <= enough <= capacity:
+        raise ValueError(f"start must be in 1 to {capacity=}, got {enough}")
+    model = surrogate(
+        genes,
+        objectives=objectives,
+        ordered=ordered,
+        cheap=cheap,
+        cheap_columns=cheap_columns,
+    )
+    first = first_population(
+        genes, DRAWS * population, seeds=seeds, stratum=stratum, rate=1 / length
+    )
 
     def init(key):
         del key  # nothing is drawn before the first ask
-        return PredictorState(start_of(fresh, capacity, objectives), jnp.zeros(MEMORY, bool))
+        known = start_of(first, capacity, objectives)
+        return PredictorState(known, jnp.zeros(MEMORY, bool))
 
-    def new(told, genomes):
-        return ~told[jax.vmap(_slot)(genomes)]
+    def fresh(key, told):
+        """Draws i32[population, G]; what was told comes only if too few are new."""
+        drawn = jax.vmap(canonical)(first(key))
+        return drawn[jnp.argsort(copies(drawn) | _known(told, drawn))][:population]
 
-    def anywhere(key, told):
-        drawn = fresh(key)
-        last = copies(drawn) | ~new(told, drawn)
-        return drawn[jnp.argsort(last)][:population]
+    def vary(key, mother, father):
+        cross, change = jax.random.split(key)
+        child = uniform_crossover(cross, mother, father, genes, 0.3)
+        return canonical(resample(change, child, genes, min(1.0, 1.5 / length)))
 
-    def predict(weights, genomes):
-        """f32[K, D], i32[N, G] -> f32[N, M]."""
-        main = columns.main(genomes)
-        found = jnp.zeros((len(genomes), objectives))
-        for place, column in enumerate(guessed):
-            found = found.at[:, column].set(columns.apply(weights[place], main))
-        if cheap is not None:
-            found = found.at[:, np.asarray(cheap_columns)].set(cheap(genomes))
-        return found
+    def place(view, carry, this):
+        """Finds the genome for one place in the batch: itself, and if it is new."""
+        longest, told, pool = carry
+        weights, key = this
+        reach = lambda genomes: view.reach(model.predict(weights, genomes))
+        allowed = lambda genomes, values: jnp.where(
+            _known(told, genomes)[None], -1.0, values
+        )
+        score = lambda genomes: allowed(genomes, reach(genomes))
+        pool = best_of_each(key, pool, vary, score, steps=STEPS, children=CHILDREN)
+        found = reach(pool)
+        gain = allowed(pool, gains(found, longest, objectives)[None])[0]
+        chosen = gain.argmax()
+        told = told.at[_slot(pool[chosen])].set(True)
+        longest = jnp.maximum(longest, found[:, chosen])
+        return (longest, told, pool), (pool[chosen], gain[chosen] >= 0)
 
-    def child(key, mother, pool):
-        for_father, cross, change = jax.random.split(key, 3)
-        father = pool[jax.random.randint(for_father, (), 0, len(pool))]
-        both = uniform_crossover(cross, mother, father, genes, 0.3)
-        return resample(change, both, genes, 1.5 / length)
-
+    # One search after the other under vmap, to the same bits as each alone.
     @sequential_vmap
     def guided(key, state):
-        for_rays, for_draws, for_moves, for_rest = jax.random.split(key, 4)
-        known = state.known
-        front = non_dominated(known.objectives)[:, None]
-        ideal = jnp.where(front, known.objectives, jnp.inf).min(axis=0)
-        nadir = jnp.where(front, known.objectives, -jnp.inf).max(axis=0)
-        width = jnp.where(nadir > ideal, nadir - ideal, 1.0)
-        scaled = lambda found: (found - ideal[None]) / width[None]
-        reference = jnp.full(objectives, 1 + MARGIN)
-        rays = draw_rays(for_rays, RAYS, objectives)
-        reach = lambda found: lengths(scaled(found), reference, rays)
-        held = reach(known.objectives)
-        fits = [
-            regress(columns, known.genomes, known.objectives[:, m], known.used)
-            for m in guessed
-        ]
-        keys = jax.random.split(for_draws, (len(guessed), population))
-        draws = jnp.stack([jax.vmap(fit.draw)(k) for fit, k in zip(fits, keys)], 1)
-
-        def place(carry, this):
-            longest, told, pool = carry
-            weights, key = this
-
-            def step(carry, key):
-                pool, value = carry
-                keys = jax.random.split(key, (RAYS, CHILDREN))
-                children = jax.vmap(jax.vmap(child, (0, None, None)), (0, 0, None))(keys, pool, pool)
-                children = children.reshape(-1, length)
-                found = reach(predict(weights, children))
-                found = jnp.where(new(told, children)[None], found, -1.0)
-                one = found.argmax(axis=1)
-                top = found.max(axis=1)
-                better = top > value
-                return (jnp.where(better[:, None], children[one], pool), jnp.maximum(top, value)), None
-
-            begin = pool, jnp.full(RAYS, -1.0)
-            (pool, _), _ = jax.lax.scan(step, begin, jax.random.split(key, STEPS))
-            found = reach(predict(weights, pool))
-            gain = jnp.maximum(found**objectives - (longest**objectives)[:, None], 0).sum(axis=0)
-            gain = jnp.where(new(told, pool), gain, -1.0)
-            one = gain.argmax()
-            longest = jnp.maximum(longest, found[:, one])
-            told = told.at[_slot(pool[one])].set(True)
-            return (longest, told, pool), (pool[one], gain[one])
-
-        begin = held.max(axis=1), state.told, known.genomes[held.argmax(axis=1)]
-        (_, told, _), (chosen, gain) = jax.lax.scan(
-            place, begin, (draws, jax.random.split(for_moves, population))
+        for_view, for_draws, for_places, for_rest = jax.random.split(key, 4)
+        view = view_of(for_view, state.known.objectives, RAYS)
+        reach = view.reach(state.known.objectives)
+        parents = state.known.genomes[reach.argmax(axis=1)]
+        draws = model.draw(for_draws, state.known, population)
+        (_, told, _), (chosen, new) = jax.lax.scan(
+            lambda carry, this: place(view, carry, this),
+            (reach.max(axis=1), state.told, parents),
+            (draws, jax.random.split(for_places, population)),
         )
-        return jnp.where((gain >= 0)[:, None], chosen, anywhere(for_rest, told))
+        return jnp.where(new[:, None], chosen, fresh(for_rest, told))
 
     def ask(key, state):
         return jax.lax.cond(
             state.known.used.sum() >= enough,
             guided,
-            lambda key, state: anywhere(key, state.told),
+            lambda key, state: fresh(key, state.told),
             key,
             state,
         )
 
     def tell(state, ids, genomes, objectives, mask):
-        known = without_copies(merge(state.known, ids, genomes, objectives, mask))
+        rows = without_copies(merge(state.known, ids, genomes, objectives, mask))
         slots = jnp.where(mask, jax.vmap(_slot)(genomes), MEMORY)
         told = state.told.at[slots].set(True, mode="drop")
-        return PredictorState(best(known, capacity), told)
+        return PredictorState(best(rows, capacity), told)
 
     return Strategy(init, ask, tell)
 
 
 def _slot(genome):
     return hashed(genome) % MEMORY
+
+
+def _known(told, genomes):
+    """bool[MEMORY], i32[N, G] -> bool[N]."""
+    return told[jax.vmap(_slot)(genomes)]
