@@ -127,8 +127,6 @@ def predictor(
         longest = jnp.maximum(longest, found[:, chosen])
         return (longest, told, pool), (pool[chosen], gain[chosen] >= 0)
 
-    # One search after the other under vmap, to the same bits as each alone.
-    @sequential_vmap
     def guided(key, state):
         for_view, for_draws, for_places, for_rest = jax.random.split(key, 4)
         view = view_of(for_view, state.known.objectives, RAYS)
@@ -142,6 +140,8 @@ def predictor(
         )
         return jnp.where(new[:, None], chosen, fresh(for_rest, told))
 
+    # One search after the other under vmap, to the same bits as each alone.
+    @sequential_vmap
     def ask(key, state):
         return jax.lax.cond(
             state.known.used.sum() >= enough,
