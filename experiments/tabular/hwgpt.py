@@ -26,23 +26,23 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend
 
 BUDGETS = (100, 200, 400, 1000, 2000)
-ORDERED = np.ones(27, bool)
 BATCH = 20
 SETTINGS: dict[str, dict] = {
     "random": {},
     "genetic": {"scalarize": lambda objectives: objectives.sum(axis=1)},
     "aging": {"objectives": 2},
     "local": {"objectives": 2},
-    "nsga2": {"objectives": 2, "ordered": ORDERED},
+    "nsga2": {"objectives": 2},
     "predictor": {
         "objectives": 2,
-        "ordered": ORDERED,
+        "ordered": np.ones(27, bool),
         "cheap": scaled_parameters,
         "cheap_columns": (1,),
         "canonical": canonical,
+        "capacity": 1024,
     },
 }
-PEERS = ("pymoo NSGA-II", "Optuna NSGAIISampler", "Optuna TPESampler")
+PEERS = ("pymoo NSGA-II of 20", "pymoo NSGA-II of 40", "Optuna NSGAIISampler")
 Search = Callable[[int], np.ndarray]  # seed -> f32[BUDGETS[-1], 2]
 
 
@@ -64,8 +64,9 @@ def theirs(name: str, evaluate) -> Search:
     at_once = jax.jit(evaluate)
     by_hand = lambda genomes: np.asarray(at_once(genomes))
     sizes = HWGPT().cardinality
-    if name == "pymoo NSGA-II":
-        return lambda seed: pymoo_nsga2(by_hand, sizes, BUDGETS[-1], seed, BATCH)
+    if name.startswith("pymoo"):
+        population = int(name.split()[-1])
+        return lambda seed: pymoo_nsga2(by_hand, sizes, BUDGETS[-1], seed, population)
     sampler = name.removeprefix("Optuna ")
     return lambda seed: optuna_sampler(sampler, by_hand, sizes, BUDGETS[-1], seed)
 

@@ -69,7 +69,7 @@ def predictor(
       cheap_columns: K of 0 to M-1, which they are, in this order.
       canonical: i32[G] -> i32[G], the one genome of all that mean the same, valid
         if the genome is; only such are asked. By default each is its own.
-      start: how many must be known before the regression guides; 2G if None.
+      start: how many must be known before the regression guides; G if None.
       capacity: how many are known at most, the best by rank and crowding.
       seeds: i32[S, G], known good genomes; half of a first population is drawn
         near them. None to draw all of it uniformly.
@@ -81,7 +81,7 @@ def predictor(
     if min(objectives, capacity) < 1:
         raise ValueError(f"{objectives=} and {capacity=} must be at least 1")
     length = genes.cardinality.size
-    enough = 2 * length if start is None else start
+    enough = length if start is None else start
     if not 1 <= enough <= capacity:
         raise ValueError(f"start must be in 1 to {capacity=}, got {enough}")
     model = surrogate(
