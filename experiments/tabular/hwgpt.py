@@ -1,6 +1,6 @@
 """Strategies on HW-GPT-Bench-S (arXiv:2405.10299): hypervolume over evaluations.
 
-    python experiments/tabular/hwgpt.py --data perplexity_s.npz --out experiments/tabular
+    python experiments/tabular/hwgpt.py --data perplexity_s.npz
 
 Minimised are the perplexity that the benchmark's own network predicts and the
 number of parameters. The peers come with the extra `bench`.
@@ -23,7 +23,7 @@ from peers import optuna_sampler, pymoo_nsga2
 from search import STRATEGIES, hypervolume, simulate
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  # after the choice of a backend
+from matplotlib import pyplot  # after the choice of a backend
 
 BUDGETS = (100, 200, 400, 1000, 2000)
 BATCH = 20
