@@ -43,38 +43,39 @@ SETTINGS: dict[str, dict] = {
     },
 }
 PEERS = ("pymoo NSGA-II of 20", "pymoo NSGA-II of 40", "Optuna NSGAIISampler")
-Search = Callable[[int], np.ndarray]  # seed -> f32[BUDGETS[-1], 2]
+Search = Callable[[int], np.ndarray]  # seed -> f32[budget, 2]
 
 
-def ours(name: str, evaluate) -> Search:
+def ours(name: str, evaluate, budget: int) -> Search:
     """A strategy of this project, its whole search compiled."""
     strategy = STRATEGIES[name](HWGPT(), population=BATCH, **SETTINGS[name])
 
     @jax.jit
     def run(seed):
         key = jax.random.key(seed)
-        _, history = simulate(strategy, key, evaluate, BUDGETS[-1] // BATCH)
+        _, history = simulate(strategy, key, evaluate, budget // BATCH)
         return history.objectives.reshape(-1, 2)
 
     return lambda seed: np.asarray(run(seed))
 
 
-def theirs(name: str, evaluate) -> Search:
+def theirs(name: str, evaluate, budget: int) -> Search:
     """A peer."""
     at_once = jax.jit(evaluate)
     by_hand = lambda genomes: np.asarray(at_once(genomes))
     sizes = HWGPT().cardinality
     if name.startswith("pymoo"):
         population = int(name.split()[-1])
-        return lambda seed: pymoo_nsga2(by_hand, sizes, BUDGETS[-1], seed, population)
+        return lambda seed: pymoo_nsga2(by_hand, sizes, budget, seed, population)
     sampler = name.removeprefix("Optuna ")
-    return lambda seed: optuna_sampler(sampler, by_hand, sizes, BUDGETS[-1], seed)
+    return lambda seed: optuna_sampler(sampler, by_hand, sizes, budget, seed)
 
 
 def volumes(told: np.ndarray) -> list[float]:
-    """The hypervolume after each budget."""
+    """The hypervolume after each budget that was spent."""
     volume = jax.jit(functools.partial(hypervolume, reference=REFERENCE))
-    return [float(volume(jnp.asarray(told[:budget]))) for budget in BUDGETS]
+    spent = [budget for budget in BUDGETS if budget <= len(told)]
+    return [float(volume(jnp.asarray(told[:budget]))) for budget in spent]
 
 
 def measure(name: str, search: Search, seeds: int) -> dict:
@@ -99,8 +100,9 @@ def plot(path: Path, results: dict[str, dict]):
     for name, result in results.items():
         found = np.asarray(result["hypervolume"])
         style = "--" if name in PEERS else "-"
+        spent = BUDGETS[: found.shape[1]]
         axes.errorbar(
-            BUDGETS, found.mean(axis=0), found.std(axis=0), fmt=style, label=name
+            spent, found.mean(axis=0), found.std(axis=0), fmt=style, label=name
         )
     axes.set(xscale="log", xlabel="evaluations", ylabel="hypervolume")
     axes.set_xticks(BUDGETS, map(str, BUDGETS), minor=False)
@@ -112,20 +114,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="a folder for hwgpt.json and .png")
+    parser.add_argument("--budget", type=int, choices=BUDGETS, default=BUDGETS[-1])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--only", choices=[*SETTINGS, *PEERS], action="append")
     arguments = parser.parse_args()
     evaluate = evaluator(arguments.data)
     print("mean hypervolume after", *BUDGETS, "evaluations,", arguments.seeds, "seeds")
-    results = {}
+    record = arguments.out and arguments.out / "hwgpt.json"
+    results = json.loads(record.read_text()) if record and record.exists() else {}
     for name in arguments.only or [*SETTINGS, *PEERS]:
         make = theirs if name in PEERS else ours
-        results[name] = measure(name, make(name, evaluate), arguments.seeds)
-        if arguments.out:
-            record = {"budgets": BUDGETS, "results": results}
-            text = json.dumps(record, indent=1) + "\n"
-            (arguments.out / "hwgpt.json").write_text(text)
-            plot(arguments.out / "hwgpt.png", results)
+        search = make(name, evaluate, arguments.budget)
+        results[name] = measure(name, search, arguments.seeds)
+        if record:
+            record.write_text(json.dumps(results, indent=1) + "\n")
+            plot(record.with_suffix(".png"), results)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from search.types import Genes, Strategy
 
 MEMORY = 2**18  # places for what was told; two genomes may share one
 RAYS = 256  # directions in which the front may grow
-CHILDREN, STEPS = 8, 5  # of each direction's genome, for each place in the batch
+CHILDREN, STEPS = 4, 4  # of each direction's genome, for each place in the batch
 DRAWS = 4  # first draws for each place in the batch; those not yet told are taken
 
 
@@ -55,7 +55,7 @@ def predictor(
     """Thompson sampling over the front (after Bradford et al. 2018, TSEMO).
 
     Each place in the batch has a draw of its own from a Bayesian regression on
-    genes and pairs of genes (see `regress`). Evolution on the draw looks at ten
+    genes and pairs of genes (see `regress`). Evolution on the draw looks at four
     thousand genomes that were never told; the one that adds the most hypervolume to
     the known front, and to what the places before it promise, is asked. Until enough
     is known it draws first populations, without what was told as far as it can.
