@@ -183,7 +183,7 @@ class RunConfig:
 
     def anchored(self) -> "RunConfig":
         """With all paths absolute: a resume may start anywhere."""
-        changes = {}
+        changes: dict[str, Any] = {}
         kind, _, path = self.data.partition(":")
         if kind == "folder" and path:
             changes["data"] = f"folder:{Path(path).expanduser().resolve()}"

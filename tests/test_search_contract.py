@@ -38,7 +38,7 @@ BY_HAND = {
     ),
     "aging": aging(GENES, objectives=2, population=POPULATION, living=60, rivals=5),
     "local": local(GENES, objectives=2, population=POPULATION, archive=30),
-    "predictor": predictor(GENES, objectives=2, population=POPULATION),
+    "predictor": predictor(GENES, objectives=2, population=POPULATION, capacity=256),
 }
 JITTED = {name: jitted(strategy) for name, strategy in BY_HAND.items()}
 # They remember who failed, so that it is not asked again.
