@@ -57,6 +57,9 @@ class RunConfig:
     generations: int = setting(
         None, "search", "generations to search for; 5 on minimal, else 100", least=1
     )
+    warm_start: str = setting(
+        None, "search", "folder of an earlier run whose results the strategy is told"
+    )
     seed: int = setting(
         0, "search", "decides every random choice of the run", least=0, most=2**32 - 1
     )
@@ -179,12 +182,14 @@ class RunConfig:
         return dataclasses.replace(self, preset=name, **open_fields)
 
     def anchored(self) -> "RunConfig":
-        """With the data's path absolute: a resume may start anywhere."""
+        """With all paths absolute: a resume may start anywhere."""
+        changes: dict[str, Any] = {}
         kind, _, path = self.data.partition(":")
-        if kind != "folder" or not path:
-            return self
-        absolute = Path(path).expanduser().resolve()
-        return dataclasses.replace(self, data=f"folder:{absolute}")
+        if kind == "folder" and path:
+            changes["data"] = f"folder:{Path(path).expanduser().resolve()}"
+        if self.warm_start is not None:
+            changes["warm_start"] = str(Path(self.warm_start).expanduser().resolve())
+        return dataclasses.replace(self, **changes)
 
     def to_toml(self) -> str:
         """TOML that `read_toml` reads back; what is open is left out."""

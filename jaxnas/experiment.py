@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +20,9 @@ from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.fitness import OBJECTIVES, FitnessSettings, fitness
 from jaxnas.keys import key_of
 from jaxnas.outlook import outlook_of
-from jaxnas.records import Lines
+from jaxnas.records import Lines, read_lines
 from jaxnas.report.progress import Progress
+from jaxnas.warm_start import warm_start
 from search import STRATEGIES, Strategy
 
 
@@ -36,6 +38,7 @@ class SearchPlan:
     seed: int
     config_fields: dict[str, Any]  # what is no gene: vocab_size, ...
     checkpoint_every: int
+    earlier: Path | None = None  # results.jsonl of a run to learn from first
 
     @property
     def most_candidates(self) -> int:
@@ -67,6 +70,7 @@ def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
         "objectives": len(OBJECTIVES),
         "scalarize": lambda objectives: -fitness(objectives, settings, jnp),
         "ordered": plan.space.ordered,
+        "canonical": plan.space.canonical,
         "seeds": np.unique(known, axis=0) if known else None,
         "stratum": GENES.index("arch_type") if len(families) > 1 else None,
     }
@@ -100,12 +104,15 @@ def run_search(
 
     Raises:
       RunFailed: every candidate failed.
-      UsageError: the results do not fit the checkpoint.
+      UsageError: the results do not fit the checkpoint, or there is nothing to be
+        learnt from the earlier run.
     """
     strategy = make_strategy(plan, evaluator.fitness)
     ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
     state = strategy.init(key_of(plan.seed, "init"))
     first, state = _restore(state, results, checkpoints)
+    if plan.earlier is not None and first == 0:
+        state = _warm(plan, plan.earlier, strategy, state, progress)
     progress.known(len(results))
     seen = _seen(results)
     exhausted = len(seen) >= plan.space.distinct_count
@@ -142,6 +149,22 @@ def run_search(
         reasons = {line["reason"] for line in results}
         raise RunFailed(f"no candidate succeeded: {'; '.join(sorted(reasons)[:3])}")
     return exhausted
+
+
+def _warm(plan: SearchPlan, earlier: Path, strategy: Strategy, state, progress):
+    """The state before the first generation, told of the earlier run."""
+    lines = read_lines(earlier)
+    try:
+        state, told = warm_start(strategy, state, lines, plan.space, plan.config_fields)
+    except (KeyError, TypeError):
+        raise UsageError(f"{earlier} is damaged: a line is no result") from None
+    if not told:
+        raise UsageError(
+            f"nothing in {earlier} can be used: no candidate that succeeded is "
+            f"in space {plan.space.name} with {plan.config_fields}"
+        )
+    progress.say(f"told of {told} candidates in {earlier}")
+    return state
 
 
 def _restore(state, results: Lines, checkpoints: Checkpoints):

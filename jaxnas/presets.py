@@ -50,7 +50,7 @@ PRESETS = {
 
 # Known here too, so that a wrong name is found before JAX is imported.
 SPACE_NAMES = ("minimal", "medium", "full")
-STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local")
+STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
 
 def search_length(space: str) -> dict[str, int]:

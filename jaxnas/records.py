@@ -24,7 +24,7 @@ class Lines:
           UsageError: a line is not a JSON object.
         """
         self.path = path
-        lines = (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]
+        lines = _whole_lines(path) if path.exists() else []
         self._entries = [_parsed(path, n, line) for n, line in enumerate(lines, 1)]
         self._ends = [*itertools.accumulate(len(line) + 1 for line in lines)]
         self._file = path.open("ab")
@@ -62,6 +62,23 @@ class Lines:
 
     def _end(self) -> int:
         return self._ends[-1] if self._ends else 0
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a JSON-lines file that another run may be writing to.
+
+    Raises:
+      UsageError: the file cannot be read, or a line is not a JSON object.
+    """
+    try:
+        lines = _whole_lines(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict:

@@ -1,5 +1,7 @@
 """From settings to the parts of a run."""
 
+from pathlib import Path
+
 from arch.space import Space
 from jaxnas.config import RunConfig
 from jaxnas.data import Dataset
@@ -9,6 +11,7 @@ from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.task import Task
 from jaxnas.experiment import SearchPlan
 from jaxnas.fitness import FitnessSettings
+from jaxnas.folder import RunFolder
 from jaxnas.runtime import compute_dtype, hardware_named
 from jaxnas.train.phases import Phase
 from jaxnas.train.settings import TrainSettings
@@ -84,6 +87,9 @@ def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
         seed=config.seed,
         config_fields=fields,
         checkpoint_every=config.checkpoint_every,
+        earlier=None
+        if config.warm_start is None
+        else RunFolder(Path(config.warm_start)).results,
     )
 
 

@@ -18,6 +18,7 @@ from search.strategies.aging import aging
 from search.strategies.genetic import genetic
 from search.strategies.local import local
 from search.strategies.nsga2 import nsga2, nsga2_with
+from search.strategies.predictor import predictor
 from search.strategies.random import random_search
 from search.types import Genes, Strategy
 from search.vary import vary_integers
@@ -48,6 +49,7 @@ __all__ = [
     "nsga2",
     "nsga2_with",
     "polynomial",
+    "predictor",
     "random_search",
     "resample",
     "simulate",

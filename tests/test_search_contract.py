@@ -26,6 +26,7 @@ from search import (
     genetic,
     local,
     nsga2,
+    predictor,
     random_search,
     simulate,
 )
@@ -38,10 +39,11 @@ BY_HAND = {
     ),
     "aging": aging(GENES, objectives=2, population=POPULATION, living=60, rivals=5),
     "local": local(GENES, objectives=2, population=POPULATION, archive=30),
+    "predictor": predictor(GENES, objectives=2, population=POPULATION, capacity=256),
 }
 JITTED = {name: jitted(strategy) for name, strategy in BY_HAND.items()}
 # They remember who failed, so that it is not asked again.
-REMEMBER_FAILURES = ("random", "local")
+REMEMBER_FAILURES = ("random", "local", "predictor")
 
 
 @pytest.fixture(params=JITTED)

@@ -3,130 +3,132 @@
     python experiments/tabular/hwgpt.py --data perplexity_s.npz
 
 Minimised are the perplexity that the benchmark's own network predicts and the
-number of parameters. `--pymoo` adds pymoo's NSGA-II, which takes minutes.
+number of parameters. The peers come with the extra `bench`.
 """
 
 import argparse
+import functools
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
+from hwgpt_models import HWGPT, REFERENCE, canonical, evaluator, scaled_parameters
+from peers import optuna_sampler, pymoo_nsga2
 
 from search import STRATEGIES, hypervolume, simulate
 
-WIDTHS = (192, 384, 768)
-DEPTHS = (10, 11, 12)
-RATIOS = (2, 3, 4)
-HEADS = (4, 8, 12)
-DEEPEST = 12
-# Perplexity and parameters, for a hypervolume between 0 and 1.21.
-LOW = np.float32([21.4, 23_483_520])
-HIGH = np.float32([42.9, 190_594_560])
-REFERENCE = np.float32([1.1, 1.1])
+matplotlib.use("Agg")
+from matplotlib import pyplot  # after the choice of a backend
+
 BUDGETS = (100, 200, 400, 1000, 2000)
-SEEDS = 10
-
-
-class HWGPT(NamedTuple):
-    """Genes: width, depth, 12 feed-forward ratios, 12 heads, bias or none."""
-
-    @property
-    def cardinality(self):
-        return np.asarray([3, 3, *[3] * 2 * DEEPEST, 2], np.int32)
-
-    def valid(self, genome):
-        return jnp.bool_(True)
-
-    def repair(self, genome):
-        return genome
-
-
-def evaluator(path: Path) -> Callable[[jax.Array], jax.Array]:
-    """i32[B, 27] -> f32[B, 2], scaled; the network is read from an npz file."""
-    with np.load(path) as file:
-        layers = [(file[f"fc{n}.weight"], file[f"fc{n}.bias"]) for n in range(1, 6)]
-
-    def perplexity(genome):
-        hot = _one_hot(genome)
-        for weight, bias in layers[:-1]:
-            hot = jax.nn.relu(weight @ hot + bias)
-        return (layers[-1][0] @ hot + layers[-1][1])[0]
-
-    def both(genome):
-        found = jnp.stack([perplexity(genome), parameters(genome)])
-        return (found - LOW) / (HIGH - LOW)
-
-    return jax.vmap(both)
-
-
-def _one_hot(genome):
-    """i32[27] -> f32[80], zeros for the layers beyond the depth."""
-    used = jnp.arange(DEEPEST) < jnp.asarray(DEPTHS)[genome[1]]
-    layers = jax.nn.one_hot(genome[2:-1].reshape(2, DEEPEST), 3) * used[None, :, None]
-    ends = [jax.nn.one_hot(genome[:2], 3).ravel(), jax.nn.one_hot(genome[-1], 2)]
-    return jnp.concatenate([ends[0], layers.ravel(), ends[1]])
-
-
-def parameters(genome: jax.Array) -> jax.Array:
-    """i32[27] -> f32[], exact as long as float32 is: to 2**24, then rounded."""
-    width, depth = jnp.asarray(WIDTHS)[genome[0]], jnp.asarray(DEPTHS)[genome[1]]
-    used = jnp.arange(DEEPEST) < depth
-    ratios = (jnp.asarray(RATIOS)[genome[2:14]] * used).sum()
-    heads = (jnp.asarray(HEADS)[genome[14:26]] * used).sum()
-    bias = 1 - genome[-1]
-    # At most 1.9e8, so int32 holds it.
-    total = 100510 * width + 4 * depth * width + 3 * width**2 * ratios
-    total += 256 * width * heads
-    total += bias * (2 * width * ratios + 2 * depth * width + 192 * heads)
-    return total.astype(jnp.float32)
-
-
-STRATEGY_SETTINGS: dict[str, dict] = {
+BATCH = 20
+SETTINGS: dict[str, dict] = {
     "random": {},
-    "nsga2": {"objectives": 2},
+    "genetic": {"scalarize": lambda objectives: objectives.sum(axis=1)},
     "aging": {"objectives": 2},
     "local": {"objectives": 2},
+    "nsga2": {"objectives": 2},
+    "predictor": {
+        "objectives": 2,
+        "ordered": np.ones(27, bool),
+        "cheap": scaled_parameters,
+        "cheap_columns": (1,),
+        "canonical": canonical,
+        "capacity": 1024,
+    },
 }
+PEERS = ("pymoo NSGA-II of 20", "pymoo NSGA-II of 40", "Optuna NSGAIISampler")
+Search = Callable[[int], np.ndarray]  # seed -> f32[budget, 2]
 
 
-def volumes(strategy, evaluate, seed: int) -> jax.Array:
-    """f32[len(BUDGETS)], the hypervolume after each budget."""
-    asked = jax.eval_shape(
-        lambda key: strategy.ask(key, strategy.init(key)), jax.random.key(0)
-    ).shape[0]
-    generations = -(-BUDGETS[-1] // asked)
-    _, history = simulate(strategy, jax.random.key(seed), evaluate, generations)
-    told = history.objectives.reshape(-1, 2)
-    return jnp.stack([hypervolume(told[:budget], REFERENCE) for budget in BUDGETS])
+def ours(name: str, evaluate, budget: int) -> Search:
+    """A strategy of this project, its whole search compiled."""
+    strategy = STRATEGIES[name](HWGPT(), population=BATCH, **SETTINGS[name])
+
+    @jax.jit
+    def run(seed):
+        key = jax.random.key(seed)
+        _, history = simulate(strategy, key, evaluate, budget // BATCH)
+        return history.objectives.reshape(-1, 2)
+
+    return lambda seed: np.asarray(run(seed))
 
 
-def table(evaluate, names, population: int):
-    for name in names:
-        settings = {"population": population} | STRATEGY_SETTINGS[name]
-        strategy = STRATEGIES[name](HWGPT(), **settings)
-        run = jax.jit(lambda seed, one=strategy: volumes(one, evaluate, seed))
-        found = np.asarray([run(seed) for seed in range(SEEDS)])
-        show(name, found)
+def theirs(name: str, evaluate, budget: int) -> Search:
+    """A peer."""
+    at_once = jax.jit(evaluate)
+    by_hand = lambda genomes: np.asarray(at_once(genomes))
+    sizes = HWGPT().cardinality
+    if name.startswith("pymoo"):
+        population = int(name.split()[-1])
+        return lambda seed: pymoo_nsga2(by_hand, sizes, budget, seed, population)
+    sampler = name.removeprefix("Optuna ")
+    return lambda seed: optuna_sampler(sampler, by_hand, sizes, budget, seed)
 
 
-def show(name: str, found: np.ndarray):
-    """f32[seeds, budgets] as a line."""
-    means = "  ".join(f"{mean:.4f}" for mean in found.mean(axis=0))
-    print(f"{name:10} {means}   +- {found[:, -1].std():.4f}", flush=True)
+def volumes(told: np.ndarray) -> list[float]:
+    """The hypervolume after each budget that was spent."""
+    volume = jax.jit(functools.partial(hypervolume, reference=REFERENCE))
+    spent = [budget for budget in BUDGETS if budget <= len(told)]
+    return [float(volume(jnp.asarray(told[:budget]))) for budget in spent]
+
+
+def measure(name: str, search: Search, seeds: int) -> dict:
+    """All seeds of one strategy, and a line about them."""
+    begin = time.perf_counter()
+    found = [volumes(search(seed)) for seed in range(seeds)]
+    seconds = (time.perf_counter() - begin) / seeds
+    show(name, found, seconds)
+    return {"hypervolume": found, "seconds_per_search": round(seconds, 1)}
+
+
+def show(name: str, found: list[list[float]], seconds: float):
+    """A line of the table: the means, how far the last spreads, how long it took."""
+    means = "  ".join(f"{mean:.4f}" for mean in np.mean(found, axis=0))
+    spread = np.std(found, axis=0)[-1]
+    print(f"{name:21} {means}   +- {spread:.4f}   {seconds:6.1f} s", flush=True)
+
+
+def plot(path: Path, results: dict[str, dict]):
+    """Mean hypervolume over evaluations, one line a strategy."""
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, result in results.items():
+        found = np.asarray(result["hypervolume"])
+        style = "--" if name in PEERS else "-"
+        spent = BUDGETS[: found.shape[1]]
+        axes.errorbar(
+            spent, found.mean(axis=0), found.std(axis=0), fmt=style, label=name
+        )
+    axes.set(xscale="log", xlabel="evaluations", ylabel="hypervolume")
+    axes.set_xticks(BUDGETS, map(str, BUDGETS), minor=False)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--population", type=int, default=20)
-    parser.add_argument("--strategy", choices=[*STRATEGY_SETTINGS], action="append")
+    parser.add_argument("--out", type=Path, help="a folder for hwgpt.json and .png")
+    parser.add_argument("--budget", type=int, choices=BUDGETS, default=BUDGETS[-1])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--only", choices=[*SETTINGS, *PEERS], action="append")
     arguments = parser.parse_args()
-    print("evaluations", *BUDGETS)
-    names = arguments.strategy or [*STRATEGY_SETTINGS]
-    table(evaluator(arguments.data), names, arguments.population)
+    evaluate = evaluator(arguments.data)
+    print("mean hypervolume after", *BUDGETS, "evaluations,", arguments.seeds, "seeds")
+    record = arguments.out and arguments.out / "hwgpt.json"
+    results = json.loads(record.read_text()) if record and record.exists() else {}
+    for name in arguments.only or [*SETTINGS, *PEERS]:
+        make = theirs if name in PEERS else ours
+        search = make(name, evaluate, arguments.budget)
+        results[name] = measure(name, search, arguments.seeds)
+        if record:
+            record.write_text(json.dumps(results, indent=1) + "\n")
+            plot(record.with_suffix(".png"), results)
 
 
 if __name__ == "__main__":

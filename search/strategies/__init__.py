@@ -6,6 +6,7 @@ from search.strategies.aging import aging
 from search.strategies.genetic import genetic
 from search.strategies.local import local
 from search.strategies.nsga2 import nsga2
+from search.strategies.predictor import predictor
 from search.strategies.random import random_search
 from search.types import Strategy
 
@@ -15,4 +16,5 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "nsga2": nsga2,
     "aging": aging,
     "local": local,
+    "predictor": predictor,
 }

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from search.first import first_population
-from search.individuals import Individuals, best, merge, start_of, take
+from search.individuals import NO_ID, Individuals, best, merge, start_of, take
 from search.mutate import change_one
 from search.select import tournament
 from search.types import Genes, Strategy
@@ -71,8 +71,8 @@ def aging(
 
     def tell(state, ids, genomes, objectives, mask):
         rows = merge(state, ids, genomes, objectives, mask)
-        # Free places have the highest ids: they count as the oldest.
-        age = jnp.argsort(jnp.where(rows.used, -rows.ids, 0))
+        # Free places count as the oldest, before those of an earlier run (ids < 0).
+        age = jnp.argsort(jnp.where(rows.used, -rows.ids, NO_ID))
         youngest = take(rows, jnp.sort(age[:living]))
         return best(youngest, living)
 

@@ -1,0 +1,52 @@
+"""Many searches at once, each for the best genome in its own direction."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def best_of_each(
+    key: jax.Array,
+    parents: jax.Array,
+    vary: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    score: Callable[[jax.Array], jax.Array],
+    *,
+    steps: int,
+    children: int,
+) -> jax.Array:
+    """Evolution by decomposition (Zhang & Li 2007, MOEA/D) on a cheap score.
+
+    At each step every genome has children with any of the others, and each of the R
+    directions takes the best of all children. The parents themselves take no part.
+
+    Args:
+      key: PRNG key, consumed.
+      parents: i32[R, G], one for each direction.
+      vary: (key, i32[G], i32[G]) -> i32[G], a child of two.
+      score: i32[K, G] -> f32[R, K], higher is better, -1 for what may not be.
+      steps: at least 1.
+      children: of each genome, at each step.
+
+    Returns:
+      i32[R, G]; where nothing was allowed, the parent.
+    """
+    number = len(parents)
+
+    def child(key, mother, pool):
+        for_father, for_child = jax.random.split(key)
+        father = pool[jax.random.randint(for_father, (), 0, number)]
+        return vary(for_child, mother, father)
+
+    def step(carry, key):
+        pool, best = carry
+        keys = jax.random.split(key, (number * children,))
+        mothers = jnp.repeat(pool, children, axis=0)
+        new = jax.vmap(child, (0, 0, None))(keys, mothers, pool)
+        scores = score(new)
+        better = scores.max(axis=1) > best
+        pool = jnp.where(better[:, None], new[scores.argmax(axis=1)], pool)
+        return (pool, jnp.maximum(best, scores.max(axis=1))), None
+
+    start = parents, jnp.full(number, -1.0)
+    return jax.lax.scan(step, start, jax.random.split(key, steps))[0][0]

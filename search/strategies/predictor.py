@@ -1,0 +1,169 @@
+"""Model-guided search: a regression says where the front may grow."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import sequential_vmap
+
+from search.crossover import uniform_crossover
+from search.decompose import best_of_each
+from search.first import first_population
+from search.hashing import hashed
+from search.individuals import (
+    Individuals,
+    best,
+    copies,
+    merge,
+    start_of,
+    without_copies,
+)
+from search.mutate import resample
+from search.rays import gains, view_of
+from search.surrogate import surrogate
+from search.types import Genes, Strategy
+
+MEMORY = 2**18  # places for what was told; two genomes may share one
+RAYS = 256  # directions in which the front may grow
+CHILDREN, STEPS = 4, 4  # of each direction's genome, for each place in the batch
+DRAWS = 4  # first draws for each place in the batch; those not yet told are taken
+
+
+class PredictorState(NamedTuple):
+    """What succeeded, and all that was told."""
+
+    known: Individuals
+    told: jax.Array  # bool[MEMORY], by the hash of a genome
+
+
+def predictor(
+    genes: Genes,
+    *,
+    objectives: int,
+    population: int = 50,
+    ordered: np.ndarray | None = None,
+    cheap: Callable[[jax.Array], jax.Array] | None = None,
+    cheap_columns: tuple[int, ...] = (),
+    canonical: Callable[[jax.Array], jax.Array] = lambda genome: genome,
+    start: int | None = None,
+    capacity: int = 2048,
+    seeds: jax.Array | None = None,
+    stratum: int | None = None,
+) -> Strategy[PredictorState]:
+    """Thompson sampling over the front (after Bradford et al. 2018, TSEMO).
+
+    Each place in the batch has a draw of its own from a Bayesian regression on
+    genes and pairs of genes (see `regress`). Evolution on the draw looks at four
+    thousand genomes that were never told; the one that adds the most hypervolume to
+    the known front, and to what the places before it promise, is asked. Until enough
+    is known it draws first populations, without what was told as far as it can.
+
+    Args:
+      genes: the space.
+      objectives: M, how many it is told.
+      population: B, individuals asked at once.
+      ordered: bool[G], whose choices stand in an order; None if no gene's do.
+      cheap: i32[N, G] -> f32[N, K], objectives that need no guess; None for none.
+      cheap_columns: K of 0 to M-1, which they are, in this order.
+      canonical: i32[G] -> i32[G], the one genome of all that mean the same, valid
+        if the genome is; only such are asked. By default each is its own.
+      start: how many must be known before the regression guides; G if None.
+      capacity: how many are known at most, the best by rank and crowding.
+      seeds: i32[S, G], known good genomes; half of a first population is drawn
+        near them. None to draw all of it uniformly.
+      stratum: a gene whose choices share a first population equally.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    if min(objectives, capacity) < 1:
+        raise ValueError(f"{objectives=} and {capacity=} must be at least 1")
+    length = genes.cardinality.size
+    enough = length if start is None else start
+    if not 1 <= enough <= capacity:
+        raise ValueError(f"start must be in 1 to {capacity=}, got {enough}")
+    model = surrogate(
+        genes,
+        objectives=objectives,
+        ordered=ordered,
+        cheap=cheap,
+        cheap_columns=cheap_columns,
+    )
+    first = first_population(
+        genes, DRAWS * population, seeds=seeds, stratum=stratum, rate=1 / length
+    )
+
+    def init(key):
+        del key  # nothing is drawn before the first ask
+        known = start_of(first, capacity, objectives)
+        return PredictorState(known, jnp.zeros(MEMORY, bool))
+
+    def fresh(key, told):
+        """Draws i32[population, G]; what was told comes only if too few are new."""
+        drawn = jax.vmap(canonical)(first(key))
+        return drawn[jnp.argsort(copies(drawn) | _known(told, drawn))][:population]
+
+    def vary(key, mother, father):
+        cross, change = jax.random.split(key)
+        child = uniform_crossover(cross, mother, father, genes, 0.3)
+        return canonical(resample(change, child, genes, min(1.0, 1.5 / length)))
+
+    def place(view, carry, this):
+        """Finds the genome for one place in the batch: itself, and if it is new."""
+        longest, told, pool = carry
+        weights, key = this
+        reach = lambda genomes: view.reach(model.predict(weights, genomes))
+        allowed = lambda genomes, values: jnp.where(
+            _known(told, genomes)[None], -1.0, values
+        )
+        score = lambda genomes: allowed(genomes, reach(genomes))
+        pool = best_of_each(key, pool, vary, score, steps=STEPS, children=CHILDREN)
+        found = reach(pool)
+        gain = allowed(pool, gains(found, longest, objectives)[None])[0]
+        chosen = gain.argmax()
+        told = told.at[_slot(pool[chosen])].set(True)
+        longest = jnp.maximum(longest, found[:, chosen])
+        return (longest, told, pool), (pool[chosen], gain[chosen] >= 0)
+
+    def guided(key, state):
+        for_view, for_draws, for_places, for_rest = jax.random.split(key, 4)
+        view = view_of(for_view, state.known.objectives, RAYS)
+        reach = view.reach(state.known.objectives)
+        parents = state.known.genomes[reach.argmax(axis=1)]
+        draws = model.draw(for_draws, state.known, population)
+        (_, told, _), (chosen, new) = jax.lax.scan(
+            lambda carry, this: place(view, carry, this),
+            (reach.max(axis=1), state.told, parents),
+            (draws, jax.random.split(for_places, population)),
+        )
+        return jnp.where(new[:, None], chosen, fresh(for_rest, told))
+
+    # One search after the other under vmap, to the same bits as each alone.
+    @sequential_vmap
+    def ask(key, state):
+        return jax.lax.cond(
+            state.known.used.sum() >= enough,
+            guided,
+            lambda key, state: fresh(key, state.told),
+            key,
+            state,
+        )
+
+    def tell(state, ids, genomes, objectives, mask):
+        rows = without_copies(merge(state.known, ids, genomes, objectives, mask))
+        slots = jnp.where(mask, jax.vmap(_slot)(genomes), MEMORY)
+        told = state.told.at[slots].set(True, mode="drop")
+        return PredictorState(best(rows, capacity), told)
+
+    return Strategy(init, ask, tell)
+
+
+def _slot(genome):
+    return hashed(genome) % MEMORY
+
+
+def _known(told, genomes):
+    """bool[MEMORY], i32[N, G] -> bool[N]."""
+    return told[jax.vmap(_slot)(genomes)]

@@ -1,0 +1,249 @@
+"""The model-guided strategy: its regression, its rays, and what it finds."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from searching import jitted
+
+from search import hypervolume, predictor, random_search
+from search.decompose import best_of_each
+from search.effects import effects
+from search.rays import draw_rays, gains, lengths, view_of, volume
+from search.regression import regress
+
+CHOICES = np.array([3, 4, 2, 5, 3, 2, 4, 3], np.int32)
+ORDERED = np.array([1, 1, 0, 1, 0, 0, 1, 0], bool)
+COLUMNS = effects(CHOICES, ORDERED)
+EVERY = np.stack([*map(np.ravel, np.indices(CHOICES))], axis=1).astype(np.int32)
+BATCH = 8
+
+
+class Free(NamedTuple):
+    """Every genome is valid."""
+
+    cardinality: np.ndarray
+
+    def valid(self, genome):
+        return jnp.bool_(True)
+
+    def repair(self, genome):
+        return genome
+
+
+def hidden(genomes):
+    """i32[N, 8] -> f32[N], of main effects, and of pairs of those that are strong."""
+    number = np.arange(len(COLUMNS.gene))
+    size = np.cos(number) / (1 + COLUMNS.gene)
+    both = 0.5 * np.sin(np.arange(COLUMNS.pairs.shape[1])) * size[COLUMNS.pairs].prod(0)
+    weights = jnp.asarray(np.concatenate([[3.0], size, both]), jnp.float32)
+    return COLUMNS.apply(weights, COLUMNS.main(genomes))
+
+
+def price(genomes):
+    """i32[N, 8] -> f32[N, 1], what more of everything costs."""
+    return (genomes / (CHOICES - 1)[None]).sum(axis=1, keepdims=True) ** 2
+
+
+def answers(genomes):
+    return jnp.concatenate([hidden(genomes)[:, None], price(genomes)], axis=1)
+
+
+def test_columns_have_mean_0_and_are_orthogonal():
+    design = np.asarray(COLUMNS.design(EVERY))
+    gram = design.T @ design / len(EVERY)
+    np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-5)
+    # Up to three powers of an ordered gene, all contrasts of another.
+    assert np.bincount(COLUMNS.gene).tolist() == [2, 3, 1, 3, 2, 1, 3, 2]
+
+
+def test_weights_are_applied_as_the_design_says(key):
+    design = COLUMNS.design(EVERY[:50])
+    weights = jax.random.normal(key, design.shape[1:])
+    found = COLUMNS.apply(weights, COLUMNS.main(EVERY[:50]))
+    np.testing.assert_allclose(found, design @ weights, atol=1e-4)
+
+
+def test_regression_recovers_main_effects_and_pairs_and_knows_how_well(key):
+    genomes = jax.random.permutation(key, EVERY)[:600]
+    truth = np.asarray(hidden(genomes))
+    errors, deviations = [], []
+    for number in (50, 150, 450):
+        used = jnp.arange(600) < number
+        values = jnp.where(used, truth, jnp.nan)
+        found = regress(COLUMNS, genomes, values, used)
+        apart = COLUMNS.apply(found.mean, COLUMNS.main(genomes)) - truth
+        errors.append(float(jnp.sqrt((apart[450:] ** 2).mean())))
+        deviations.append(found.deviation(COLUMNS.design(genomes[450:])).mean())
+    assert errors[2] < 0.02 * truth.std()
+    assert errors[0] > errors[1] > errors[2]
+    assert deviations[0] > deviations[1] > deviations[2]
+    # Of the size of its error; too wide at the end, for it never trusts columns wholly.
+    ratios = [float(d) / e for d, e in zip(deviations, errors, strict=True)]
+    assert 0.5 < ratios[0] < 3
+    assert all(0.5 < ratio < 10 for ratio in ratios)
+
+
+def test_draws_spread_as_the_deviation_says(key):
+    pick, draw = jax.random.split(key)
+    genomes = jax.random.permutation(pick, EVERY)[:300]
+    found = regress(COLUMNS, genomes, hidden(genomes), jnp.arange(300) < 60)
+    drawn = jax.vmap(found.draw)(jax.random.split(draw, 400))
+    main = COLUMNS.main(genomes[250:])
+    values = jax.vmap(COLUMNS.apply, (0, None))(drawn, main)
+    expected = found.deviation(COLUMNS.design(genomes[250:]))
+    np.testing.assert_allclose(values.std(axis=0), expected, rtol=0.2)
+
+
+def test_a_constant_is_predicted_everywhere():
+    found = regress(COLUMNS, EVERY[:20], jnp.full(20, 7.0), jnp.ones(20, bool))
+    main = COLUMNS.main(EVERY[:99])
+    np.testing.assert_allclose(COLUMNS.apply(found.mean, main), 7.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_rays_measure_hypervolume_and_what_a_point_adds(key, number):
+    for_points, for_rays = jax.random.split(key)
+    points = jax.random.uniform(for_points, (30, number))
+    bad = jnp.full((2, number), jnp.nan).at[1].set(-jnp.inf)
+    reference = jnp.full(number, 1.1)
+    rays = draw_rays(for_rays, 10_000, number)
+    np.testing.assert_allclose(jnp.linalg.norm(rays, axis=1), 1.0, rtol=1e-5)
+    reach = lengths(jnp.concatenate([points, bad]), reference, rays)
+    assert (reach[:, 30:] == 0).all()
+    longest = reach[:, :20].max(axis=1)
+    whole = hypervolume(points[:20], reference)
+    assert volume(longest, number) == pytest.approx(float(whole), rel=0.01)
+    with_one = lambda point: jnp.concatenate([points[:20], point[None]])
+    volumes = jax.vmap(lambda point: hypervolume(with_one(point), reference))(points)
+    found = gains(reach[:, :30], longest, number)
+    np.testing.assert_allclose(found, volumes - whole, atol=0.004)
+
+
+def test_expected_gain_over_draws_is_expected_hypervolume_improvement(key):
+    """One objective is normal, the other exact: in closed form, strip by strip."""
+    for_values, for_rays = jax.random.split(key)
+    front = jnp.array([[0.1, 0.9], [0.4, 0.5], [0.8, 0.2]])
+    reference = jnp.array([1.1, 1.1])
+    mean, deviation, exact = 0.45, 0.2, 0.3
+    drawn = mean + deviation * jax.random.normal(for_values, (4000,))
+    points = jnp.stack([drawn, jnp.full(4000, exact)], axis=1)
+    rays = draw_rays(for_rays, 2000, 2)
+    longest = lengths(front, reference, rays).max(axis=1)
+    found = float(gains(lengths(points, reference, rays), longest, 2).mean())
+
+    def below(level):
+        """E[max(0, level - value)] of the normal objective."""
+        away = (level - mean) / deviation
+        density = jax.scipy.stats.norm.pdf(away)
+        return deviation * (away * jax.scipy.stats.norm.cdf(away) + density)
+
+    # Between two values of the exact objective the front lies at one of the other.
+    strips = [(0.3, 0.5, 0.8), (0.5, 0.9, 0.4), (0.9, 1.1, 0.1)]
+    expected = sum((high - low) * float(below(level)) for low, high, level in strips)
+    assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_the_view_does_not_depend_on_the_units(key):
+    points = jax.random.uniform(key, (30, 2)).at[3].set(jnp.inf)
+    units = jnp.array([[1000.0, 0.01]])
+    reaches = [
+        view_of(jax.random.key(1), those, 64).reach(those)
+        for those in (points, points * units)
+    ]
+    np.testing.assert_allclose(*reaches, rtol=1e-4, atol=1e-5)
+
+
+def test_every_direction_finds_its_best(key):
+    """Direction r wants the genome whose digits are those of target r."""
+    targets = jnp.asarray(EVERY[:: len(EVERY) // 6][:6])
+    score = lambda genomes: (
+        (8.0 - abs(genomes[None] - targets[:, None]).sum(axis=2).astype(jnp.float32))
+        + jnp.float32(16)
+    )
+
+    def vary(key, mother, father):
+        gene, choice = jax.random.randint(key, (2,), 0, 2**30)
+        place = gene % 8
+        return mother.at[place].set(choice % jnp.asarray(CHOICES)[place])
+
+    start = jnp.zeros((6, 8), jnp.int32)
+    found = best_of_each(key, start, vary, score, steps=40, children=16)
+    np.testing.assert_array_equal(found, targets)
+
+
+def searched(strategy, seed, batches):
+    """All that it asked, i32[N, 8]."""
+    strategy = jitted(strategy)
+    state, asked = strategy.init(jax.random.key(seed)), []
+    for number in range(batches):
+        genomes = strategy.ask(jax.random.key(100 * seed + number), state)
+        ids = BATCH * number + jnp.arange(BATCH, dtype=jnp.int32)
+        everyone = jnp.ones(BATCH, bool)
+        state = strategy.tell(state, ids, genomes, answers(genomes), everyone)
+        asked.append(np.asarray(genomes))
+    return np.concatenate(asked)
+
+
+GUIDED = {
+    "objectives": 2,
+    "population": BATCH,
+    "ordered": ORDERED,
+    "capacity": 128,
+    "start": 24,
+}
+CHEAP = {"cheap": price, "cheap_columns": (1,)}
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """What it asks on a table of 8,640 genomes, by whether the price is known."""
+    return {
+        known: searched(predictor(Free(CHOICES), **GUIDED, **more), 1, 12)
+        for known, more in ((True, CHEAP), (False, {}))
+    }
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_it_closes_most_of_the_gap_that_random_search_leaves(asked, known):
+    every = answers(EVERY)
+    best = every.min(axis=0, keepdims=True)
+    worst = every.max(axis=0, keepdims=True)
+    volume = lambda genomes: float(
+        hypervolume((answers(genomes) - best) / (worst - best), np.full(2, 1.1, "f4"))
+    )
+    whole = volume(EVERY)
+    drawn = searched(random_search(Free(CHOICES), population=BATCH), 1, 12)
+    assert whole - volume(asked[known]) < 0.2 * (whole - volume(drawn))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_it_never_asks_again(asked, known):
+    assert len(np.unique(asked[known], axis=0)) == len(asked[known]) == 12 * BATCH
+
+
+def test_what_it_asks_is_canonical():
+    """The last gene means something only where the first is 0."""
+    canonical = lambda genome: genome.at[-1].multiply(genome[0] == 0)
+    strategy = predictor(Free(CHOICES), **GUIDED, canonical=canonical)
+    genomes = searched(strategy, 2, 5)
+    assert not genomes[genomes[:, 0] > 0, -1].any()
+    assert genomes[:, -1].any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cheap": price, "cheap_columns": (0, 1)}, "cheap_columns must be"),
+        ({"cheap": price, "cheap_columns": (2,)}, "cheap_columns must be"),
+        ({"cheap": price}, "cheap and cheap_columns go together"),
+        ({"ordered": np.ones(3, bool)}, r"ordered must be bool\[8\]"),
+        ({"start": 3000}, "start must be in 1 to capacity=2048"),
+        ({"objectives": 0}, "objectives=0"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        predictor(Free(CHOICES), **{"objectives": 2, **settings})

@@ -1,0 +1,105 @@
+"""What an earlier run found is told to a new one."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arch import ArchitectureConfig
+from arch.spaces import SPACES
+from jaxnas.config import RunConfig
+from jaxnas.errors import UsageError
+from jaxnas.experiment import SearchPlan, make_strategy
+from jaxnas.fitness import FitnessSettings
+from jaxnas.records import read_lines, to_line
+from jaxnas.warm_start import warm_start
+
+SPACE = SPACES["medium"]
+FIELDS = {"vocab_size": 1024, "max_seq_length": 64}
+SETTINGS = {"population": 6, "elite_share": 0.5}
+
+
+def strategy_named(name):
+    plan = SearchPlan(
+        space=SPACE,
+        strategy=name,
+        strategy_settings=SETTINGS,
+        population=6,
+        generations=3,
+        seed=0,
+        config_fields=FIELDS,
+        checkpoint_every=1,
+    )
+    return make_strategy(plan, FitnessSettings())
+
+
+def line_of(config, objectives):
+    status = "failed" if objectives is None else "ok"
+    return {"config": config.to_dict(), "status": status, "objectives": objectives}
+
+
+@pytest.fixture
+def lines(key):
+    """Six candidates of the space, then three that are of no use."""
+    genomes = SPACE.sample(key, 6)
+    found = [
+        line_of(SPACE.decode(genome, **FIELDS), [0.9 - 0.1 * n, 5.0 + n, 2.0])
+        for n, genome in enumerate(genomes)
+    ]
+    another = {**FIELDS, "vocab_size": 512}
+    outside = SPACES["full"].choices[2][0]
+    small = SPACE.decode(genomes[0], **FIELDS).to_dict() | {"hidden_dim": outside}
+    return [
+        *found,
+        line_of(SPACE.decode(genomes[0], **another), [0.1, 1.0, 1.0]),
+        {"config": small, "status": "ok", "objectives": [0.1, 1.0, 1.0]},
+        line_of(SPACE.decode(genomes[1], **FIELDS), None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["genetic", "nsga2", "aging", "local", "predictor"])
+def test_it_equals_being_told_by_hand(name, lines):
+    strategy = strategy_named(name)
+    start = strategy.init(jax.random.key(1))
+    warm, told = warm_start(strategy, start, lines, SPACE, FIELDS)
+    assert told == 6
+    canonical = [
+        SPACE.encode(ArchitectureConfig(**line["config"])) for line in lines[:6]
+    ]
+    by_hand = strategy.tell(
+        start,
+        jnp.arange(-6, 0, dtype=jnp.int32),
+        jnp.asarray(np.stack(canonical)),
+        jnp.asarray([line["objectives"] for line in lines[:6]], jnp.float32),
+        jnp.ones(6, bool),
+    )
+    chex.assert_trees_all_equal(warm, by_hand)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), warm, start)
+    assert any(jax.tree.leaves(changed))
+
+
+def test_without_a_line_of_use_nothing_is_told(lines):
+    strategy = strategy_named("nsga2")
+    start = strategy.init(jax.random.key(1))
+    same, told = warm_start(strategy, start, lines[6:], SPACE, FIELDS)
+    assert told == 0
+    chex.assert_trees_all_equal(same, start)
+
+
+def test_lines_are_read_while_another_run_writes_them(tmp_path, lines):
+    path = tmp_path / "results.jsonl"
+    torn = to_line(lines[1])[:-20]
+    path.write_bytes(to_line(lines[0]) + torn)
+    assert read_lines(path) == lines[:1]
+    assert path.read_bytes().endswith(torn)
+    with pytest.raises(UsageError, match=r"cannot read .*absent"):
+        read_lines(tmp_path / "absent")
+
+
+def test_the_folder_is_anchored_and_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(warm_start="runs/a").anchored()
+    assert config.warm_start == str(tmp_path / "runs" / "a")
+    assert "warm_start" in config.to_toml()
+    assert "warm_start" not in RunConfig().to_toml()
