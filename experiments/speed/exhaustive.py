@@ -16,8 +16,8 @@ import time
 import numpy as np
 
 from arch.cost import HARDWARE
-from arch.cost.grid import Grid, grids_of
 from arch.cost.sizes import Sizes, Storage
+from arch.grid import Grid, grids_of
 from arch.space import GENES
 from arch.spaces import SPACES, space_named
 from jaxnas.analytic.exhaustive import front_of, score_space

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arch import ArchitectureConfig
-from arch.cost.grid import Grid, grids_of
+from arch.grid import Grid, grids_of
 from arch.space import Space
 from jaxnas.analytic.limits import Binding, Limit, bindings, violation
 from jaxnas.analytic.objectives import Use, columns_of

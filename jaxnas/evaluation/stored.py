@@ -21,7 +21,6 @@ import jax
 from jax.experimental import serialize_executable
 
 import arch
-import jaxnas
 from jaxnas.data import cache
 from jaxnas.evaluation.counts import cache_hits_here, count_stored
 
@@ -85,8 +84,8 @@ def _machine() -> str:
     digest = hashlib.sha256(platform.python_version().encode())
     for name in _PACKAGES:
         digest.update(importlib.metadata.version(name).encode())
-    for package in (arch, jaxnas):
-        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+    for folder in (Path(arch.__path__[0]), Path(__file__).parents[1]):
+        for path in sorted(folder.rglob("*.py")):
             digest.update(path.read_bytes())
     digest.update(platform.machine().encode())
     try:
