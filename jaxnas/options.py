@@ -57,6 +57,19 @@ def add_fit(parser: argparse.ArgumentParser):
     )
 
 
+def make_out(path: Path | None):
+    """Makes the folder of --out, before anything is computed for it.
+
+    Raises:
+      UsageError: it cannot be made.
+    """
+    if path is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {path}: {error.strerror}") from None
+
+
 def named_once(text: str, known: Collection[str]) -> list[str]:
     """The objectives that --objectives names, in its order.
 

@@ -409,3 +409,11 @@ def test_the_documented_spec_is_the_default():
         "decode",
         "memory",
     }
+
+
+def test_a_folder_that_cannot_be_made_is_refused_first(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*["automl", "125m"], "--out", str(tmp_path / "file" / "x")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.strip().endswith("Not a directory")
+    assert not captured.out

@@ -229,3 +229,11 @@ def test_a_fit_of_nothing_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "results.jsonl").write_text("{}\n")
     assert main(["front", "minimal", "--fit", str(tmp_path)]) == 2
     assert "damaged in line 1" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_refused_first(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*["front", "minimal"], "--out", str(tmp_path / "file" / "x")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.strip().endswith("Not a directory")
+    assert not captured.out

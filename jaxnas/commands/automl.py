@@ -23,7 +23,7 @@ from jaxnas.analytic.problem import Candidates, Problem
 from jaxnas.analytic.spec import AIMS, read_spec, shipped_specs
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
-from jaxnas.options import Parser, add_fit, named_once
+from jaxnas.options import Parser, add_fit, make_out, named_once
 from jaxnas.records import write_whole
 from jaxnas.report.shapes import limits_table, prototypes_table, shapes_table
 from jaxnas.report.tables import plain_console
@@ -52,6 +52,7 @@ def main(arguments: list[str]):
             f"{problem.shapes.total:,} shapes are too many for --strategy exhaustive, "
             f"which counts up to {MOST_GENOMES:,}: narrow the dimensions"
         )
+    make_out(options.out)
     set_up()
     console = plain_console()
     seeds = None
@@ -293,7 +294,6 @@ def _rows(problem: Problem, candidates: Candidates) -> list[dict[str, Any]]:
 def _write(out: Path, problem: Problem, found: Found, result: dict[str, Any]):
     from jaxnas.report.plots import plot_front
 
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "automl.json", json.dumps(result, indent=1) + "\n")
     titles = [OBJECTIVES[name].title for name in problem.aims]
     plot_front(

@@ -17,7 +17,7 @@ from jaxnas.analytic.fitted import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.errors import UsageError
-from jaxnas.options import Parser, add_fit, named_once
+from jaxnas.options import Parser, add_fit, make_out, named_once
 from jaxnas.records import write_whole
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import told_apart
@@ -46,6 +46,7 @@ def main(arguments: list[str]):
     options = parser.parse_args(arguments)
     objectives = named_once(options.objectives, OBJECTIVES)
     limits = _limits(options)
+    make_out(options.out)
     fitted = fit_runs(options.fit) if options.fit else None
     law = LAWS[options.law] if fitted is None else fitted.law
     space, use = _space(options.space), _use(options, law)
@@ -208,7 +209,6 @@ def _write(
 ):
     from jaxnas.report.plots import plot_front
 
-    out.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = vars(options) | {
         "out": str(out),
         "fit": list(map(str, options.fit)),
