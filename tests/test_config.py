@@ -10,7 +10,7 @@ from jaxnas.options import Parser, add_settings, given_settings
 from jaxnas.presets import PRESETS
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
-LIMITS = {"memory_limit"}  # None says that there is none
+OPEN = {"memory_limit", "warm_start"}  # what may stay open
 
 
 def parsed(*words):
@@ -188,7 +188,7 @@ def test_toml_is_read_back(tmp_path):
 def test_resolving_fills_everything(backend, phase, preset):
     config = RunConfig(phase=phase, preset=preset).resolve(backend)
     values = dataclasses.asdict(config)
-    assert {name for name, value in values.items() if value is None} == LIMITS
+    assert {name for name, value in values.items() if value is None} == OPEN
     named = preset if preset != "auto" else "small" if backend == "cpu" else "standard"
     assert config.preset == named
     chosen = PRESETS[named]
@@ -204,7 +204,7 @@ def test_presets_fill_what_is_open_and_nothing_else():
     searched = {"population", "generations", "samples", "epochs"}
     searched |= {"crossover_rate", "mutation_rate"}
     for preset in PRESETS.values():
-        assert set(preset.settings) | searched | LIMITS == opened
+        assert set(preset.settings) | searched | OPEN == opened
 
 
 @pytest.mark.parametrize("space", ["minimal", "medium", "full"])
