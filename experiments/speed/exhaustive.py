@@ -17,10 +17,10 @@ import numpy as np
 
 from arch.cost import HARDWARE
 from arch.cost.sizes import Sizes, Storage
-from arch.grid import Grid, grids_of
 from arch.space import GENES
 from arch.spaces import SPACES, space_named
 from jaxnas.analytic.exhaustive import front_of, score_space
+from jaxnas.analytic.grid import Grid, grids_of
 from jaxnas.analytic.objectives import Use, columns_of
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 

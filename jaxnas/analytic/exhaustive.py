@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arch import ArchitectureConfig
-from arch.grid import Grid, grids_of
 from arch.space import Space
+from jaxnas.analytic.grid import Grid, grids_of
 from jaxnas.analytic.limits import Binding, Limit, bindings, violation
 from jaxnas.analytic.objectives import Use, columns_of
 from search.exact import exact_front
