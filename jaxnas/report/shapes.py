@@ -67,6 +67,7 @@ def limits_table(binding: Sequence[Binding], number: int) -> Table:
 def prototypes_table(prototypes: Prototypes, predicted: Sequence[float]) -> Table:
     """What was predicted for each shape, beside its prototype's measured loss."""
     table = plain_table("Prototypes, really trained")
+    table.padding = 0
     add_numbers(table, "#", *_DIMENSIONS)
     add_numbers(table, "pred. loss", "its own", "measured", "bits/byte")
     for row, (one, loss) in enumerate(zip(prototypes.each, predicted, strict=True), 1):
