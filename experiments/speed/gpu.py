@@ -145,7 +145,7 @@ def run_child(options: argparse.Namespace) -> int:
                 make_up_calibration()
         else:
             importlib.import_module(SECTIONS[options.child].module).run(report)
-    except Exception as error:
+    except Exception as error:  # any: the other sections still run
         report.fail(f"{options.child}: {first_line(error)}")
         traceback.print_exc()
     return int(bool(report.figures["failures"]))

@@ -29,6 +29,8 @@ MIN_TOKENS = 256  # of each split
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
+    """Tokens of a body of code, split by file."""
+
     spec: str
     corpus_hash: str  # of the files kept, whatever their names and order
     train: np.ndarray  # u16[N], the end-of-text token after each file

@@ -31,6 +31,8 @@ TOKEN = re.compile(rb"[0-9A-Za-z_\x80-\xff]+|[^\s0-9A-Za-z_\x80-\xff]")
 
 
 class Deduplicated(NamedTuple):
+    """What is left of some files, and how many are not."""
+
     kept: list[SourceFile]  # in the order of their content hashes
     exact: int  # files dropped because another has the same bytes
     near: int  # files dropped because a kept one is this similar

@@ -79,11 +79,14 @@ class DataError(UsageError):
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
+    """One file of code."""
+
     name: str  # path below the source's folder, with forward slashes
     content: bytes  # not empty, valid UTF-8, no NUL
 
     @functools.cached_property
     def text(self) -> str:
+        """The content, decoded."""
         return self.content.decode()
 
     @functools.cached_property
@@ -93,6 +96,8 @@ class SourceFile:
 
 
 class Source(NamedTuple):
+    """The files of a source, and what was not taken."""
+
     files: list[SourceFile]  # sorted by name
     left_out: dict[str, int]  # reason -> number of files
     skipped_folders: list[str]  # sorted; what lies in them was not looked at

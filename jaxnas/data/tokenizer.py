@@ -18,6 +18,7 @@ MAX_VOCAB_SIZE = 65_536  # ids fit in 16 bits
 
 
 def check_vocab_size(vocab_size: int) -> None:
+    """Raises a DataError for a size that no tokenizer of ours can have."""
     if not MIN_VOCAB_SIZE <= vocab_size <= MAX_VOCAB_SIZE:
         raise DataError(
             f"vocab_size must be from {MIN_VOCAB_SIZE} (256 bytes and the end of"

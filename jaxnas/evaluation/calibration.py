@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from scipy.optimize import nnls
@@ -290,7 +291,7 @@ def synthetic_task(
     window: int,
     batch: int,
     vocabulary: int,
-    dtype: np.dtype = np.dtype("float32"),  # noqa: B008
+    dtype: jax.typing.DTypeLike = "float32",
 ) -> Task:
     """Random tokens, to measure speed with."""
     rng = np.random.default_rng(0)
@@ -307,7 +308,7 @@ def synthetic_task(
         statistics={},
     )
     settings = TrainSettings(window=window, batch=batch, learning_rate=1e-3)
-    return Task(dataset=dataset, settings=settings, seed=0, dtype=dtype)
+    return Task(dataset=dataset, settings=settings, seed=0, dtype=jnp.dtype(dtype))
 
 
 def _program(width: int) -> Program:

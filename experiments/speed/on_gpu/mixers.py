@@ -52,7 +52,7 @@ def race_forms(size: Size, dtype: str, checked: bool, report: Report) -> list[di
         for key, call in calls.items():
             try:
                 found = jax.block_until_ready(call())
-            except Exception as error:
+            except Exception as error:  # any: a form that fails is a result
                 report.fail(f"{key} {dtype} T={size.tokens}: {str(error)[:200]}")
                 continue
             ready[key] = call
@@ -94,7 +94,7 @@ def compile_forms(forms: list[Form], size: Size, dtype: str, report: Report) -> 
         try:
             with form.set_up():
                 traced = jax.jit(functools.partial(both, form.read)).lower(*given)
-        except Exception as error:
+        except Exception as error:  # any: a form that fails is a result
             report.fail(f"{form.family} {form.name} {dtype}: {str(error)[:200]}")
             continue
         lowered[form.family, form.name] = traced.compile

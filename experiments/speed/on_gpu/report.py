@@ -114,7 +114,7 @@ def at_once(
         for name, future in asked.items():
             try:
                 done[name] = future.result()
-            except Exception as error:
+            except Exception as error:  # any: the other programs still run
                 if failing:
                     report.fail(f"{name}: {first_line(error)}")
     return done

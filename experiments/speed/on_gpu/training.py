@@ -62,7 +62,7 @@ def run(report: Report):
         if name in programs and report.has_time(name, 2):
             try:
                 rows.append(timed(case, programs[name], report.small))
-            except Exception as error:
+            except Exception as error:  # any: the other cases still run
                 report.fail(f"{name}: {str(error)[:200]}")
             report.keep("rows", rows)
     columns = {"model": "", "parameters": ",d", "size_mib": ".1f", "ms": ".2f"}
