@@ -40,7 +40,7 @@ def evaluate(
 
     Args:
       config: trained as it is; its vocabulary must hold the tokenizer's.
-      phase: fast | medium | full, at the preset's scale.
+      phase: fast | medium | full, at the preset's scale; or SAMPLESxEPOCHS.
       **settings: of a `RunConfig`: data, preset, seed, samples, ...
 
     Returns:
@@ -51,7 +51,7 @@ def evaluate(
       UsageError: a setting that cannot be used.
       ValueError: the config has no room for the tokenizer or a window.
     """
-    run_config = RunConfig(phase=phase, **settings)
+    run_config = RunConfig(phases=phase, **settings)
     return make_config_evaluator(run_config, config.vocab_size)(config)
 
 

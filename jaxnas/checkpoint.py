@@ -14,6 +14,9 @@ from jaxnas.errors import UsageError
 
 State = TypeVar("State")
 
+CHANGED = "its contents have changed"
+_CURE = "remove it to resume from the one before, or from the results alone"
+
 
 class Checkpoints:
     """The newest few checkpoints of a folder, by step.
@@ -28,20 +31,20 @@ class Checkpoints:
         self._folder = folder
         policy = ocp.training.preservation_policies.LatestN(keep)
         try:
-            with _quiet():
+            with quiet():
                 self._orbax = ocp.training.Checkpointer(
                     folder.resolve(),
                     preservation_policy=policy,
                     cleanup_tmp_directories=True,
                 )
         except Exception as error:  # Orbax has no one error for a damaged folder
-            raise self._unreadable(folder, error) from None
+            raise damaged(folder, error, _CURE) from None
 
     def save(self, step: int, state: Any):
         """Saves a tree of arrays and ints; a step that is there stays."""
         if step in [found.step for found in self._orbax.checkpoints]:
             return
-        self._orbax.save(step, state, custom_metadata={"digest": _digest(state)})
+        self._orbax.save(step, state, custom_metadata={"digest": digest(state)})
 
     def latest(self, like: State) -> tuple[int, State] | None:
         """The newest checkpoint, or None if there is none.
@@ -73,15 +76,15 @@ class Checkpoints:
     def _load(self, step: int, like: Any) -> Any:
         path = self._folder / str(step)
         try:
-            with _quiet():
+            with quiet():
                 facts = self._orbax.metadata(step)
                 form = facts.metadata if like is None else like
                 state = self._orbax.load(step, form)
                 said = facts.custom_metadata["digest"]
         except Exception as error:  # as above: whatever it raises, it is damaged
-            raise self._unreadable(path, error) from None
-        if _digest(state) != said:
-            raise self._unreadable(path, ValueError("its contents have changed"))
+            raise damaged(path, error, _CURE) from None
+        if digest(state) != said:
+            raise damaged(path, ValueError(CHANGED), _CURE)
         return state
 
     def close(self):
@@ -94,18 +97,17 @@ class Checkpoints:
     def __exit__(self, *_):
         self.close()
 
-    def _unreadable(self, path: Path, error: Exception) -> UsageError:
-        # Orbax leaves tasks behind whose tracebacks would follow the one line.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        return UsageError(
-            f"the checkpoint {path} is damaged ({reason}): remove it to resume from "
-            f"the one before, or from the results alone"
-        )
+
+def damaged(path: Path, error: Exception, cure: str) -> UsageError:
+    """What to say of a folder that Orbax cannot read."""
+    # Orbax leaves tasks behind whose tracebacks would follow the one line.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return UsageError(f"the checkpoint {path} is damaged ({reason}): {cure}")
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Orbax logs what it raises as well; the user gets one line, from us."""
     logger = logging.getLogger("absl")
     before = logger.level
@@ -116,7 +118,7 @@ def _quiet():
         logger.setLevel(before)
 
 
-def _digest(state: Any) -> str:
+def digest(state: Any) -> str:
     """Of all arrays, whatever tree they are read back into."""
     leaves = []
     for leaf in jax.tree.leaves(state):

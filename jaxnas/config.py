@@ -13,9 +13,11 @@ from jaxnas.presets import (
     PRESETS,
     SPACE_NAMES,
     STRATEGY_NAMES,
+    phases_of,
     search_length,
     search_rates,
 )
+from jaxnas.train.phases import Phase
 
 
 def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
@@ -106,17 +108,58 @@ class RunConfig:
         "small | standard | auto (small without an accelerator)",
         among=("auto", *PRESETS),
     )
-    phase: str = setting(
-        "fast",
+    phases: str = setting(
+        None,
         "training",
-        "training of a candidate: fast | medium | full",
-        among=("fast", "medium", "full"),
+        "trainings of a candidate, each going on with the best of the one before: of "
+        "fast, medium, full, SAMPLES or SAMPLESxEPOCHS; fast on minimal, else "
+        "fast,medium,full",
     )
     samples: int = setting(
-        None, "training", "windows seen, instead of the phase's", least=1
+        None, "training", "windows seen, instead of a lone phase's", least=1
     )
     epochs: int = setting(
-        None, "training", "times each is seen, instead of the phase's", least=1
+        None, "training", "times each is seen, instead of a lone phase's", least=1
+    )
+    promote_share: float = setting(
+        0.25,
+        "training",
+        "of a phase's candidates that the next one takes",
+        above=0,
+        most=1,
+    )
+    promote_by: str = setting(
+        "now",
+        "training",
+        "their quality at the phase's end, or as its curve foresees it: now | curve",
+        among=("now", "curve"),
+    )
+    lucky: int = setting(
+        2,
+        "training",
+        "others that each phase takes at random, to learn what it lost",
+        least=0,
+    )
+    repeats: int = setting(
+        None,
+        "training",
+        "trainings of the winner from other seeds, to learn how much is noise; 2 with "
+        "several phases, else 0",
+        least=0,
+    )
+    flat: float = setting(
+        0.001,
+        "training",
+        "share of its loss that a training has to win over half of a phase to go on",
+        least=0,
+        below=1,
+    )
+    recovery_share: float = setting(
+        0.1,
+        "training",
+        "of a phase's steps, that pruned models train on for",
+        least=0,
+        most=1,
     )
     window: int = setting(None, "training", "tokens in a sample", least=1)
     batch: int = setting(None, "training", "samples in a step", least=1)
@@ -128,7 +171,11 @@ class RunConfig:
         0.1, "training", "of the steps, the first ones", least=0, most=1
     )
     decay_share: float = setting(
-        0.9, "training", "of the steps, the last ones", least=0, most=1
+        None,
+        "training",
+        "of the steps, the last ones; 0.2 with several phases, else 0.9",
+        least=0,
+        most=1,
     )
     steps_per_call: int = setting(
         20, "training", "steps between looks at the loss", least=1
@@ -163,6 +210,8 @@ class RunConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.phases is not None:
+            self._phases(self.phases, "small")  # all presets know the same names
 
     def resolve(self, backend: str) -> "RunConfig":
         """Fills what was left open, for a JAX backend ("cpu", "gpu", "tpu")."""
@@ -174,12 +223,45 @@ class RunConfig:
             **search_length(self.space),
             **search_rates(self.strategy),
         }
-        phase = PRESETS[name].phases[self.phase]
-        values |= {"samples": phase.samples, "epochs": phase.epochs}
+        if self.samples is not None or self.epochs is not None:
+            values["phases"] = "fast"
+        phases = self._phases(self.phases or values["phases"], name)
+        several = len(phases) > 1
+        values |= (
+            {"decay_share": 0.2, "repeats": 2}
+            if several
+            else {
+                "decay_share": 0.9,
+                "repeats": 0,
+            }
+        )
+        if not several:
+            [phase] = phases.values()
+            values |= {"samples": phase.samples, "epochs": phase.epochs}
         open_fields = {
             key: value for key, value in values.items() if getattr(self, key) is None
         }
         return dataclasses.replace(self, preset=name, **open_fields)
+
+    def named_phases(self) -> dict[str, Phase]:
+        """The phases of a resolved config, by name, in their order."""
+        phases = self._phases(self.phases, self.preset)
+        if len(phases) > 1:
+            return phases
+        [name] = phases
+        return {name: Phase(samples=self.samples, epochs=self.epochs)}
+
+    def _phases(self, text: str, preset: str) -> dict[str, Phase]:
+        try:
+            phases = phases_of(text, preset)
+        except ValueError as error:
+            raise UsageError(f"phases={text!r}: {error}") from None
+        if len(phases) > 1 and (self.samples is not None or self.epochs is not None):
+            raise UsageError(
+                f"samples and epochs are of a lone phase, phases={text!r} has "
+                f"{len(phases)}: write them as SAMPLESxEPOCHS there"
+            )
+        return phases
 
     def anchored(self) -> "RunConfig":
         """With all paths absolute: a resume may start anywhere."""

@@ -85,7 +85,7 @@ def run_search(
     results: Lines,
     checkpoints: Checkpoints,
     progress: Progress,
-    on_generation: Callable[[int, int], None] = lambda generation, new: None,
+    on_generation: Callable[[int, list[dict]], None] = lambda generation, lines: None,
 ) -> bool:
     """Runs the generations that are left; each new candidate becomes a line.
 
@@ -97,7 +97,7 @@ def run_search(
       checkpoints: where to go on from, and where to save.
       progress: is told of everything as it happens.
       on_generation: called at the end of each generation with its number, from 0,
-        and how many of its candidates were new.
+        and all lines so far.
 
     Returns:
       True if every model of the space was evaluated.
@@ -122,7 +122,6 @@ def run_search(
         genomes = ask(key_of(plan.seed, "ask", generation), state)
         genomes = np.asarray(jax.vmap(plan.space.canonical)(genomes))
         progress.begin_generation(generation)
-        before = len(results)
         with contextlib.closing(
             _evaluate_new(plan, evaluator, generation, genomes, seen, progress)
         ) as new:
@@ -140,7 +139,7 @@ def run_search(
         )
         exhausted = len(seen) >= plan.space.distinct_count
         progress.end_generation(generation, list(results))
-        on_generation(generation, len(results) - before)
+        on_generation(generation, list(results))
         last = exhausted or generation + 1 == plan.generations
         if last or (generation + 1) % plan.checkpoint_every == 0:
             saved = Checkpointed(state, jnp.int32(len(results)))

@@ -41,6 +41,16 @@ class RunFolder:
         return self.path / "trainings.jsonl"
 
     @property
+    def rungs(self) -> Path:
+        """One line per candidate and phase after the first."""
+        return self.path / "rungs.jsonl"
+
+    @property
+    def states(self) -> Path:
+        """Orbax: what the candidates that may be promoted go on from."""
+        return self.path / "states"
+
+    @property
     def plans(self) -> Path:
         """One line per plan: who shares which program, and what that takes."""
         return self.path / "plans.jsonl"

@@ -50,14 +50,40 @@ PRESETS = {
 
 # Known here too, so that a wrong name is found before JAX is imported.
 SPACE_NAMES = ("minimal", "medium", "full")
+PHASE_NAMES = tuple(PHASES)
 STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
 
-def search_length(space: str) -> dict[str, int]:
-    """Population and generations; the minimal space holds eight models."""
+def search_length(space: str) -> dict[str, Any]:
+    """Population, generations, phases; the minimal space holds eight models."""
     if space == "minimal":
-        return {"population": 10, "generations": 5}
-    return {"population": 50, "generations": 100}
+        return {"population": 10, "generations": 5, "phases": "fast"}
+    return {"population": 50, "generations": 100, "phases": ",".join(PHASE_NAMES)}
+
+
+def phases_of(text: str, preset: str) -> dict[str, Phase]:
+    """Phases by their name: named ones, or SAMPLES or SAMPLESxEPOCHS.
+
+    Raises:
+      ValueError: the text is neither, or names one twice.
+    """
+    known, found = PRESETS[preset].phases, {}
+    for name in text.split(","):
+        name = name.strip()
+        numbers = name.split("x")
+        if name in found:
+            raise ValueError(f"{name} is named twice")
+        if name in known:
+            found[name] = known[name]
+        elif len(numbers) <= 2 and all(n.isascii() and n.isdigit() for n in numbers):
+            epochs = int(numbers[1]) if len(numbers) == 2 else 1
+            found[name] = Phase(samples=int(numbers[0]), epochs=epochs)
+        else:
+            raise ValueError(
+                f"{name!r} is no phase: {', '.join(known)}, or SAMPLES or "
+                f"SAMPLESxEPOCHS"
+            )
+    return found
 
 
 def search_rates(strategy: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ from arch import ArchitectureConfig
 from arch.cost import MIB
 from arch.spaces import SPACES
 from jaxnas.checkpoint import Checkpoints
+from jaxnas.climb import Promotions, climb, finalists, keep_states, repeated
 from jaxnas.config import RunConfig
 from jaxnas.data import prepare, score_bigram, score_unigram
 from jaxnas.errors import UsageError
@@ -21,6 +22,7 @@ from jaxnas.evaluation.counts import compile_counts
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.machine import local_machine
 from jaxnas.evaluation.plans import Plans
+from jaxnas.evaluation.states import States
 from jaxnas.evaluation.trained import TrainingFailed
 from jaxnas.evaluation.trainings import Trainings
 from jaxnas.experiment import SearchPlan, run_search
@@ -32,7 +34,8 @@ from jaxnas.manifest import (
     record_compilations,
 )
 from jaxnas.model_files import save_model
-from jaxnas.records import Lines, remove_partial, write_json, write_whole
+from jaxnas.promotion import Pool
+from jaxnas.records import Lines, read_lines, remove_partial, write_json, write_whole
 from jaxnas.report.families import family_summary, family_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress, generation_statistics
@@ -44,6 +47,7 @@ from jaxnas.report.tables import (
     top_lines,
     top_table,
 )
+from jaxnas.report.trust import noise_line, phase_summary, trust_of, trust_table
 from jaxnas.report.words import describe
 from jaxnas.runtime import set_up
 from jaxnas.setup import (
@@ -51,6 +55,7 @@ from jaxnas.setup import (
     foreseen_compressions,
     make_evaluator,
     make_plan,
+    make_rungs,
     make_task,
 )
 from jaxnas.winner import BestWeights, score_splits, train_on
@@ -91,12 +96,14 @@ def run(
     dataset = prepare(config.data, config.vocab_size)
     task = make_task(config, dataset)
     plan = make_plan(config, space, dataset)
+    rungs = make_rungs(config, task.settings)
     write_whole(folder.config, config.to_toml())
     with (
         Lines(folder.results) as results,
         Lines(folder.trainings) as trainings,
         Lines(folder.plans) as plans,
         Lines(folder.timings) as timings,
+        Lines(folder.rungs) as later,
         Progress(console, plan.most_candidates, timings) as progress,
         contextlib.ExitStack() as stack,
     ):
@@ -110,6 +117,7 @@ def run(
             config,
             task,
             compressions=foreseen_compressions(config, space),
+            states=States(folder.states) if len(rungs) > 1 else None,
             trainings=Trainings(trainings),
             plans=Plans(plans),
             machine=machine,
@@ -126,6 +134,8 @@ def run(
                 f"warning: this run began elsewhere, its results may differ in "
                 f"their last digits: {'; '.join(changed)}"
             )
+        promotions = Promotions.of(config)
+        pool = promotions.pool(evaluator, plan.most_candidates)
         _announce(folder, plan, evaluator, console)
         with (
             Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
@@ -137,10 +147,16 @@ def run(
                 results,
                 checkpoints,
                 progress,
-                _Compilations(folder, evaluator),
+                _Generations(folder, evaluator, pool),
             )
         lines = list(results)
-        [winner] = top_lines(lines, 1)
+        with progress.stage("phases"):
+            pool.read(lines)
+            phases = climb(
+                evaluator, lines, pool, promotions, best_weights, later, progress
+            )
+        rung, last = finalists(lines, phases)
+        [winner] = top_lines(last, 1)
         if exhausted:
             progress.say(
                 f"the space is exhausted: all {plan.space.distinct_count} distinct "
@@ -150,27 +166,34 @@ def run(
         plot_fitness(folder.fitness_plot, lines)
         plot_pareto(folder.pareto_plot, lines)
         with progress.stage("finish"):
-            final = _finish(folder, config, evaluator, winner, best_weights, progress)
+            at_end = evaluator.at(rung)
+            final = _finish(folder, config, at_end, winner, best_weights, progress)
+        with progress.stage("repeats"):
+            again = repeated(evaluator, winner, lines, config.repeats, progress)
+    trust = trust_of(rungs[0].name, lines, phases, again)
     summary = _summary(config, plan, evaluator, lines, winner, final, exhausted)
+    summary |= {"phases": phase_summary(rungs, lines, phases), "trust": trust}
     write_json(folder.summary, summary)
     _tidy(folder)
-    _close(folder, config, summary, lines, console)
+    _close(folder, config, summary, lines, last, console)
     return summary
 
 
-class _Compilations:
-    """Records, generation by generation, what was compiled."""
+class _Generations:
+    """Records what each generation compiled, and forgets whom it left behind."""
 
-    def __init__(self, folder: RunFolder, evaluator: Evaluator):
-        self._folder, self._evaluator = folder, evaluator
+    def __init__(self, folder: RunFolder, evaluator: Evaluator, pool: Pool):
+        self._folder, self._evaluator, self._pool = folder, evaluator, pool
         self._counts, self._programs = compile_counts(), 0
 
-    def __call__(self, generation: int, new: int):
+    def __call__(self, generation: int, lines: list[dict]):
+        self._pool.read(lines)
+        keep_states(self._evaluator, self._pool.lines)
         counts, programs = compile_counts(), self._evaluator.programs()
         record_compilations(
             self._folder.manifest,
             generation=generation,
-            candidates=new,
+            candidates=sum(line["generation"] == generation for line in lines),
             programs=programs - self._programs,
             **counts.since(self._counts)._asdict(),
         )
@@ -182,7 +205,6 @@ def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console
     chosen = evaluator.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
     bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
-    phase = evaluator.phase
     lines = [
         f"run folder   {folder.path}",
         f"space        {plan.space.name}: {plan.space.distinct_count:,} distinct "
@@ -191,14 +213,24 @@ def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console
         f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
         f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
         f"tokens of a vocabulary of {dataset.vocab_size}",
-        f"training     {phase.samples} windows of {settings.window} tokens x "
-        f"{phase.epochs} epochs a candidate, on {jax.devices()[0].device_kind}; "
+        f"training     {_phases_in_words(evaluator)} windows of {settings.window} "
+        f"tokens x epochs a candidate, on {jax.devices()[0].device_kind}; "
         f"latency for {evaluator.hardware.name}",
         f"to beat      token unigram {unigram.bits_per_byte:.3f} bits/byte "
         f"(accuracy {unigram.accuracy:.4f}), token bigram "
         f"{bigram.bits_per_byte:.3f} ({bigram.accuracy:.4f}), on the validation split",
     ]
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def _phases_in_words(evaluator: Evaluator) -> str:
+    phases = [(rung.name, rung.phase) for rung in evaluator.rungs]
+    words = [f"{phase.samples} x {phase.epochs}" for _, phase in phases]
+    if len(words) > 1:
+        words = [
+            f"{name} {text}" for (name, _), text in zip(phases, words, strict=True)
+        ]
+    return ", ".join(words)
 
 
 def _finish(
@@ -218,7 +250,7 @@ def _finish(
     progress.say(
         f"winner: {winner['id']}  {describe(model)}; training on for {steps} steps"
     )
-    params = best_weights.read(model)
+    params = best_weights.read(model, evaluator.rung)
     if params is None:
         progress.say("its weights were not kept: training them again first")
         params = evaluator.weights(model, progress.steps("winner again"))
@@ -248,6 +280,7 @@ def _log_failure(folder: RunFolder, config: ArchitectureConfig, trace: str):
 def _tidy(folder: RunFolder):
     """Removes what only an unfinished run needs."""
     folder.best_weights.unlink(missing_ok=True)
+    shutil.rmtree(folder.states, ignore_errors=True)
     shutil.rmtree(folder.finishing, ignore_errors=True)
 
 
@@ -280,10 +313,13 @@ def _summary(
     }
 
 
-def _close(folder: RunFolder, config: RunConfig, summary: dict, lines, console):
+def _close(
+    folder: RunFolder, config: RunConfig, summary: dict, lines, last, console: Console
+):
     """The closing tables, and where the files are."""
     spread = summary["search"]["spread"]
-    _print_candidates(lines, config.top_k, console)
+    _print_candidates(lines, last, config.top_k, console)
+    _print_trust(summary["trust"], console)
     console.print(spread_table(spread))
     if len(lines) > 1:
         for name in saturated(spread):
@@ -303,6 +339,13 @@ def _close(folder: RunFolder, config: RunConfig, summary: dict, lines, console):
         console.print(f"{name:<11} {path}", soft_wrap=True)
 
 
+def _last_phase(folder: RunFolder, lines: list[dict]) -> list[dict]:
+    """A finished run's finalists: the last phase in which one succeeded."""
+    later = read_lines(folder.rungs) if folder.rungs.exists() else []
+    ok = [line["phase"] for line in later if line["status"] == "ok"]
+    return [line for line in later if line["phase"] == ok[-1]] if ok else lines
+
+
 def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dict:
     """A finished run is shown again, not run again, if its files are whole."""
     with Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints:
@@ -311,7 +354,8 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
         summary = json.loads(folder.summary.read_text())
         lines = [json.loads(line) for line in folder.results.open()]
         number = len(summary["search"]["top"])
-        top_table(lines, number)
+        last = _last_phase(folder, lines)
+        top_table(last, number)
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"{folder.summary} or {folder.results} is damaged: remove the former to "
@@ -319,12 +363,23 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
         ) from None
     _tidy(folder)
     console.print(f"{folder.path} is finished already")
-    _print_candidates(lines, number, console)
+    _print_candidates(lines, last, number, console)
+    _print_trust(summary["trust"], console)
     return summary
 
 
-def _print_candidates(lines: list[dict], number: int, console: Console):
-    """The best of all, and of each family where there are several."""
-    console.print(top_table(lines, number))
+def _print_trust(trust: dict, console: Console):
+    """What the phases say of each other, where there are several."""
+    if trust["phases"]:
+        console.print(trust_table(trust))
+    if (line := noise_line(trust)) is not None:
+        console.print(line, soft_wrap=True)
+
+
+def _print_candidates(
+    lines: list[dict], last: list[dict], number: int, console: Console
+):
+    """The best of the last phase, and of each family where there are several."""
+    console.print(top_table(last, number))
     if len({line["config"]["arch_type"] for line in lines}) > 1:
         console.print(family_table(lines))

@@ -13,7 +13,7 @@ from jaxnas.experiment import SearchPlan
 from jaxnas.fitness import FitnessSettings
 from jaxnas.folder import RunFolder
 from jaxnas.runtime import compute_dtype, hardware_named
-from jaxnas.train.phases import Phase
+from jaxnas.train.rungs import Rung, rungs_of
 from jaxnas.train.settings import TrainSettings
 
 
@@ -56,11 +56,25 @@ def make_fitness(config: RunConfig) -> FitnessSettings:
         raise UsageError(str(error)) from None
 
 
+def make_rungs(config: RunConfig, settings: TrainSettings) -> tuple[Rung, ...]:
+    """The run's phases as rungs of one training.
+
+    Raises:
+      UsageError: they do not follow each other.
+    """
+    try:
+        return rungs_of(config.named_phases(), settings)
+    except ValueError as error:
+        raise UsageError(f"phases={config.phases!r}: {error}") from None
+
+
 def make_evaluator(config: RunConfig, task: Task, **parts) -> Evaluator:
     """An evaluator of the run's candidates; `parts` as for `Evaluator`."""
     return Evaluator(
         task=task,
-        phase=Phase(samples=config.samples, epochs=config.epochs),
+        rungs=make_rungs(config, task.settings),
+        flat=config.flat,
+        recovery_share=config.recovery_share,
         hardware=hardware_named(config.hardware),
         fitness=make_fitness(config),
         max_size=config.max_size,
@@ -102,5 +116,8 @@ def foreseen_compressions(config: RunConfig, space: Space) -> list[Compression]:
     """
     quantizations, ratios = space.values("quantization"), space.values("pruning_ratio")
     every = [Compression(q, float(p)) for q in quantizations for p in ratios]
+    phase = next(iter(config.named_phases().values()))
+    training = 3 * phase.samples * phase.epochs
+    recovering = config.recovery_share * training * sum(p > 0 for p in ratios)
     scoring = len(every) * config.eval_windows
-    return every if scoring <= 3 * config.samples * config.epochs else []
+    return every if scoring + recovering <= training else []

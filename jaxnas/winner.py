@@ -28,27 +28,49 @@ class BestWeights:
     def __init__(self, path: Path):
         """What the file holds already has to be beaten; a damaged one goes."""
         self.path = path
-        self._best = -float("inf")
+        self._best = 0, -float("inf")
         if path.exists():
             try:
-                self._best = float(read_arrays(path)[1]["fitness"])
+                said = read_arrays(path)[1]
+                self._best = int(said["rung"]), float(said["fitness"])
             except (SafetensorError, KeyError, ValueError):
                 path.unlink()  # the winner is trained again
 
-    def offer(self, config: ArchitectureConfig, params: dict, found: Evaluation):
-        """Writes the weights if the candidate is better than all before."""
-        if found.fitness is not None and found.fitness > self._best:
-            fitness = repr(found.fitness)
-            metadata = {"training": training_key(config), "fitness": fitness}
-            write_arrays(self.path, params, metadata)
-            self._best = found.fitness
+    def offer(
+        self,
+        config: ArchitectureConfig,
+        params: dict,
+        found: Evaluation,
+        rung: int = 0,
+    ):
+        """Writes the weights if the candidate is better than all before.
 
-    def read(self, config: ArchitectureConfig) -> dict | None:
-        """The weights, if they are those of the config's training."""
+        Args:
+          config: the candidate.
+          params: its weights as they were scored, before quantisation.
+          found: the scores.
+          rung: the phase that they are of; a later one beats all earlier ones.
+        """
+        if found.fitness is not None and (rung, found.fitness) > self._best:
+            metadata = {
+                "training": _name(config, rung),
+                "rung": str(rung),
+                "fitness": repr(found.fitness),
+            }
+            write_arrays(self.path, params, metadata)
+            self._best = rung, found.fitness
+
+    def read(self, config: ArchitectureConfig, rung: int = 0) -> dict | None:
+        """The weights, if they are those of the config's training in that phase."""
         if not self.path.exists():
             return None
         params, metadata = read_arrays(self.path)
-        return params if metadata["training"] == training_key(config) else None
+        return params if metadata["training"] == _name(config, rung) else None
+
+
+def _name(config: ArchitectureConfig, rung: int) -> str:
+    """What decides a candidate's weights: pruned ones have trained on."""
+    return f"{training_key(config)} {config.pruning_ratio} {rung}"
 
 
 def train_on(

@@ -1,14 +1,22 @@
 """Strict by default: what JAX would quietly allow is an error here."""
 
 import getpass
+import os
 import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 
+FOLDER = Path(tempfile.gettempdir()) / f"jaxnas-tests-{getpass.getuser()}"
+
 
 def pytest_configure(config):
+    # Tests compile the same small programs again and again. A folder for each
+    # process: what another one has half written is never read.
+    process = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    jax.config.update("jax_compilation_cache_dir", str(FOLDER / "compiled" / process))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_debug_key_reuse", True)
     # Warnings are errors. Each exception stands with its reason.
@@ -29,10 +37,9 @@ def cache():
     """
     from calibrated import keep_calibration  # after `pytest_configure`
 
-    folder = Path(tempfile.gettempdir()) / f"jaxnas-tests-{getpass.getuser()}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXNAS_CACHE", str(keep_calibration(folder)))
-        yield folder
+        patch.setenv("JAXNAS_CACHE", str(keep_calibration(FOLDER)))
+        yield FOLDER
 
 
 @pytest.fixture

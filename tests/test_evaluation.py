@@ -26,6 +26,7 @@ from jaxnas.evaluation.trainings import Training, Trainings, training_key
 from jaxnas.fitness import FitnessSettings, fitness_of
 from jaxnas.records import Lines
 from jaxnas.train.phases import Phase
+from jaxnas.train.rungs import rungs_of
 from jaxnas.train.settings import TrainSettings
 
 VOCAB, USED = 257, 16
@@ -86,7 +87,7 @@ def task_of(**changes):
 def evaluator_of(task=None, **changes):
     parts = {
         "task": task_of() if task is None else task,
-        "phase": SHORT,
+        "rungs": rungs_of({"fast": SHORT}, SETTINGS),
         "hardware": HARDWARE,
         "fitness": FITNESS,
         "max_size": 500.0,
@@ -431,9 +432,8 @@ def test_a_failure_is_a_result(monkeypatch, tmp_path, error, reason, where):
 
 def test_a_training_that_diverges_is_a_result():
     wild = dataclasses.replace(SETTINGS, learning_rate=3e37)
-    found = evaluator_of(task_of(settings=wild), phase=Phase(samples=80, epochs=1))(
-        CONFIG
-    )
+    rungs = rungs_of({"fast": Phase(samples=80, epochs=1)}, wild)
+    found = evaluator_of(task_of(settings=wild), rungs=rungs)(CONFIG)
     assert found.status == "failed"
     assert found.reason.startswith("TrainingFailed: the training loss is ")
     assert "\n" not in found.reason

@@ -11,9 +11,10 @@ from tasks import TINY, noise_task
 
 from arch.padding import common_shape
 from jaxnas.evaluation.buckets import Bucket, Plan
+from jaxnas.evaluation.calls import Work
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.counts import compile_counts
-from jaxnas.evaluation.execution import Work, execute
+from jaxnas.evaluation.execution import execute
 from jaxnas.evaluation.population import Running
 from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression, score

@@ -25,6 +25,7 @@ from jaxnas.evaluation.trainings import Trainings, training_key
 from jaxnas.fitness import FitnessSettings
 from jaxnas.records import Lines
 from jaxnas.train.phases import Phase
+from jaxnas.train.rungs import rungs_of
 from jaxnas.train.settings import TrainSettings
 
 CONFIGS = [
@@ -61,7 +62,7 @@ class Opened:
         self.trained, self.planned = {}, []
         self.evaluator = Evaluator(
             task=task(),
-            phase=Phase(samples=20, epochs=1),  # 5 steps
+            rungs=rungs_of({"fast": Phase(samples=20, epochs=1)}, SETTINGS),  # 5 steps
             hardware=cost.HARDWARE["cpu-core"],
             fitness=FitnessSettings(size_target=0.01, size_limit=1.0),
             max_size=500.0,

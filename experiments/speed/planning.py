@@ -19,8 +19,9 @@ from arch import ArchitectureConfig
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
 from arch.families import FAMILIES
 from jaxnas.evaluation.calibration import synthetic_task
+from jaxnas.evaluation.calls import Work
 from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.execution import Work, execute
+from jaxnas.evaluation.execution import execute
 from jaxnas.evaluation.machine import local_machine
 from jaxnas.evaluation.planner import planner_for
 from jaxnas.evaluation.scored import Compression

@@ -22,7 +22,8 @@ def rows_of(run: Path) -> list[Row]:
     if not folder.results.is_file():
         raise UsageError(f"{run} holds no run (no {folder.results.name})")
     settings = make_config(read_toml(folder.config), str(folder.config))
-    tokens = settings.samples * settings.epochs * settings.window
+    phase = next(iter(settings.named_phases().values()))
+    tokens = phase.samples * phase.epochs * settings.window
     rows = []
     # A line counts once its newline is there.
     lines = folder.results.read_text(encoding="utf-8").split("\n")[:-1]

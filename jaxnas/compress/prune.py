@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from arch.config import ArchitectureConfig
@@ -33,7 +34,7 @@ _OTHERS = {
 _INNER_AXIS = _ENTERING | _LEAVING | _OTHERS
 
 
-def prune_in_place(params: dict, kept: int | jax.Array) -> dict:
+def prune_in_place(params: dict, kept: int | jax.Array, xp=jnp) -> dict:
     """Prunes without changing a shape: removed channels become zeros, behind.
 
     It is the same function as the smaller model that `prune` cuts out, and
@@ -42,28 +43,35 @@ def prune_in_place(params: dict, kept: int | jax.Array) -> dict:
     Args:
       params: a language model's "params".
       kept: channels of each layer that stay; an int or i32[].
+      xp: `jax.numpy`, or `numpy` to compile nothing.
 
     Returns:
-      The same tree.
+      The same tree. To prune it once more changes nothing.
     """
     tensors = _inner_tensors(params)
     leaving = {name: x for name, x in tensors.items() if name in _LEAVING}
     if isinstance(kept, int) and all(kept == x.shape[1] for x in leaving.values()):
         return params
     entering = {name: x for name, x in tensors.items() if name in _ENTERING}
-    score = _norms(entering, _ENTERING) * _norms(leaving, _LEAVING)
-    rank = jnp.argsort(jnp.argsort(score, axis=1, descending=True), axis=1)
+    score = _norms(entering, _ENTERING, xp) * _norms(leaving, _LEAVING, xp)
+    rank = xp.argsort(xp.argsort(-score, axis=1, stable=True), axis=1)
     stays = rank < kept
-    order = jnp.argsort(~stays, axis=1, stable=True)
-    mask = jnp.take_along_axis(stays, order, axis=1)
+    order = xp.argsort(~stays, axis=1, stable=True)
+    mask = xp.take_along_axis(stays, order, axis=1)
 
     def sort(name, x):
         axis = _INNER_AXIS[name]
-        others = [at for at in range(1, x.ndim) if at != axis]
-        moved = jnp.take_along_axis(x, jnp.expand_dims(order, others), axis=axis)
-        return jnp.where(jnp.expand_dims(mask, others), moved, 0)
+        others = tuple({*range(1, x.ndim)} - {axis})
+        moved = xp.take_along_axis(x, xp.expand_dims(order, others), axis=axis)
+        return xp.where(xp.expand_dims(mask, others), moved, xp.zeros_like(moved))
 
     return _with_tensors(params, {name: sort(name, x) for name, x in tensors.items()})
+
+
+def pruned_in_place(config: ArchitectureConfig, params: dict, ratio: float) -> dict:
+    """`prune_in_place` of a model's weights on the host, NumPy arrays."""
+    kept = kept_channels(config.inner_channels, ratio)
+    return prune_in_place(params, kept, np)
 
 
 def prune(config: ArchitectureConfig, params: dict) -> tuple[ArchitectureConfig, dict]:
@@ -109,10 +117,10 @@ def _with_tensors(params: dict, tensors: dict[str, jax.Array]) -> dict:
     return params | {"blocks": blocks}
 
 
-def _norms(tensors: dict[str, jax.Array], axes: dict[str, int]) -> jax.Array:
+def _norms(tensors: dict[str, jax.Array], axes: dict[str, int], xp) -> jax.Array:
     """Each channel's norm over all the tensors: f32[L, channels]."""
     squares = [
-        jnp.square(x).sum(axis=[at for at in range(1, x.ndim) if at != axes[name]])
+        xp.square(x).sum(axis=tuple({*range(1, x.ndim)} - {axes[name]}))
         for name, x in tensors.items()
     ]
-    return jnp.sqrt(sum(squares))
+    return xp.sqrt(sum(squares))

@@ -48,6 +48,7 @@ from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.task import Task
 from jaxnas.records import write_json
 from jaxnas.runtime import compute_dtype, cores
+from jaxnas.train.loop import Schedule
 from jaxnas.train.settings import TrainSettings
 
 VMAP_LANES = 8  # members that try `vmap`
@@ -194,7 +195,8 @@ def _timed(program, task, device, workers, seconds, train) -> Measured:
 
     def work(at: int):
         begin = time.monotonic()
-        running = Running(group, task, len(starts), device)
+        schedule = Schedule.over(len(starts), task.settings)
+        running = Running(group, task, schedule, device)
         running.states()
         handling[at] = time.monotonic() - begin
         for _ in range(4):

@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,19 +15,22 @@ from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.evaluation.analytic import Costs, costs_of
 from jaxnas.evaluation.buckets import Plan
+from jaxnas.evaluation.calls import Outcome, Work
 from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.execution import Outcome, Work, execute
+from jaxnas.evaluation.execution import execute
 from jaxnas.evaluation.machine import Machine, local_machine
 from jaxnas.evaluation.planner import Expected, Planner, planner_for
 from jaxnas.evaluation.plans import Plans
 from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression, Metrics
+from jaxnas.evaluation.states import States
 from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trained import Report, TrainingFailed, training_config
 from jaxnas.evaluation.trainings import Training, Trainings, training_key
 from jaxnas.fitness import FitnessSettings, fitness_of, objectives_of
-from jaxnas.train.loop import batch_starts
+from jaxnas.train.loop import TrainState, batch_starts
 from jaxnas.train.phases import Phase
+from jaxnas.train.rungs import Rung, rung_starts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,13 +61,22 @@ class Outlook(NamedTuple):
 
 NOTHING_AHEAD = Outlook()
 
+# By the compression that is built in, None where it is data.
+Compilers: TypeAlias = dict[Compression | None, Compiler]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluator:
     """Evaluates configs on one task.
 
     Attributes:
+      rungs: the phases, each going on where the one before was stable.
+      rung: which of them this evaluator trains for, see `at`.
+      repeat: 0, or which repetition from another seed.
+      recovery_share: of a rung's steps, that pruned weights train on for.
+      flat: share of its loss that a training has to win to go on, see `Work`.
       compressions: scored after every training, for those that may ask later.
+      states: where trainings go on from, between phases; None keeps none.
       trainings: what was trained before, and what will be from now on.
       plans: how that was done, and will be.
       machine: what it trains on.
@@ -77,12 +89,17 @@ class Evaluator:
     """
 
     task: Task
-    phase: Phase
+    rungs: Sequence[Rung]
     hardware: Hardware
     fitness: FitnessSettings
     max_size: float  # MiB; larger models are not trained
     eval_windows: int
+    rung: int = 0
+    repeat: int = 0
+    recovery_share: float = 0.0
+    flat: float = 0.0
     compressions: Sequence[Compression] = ()
+    states: States | None = None
     trainings: Trainings = dataclasses.field(default_factory=Trainings)
     plans: Plans = dataclasses.field(default_factory=Plans)
     machine: Machine = dataclasses.field(default_factory=local_machine)
@@ -91,6 +108,28 @@ class Evaluator:
     on_planned: Callable[[Plan], None] = lambda plan: None
     on_run: Callable[[Plan, float], None] = lambda plan, seconds: None
     say: Callable[[str], None] = lambda text: None
+    compilers: Compilers = dataclasses.field(default_factory=dict)
+
+    def at(self, rung: int, repeat: int = 0, **changes: Any) -> "Evaluator":
+        """This evaluator in another phase, or from another seed.
+
+        It shares all that is known and compiled. A later phase needs a survivor's
+        state; where that is not kept any more, the phases before are done again.
+
+        Args:
+          rung: place in `rungs`.
+          repeat: from 1 on, another seed each.
+          **changes: of other fields.
+        """
+        if rung and len(self.compressions) > 1:
+            changes = {"compressions": ()} | changes  # only what is asked for
+        return dataclasses.replace(self, rung=rung, repeat=repeat, **changes)
+
+    @property
+    def stage(self) -> str:
+        """What sets its trainings apart from those of other phases and seeds."""
+        phase = f"@{self.rungs[self.rung].name}" if self.rung else ""
+        return phase + (f"#{self.repeat}" if self.repeat else "")
 
     def __call__(
         self, config: ArchitectureConfig, report: Report = lambda *_: None
@@ -156,20 +195,24 @@ class Evaluator:
         Raises:
           TrainingFailed: the loss stopped being finite.
         """
-        outcomes = self._run([config], {}, report, NOTHING_AHEAD, {}, scores=False)
+        if self._has_stopped(config):
+            return self.at(self.rung - 1).weights(config, report)
+        asked = {self._key(config): [_asked(config)]}
+        outcomes = self._run([config], asked, report, NOTHING_AHEAD, {})
         [outcome] = list(outcomes)
-        if outcome.params is None:
+        weights = outcome.weights_for(config.pruning_ratio)
+        if weights is None:
             raise TrainingFailed(str(outcome.error))
-        return outcome.params
+        return weights
 
     def close(self):
         """Gives up what was to be compiled; nothing is evaluated afterwards."""
-        for compiler in self._compilers.values():
+        for compiler in self.compilers.values():
             compiler.close()
 
     def programs(self) -> int:
         """Programs made ready so far, each for training and for scoring."""
-        return sum(map(len, self._compilers.values()))
+        return sum(map(len, self.compilers.values()))
 
     def validation_windows(self) -> np.ndarray:
         """i32[<= eval_windows, T+1], the same for every candidate."""
@@ -195,7 +238,15 @@ class Evaluator:
         return Evaluation(status="skipped", costs=costs, reason=reason)
 
     def _known(self, config: ArchitectureConfig, costs: Costs) -> Evaluation | None:
-        training = self.trainings.find(config)
+        training = self.trainings.find(config, self.stage)
+        if training is None and self._has_stopped(config):
+            # There was nothing left to win: the phase before has its result.
+            before = self.at(self.rung - 1)._known(config, costs)
+            training = self.trainings.find(config, self.at(self.rung - 1).stage)
+            if before is not None and training is not None:
+                key = self._key(config)
+                self.trainings.add(dataclasses.replace(training, key=key))
+            return before
         if training is None:
             return None
         # Known, but never scored so: the same weights are trained once more.
@@ -207,9 +258,9 @@ class Evaluator:
         wanted: dict[str, list[Compression]] = {}
         first: dict[str, ArchitectureConfig] = {}
         for config in configs:
-            key = training_key(config)
+            key = self._key(config)
             first.setdefault(key, config)
-            known = self.trainings.find(config)
+            known = self.trainings.find(config, self.stage)
             before = known.metrics if known else {}
             asked = [*self.compressions, _asked(config)]
             every = dict.fromkeys([*wanted.get(key, []), *asked])
@@ -217,31 +268,33 @@ class Evaluator:
         chosen = list(first.values())
         for outcome in self._run(chosen, wanted, report, outlook, about):
             config = chosen[outcome.place]
-            key = training_key(config)
+            key = self._key(config)
+            known = self.trainings.find(config, self.stage)
+            before = known.metrics if known else {}
             if outcome.error is not None:
                 self.on_failed(config, outcome.trace)
                 reason = _reason(outcome.error)
-                known = self.trainings.find(config)
-                before = known.metrics if known else {}
                 training = Training(key=key, metrics=before, reason=reason)
             else:
-                known = self.trainings.find(config)
-                metrics = (known.metrics if known else {}) | outcome.metrics
-                training = Training(key=key, metrics=metrics)
-                if self.on_trained is not None:
+                training = Training(
+                    key=key,
+                    metrics=before | outcome.metrics,
+                    stopped=outcome.stopped,
+                    curve=outcome.curve,
+                )
+                weights = outcome.weights_for(config.pruning_ratio)
+                if self.on_trained is not None and weights is not None:
                     costs = costs_of(config, self.hardware)
                     judged = self._judge(config, costs, training)
-                    self.on_trained(config, outcome.params or {}, judged)
+                    self.on_trained(config, weights, judged)
             self.trainings.add(training)
             yield
 
-    def _run(
-        self, configs, wanted, report, outlook, about, scores: bool = True
-    ) -> Iterator[Outcome]:
+    def _run(self, configs, wanted, report, outlook, about) -> Iterator[Outcome]:
         """Outcomes of the configs, in the plan that was made for them before."""
         if not configs:
             return
-        keys = [training_key(config) for config in configs]
+        keys = [self._key(config) for config in configs]
         found = self.plans.find(keys)
         if found is None:
             planned, plan = keys, self._plan(configs, outlook)
@@ -255,20 +308,15 @@ class Evaluator:
             training_config(configs[place_of[key]]) if key in place_of else None
             for key in planned
         ]
-        if not scores:
-            plan = dataclasses.replace(plan, prepared=())
         begin = time.monotonic()
-        work = Work(
-            task=self.task,
-            starts=self._starts,
-            windows=self.validation_windows(),
-            wanted=lambda place: wanted.get(planned[place], ()),
+        work = self._work(
+            candidates, lambda place: wanted.get(planned[place], ()), report
         )
         outcomes = execute(
             plan,
             candidates,
             work,
-            self._compiler({one for every in wanted.values() for one in every}, scores),
+            self._compiler({one for every in wanted.values() for one in every}),
             devices=self.machine.devices,
             workers=self.machine.workers,
             memory=self.machine.memory,
@@ -277,8 +325,10 @@ class Evaluator:
         )
         with contextlib.closing(outcomes):
             for outcome in outcomes:
-                place = place_of[planned[outcome.place]]
-                yield dataclasses.replace(outcome, place=place)
+                key = planned[outcome.place]
+                if self.states is not None and outcome.state is not None:
+                    self.states.save(key, outcome.state)
+                yield dataclasses.replace(outcome, place=place_of[key])
         if found is None:  # all of it ran, as it was foreseen
             self.on_run(plan, time.monotonic() - begin)
 
@@ -310,30 +360,85 @@ class Evaluator:
 
     @functools.cached_property
     def _planner(self) -> Planner:
-        settings = self.task.settings
+        settings, rung = self.task.settings, self.rungs[self.rung]
         scored = max(1, len(self.compressions)) * self.eval_windows
         scoring = scored / (3 * settings.batch)  # forward, of three passes
-        return planner_for(self.machine, settings, len(self._starts), scoring)
+        if self._recovery is not None:
+            pruned = {one.pruning_ratio for one in self.compressions} - {0.0}
+            scoring += len(pruned) * len(self._recovery)
+        return planner_for(self.machine, settings, rung.new_steps, scoring)
 
-    def _compiler(self, wanted: set[Compression], scores: bool) -> Compiler:
+    def _compiler(self, wanted: set[Compression]) -> Compiler:
         """The programs; where all of a run ask for one compression, it is built in."""
         lone = None
         if len(self.compressions) == 1 and wanted <= set(self.compressions):
             lone = self.compressions[0]
-        if (lone, scores) not in self._compilers:
-            windows = len(self.validation_windows()) if scores else None
-            cores = self.machine.cores
-            self._compilers[lone, scores] = Compiler(self.task, windows, lone, cores)
-        return self._compilers[lone, scores]
+        if lone not in self.compilers:
+            windows, cores = len(self.validation_windows()), self.machine.cores
+            self.compilers[lone] = Compiler(self.task, windows, lone, cores)
+        return self.compilers[lone]
+
+    def _key(self, config: ArchitectureConfig) -> str:
+        return training_key(config, self.stage)
+
+    def _has_stopped(self, config: ArchitectureConfig) -> bool:
+        """Whether the config was done with in the phase before."""
+        if not self.rung:
+            return False
+        before = self.trainings.find(config, self.at(self.rung - 1).stage)
+        return before is not None and before.stopped is not None
+
+    def _work(self, candidates, wanted, report) -> Work:
+        """What all candidates of a plan do in this phase."""
+        rung, settings = self.rungs[self.rung], self.task.settings
+        task = self._own_task
+        tokens = len(task.dataset.train)
+        rungs = self.rungs[: self.rung + 1]
+        begun = self._begun(candidates, report) if rung.begin else None
+        return Work(
+            task=task,
+            starts=rung_starts(task.seed, tokens, settings, rungs),
+            windows=self.validation_windows(),
+            wanted=wanted,
+            schedule=rung.schedule(settings),
+            begin=rung.begin,
+            begun=begun,
+            keep=None if self.states is None else rung.keep,
+            flat=self.flat,
+            recovery=self._recovery,
+        )
+
+    def _begun(self, candidates, report) -> Callable[[int], TrainState]:
+        """Where each candidate goes on from; what is missing is trained again."""
+        assert self.states is not None
+        below, states = self.at(self.rung - 1), self.states
+        every = [config for config in candidates if config is not None]
+        missing = [config for config in every if below._key(config) not in states]
+        if missing:
+            for _ in below._run(missing, {}, report, NOTHING_AHEAD, {}):
+                pass  # the states are saved as they come
+        return lambda place: states.load(
+            below._key(candidates[place]), candidates[place], self.task.settings
+        )
 
     @functools.cached_property
-    def _compilers(self) -> dict[tuple[Compression | None, bool], Compiler]:
-        return {}
+    def _own_task(self) -> Task:
+        """The task; from another seed for a repetition."""
+        if not self.repeat:
+            return self.task
+        return dataclasses.replace(self.task, seed=self.task.seed + self.repeat)
 
     @functools.cached_property
-    def _starts(self) -> np.ndarray:
-        tokens = len(self.task.dataset.train)
-        return batch_starts(self.task.seed, tokens, self.task.settings, self.phase)
+    def _recovery(self) -> np.ndarray | None:
+        """i32[R, B], where windows begin that pruned weights train on for."""
+        settings = self.task.settings
+        steps = round(self.recovery_share * self.rungs[self.rung].steps)
+        if not steps:
+            return None
+        phase = Phase(samples=steps * settings.batch, epochs=1)
+        task = self._own_task
+        tokens = len(task.dataset.train)
+        return batch_starts(task.seed, tokens, settings, phase, "recovery")
 
     def _judge(self, config, costs: Costs, training: Training) -> Evaluation:
         metrics = training.metrics.get(_asked(config))

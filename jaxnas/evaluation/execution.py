@@ -2,62 +2,23 @@
 
 import contextlib
 import dataclasses
-import math
 import queue
 import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from typing import TypeAlias
 
 import jax
-import numpy as np
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
 from jaxnas.evaluation.buckets import Plan
+from jaxnas.evaluation.calls import Outcome, Places, Work, train_call
 from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.population import Group, Running
-from jaxnas.evaluation.programs import Compiled, Program
-from jaxnas.evaluation.scored import Compression, Metrics
-from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.trained import Report, TrainingFailed
 
 MIB = 2**20
-
-# Candidates of a call's lanes, by their place; None is done already.
-Places: TypeAlias = tuple[int | None, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one candidate."""
-
-    place: int  # among the plan's candidates
-    program: Program  # it was trained in
-    seconds: float = 0.0  # of its call
-    loss: float = math.nan  # the last one of training
-    params: dict | None = None  # in its own shape; None if it failed
-    metrics: dict[Compression, Metrics | None] = dataclasses.field(default_factory=dict)
-    error: Exception | None = None
-    trace: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Work:
-    """What all members of a plan do.
-
-    Attributes:
-      task: see `Task`.
-      starts: i32[steps, B], from `batch_starts`.
-      windows: i32[N, T+1], to score on.
-      wanted: candidate -> compressions to score it after.
-    """
-
-    task: Task
-    starts: np.ndarray
-    windows: np.ndarray
-    wanted: Callable[[int], Sequence[Compression]]
 
 
 def execute(
@@ -98,7 +59,7 @@ def execute(
                 crew.add(device, bucket.program, places)
                 compiler.ask(bucket.program, devices[device])
     prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
-    steps = len(work.starts) * crew.calls
+    steps = (len(work.starts) - work.begin) * crew.calls
     stepped = 0
     try:
         crew.start(devices, workers)
@@ -188,7 +149,15 @@ class _Crew:
                     f"{self._memory / MIB:.0f} may be used"
                 )
             with self._room(at, compiled.memory):
-                outcomes = self._train(device, program, places, compiled)
+                outcomes = train_call(
+                    program,
+                    places,
+                    self._candidates,
+                    self._work,
+                    compiled,
+                    device,
+                    on_steps=self._stepped,
+                )
         except Exception as error:  # any: a candidate's failure is its result
             self._compiler.forget(program, device)
             if _is_memory(error) and self._split(at, device, program, places, error):
@@ -205,67 +174,10 @@ class _Crew:
             done = dataclasses.replace(outcome, seconds=seconds)
             self.events.put(("outcome", done))
 
-    def _train(self, device, program, places, compiled: Compiled) -> list[Outcome]:
-        work = self._work
-        [filler, *_] = [place for place in places if place is not None]
-        members = [filler if place is None else place for place in places]
-        configs = [self._candidates[place] for place in members]
-        group = Group(program=program, configs=configs)
-        running = Running(group, work.task, len(work.starts), device)
-        losses, diverged = self._steps(running, compiled, len(places))
-        wanted = [
-            () if place is None else tuple(work.wanted(place)) for place in places
-        ]
-        every = list(dict.fromkeys(one for each in wanted for one in each))
-        metrics: list[dict[Compression, Metrics | None]] = [{}] * len(places)
-        params: Sequence[dict | None] = [None] * len(places)
-        if len(diverged) < len(places):
-            running.drop_moments()
-            if every and compiled.score is not None:
-                metrics = running.score(compiled.score, work.windows, every)
-            params = running.params()
-        outcomes = []
-        for lane, place in enumerate(places):
-            if place is None:
-                continue
-            if lane in diverged:
-                error = diverged[lane]
-                outcome = Outcome(
-                    place=place, program=program, error=error, trace=f"{error}\n"
-                )
-            else:
-                outcome = Outcome(
-                    place=place,
-                    program=program,
-                    params=params[lane],
-                    metrics={one: metrics[lane][one] for one in wanted[lane]},
-                    loss=float(losses[lane]),
-                )
-            outcomes.append(outcome)
-        return outcomes
-
-    def _steps(self, running: Running, compiled: Compiled, lanes: int):
-        """Trains to the end: the last losses, and why which lanes diverged."""
-        work, diverged = self._work, {}
-        size = work.task.settings.steps_per_call
-        losses = np.full((lanes, 1), np.nan)
-        for begin in range(0, len(work.starts), size):
-            if self._stopped:
-                raise TrainingFailed("stopped")
-            rows = work.starts[begin : begin + size]
-            losses = running.advance(compiled.train, rows)
-            for lane in range(lanes):
-                finite = np.isfinite(losses[lane])
-                if lane not in diverged and not finite.all():
-                    bad = int(np.argmin(finite))
-                    diverged[lane] = TrainingFailed(
-                        f"the training loss is {losses[lane, bad]} at step "
-                        f"{begin + bad}"
-                    )
-            self.events.put(("steps", (len(rows), float(losses[0, -1]))))
-            if len(diverged) == lanes:
-                break
-        return losses[:, -1], diverged
+    def _stepped(self, steps: int, loss: float):
+        if self._stopped:
+            raise TrainingFailed("stopped")
+        self.events.put(("steps", (steps, loss)))
 
     def _split(self, at, device, program: Program, places: Places, error) -> bool:
         """Makes smaller calls of one that does not fit; False if there are none."""

@@ -13,7 +13,7 @@ from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression, Metrics, scores_of
 from jaxnas.evaluation.task import Task
 from jaxnas.train.loop import Schedule, TrainState, fresh_state
-from jaxnas.train.members import extract_state, stack, stack_members
+from jaxnas.train.members import extract_state, pad_state, stack, stack_members
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,33 +46,41 @@ class Running:
         self,
         group: Group,
         task: Task,
-        steps: int,
+        schedule: Schedule,
         device: jax.Device,
         purpose: str = "dropout",
+        begun: Sequence[TrainState] | None = None,
     ):
-        """Puts fresh members on the device.
+        """Puts members on the device.
 
         Args:
           group: see `Group`.
           task: see `Task`.
-          steps: of the whole training, for the schedule.
+          schedule: of the whole training.
           device: where the group's program was compiled for.
           purpose: which of the task's keys dropout draws from.
+          begun: where the members go on from, in their own shapes; None for
+            untrained ones.
         """
         self.group, self._task, self._device = group, task, device
-        shape, settings = group.program.shape, task.settings
-        states = []
-        for config in group.configs:
-            params = draw_parameters(build_model(config), task.key("parameters"))
-            states.append(fresh_state(pad(params, config, shape), settings))
+        shape = group.program.shape
+        if begun is None:
+            states = [self._fresh(config) for config in group.configs]
+        else:
+            pairs = zip(begun, group.configs, strict=True)
+            states = [pad_state(state, config, shape) for state, config in pairs]
         states += [states[-1]] * (group.program.lanes - len(states))
         self._states = self._put(stack(states))
-        schedules = [Schedule.over(steps, settings)] * group.program.lanes
-        keys = [task.key(purpose)] * group.program.lanes
-        configs = group.lanes if group.program.elastic else None
-        self._members = self._put(stack_members(configs, schedules, keys))
+        self._keys = [task.key(purpose)] * group.program.lanes
+        self.follow(schedule)
         self._tokens = task.tokens_on(device)
-        self.step = 0
+
+    def follow(self, schedule: Schedule):
+        """Changes the schedule of the steps to come."""
+        lanes = self.group.program.lanes
+        configs = self.group.lanes if self.group.program.elastic else None
+        members = stack_members(configs, [schedule] * lanes, self._keys)
+        self._members = self._put(members)
 
     def advance(self, train: Callable, starts: np.ndarray) -> np.ndarray:
         """Trains for some steps, at most `steps_per_call`.
@@ -93,7 +101,6 @@ class Running:
             self._put(rows),
             self._put(np.int32(number)),
         )
-        self.step += number
         return np.asarray(losses)[: len(self.group.configs), :number]
 
     def score(
@@ -120,6 +127,11 @@ class Running:
     def params(self) -> list[dict]:
         """The members' own weights, in their true shapes, on the host."""
         return self._own(self._states.params, extract)
+
+    def _fresh(self, config: ArchitectureConfig) -> TrainState:
+        params = draw_parameters(build_model(config), self._task.key("parameters"))
+        padded = pad(params, config, self.group.program.shape)
+        return fresh_state(padded, self._task.settings)
 
     def drop_moments(self):
         """Frees what only training needs: room for scoring."""

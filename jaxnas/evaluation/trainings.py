@@ -9,6 +9,7 @@ from jaxnas.errors import UsageError
 from jaxnas.evaluation.scored import Compression, Metrics
 from jaxnas.evaluation.trained import training_config
 from jaxnas.records import Lines
+from jaxnas.train.curves import Curve
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,12 +19,20 @@ class Training:
     key: str
     metrics: dict[Compression, Metrics | None]  # None: its loss is not finite
     reason: str | None = None  # why it failed
+    stopped: int | None = None  # the step at which nothing was left to win
+    curve: Curve = ()  # of the stable part of its training
 
 
-def training_key(config: ArchitectureConfig) -> str:
-    """The same for all configs that train alike."""
+def training_key(config: ArchitectureConfig, stage: str = "") -> str:
+    """The same for all configs that train alike.
+
+    Args:
+      config: compression is left out of account.
+      stage: what sets apart the trainings of one config, in a phase or from a
+        seed; "" for the first phase from the run's own.
+    """
     fields = json.dumps(training_config(config).to_dict(), sort_keys=True)
-    return hashlib.sha256(fields.encode()).hexdigest()[:16]
+    return hashlib.sha256(fields.encode()).hexdigest()[:16] + stage
 
 
 class Trainings:
@@ -45,9 +54,9 @@ class Trainings:
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, config: ArchitectureConfig) -> Training | None:
+    def find(self, config: ArchitectureConfig, stage: str = "") -> Training | None:
         """The training of the config, if it was done."""
-        return self._known.get(training_key(config))
+        return self._known.get(training_key(config, stage))
 
     def add(self, training: Training):
         """Remembers one more."""
@@ -61,7 +70,13 @@ def _written(training: Training) -> dict:
         compression._asdict() | {"found": metrics and dataclasses.asdict(metrics)}
         for compression, metrics in training.metrics.items()
     ]
-    return {"key": training.key, "reason": training.reason, "metrics": metrics}
+    return {
+        "key": training.key,
+        "reason": training.reason,
+        "stopped": training.stopped,
+        "curve": training.curve,
+        "metrics": metrics,
+    }
 
 
 def _read(line: dict) -> Training:
@@ -71,4 +86,10 @@ def _read(line: dict) -> Training:
         )
         for entry in line["metrics"]
     }
-    return Training(key=line["key"], reason=line["reason"], metrics=metrics)
+    return Training(
+        key=line["key"],
+        reason=line["reason"],
+        stopped=line["stopped"],
+        curve=tuple((int(step), float(loss)) for step, loss in line["curve"]),
+        metrics=metrics,
+    )

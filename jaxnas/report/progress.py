@@ -100,6 +100,20 @@ class Progress:
             f"  {line['id']:>4}  {describe(line['config'])}\n        {_outcome(line)}"
         )
 
+    def phase(self, name: str, promoted: int, lucky: int):
+        """A later phase begins."""
+        drawn = f" and {lucky} drawn at random" if lucky else ""
+        self.say(f"phase {name}: the best {promoted}{drawn} train on")
+        self._candidates, self._done = promoted + lucky, 0
+        self._trained, self._spent = 0, 0.0
+        self._bars.update(
+            self._all,
+            description=f"phase {name}",
+            total=self._candidates,
+            completed=0,
+            left="",
+        )
+
     def known(self, number: int):
         """Candidates that an earlier process evaluated."""
         self._done += number

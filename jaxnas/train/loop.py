@@ -11,7 +11,7 @@ import optax
 from arch import LanguageModel
 from arch.layout import layout_of
 from arch.traits import Traits
-from jaxnas.train.phases import Phase
+from jaxnas.train.phases import Phase, steps_of
 from jaxnas.train.settings import TrainSettings
 
 
@@ -24,11 +24,19 @@ class Schedule(NamedTuple):
     total: float | jax.Array  # steps
 
     @classmethod
-    def over(cls, steps: int, settings: TrainSettings) -> "Schedule":
-        """The settings' schedule over a number of steps."""
+    def over(
+        cls, steps: int, settings: TrainSettings, first: int | None = None
+    ) -> "Schedule":
+        """The settings' schedule over a number of steps.
+
+        Args:
+          steps: of the whole training.
+          settings: see `TrainSettings`.
+          first: steps that the warm-up is a share of, if not all of them.
+        """
         return cls(
             peak=settings.learning_rate,
-            warmup=max(1.0, settings.warmup_share * steps),
+            warmup=max(1.0, settings.warmup_share * (first or steps)),
             decay=max(1.0, settings.decay_share * steps),
             total=float(steps),
         )
@@ -162,8 +170,7 @@ def batch_starts(
     rng = np.random.default_rng([seed, phase.samples, *purpose.encode()])
     drawn = rng.integers(0, tokens - settings.window, phase.samples, dtype=np.int32)
     order = np.concatenate([rng.permutation(drawn) for _ in range(phase.epochs)])
-    steps = max(1, len(order) // settings.batch)
-    return np.resize(order, (steps, settings.batch))
+    return np.resize(order, (steps_of(phase, settings), settings.batch))
 
 
 def _is_matrix(params):

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jaxnas.train.settings import TrainSettings
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -13,6 +15,11 @@ class Phase:
     def __post_init__(self):
         if min(self.samples, self.epochs) < 1:
             raise ValueError(f"a phase needs at least 1 sample and epoch, got {self}")
+
+
+def steps_of(phase: Phase, settings: TrainSettings) -> int:
+    """Steps of a training from the first one to the phase's end."""
+    return max(1, phase.samples * phase.epochs // settings.batch)
 
 
 PHASES = {

@@ -6,8 +6,9 @@ from contenders.scenarios import LEARNING_RATE, SEED, Problem
 from arch import ArchitectureConfig
 from jaxnas.data import Dataset
 from jaxnas.evaluation.buckets import Plan
+from jaxnas.evaluation.calls import Work
 from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.execution import Work, execute
+from jaxnas.evaluation.execution import execute
 from jaxnas.evaluation.machine import local_machine
 from jaxnas.evaluation.planner import planner_for
 from jaxnas.evaluation.task import Task

@@ -11,6 +11,7 @@ from arch.padding import common_shape
 from jaxnas.evaluation.calibration import synthetic_task
 from jaxnas.evaluation.population import Group, Running
 from jaxnas.evaluation.programs import Program, compile_training
+from jaxnas.train.loop import Schedule
 
 LANES = (1, 2, 4, 8, 16, 32)
 
@@ -80,7 +81,8 @@ def timed(key, program: Program, task, train, device: jax.Device) -> dict:
     dtype, form, lanes = key
     size = task.settings.steps_per_call
     group = Group(program=program, configs=[program.shape] * lanes)
-    running = Running(group, task, size, device)
+    schedule = Schedule.over(size, task.settings)
+    running = Running(group, task, schedule, device)
     starts = np.zeros((size, task.settings.batch), np.int32)
     call = lambda: running.advance(train, starts)
     step = clock({"": call}, seconds=0.4)[""] / size

@@ -1,0 +1,253 @@
+"""One call of a program: its members train from a step to the end, and are scored."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from arch import ArchitectureConfig
+from jaxnas.compress import pruned_in_place
+from jaxnas.evaluation.population import Group, Running
+from jaxnas.evaluation.programs import Compiled, Program
+from jaxnas.evaluation.scored import Compression, Metrics
+from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trained import TrainingFailed
+from jaxnas.train.curves import Curve, points_of
+from jaxnas.train.loop import Schedule, TrainState, fresh_state
+from jaxnas.train.stopping import diverged, is_flat
+
+# Candidates of a call's lanes, by their place; None is done already.
+Places: TypeAlias = tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one candidate; trees are in its own shape, on the host."""
+
+    place: int  # among the plan's candidates
+    program: Program  # it was trained in
+    seconds: float = 0.0  # of its call
+    loss: float = math.nan  # the last one of training
+    params: dict | None = None  # None if it failed
+    pruned: dict[float, dict] = dataclasses.field(default_factory=dict)  # recovered
+    state: TrainState | None = None  # what goes on, if the work keeps one
+    stopped: int | None = None  # the step at which its loss was flat, if it was
+    curve: Curve = ()  # of the stable part
+    metrics: dict[Compression, Metrics | None] = dataclasses.field(default_factory=dict)
+    error: Exception | None = None
+    trace: str = ""
+
+    def weights_for(self, ratio: float) -> dict | None:
+        """The weights that were scored with this pruning ratio."""
+        return self.pruned.get(ratio, self.params)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """What all members of a plan do.
+
+    Attributes:
+      task: see `Task`.
+      starts: i32[steps, B], from `batch_starts`.
+      windows: i32[N, T+1], to score on.
+      wanted: candidate -> compressions to score it after.
+      schedule: of the training; None is the settings', over all steps.
+      begin: the first step to do.
+      begun: candidate -> its state after `begin` steps; not called for 0.
+      keep: the step after which states are handed out; None for no step.
+      flat: share of its loss that a training has to win over half of its steps
+        to go on; 0 lets all go on.
+      recovery: i32[R, B], steps that pruned weights train on for; None for none.
+    """
+
+    task: Task
+    starts: np.ndarray
+    windows: np.ndarray
+    wanted: Callable[[int], Sequence[Compression]]
+    schedule: Schedule | None = None
+    begin: int = 0
+    begun: Callable[[int], TrainState] | None = None
+    keep: int | None = None
+    flat: float = 0.0
+    recovery: np.ndarray | None = None
+
+    @property
+    def followed(self) -> Schedule:
+        """The schedule that trainings follow."""
+        if self.schedule is not None:
+            return self.schedule
+        return Schedule.over(len(self.starts), self.task.settings)
+
+
+class _Curves(NamedTuple):
+    """What the steps of a call left behind."""
+
+    losses: np.ndarray  # f32[lanes], the last ones
+    failed: dict[int, TrainingFailed]  # lane -> why
+    states: Sequence[TrainState | None]  # [lanes]
+    stopped: int | None
+    stable: list[Curve]  # [lanes]
+
+
+def train_call(
+    program: Program,
+    places: Places,
+    candidates: Sequence[ArchitectureConfig | None],
+    work: Work,
+    compiled: Compiled,
+    device: jax.Device,
+    on_steps: Callable[[int, float], None],
+) -> list[Outcome]:
+    """Trains and scores the members of a call.
+
+    Args:
+      program: to run.
+      places: a candidate for each lane.
+      candidates: by their place.
+      work: see `Work`.
+      compiled: the program, for the device.
+      device: where it runs.
+      on_steps: told of steps done and a loss; what it raises ends the call.
+    """
+    # Who is done leaves a lane to a copy: the others keep theirs.
+    [filler, *_] = [place for place in places if place is not None]
+    members = [filler if place is None else place for place in places]
+    configs = [candidates[place] for place in members]
+    assert all(config is not None for config in configs)
+    group = Group(program=program, configs=configs)  # type: ignore[arg-type]
+    begun = None
+    if work.begin and work.begun is not None:
+        begun = [work.begun(place) for place in members]
+    running = Running(group, work.task, work.followed, device, begun=begun)
+    curves = _steps(running, compiled, work, on_steps)
+    wanted = [() if place is None else tuple(work.wanted(place)) for place in places]
+    every = list(dict.fromkeys(one for each in wanted for one in each))
+    found: list[dict[Compression, Metrics | None]] = [{} for _ in places]
+    params: Sequence[dict | None] = [None] * len(places)
+    pruned: Sequence[dict[float, dict]] = [{} for _ in places]
+    if len(curves.failed) < len(places):
+        running.drop_moments()
+        params = running.params()
+        score = compiled.score
+        recovers = work.recovery is not None and score is not None
+        ratios = {one.pruning_ratio for one in every} - {0.0} if recovers else set()
+        plain = [one for one in every if one.pruning_ratio not in ratios]
+        if score is not None and plain:
+            _add(found, running.score(score, work.windows, plain))
+        del running  # room for the others
+        for ratio in sorted(ratios):
+            assert score is not None
+            again = _recovered(group, work, compiled, device, params, ratio, on_steps)
+            for lane, weights in enumerate(again.params()):
+                pruned[lane][ratio] = weights
+            asked = [one for one in every if one.pruning_ratio == ratio]
+            _add(found, again.score(score, work.windows, asked))
+    outcomes = []
+    for lane, place in enumerate(places):
+        if place is None:
+            continue
+        if lane in curves.failed:
+            error = curves.failed[lane]
+            outcomes.append(
+                Outcome(place=place, program=program, error=error, trace=f"{error}\n")
+            )
+            continue
+        outcomes.append(
+            Outcome(
+                place=place,
+                program=program,
+                loss=float(curves.losses[lane]),
+                params=params[lane],
+                pruned=pruned[lane],
+                state=curves.states[lane],
+                stopped=curves.stopped,
+                curve=curves.stable[lane],
+                metrics={one: found[lane][one] for one in wanted[lane]},
+            )
+        )
+    return outcomes
+
+
+def _steps(running: Running, compiled: Compiled, work: Work, on_steps) -> _Curves:
+    """Trains to the end, or to where no member has anything left to win."""
+    settings, schedule = work.task.settings, work.followed
+    size, total = settings.steps_per_call, len(work.starts)
+    lanes = len(running.group.configs)
+    failed: dict[int, TrainingFailed] = {}
+    states: Sequence[TrainState | None] = [None] * lanes
+    curve: list[np.ndarray] = []  # while the learning rate is constant
+    step, stopped = work.begin, None
+    losses = np.full((lanes, 1), np.nan)
+    while step < total and len(failed) < lanes:
+        # A call ends where states are kept and where the decay begins.
+        ends = (work.keep, _stable(schedule), total)
+        stops = [stop for stop in ends if stop and stop > step]
+        rows = work.starts[step : min(step + size, *stops)]
+        losses = running.advance(compiled.train, rows)
+        warm = bool(step >= schedule.warmup)
+        for lane, config in enumerate(running.group.configs):
+            why = diverged(losses[lane], step, config.vocab_size, warm)
+            if why is not None:
+                failed.setdefault(lane, TrainingFailed(why))
+        step += len(rows)
+        on_steps(len(rows), float(losses[0, -1]))
+        if warm and stopped is None and step <= _stable(schedule):
+            curve.append(losses)
+        if stopped is None and work.flat and _all_flat(curve, failed, work, step):
+            stopped, states = step, running.states()
+            total = min(total, step + math.ceil(schedule.decay))
+            running.follow(schedule._replace(total=float(total)))
+        elif stopped is None and step == work.keep:
+            states = running.states()
+    every = np.concatenate(curve, axis=1) if curve else np.zeros((lanes, 0))
+    until = min(step, _stable(schedule)) if stopped is None else stopped
+    stable = [points_of(one, until - every.shape[1]) for one in every]
+    return _Curves(losses[:, -1], failed, states, stopped, stable)
+
+
+def _stable(schedule: Schedule) -> int:
+    """Steps before the decay."""
+    return int(schedule.total - schedule.decay)
+
+
+def _all_flat(curve: list[np.ndarray], failed, work: Work, step: int) -> bool:
+    """Whether no lane that is alive still learns, in a rung's second half."""
+    stable = _stable(work.followed)
+    if not curve or not (work.begin + stable) / 2 <= step < stable:
+        return False
+    every = np.concatenate(curve, axis=1)
+    return all(
+        lane in failed or is_flat(losses, work.flat)
+        for lane, losses in enumerate(every)
+    )
+
+
+def _recovered(
+    group: Group, work: Work, compiled: Compiled, device, params, ratio, on_steps
+) -> Running:
+    """The members pruned, after a short training of what is left of them.
+
+    Removed channels are zeros, and zeros stay: the program is the same.
+    """
+    starts, settings = work.recovery, work.task.settings
+    assert starts is not None
+    begun = [
+        fresh_state(pruned_in_place(config, weights, ratio), settings)
+        for config, weights in zip(group.configs, params, strict=True)
+    ]
+    schedule = Schedule.over(len(starts), settings)
+    running = Running(group, work.task, schedule, device, "recovery", begun)
+    size = settings.steps_per_call
+    for begin in range(0, len(starts), size):
+        losses = running.advance(compiled.train, starts[begin : begin + size])
+        on_steps(0, float(losses[0, -1]))
+    running.drop_moments()
+    return running
+
+
+def _add(found: list[dict], more: list[dict]):
+    for lane, metrics in enumerate(more):
+        found[lane].update(metrics)

@@ -1,0 +1,51 @@
+"""Learning curves: kept as a few points, and drawn on to where a training ends."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from scipy.optimize import nnls
+
+# (step, mean loss around it in nats per token), by step.
+Curve: TypeAlias = tuple[tuple[int, float], ...]
+
+_POINTS = 8
+_EXPONENTS = np.linspace(0.1, 1.0, 10)
+
+
+def points_of(losses: np.ndarray, begin: int) -> Curve:
+    """A curve of means over stretches of equal length.
+
+    Args:
+      losses: f32[steps], of consecutive steps.
+      begin: the first one's number.
+    """
+    parts = np.array_split(losses.astype(np.float64), min(_POINTS, len(losses)) or 1)
+    points, at = [], begin
+    for part in parts:
+        if len(part) and np.isfinite(part).all():
+            points.append((at + len(part) // 2, round(float(part.mean()), 6)))
+        at += len(part)
+    return tuple(points)
+
+
+def extrapolated(curve: Sequence[tuple[int, float]], step: int) -> float:
+    """The loss at a later step, if the curve goes on as it began.
+
+    A floor and a power of the steps, as learning curves follow (Domhan et al.
+    2015, ijcai.org/Proceedings/15/Papers/487.pdf), fitted to the squared error
+    with neither below zero.
+
+    Raises:
+      ValueError: fewer than two points.
+    """
+    if len(curve) < 2:
+        raise ValueError(f"a curve needs at least 2 points, got {len(curve)}")
+    steps, losses = np.asarray(curve, np.float64).T
+    best, found = np.inf, float(losses[-1])
+    for exponent in _EXPONENTS:
+        powers = np.stack([np.ones_like(steps), (steps + 1) ** -exponent], axis=1)
+        (floor, scale), error = nnls(powers, losses)
+        if error < best:
+            best, found = error, float(floor + scale * (step + 1) ** -exponent)
+    return found
