@@ -8,6 +8,7 @@ from jaxnas.config import RunConfig, kind_of, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.options import Parser, add_settings, given_settings
 from jaxnas.presets import PRESETS
+from jaxnas.train.phases import Phase
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
 OPEN = {"memory_limit", "warm_start"}  # what may stay open
@@ -138,7 +139,11 @@ def test_a_file_that_cannot_be_read(tmp_path, what):
         ("vocab_size = 256", "vocab_size=256 must be at least 257"),
         ("vocab_size = 65537", "vocab_size=65537 must be at most 65536"),
         ("space = 3", "space=3 is not of type str"),
-        ("phase = 'slow'", "phase='slow' must be one of fast, medium, full"),
+        ("phases = 'slow'", "phases='slow': 'slow' is no phase: fast, medium, full"),
+        ("phases = 'fast,fast'", "phases='fast,fast': fast is named twice"),
+        ("phases = '0'", "phases='0': a phase needs at least 1 sample"),
+        ("phases = '4x5x6'", "phases='4x5x6': '4x5x6' is no phase"),
+        ("phases = '4,8'\nsamples = 3", "samples and epochs are of a lone phase"),
         ('preset = "big\\n"', "preset=.* must be one of auto, small, standard"),
         ("seed = 1979-05-27", "seed=.* is not of type int"),
     ],
@@ -152,7 +157,7 @@ def test_a_value_that_cannot_be_used(tmp_path, text, said):
 
 
 def test_flags_are_checked_too():
-    for words in (["--learning-rate", "nan"], ["--seed", "-1"], ["--phase", "x"]):
+    for words in (["--learning-rate", "nan"], ["--seed", "-1"], ["--phases", "x"]):
         with pytest.raises(UsageError, match=words[0][2:].replace("-", "_")):
             make_config(parsed(*words), "settings")
 
@@ -163,6 +168,8 @@ def changed(field):
     if "among" in bounds:
         return bounds["among"][-1]
     kind = kind_of(field)
+    if field.name == "phases":
+        return "medium"
     if kind is float and {"most", "below"} & bounds.keys():
         return 0.625
     if kind is str:
@@ -186,7 +193,7 @@ def test_toml_is_read_back(tmp_path):
 @pytest.mark.parametrize("phase", ["fast", "medium", "full"])
 @pytest.mark.parametrize("preset", ["auto", "small", "standard"])
 def test_resolving_fills_everything(backend, phase, preset):
-    config = RunConfig(phase=phase, preset=preset).resolve(backend)
+    config = RunConfig(phases=phase, preset=preset).resolve(backend)
     values = dataclasses.asdict(config)
     assert {name for name, value in values.items() if value is None} == OPEN
     named = preset if preset != "auto" else "small" if backend == "cpu" else "standard"
@@ -202,7 +209,7 @@ def test_resolving_fills_everything(backend, phase, preset):
 def test_presets_fill_what_is_open_and_nothing_else():
     opened = {name for name, field in FIELDS.items() if field.default is None}
     searched = {"population", "generations", "samples", "epochs"}
-    searched |= {"crossover_rate", "mutation_rate"}
+    searched |= {"crossover_rate", "mutation_rate", "phases", "repeats", "decay_share"}
     for preset in PRESETS.values():
         assert set(preset.settings) | searched | OPEN == opened
 
@@ -213,6 +220,14 @@ def test_length_of_a_search(space):
     for backend in ("cpu", "gpu"):
         config = RunConfig(space=space).resolve(backend)
         assert (config.population, config.generations) == wanted
+        phases = ["fast"] if space == "minimal" else ["fast", "medium", "full"]
+        assert list(config.named_phases()) == phases
+        assert config.decay_share == (0.9 if space == "minimal" else 0.2)
+        short = RunConfig(space=space, samples=8).resolve(backend)
+        assert short.named_phases() == {"fast": Phase(samples=8, epochs=short.epochs)}
+        own = RunConfig(space=space, phases="8,16x3").resolve(backend)
+        assert own.named_phases()["16x3"] == Phase(samples=16, epochs=3)
+        assert own.resolve("cpu") == own
     own = RunConfig(space=space, population=7).resolve("cpu")
     assert (own.population, own.generations) == (7, wanted[1])
 

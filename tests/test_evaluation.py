@@ -121,9 +121,9 @@ def calls(monkeypatch):
     """The configs that were trained, in their order."""
     trained, begin = [], Running.__init__
 
-    def counted(self, group, *rest):
+    def counted(self, group, *rest, **named):
         trained.extend(group.configs)
-        begin(self, group, *rest)
+        begin(self, group, *rest, **named)
 
     monkeypatch.setattr(Running, "__init__", counted)
     return trained

@@ -235,14 +235,21 @@ def test_the_best_weights_are_kept(tmp_path):
     best.offer(TIED, parameters(TIED), evaluation(0.2))
     chex.assert_trees_all_equal(best.read(GATED), parameters(GATED))
     chex.assert_trees_all_equal(
-        best.read(compressed(GATED, "int4", 0.5)), parameters(GATED)
+        best.read(compressed(GATED, "int4", 0.0)), parameters(GATED)
     )
+    # Pruned weights have trained on; those of another phase are others.
+    assert best.read(compressed(GATED, "int4", 0.5)) is None
+    assert best.read(GATED, rung=1) is None
     assert best.read(TIED) is None
     again = BestWeights(path)  # as a resumed run finds it
     again.offer(TIED, parameters(TIED), evaluation(0.3))
     assert again.read(TIED) is None
     again.offer(TIED, parameters(TIED), evaluation(0.31))
     chex.assert_trees_all_equal(again.read(TIED), parameters(TIED))
+    again.offer(GATED, parameters(GATED), evaluation(0.1), rung=1)  # a later phase
+    chex.assert_trees_all_equal(again.read(GATED, rung=1), parameters(GATED))
+    BestWeights(path).offer(TIED, parameters(TIED), evaluation(0.9))
+    assert again.read(TIED) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\x02\0\0\0\0\0\0\0{}"])

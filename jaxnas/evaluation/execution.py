@@ -12,6 +12,7 @@ import jax
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
+from jaxnas.errors import UsageError
 from jaxnas.evaluation.buckets import Plan
 from jaxnas.evaluation.calls import Outcome, Places, Work, train_call
 from jaxnas.evaluation.compiler import Compiler
@@ -158,6 +159,8 @@ class _Crew:
                     device,
                     on_steps=self._stepped,
                 )
+        except UsageError:  # a file that cannot be used is the user's to mend
+            raise
         except Exception as error:  # any: a candidate's failure is its result
             self._compiler.forget(program, device)
             if _is_memory(error) and self._split(at, device, program, places, error):

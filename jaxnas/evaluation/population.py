@@ -74,6 +74,7 @@ class Running:
         self._keys = [task.key(purpose)] * group.program.lanes
         self.follow(schedule)
         self._tokens = task.tokens_on(device)
+        self.step = int(states[0].step)
 
     def follow(self, schedule: Schedule):
         """Changes the schedule of the steps to come."""
@@ -101,6 +102,7 @@ class Running:
             self._put(rows),
             self._put(np.int32(number)),
         )
+        self.step += number
         return np.asarray(losses)[: len(self.group.configs), :number]
 
     def score(

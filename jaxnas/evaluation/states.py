@@ -30,7 +30,7 @@ class States:
 
     def save(self, key: str, state: TrainState):
         """Keeps a state, NumPy arrays; one that is there already is replaced."""
-        tree = state._asdict()
+        tree = jax.tree.map(np.asarray, state._asdict())
         facts = {"digest": digest(tree)}
         with quiet():
             ocp.save(self._path(key), tree, overwrite=True, custom_metadata=facts)
@@ -46,7 +46,9 @@ class States:
         params = parameter_shapes(training_config(config))
         moments = jax.eval_shape(make_optimizer(settings).init, params)
         step = jax.ShapeDtypeStruct((), np.int32)
-        like = {"params": params, "moments": moments, "step": step}
+        shapes = {"params": params, "moments": moments, "step": step}
+        # Orbax reads arrays of the host where it is shown some.
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
         path = self._path(key)
         try:
             with quiet():

@@ -68,6 +68,7 @@ def continue_training(
     state: TrainState,
     starts: np.ndarray,
     purpose: str,
+    schedule: Schedule | None = None,
 ) -> Iterator[tuple[TrainState, np.ndarray]]:
     """Trains from the state's step to the end of `starts`, call by call.
 
@@ -77,6 +78,7 @@ def continue_training(
       state: donated; its step says which rows of `starts` are done.
       starts: i32[steps, B], from `batch_starts`.
       purpose: which of the task's keys dropout draws from.
+      schedule: of the training; None is the settings', over all steps.
 
     Yields:
       After each device call the state, which the next call donates, and the
@@ -86,7 +88,8 @@ def continue_training(
       TrainingFailed: the loss stopped being finite.
     """
     run = _trainer(training_config(config), task.settings, task.dtype).run
-    schedule = Schedule.over(len(starts), task.settings)
+    if schedule is None:
+        schedule = Schedule.over(len(starts), task.settings)
     key = task.key(purpose)
     size = task.settings.steps_per_call
     for begin in range(int(state.step), len(starts), size):
