@@ -44,7 +44,8 @@ class Checkpoints:
         """Saves a tree of arrays and ints; a step that is there stays."""
         if step in [found.step for found in self._orbax.checkpoints]:
             return
-        self._orbax.save(step, state, custom_metadata={"digest": digest(state)})
+        with folders_first():
+            self._orbax.save(step, state, custom_metadata={"digest": digest(state)})
 
     def latest(self, like: State) -> tuple[int, State] | None:
         """The newest checkpoint, or None if there is none.
@@ -104,6 +105,16 @@ def damaged(path: Path, error: Exception, cure: str) -> UsageError:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return UsageError(f"the checkpoint {path} is damaged ({reason}): {cure}")
+
+
+def folders_first() -> ocp.Context:
+    """Has Orbax make its folders before it writes in them.
+
+    In the background they can come too late on a busy machine.
+    """
+    return ocp.Context(
+        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False)
+    )
 
 
 @contextlib.contextmanager

@@ -70,6 +70,15 @@ def torn_save(self, step, state):
         threading.Thread(target=lambda: (time.sleep(delay), die()), daemon=True).start()
     save(self, step, state)
 
+from jaxnas.evaluation import states
+save_state = states.States.save
+
+def torn_state(self, *arguments):
+    if place == "state" and due():
+        threading.Thread(target=lambda: (time.sleep(0.05), die()), daemon=True).start()
+    save_state(self, *arguments)
+
+states.States.save = torn_state
 records.Lines.append = torn_append
 checkpoint.Checkpoints.save = torn_save
 import jaxnas.folder, jaxnas.model_files, jaxnas.session

@@ -10,7 +10,7 @@ from orbax.checkpoint import v1 as ocp
 
 from arch import ArchitectureConfig
 from arch.padding import parameter_shapes
-from jaxnas.checkpoint import CHANGED, damaged, digest, quiet
+from jaxnas.checkpoint import CHANGED, damaged, digest, folders_first, quiet
 from jaxnas.evaluation.trained import training_config
 from jaxnas.train.loop import TrainState, make_optimizer
 from jaxnas.train.settings import TrainSettings
@@ -32,7 +32,7 @@ class States:
         """Keeps a state, NumPy arrays; one that is there already is replaced."""
         tree = jax.tree.map(np.asarray, state._asdict())
         facts = {"digest": digest(tree)}
-        with quiet():
+        with quiet(), folders_first():
             ocp.save(self._path(key), tree, overwrite=True, custom_metadata=facts)
 
     def load(
