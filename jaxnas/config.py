@@ -59,6 +59,13 @@ class RunConfig:
     generations: int = setting(
         None, "search", "generations to search for; 5 on minimal, else 100", least=1
     )
+    max_evals: int = setting(
+        None,
+        "search",
+        "distinct candidates after which the search ends, failed ones too, where the "
+        "generations do not end it before",
+        least=1,
+    )
     warm_start: str = setting(
         None, "search", "folder of an earlier run whose results the strategy is told"
     )
@@ -194,6 +201,11 @@ class RunConfig:
     size_limit: float = setting(None, "fitness", "MiB from which the size score is 0")
     latency_target: float = setting(
         None, "fitness", "ms up to which the latency score is 1"
+    )
+    objectives: str = setting(
+        None,
+        "fitness",
+        "your own, minimised beside ours: module:function, several with commas between",
     )
     hardware: str = setting(
         "auto", "fitness", "whose latency is estimated; auto: this run's device"

@@ -1,5 +1,6 @@
 """What ends a command."""
 
+import re
 import sys
 
 
@@ -9,6 +10,13 @@ class UsageError(ValueError):
 
 class RunFailed(RuntimeError):
     """A run that could not give a result: one line for the user, exit code 1."""
+
+
+def reason_of(error: BaseException) -> str:
+    """One line that is the same each time: no addresses, no traceback."""
+    line = (str(error).strip().splitlines() or [""])[0][:300]
+    line = re.sub(r"0x[0-9a-fA-F]+", "0x...", line)
+    return f"{type(error).__name__}: {line}"
 
 
 def interrupted(advice: str = "") -> int:

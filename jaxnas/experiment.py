@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,11 +40,14 @@ class SearchPlan:
     config_fields: dict[str, Any]  # what is no gene: vocab_size, ...
     checkpoint_every: int
     earlier: Path | None = None  # results.jsonl of a run to learn from first
+    max_evals: int | None = None  # distinct candidates to end after
 
     @property
     def most_candidates(self) -> int:
         """Distinct candidates at most."""
-        return min(self.population * self.generations, self.space.distinct_count)
+        asked = self.population * self.generations
+        bound = asked if self.max_evals is None else self.max_evals
+        return min(asked, bound, self.space.distinct_count)
 
 
 class Checkpointed(NamedTuple):
@@ -53,11 +57,14 @@ class Checkpointed(NamedTuple):
     results: jax.Array  # i32[], lines of results.jsonl that it knows
 
 
-def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
+def make_strategy(
+    plan: SearchPlan, settings: FitnessSettings, objectives: int = len(OBJECTIVES)
+) -> Strategy:
     """The plan's strategy, seeded near the baselines if it takes seeds.
 
-    One that works on a single loss maximises fitness; the others minimise all
-    objectives. Every family has an equal share of a first generation.
+    One that works on a single loss maximises fitness, which only our objectives
+    make; the others minimise all objectives, so many as are given. Every family has
+    an equal share of a first generation.
     """
     families = plan.space.families
     known = [
@@ -67,7 +74,7 @@ def make_strategy(plan: SearchPlan, settings: FitnessSettings) -> Strategy:
     ]
     given = {
         **plan.strategy_settings,
-        "objectives": len(OBJECTIVES),
+        "objectives": objectives,
         "scalarize": lambda objectives: -fitness(objectives, settings, jnp),
         "ordered": plan.space.ordered,
         "canonical": plan.space.canonical,
@@ -107,54 +114,70 @@ def run_search(
       UsageError: the results do not fit the checkpoint, or there is nothing to be
         learnt from the earlier run.
     """
-    strategy = make_strategy(plan, evaluator.fitness)
+    number = len(OBJECTIVES) + len(evaluator.extra.names)
+    strategy = make_strategy(plan, evaluator.fitness, number)
     ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
     state = strategy.init(key_of(plan.seed, "init"))
     first, state = _restore(state, results, checkpoints)
     if plan.earlier is not None and first == 0:
-        state = _warm(plan, plan.earlier, strategy, state, progress)
+        state = _warm(plan, plan.earlier, strategy, state, number, progress)
     progress.known(len(results))
     seen = _seen(results)
+    most = math.inf if plan.max_evals is None else plan.max_evals
     exhausted = len(seen) >= plan.space.distinct_count
     for generation in range(first, plan.generations):
-        if exhausted:
+        if exhausted or len(seen) >= most:
             break
         genomes = ask(key_of(plan.seed, "ask", generation), state)
         genomes = np.asarray(jax.vmap(plan.space.canonical)(genomes))
         progress.begin_generation(generation)
+        before = len(results)
         with contextlib.closing(
-            _evaluate_new(plan, evaluator, generation, genomes, seen, progress)
+            _evaluate_new(plan, evaluator, generation, genomes, seen, most, progress)
         ) as new:
             for line in new:
                 results.append(line)
                 progress.candidate(line)
-        ids = generation * plan.population + np.arange(plan.population)
-        objectives = [_told(seen[tuple(genome.tolist())]) for genome in genomes]
-        state = tell(
-            state,
-            jnp.asarray(ids, jnp.int32),
-            genomes,
-            jnp.asarray(objectives, jnp.float32),
-            jnp.ones(plan.population, bool),
-        )
+        # One that was cut is not told: a resume with a higher bound asks it again.
+        whole = all(tuple(genome) in seen for genome in genomes.tolist())
+        if whole:
+            ids = generation * plan.population + np.arange(plan.population)
+            found = [seen[tuple(genome)] for genome in genomes.tolist()]
+            state = tell(
+                state,
+                jnp.asarray(ids, jnp.int32),
+                genomes,
+                jnp.asarray([_told(one, number) for one in found], jnp.float32),
+                jnp.ones(plan.population, bool),
+            )
         exhausted = len(seen) >= plan.space.distinct_count
         progress.end_generation(generation, list(results))
         on_generation(generation, list(results))
-        last = exhausted or generation + 1 == plan.generations
-        if last or (generation + 1) % plan.checkpoint_every == 0:
-            saved = Checkpointed(state, jnp.int32(len(results)))
-            checkpoints.save(generation + 1, saved)
+        done = generation + whole
+        last = exhausted or len(seen) >= most or done == plan.generations
+        if done and (last or done % plan.checkpoint_every == 0):
+            saved = Checkpointed(state, jnp.int32(len(results) if whole else before))
+            checkpoints.save(done, saved)
     if not any(line["status"] == "ok" for line in results):
         reasons = {line["reason"] for line in results}
         raise RunFailed(f"no candidate succeeded: {'; '.join(sorted(reasons)[:3])}")
     return exhausted
 
 
-def _warm(plan: SearchPlan, earlier: Path, strategy: Strategy, state, progress):
+def _warm(
+    plan: SearchPlan,
+    earlier: Path,
+    strategy: Strategy,
+    state,
+    number: int,
+    progress: Progress,
+):
     """The state before the first generation, told of the earlier run."""
     lines = read_lines(earlier)
     try:
-        state, told = warm_start(strategy, state, lines, plan.space, plan.config_fields)
+        state, told = warm_start(
+            strategy, state, lines, plan.space, plan.config_fields, number
+        )
     except (KeyError, TypeError):
         raise UsageError(f"{earlier} is damaged: a line is no result") from None
     if not told:
@@ -196,12 +219,17 @@ def _evaluate_new(
     generation: int,
     genomes: np.ndarray,
     seen: dict[tuple, list[float] | None],
+    most: float,
     progress: Progress,
 ) -> Generator[dict[str, Any]]:
-    """Evaluates the genomes not seen before; yields their lines, fills `seen`."""
+    """Evaluates the genomes not seen before, while `most` are not; fills `seen`.
+
+    Yields:
+      Their lines.
+    """
     places: dict[tuple, int] = {}
     for place, genome in enumerate(genomes.tolist()):
-        if tuple(genome) not in seen:
+        if tuple(genome) not in seen and len(seen) + len(places) < most:
             places.setdefault(tuple(genome), place)
     configs = [plan.space.decode(genome, **plan.config_fields) for genome in places]
     evaluations = evaluator.evaluate(
@@ -215,6 +243,7 @@ def _evaluate_new(
             generation=generation,
             new=len(configs),
             seen=len(seen),
+            most=most,
         ),
         generation=generation,
     )
@@ -244,5 +273,5 @@ def line_of(
     }
 
 
-def _told(objectives: list[float] | None) -> list[float]:
-    return [float("nan")] * len(OBJECTIVES) if objectives is None else objectives
+def _told(objectives: list[float] | None, number: int) -> list[float]:
+    return [float("nan")] * number if objectives is None else objectives

@@ -30,7 +30,14 @@ PACKAGES = (
 
 
 # Settings that a run may change and still be the same run.
-_FREE = ("generations", "top_k", "checkpoint_every", "keep_checkpoints", "preset")
+_FREE = (
+    "generations",
+    "max_evals",
+    "top_k",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "preset",
+)
 # Settings that say where to look; what was found there counts.
 _PLACES = ("data", "hardware")
 

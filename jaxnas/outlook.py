@@ -1,6 +1,7 @@
 """What a search expects of its next generations, so that programs can be chosen."""
 
 import itertools
+import math
 from typing import Any
 
 from arch import ArchitectureConfig
@@ -33,6 +34,7 @@ def outlook_of(
     generation: int,
     new: int,
     seen: int,
+    most: float = math.inf,
 ) -> Outlook:
     """What is to come after a generation.
 
@@ -44,9 +46,11 @@ def outlook_of(
       generation: this one, from 0.
       new: candidates of the generation that were never evaluated.
       seen: candidates evaluated before it.
+      most: distinct candidates that the search ends after.
     """
     left = generations - generation - 1
-    coming = min(NEW_SHARE * left * new, space.distinct_count - seen - new)
+    rest = min(space.distinct_count, most) - seen - new
+    coming = min(NEW_SHARE * left * new, max(0, rest))
     if generation >= OPEN_GENERATIONS:
         return Outlook(horizon=coming / max(1, new), price=LATE_PRICE)
     kinds: list[Expected] = []
@@ -58,7 +62,7 @@ def outlook_of(
         horizon=coming / 2 / max(1, new),
         expected=kinds,
         prepares=generation == OPEN_GENERATIONS - 1,
-        programs=PROGRAM_SHARE * population * generations,
+        programs=PROGRAM_SHARE * min(population * generations, most),
     )
 
 

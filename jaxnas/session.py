@@ -26,6 +26,7 @@ from jaxnas.evaluation.states import States
 from jaxnas.evaluation.trained import TrainingFailed
 from jaxnas.evaluation.trainings import Trainings
 from jaxnas.experiment import SearchPlan, run_search
+from jaxnas.fitness import OBJECTIVES
 from jaxnas.folder import RunFolder
 from jaxnas.manifest import (
     calibration_in,
@@ -34,12 +35,18 @@ from jaxnas.manifest import (
     record_compilations,
 )
 from jaxnas.model_files import save_model
+from jaxnas.objectives import changed_since, objective_names, sources_of
 from jaxnas.promotion import Pool
 from jaxnas.records import Lines, read_lines, remove_partial, write_json, write_whole
 from jaxnas.report.families import family_summary, family_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress, generation_statistics
-from jaxnas.report.spread import saturated, score_spread
+from jaxnas.report.spread import (
+    front_of,
+    objective_spread,
+    saturated,
+    score_spread,
+)
 from jaxnas.report.tables import (
     plain_console,
     quality_table,
@@ -129,10 +136,16 @@ def run(
         )
         stack.callback(evaluator.close)
         manifest = manifest_of(dataset, config, evaluator.hardware, machine.calibration)
+        manifest["objectives"] = sources_of(evaluator.extra.objectives)
         if changed := check_manifest(folder.manifest, manifest):
             console.print(
                 f"warning: this run began elsewhere, its results may differ in "
                 f"their last digits: {'; '.join(changed)}"
+            )
+        for path in changed_since(folder.manifest, manifest["objectives"]):
+            console.print(
+                f"warning: the source of objective {path} has changed since the run "
+                f"began: new candidates may not compare with the old ones"
             )
         promotions = Promotions.of(config)
         pool = promotions.pool(evaluator, plan.most_candidates)
@@ -162,9 +175,11 @@ def run(
                 f"the space is exhausted: all {plan.space.distinct_count} distinct "
                 f"models were evaluated"
             )
+        elif plan.max_evals is not None and len(lines) >= plan.max_evals:
+            progress.say(f"the search ends at max_evals={plan.max_evals}")
         write_whole(folder.best, ArchitectureConfig(**winner["config"]).to_json())
         plot_fitness(folder.fitness_plot, lines)
-        plot_pareto(folder.pareto_plot, lines)
+        plot_pareto(folder.pareto_plot, lines, evaluator.extra.names)
         with progress.stage("finish"):
             at_end = evaluator.at(rung)
             final = _finish(folder, config, at_end, winner, best_weights, progress)
@@ -205,11 +220,13 @@ def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console
     chosen = evaluator.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
     bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
+    most = plan.max_evals
+    bound = "" if most is None else f"{most} candidates at most, "
     lines = [
         f"run folder   {folder.path}",
         f"space        {plan.space.name}: {plan.space.distinct_count:,} distinct "
         f"models; {plan.generations} generations of {plan.population}, "
-        f"{plan.strategy}, seed {plan.seed}",
+        f"{bound}{plan.strategy}, seed {plan.seed}",
         f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
         f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
         f"tokens of a vocabulary of {dataset.vocab_size}",
@@ -220,6 +237,10 @@ def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console
         f"(accuracy {unigram.accuracy:.4f}), token bigram "
         f"{bigram.bits_per_byte:.3f} ({bigram.accuracy:.4f}), on the validation split",
     ]
+    if names := evaluator.extra.names:
+        lines.insert(2, f"objectives   {', '.join([*OBJECTIVES, *names])}")
+        if plan.strategy in ("random", "genetic"):
+            lines[2] += f"; {plan.strategy} search is guided by none of yours"
     console.print("\n".join(lines), soft_wrap=True)
 
 
@@ -306,6 +327,8 @@ def _summary(
                 for generation in range(lines[-1]["generation"] + 1)
             ],
             "spread": score_spread(lines, evaluator.fitness),
+            "objectives": objective_spread(lines, evaluator.extra.names),
+            "front": front_of(lines),
             "top": [line["id"] for line in top_lines(lines, config.top_k)],
             "families": family_summary(lines),
         },
@@ -318,9 +341,14 @@ def _close(
 ):
     """The closing tables, and where the files are."""
     spread = summary["search"]["spread"]
-    _print_candidates(lines, last, config.top_k, console)
+    names = objective_names(config.objectives)
+    _print_candidates(lines, last, config.top_k, console, names)
     _print_trust(summary["trust"], console)
     console.print(spread_table(spread))
+    own = {name: summary["search"]["objectives"][name] for name in names}
+    if own:
+        title = "Your objectives over the candidates"
+        console.print(spread_table(own, title, "objective"))
     if len(lines) > 1:
         for name in saturated(spread):
             console.print(
@@ -329,6 +357,8 @@ def _close(
                 if name != "accuracy"
                 else "warning: all candidates have the same accuracy: train longer",
             )
+        for name in saturated(own):
+            console.print(f"warning: objective {name} is the same for all candidates")
     console.print(quality_table(summary["final"]["splits"]))
     for name, path in (
         ("model", folder.model),
@@ -354,8 +384,9 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
         summary = json.loads(folder.summary.read_text())
         lines = [json.loads(line) for line in folder.results.open()]
         number = len(summary["search"]["top"])
+        names = objective_names(config.objectives)
         last = _last_phase(folder, lines)
-        top_table(last, number)
+        top_table(last, number, names)
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"{folder.summary} or {folder.results} is damaged: remove the former to "
@@ -363,7 +394,7 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
         ) from None
     _tidy(folder)
     console.print(f"{folder.path} is finished already")
-    _print_candidates(lines, last, number, console)
+    _print_candidates(lines, last, number, console, names)
     _print_trust(summary["trust"], console)
     return summary
 
@@ -377,9 +408,13 @@ def _print_trust(trust: dict, console: Console):
 
 
 def _print_candidates(
-    lines: list[dict], last: list[dict], number: int, console: Console
+    lines: list[dict],
+    last: list[dict],
+    number: int,
+    console: Console,
+    names: list[str],
 ):
     """The best of the last phase, and of each family where there are several."""
-    console.print(top_table(last, number))
+    console.print(top_table(last, number, names))
     if len({line["config"]["arch_type"] for line in lines}) > 1:
-        console.print(family_table(lines))
+        console.print(family_table(lines, names))

@@ -3,15 +3,18 @@
 from pathlib import Path
 
 from arch.space import Space
-from jaxnas.config import RunConfig
+from arch.spaces import SPACES
+from jaxnas.config import RunConfig, read_toml
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.extra import Extra
 from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.task import Task
 from jaxnas.experiment import SearchPlan
 from jaxnas.fitness import FitnessSettings
 from jaxnas.folder import RunFolder
+from jaxnas.objectives import load_objectives, paths_in
 from jaxnas.runtime import compute_dtype, hardware_named
 from jaxnas.train.rungs import Rung, rungs_of
 from jaxnas.train.settings import TrainSettings
@@ -37,10 +40,30 @@ def check_settings(config: RunConfig):
     """Finds what is wrong with a run's settings, apart from its data.
 
     Raises:
-      UsageError: as `make_fitness` and `hardware_named`.
+      UsageError: as `make_fitness`, `hardware_named`, `load_objectives` and
+        `check_earlier`.
     """
     make_fitness(config)
     hardware_named(config.hardware)
+    load_objectives(config.objectives)
+    check_earlier(config)
+
+
+def check_earlier(config: RunConfig):
+    """Compares the objectives with those of the run to learn from.
+
+    Raises:
+      UsageError: they are others; their number alone would not show it.
+    """
+    file = config.warm_start and RunFolder(Path(config.warm_start)).config
+    if not file or not file.exists():  # the results alone may be there
+        return
+    before = read_toml(file).get("objectives")
+    if paths_in(before) != paths_in(config.objectives):
+        raise UsageError(
+            f"warm_start: the run in {config.warm_start} has objectives={before!r}, "
+            f"this one {config.objectives!r}"
+        )
 
 
 def make_fitness(config: RunConfig) -> FitnessSettings:
@@ -79,6 +102,10 @@ def make_evaluator(config: RunConfig, task: Task, **parts) -> Evaluator:
         fitness=make_fitness(config),
         max_size=config.max_size,
         eval_windows=config.eval_windows,
+        extra=Extra(
+            objectives=load_objectives(config.objectives),
+            families=SPACES[config.space].families,
+        ),
         **parts,
     )
 
@@ -98,6 +125,7 @@ def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
         },
         population=config.population,
         generations=config.generations,
+        max_evals=config.max_evals,
         seed=config.seed,
         config_fields=fields,
         checkpoint_every=config.checkpoint_every,

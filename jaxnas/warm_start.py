@@ -8,6 +8,7 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.space import Space
+from jaxnas.errors import UsageError
 from jaxnas.fitness import OBJECTIVES
 from search.types import State, Strategy
 
@@ -18,6 +19,7 @@ def warm_start(
     lines: Iterable[dict[str, Any]],
     space: Space,
     fields: dict[str, Any],
+    objectives: int = len(OBJECTIVES),
 ) -> tuple[State, int]:
     """Tells a strategy what succeeded in an earlier run, as if it had asked first.
 
@@ -31,9 +33,13 @@ def warm_start(
       space: of the new run; candidates that are not in it are left out.
       fields: of the new run's configs, what is no gene: vocab_size, ...; candidates
         with others are left out.
+      objectives: of the new run.
 
     Returns:
       The state, and how many it was told.
+
+    Raises:
+      UsageError: the earlier run had more or fewer objectives.
     """
     rows = [
         (genome, line["objectives"])
@@ -43,16 +49,21 @@ def warm_start(
     ]
     if not rows:
         return state, 0
-    genomes, objectives = zip(*rows, strict=True)
+    genomes, told = zip(*rows, strict=True)
+    if (numbers := {len(one) for one in told}) != {objectives}:
+        said = ", ".join(map(str, sorted(numbers)))
+        raise UsageError(
+            f"warm_start: the earlier run has {said} objectives, this one {objectives}"
+        )
     number = len(rows)
-    told = strategy.tell(
+    state = strategy.tell(
         state,
         jnp.arange(-number, 0, dtype=jnp.int32),
         jnp.asarray(np.stack(genomes), jnp.int32),
-        jnp.asarray(objectives, jnp.float32).reshape(number, len(OBJECTIVES)),
+        jnp.asarray(told, jnp.float32),
         jnp.ones(number, bool),
     )
-    return told, number
+    return state, number
 
 
 def _genome(config, space: Space, fields: dict[str, Any]) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from jaxnas.presets import PRESETS
 from jaxnas.train.phases import Phase
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
-OPEN = {"memory_limit", "warm_start"}  # what may stay open
+OPEN = {"memory_limit", "warm_start", "max_evals", "objectives"}  # what may stay open
 
 
 def parsed(*words):

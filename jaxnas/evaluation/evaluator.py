@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -13,11 +12,13 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.cost import Hardware
+from jaxnas.errors import reason_of
 from jaxnas.evaluation.analytic import Costs, costs_of
 from jaxnas.evaluation.buckets import Plan
 from jaxnas.evaluation.calls import Outcome, Work
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.execution import execute
+from jaxnas.evaluation.extra import Extra, ObjectiveFailed, compression_of
 from jaxnas.evaluation.machine import Machine, local_machine
 from jaxnas.evaluation.planner import Expected, Planner, planner_for
 from jaxnas.evaluation.plans import Plans
@@ -76,6 +77,7 @@ class Evaluator:
       recovery_share: of a rung's steps, that pruned weights train on for.
       flat: share of its loss that a training has to win to go on, see `Work`.
       compressions: scored after every training, for those that may ask later.
+      extra: the user's objectives, asked for each of those scores.
       states: where trainings go on from, between phases; None keeps none.
       trainings: what was trained before, and what will be from now on.
       plans: how that was done, and will be.
@@ -99,6 +101,7 @@ class Evaluator:
     recovery_share: float = 0.0
     flat: float = 0.0
     compressions: Sequence[Compression] = ()
+    extra: Extra = dataclasses.field(default_factory=Extra)
     states: States | None = None
     trainings: Trainings = dataclasses.field(default_factory=Trainings)
     plans: Plans = dataclasses.field(default_factory=Plans)
@@ -197,7 +200,7 @@ class Evaluator:
         """
         if self._has_stopped(config):
             return self.at(self.rung - 1).weights(config, report)
-        asked = {self._key(config): [_asked(config)]}
+        asked = {self._key(config): [compression_of(config)]}
         outcomes = self._run([config], asked, report, NOTHING_AHEAD, {})
         [outcome] = list(outcomes)
         weights = outcome.weights_for(config.pruning_ratio)
@@ -250,19 +253,25 @@ class Evaluator:
         if training is None:
             return None
         # Known, but never scored so: the same weights are trained once more.
-        unscored = not training.reason and _asked(config) not in training.metrics
+        unscored = not training.reason and (
+            compression_of(config) not in training.metrics
+            or self.extra.lacks(config, training)
+        )
         return None if unscored else self._judge(config, costs, training)
 
     def _train(self, configs, report, outlook, about) -> Generator[None]:
         """Trains the configs, each training once; remembers what it finds."""
         wanted: dict[str, list[Compression]] = {}
         first: dict[str, ArchitectureConfig] = {}
+        sharing: dict[str, list[ArchitectureConfig]] = {}
         for config in configs:
             key = self._key(config)
             first.setdefault(key, config)
+            sharing.setdefault(key, []).append(config)
             known = self.trainings.find(config, self.stage)
-            before = known.metrics if known else {}
-            asked = [*self.compressions, _asked(config)]
+            lacks = known is None or self.extra.lacks(config, known)
+            before = {} if known is None or lacks else known.metrics
+            asked = [*self.compressions, compression_of(config)]
             every = dict.fromkeys([*wanted.get(key, []), *asked])
             wanted[key] = [one for one in every if one not in before]
         chosen = list(first.values())
@@ -273,14 +282,22 @@ class Evaluator:
             before = known.metrics if known else {}
             if outcome.error is not None:
                 self.on_failed(config, outcome.trace)
-                reason = _reason(outcome.error)
-                training = Training(key=key, metrics=before, reason=reason)
+                reason = reason_of(outcome.error)
+                extra = known.extra if known else {}
+                training = Training(key=key, metrics=before, reason=reason, extra=extra)
             else:
-                training = Training(
-                    key=key,
-                    metrics=before | outcome.metrics,
-                    stopped=outcome.stopped,
-                    curve=outcome.curve,
+                training = self.extra.measured(
+                    Training(
+                        key=key,
+                        metrics=before | outcome.metrics,
+                        stopped=outcome.stopped,
+                        curve=outcome.curve,
+                        extra=known.extra if known else {},
+                    ),
+                    sharing[key],
+                    outcome,
+                    lambda config: costs_of(config, self.hardware),
+                    self.on_failed,
                 )
                 weights = outcome.weights_for(config.pruning_ratio)
                 if self.on_trained is not None and weights is not None:
@@ -441,11 +458,15 @@ class Evaluator:
         return batch_starts(task.seed, tokens, settings, phase, "recovery")
 
     def _judge(self, config, costs: Costs, training: Training) -> Evaluation:
-        metrics = training.metrics.get(_asked(config))
+        metrics = training.metrics.get(compression_of(config))
         if metrics is None:
             reason = training.reason or "the validation loss is not finite"
             return Evaluation(status="failed", costs=costs, reason=reason)
         objectives = objectives_of(metrics.accuracy, costs.size_mib, costs.latency_ms)
+        try:
+            objectives += self.extra.found(config, training)
+        except ObjectiveFailed as error:
+            return Evaluation(status="failed", costs=costs, reason=str(error))
         return Evaluation(
             status="ok",
             costs=costs,
@@ -453,14 +474,3 @@ class Evaluator:
             objectives=objectives,
             fitness=fitness_of(objectives, self.fitness),
         )
-
-
-def _asked(config: ArchitectureConfig) -> Compression:
-    return Compression(config.quantization, config.pruning_ratio)
-
-
-def _reason(error: Exception) -> str:
-    """One line that is the same each time: no addresses, no traceback."""
-    line = (str(error).strip().splitlines() or [""])[0][:300]
-    line = re.sub(r"0x[0-9a-fA-F]+", "0x...", line)
-    return f"{type(error).__name__}: {line}"

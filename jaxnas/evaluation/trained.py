@@ -22,7 +22,7 @@ from jaxnas.train.settings import TrainSettings
 Report = Callable[[int, int, float], None]  # steps done, all steps, last loss
 
 
-_ALIKE = ("transformer", "flash_attention")
+ALIKE = ("transformer", "flash_attention")  # without dropout of attention
 DENSE_TOKENS = 128  # one block of flash attention
 
 
@@ -46,7 +46,7 @@ def training_config(config: ArchitectureConfig) -> ArchitectureConfig:
     """
     config = config.canonical()
     changes: dict = {"quantization": "fp16", "pruning_ratio": 0.0}
-    if config.arch_type in _ALIKE and config.attention_dropout == 0:
+    if config.arch_type in ALIKE and config.attention_dropout == 0:
         long = config.max_seq_length > DENSE_TOKENS
         changes["arch_type"] = "flash_attention" if long else "transformer"
     return dataclasses.replace(config, **changes)

@@ -21,6 +21,8 @@ class Training:
     reason: str | None = None  # why it failed
     stopped: int | None = None  # the step at which nothing was left to win
     curve: Curve = ()  # of the stable part of its training
+    # The values of the user's objectives by name, or why there are none; by config.
+    extra: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
 
 
 def training_key(config: ArchitectureConfig, stage: str = "") -> str:
@@ -70,13 +72,14 @@ def _written(training: Training) -> dict:
         compression._asdict() | {"found": metrics and dataclasses.asdict(metrics)}
         for compression, metrics in training.metrics.items()
     ]
-    return {
+    line = {
         "key": training.key,
         "reason": training.reason,
         "stopped": training.stopped,
         "curve": training.curve,
         "metrics": metrics,
     }
+    return line | ({"extra": training.extra} if training.extra else {})
 
 
 def _read(line: dict) -> Training:
@@ -92,4 +95,5 @@ def _read(line: dict) -> Training:
         stopped=line["stopped"],
         curve=tuple((int(step), float(loss)) for step, loss in line["curve"]),
         metrics=metrics,
+        extra=line.get("extra", {}),
     )

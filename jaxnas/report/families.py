@@ -1,13 +1,14 @@
 """How each family did: its candidates, and the best of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
 from jaxnas.report.tables import (
-    CANDIDATE_COLUMNS,
     add_numbers,
     candidate_cells,
+    candidate_columns,
     plain_table,
     top_lines,
 )
@@ -28,12 +29,12 @@ def family_summary(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def family_table(lines: list[dict[str, Any]]) -> Table:
-    """Each family's best candidate, the best family first."""
+def family_table(lines: list[dict[str, Any]], extra: Sequence[str] = ()) -> Table:
+    """Each family's best candidate, the best family first; as for `top_table`."""
     table = plain_table("Best of each family")
     add_numbers(table, "tried", "id")
     table.add_column("model", overflow="fold")
-    add_numbers(table, *CANDIDATE_COLUMNS)
+    add_numbers(table, *candidate_columns(extra))
     families = _by_family(lines)
     best = [top for own in families.values() for top in top_lines(own, 1)]
     for line in top_lines(best, len(best)):
@@ -45,7 +46,7 @@ def family_table(lines: list[dict[str, Any]]) -> Table:
             skipped = sum(line["status"] == "skipped" for line in members)
             failed = len(members) - skipped
             model = f"{family}: {skipped} skipped as too large, {failed} failed"
-            dashes = ["-"] * len(CANDIDATE_COLUMNS)
+            dashes = ["-"] * len(candidate_columns(extra))
             table.add_row(str(len(members)), "-", model, *dashes)
     return table
 

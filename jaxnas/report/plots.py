@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnas.fitness import OBJECTIVES
-from search.pareto import non_dominated
+from jaxnas.report.spread import front_of
 
 _MOST_DOTS = 20_000  # of models that are not on the front
 
@@ -39,16 +38,26 @@ def plot_fitness(path: Path, lines: list[dict[str, Any]]):
     figure.savefig(path, dpi=120)
 
 
-def plot_pareto(path: Path, lines: list[dict[str, Any]]):
-    """The objectives in pairs; candidates that no other dominates stand out."""
+def plot_pareto(path: Path, lines: list[dict[str, Any]], extra: Sequence[str] = ()):
+    """The objectives in pairs; candidates that no other dominates stand out.
+
+    Args:
+      path: of the PNG.
+      lines: of results.jsonl.
+      extra: the names of the user's objectives; each has a row against ours.
+    """
     scored = [line for line in lines if line["status"] == "ok"]
     objectives = np.asarray([line["objectives"] for line in scored])
-    front = np.asarray(non_dominated(jnp.asarray(objectives)))
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    pairs = ((1, 0), (2, 0), (1, 2))
-    for axes, (x, y) in zip(figure.subplots(1, 3), pairs, strict=True):
+    chosen = set(front_of(lines))
+    front = np.asarray([line["id"] in chosen for line in scored])
+    names = [*OBJECTIVES, *extra]
+    pairs = [(1, 0), (2, 0), (1, 2)]
+    pairs += [(own, ours) for own in range(3, len(names)) for ours in range(3)]
+    figure = Figure(figsize=(12, 4 * len(pairs) / 3), layout="constrained")
+    grid = figure.subplots(len(pairs) // 3, 3, squeeze=False)
+    for axes, (x, y) in zip(grid.flat, pairs, strict=True):
         _scatter(axes, objectives[:, x], objectives[:, y], front)
-        axes.set(xlabel=OBJECTIVES[x], ylabel=OBJECTIVES[y])
+        axes.set(xlabel=names[x], ylabel=names[y])
     figure.suptitle(f"{front.sum()} of {len(front)} candidates are not dominated")
     figure.savefig(path, dpi=120)
 

@@ -1,10 +1,12 @@
 """How much each score tells the candidates apart: an objective must not saturate."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxnas.fitness import FitnessSettings, scores
+from jaxnas.fitness import OBJECTIVES, FitnessSettings, scores
+from search.exact import exact_front
 
 SCORES = ("accuracy", "size", "latency")
 
@@ -14,7 +16,25 @@ def score_spread(
 ) -> dict[str, dict[str, float]]:
     """Least, mean, greatest and deviation of each score over the candidates."""
     objectives = [line["objectives"] for line in lines if line["status"] == "ok"]
-    found = scores(np.asarray(objectives, np.float64), settings)
+    return _spread(SCORES, scores(np.asarray(objectives, np.float64), settings))
+
+
+def objective_spread(
+    lines: list[dict[str, Any]], extra: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+    """The same of each objective, ours and the user's, by name and in their order."""
+    objectives = [line["objectives"] for line in lines if line["status"] == "ok"]
+    return _spread([*OBJECTIVES, *extra], np.asarray(objectives, np.float64))
+
+
+def front_of(lines: list[dict[str, Any]]) -> list[int]:
+    """The ids of the candidates that no other dominates, over all objectives."""
+    scored = [line for line in lines if line["status"] == "ok"]
+    objectives = np.asarray([line["objectives"] for line in scored], np.float64)
+    return [scored[at]["id"] for at in exact_front(objectives)]
+
+
+def _spread(names: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
     return {
         name: {
             "least": float(column.min()),
@@ -22,7 +42,7 @@ def score_spread(
             "greatest": float(column.max()),
             "std": float(column.std()),
         }
-        for name, column in zip(SCORES, found.T, strict=True)
+        for name, column in zip(names, values.T, strict=True)
     }
 
 

@@ -1,11 +1,13 @@
 """Tables for the terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jaxnas.fitness import OBJECTIVES
 from jaxnas.report.words import told_apart
 
 
@@ -35,33 +37,46 @@ def add_numbers(table: Table, *columns: str):
         table.add_column(name, justify="right", no_wrap=True)
 
 
-def top_table(lines: list[dict[str, Any]], number: int) -> Table:
-    """The best candidates by fitness; what they share stands in the title."""
+def top_table(
+    lines: list[dict[str, Any]], number: int, extra: Sequence[str] = ()
+) -> Table:
+    """The best candidates by fitness; what they share stands in the title.
+
+    Args:
+      lines: of results.jsonl.
+      number: of candidates at most.
+      extra: the names of the user's objectives.
+    """
     best = top_lines(lines, number)
     shared, own = told_apart([line["config"] for line in best])
     table = plain_table(f"Top {len(best)}: {' '.join(shared)}")
     add_numbers(table, "rank", "id")
     table.add_column("model", overflow="fold")
-    add_numbers(table, *CANDIDATE_COLUMNS)
+    add_numbers(table, *candidate_columns(extra))
     for rank, (line, words) in enumerate(zip(best, own, strict=True), 1):
         cells = candidate_cells(line)
         table.add_row(str(rank), str(line["id"]), " ".join(words), *cells)
     return table
 
 
-CANDIDATE_COLUMNS = ("params", "MiB", "ms", "accuracy", "bits/byte", "fitness")
+def candidate_columns(extra: Sequence[str]) -> list[str]:
+    """Names of `candidate_cells`; the user's objectives take the room of `params`."""
+    figures = ["MiB", "ms", "accuracy", "bits/byte", "fitness"]
+    return [*figures, *extra] if extra else ["params", *figures]
 
 
 def candidate_cells(line: dict[str, Any]) -> list[str]:
-    """A scored candidate's figures, under CANDIDATE_COLUMNS."""
+    """A scored candidate's figures, under `candidate_columns`."""
     costs, metrics = line["costs"], line["metrics"]
+    own = line["objectives"][len(OBJECTIVES) :]
     return [
-        millions(costs["stored_parameters"]),
+        *([] if own else [millions(costs["stored_parameters"])]),
         f"{costs['size_mib']:.1f}",
         f"{costs['latency_ms']:.2f}",
         f"{metrics['accuracy']:.4f}",
         f"{metrics['bits_per_byte']:.3f}",
         f"{line['fitness']:.4f}",
+        *(f"{value:.4g}" for value in own),
     ]
 
 
@@ -71,13 +86,18 @@ def top_lines(lines: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
     return sorted(scored, key=lambda line: (-line["fitness"], line["id"]))[:number]
 
 
-def spread_table(spread: dict[str, dict[str, float]]) -> Table:
+def spread_table(
+    spread: dict[str, dict[str, float]],
+    title: str = "Scores over the candidates",
+    kind: str = "score",
+) -> Table:
     """Each score's range over the candidates."""
-    table = plain_table("Scores over the candidates", "score")
+    table = plain_table(title, kind)
     add_numbers(table, "least", "mean", "greatest", "std")
+    form = ".4f" if kind == "score" else ".4g"
     for name, row in spread.items():
         values = (row[key] for key in ("least", "mean", "greatest", "std"))
-        table.add_row(name, *(f"{value:.4f}" for value in values))
+        table.add_row(name, *(f"{value:{form}}" for value in values))
     return table
 
 
