@@ -10,6 +10,7 @@ from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.data import prepare
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.folder import existing_run, new_run
+from jaxnas.latency.finalists import hardware_of
 from jaxnas.runtime import set_up
 from jaxnas.session import run
 from jaxnas.setup import make_evaluator, make_task
@@ -30,7 +31,7 @@ def make_config_evaluator(
         config.vocab_size if vocab_size is None else min(config.vocab_size, vocab_size)
     )
     task = make_task(config, prepare(config.data, tokens))
-    return make_evaluator(config, task)
+    return make_evaluator(config, task, hardware=hardware_of(config))
 
 
 def evaluate(

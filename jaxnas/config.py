@@ -10,10 +10,13 @@ import tomli_w
 
 from jaxnas.errors import UsageError
 from jaxnas.presets import (
+    DECODE_SHARE,
+    LATENCY_NAMES,
     PRESETS,
     SPACE_NAMES,
     STRATEGY_NAMES,
     phases_of,
+    search_latency,
     search_length,
     search_rates,
 )
@@ -200,7 +203,16 @@ class RunConfig:
     size_target: float = setting(None, "fitness", "MiB up to which the size score is 1")
     size_limit: float = setting(None, "fitness", "MiB from which the size score is 0")
     latency_target: float = setting(
-        None, "fitness", "ms up to which the latency score is 1"
+        None,
+        "fitness",
+        "ms up to which the latency score is 1; decode has a tenth of these",
+    )
+    latency: str = setting(
+        None,
+        "fitness",
+        f"{' | '.join(LATENCY_NAMES)}, the latter two calibrated on this device; "
+        "estimate on minimal, else prefill",
+        among=LATENCY_NAMES,
     )
     objectives: str = setting(
         None,
@@ -212,6 +224,13 @@ class RunConfig:
     )
 
     top_k: int = setting(5, "output", "candidates in the closing table", least=1)
+    measure_top: int = setting(
+        None,
+        "output",
+        "best candidates whose latency is measured at the end; 1 with estimate, "
+        "else top-k",
+        least=0,
+    )
     checkpoint_every: int = setting(
         5, "output", "generations between checkpoints", least=1
     )
@@ -250,6 +269,11 @@ class RunConfig:
         if not several:
             [phase] = phases.values()
             values |= {"samples": phase.samples, "epochs": phase.epochs}
+        latency = self.latency or search_latency(self.space)
+        top = 1 if latency == "estimate" else self.top_k
+        values |= {"latency": latency, "measure_top": top}
+        if latency == "decode":
+            values["latency_target"] *= DECODE_SHARE
         open_fields = {
             key: value for key, value in values.items() if getattr(self, key) is None
         }

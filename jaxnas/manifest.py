@@ -34,6 +34,7 @@ _FREE = (
     "generations",
     "max_evals",
     "top_k",
+    "measure_top",
     "checkpoint_every",
     "keep_checkpoints",
     "preset",

@@ -49,6 +49,7 @@ PRESETS = {
 
 
 # Known here too, so that a wrong name is found before JAX is imported.
+LATENCY_NAMES = ("estimate", "prefill", "decode")
 SPACE_NAMES = ("minimal", "medium", "full")
 PHASE_NAMES = tuple(PHASES)
 STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
@@ -84,6 +85,15 @@ def phases_of(text: str, preset: str) -> dict[str, Phase]:
                 f"SAMPLESxEPOCHS"
             )
     return found
+
+
+def search_latency(space: str) -> str:
+    """The minimal space is done before a device is measured."""
+    return "estimate" if space == "minimal" else "prefill"
+
+
+# A token takes so much less than a prompt of 128: the target of either score.
+DECODE_SHARE = 0.1
 
 
 def search_rates(strategy: str) -> dict[str, float]:

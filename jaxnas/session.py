@@ -28,6 +28,7 @@ from jaxnas.evaluation.trainings import Trainings
 from jaxnas.experiment import SearchPlan, run_search
 from jaxnas.fitness import OBJECTIVES
 from jaxnas.folder import RunFolder
+from jaxnas.latency.finalists import describe_latency, hardware_of, measure_finalists
 from jaxnas.manifest import (
     calibration_in,
     check_manifest,
@@ -39,6 +40,7 @@ from jaxnas.objectives import changed_since, objective_names, sources_of
 from jaxnas.promotion import Pool
 from jaxnas.records import Lines, read_lines, remove_partial, write_json, write_whole
 from jaxnas.report.families import family_summary, family_table
+from jaxnas.report.latency import finalists_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress, generation_statistics
 from jaxnas.report.spread import (
@@ -123,6 +125,7 @@ def run(
         evaluator = make_evaluator(
             config,
             task,
+            hardware=hardware_of(config, folder.manifest, progress.say),
             compressions=foreseen_compressions(config, space),
             states=States(folder.states) if len(rungs) > 1 else None,
             trainings=Trainings(trainings),
@@ -185,9 +188,15 @@ def run(
             final = _finish(folder, config, at_end, winner, best_weights, progress)
         with progress.stage("repeats"):
             again = repeated(evaluator, winner, lines, config.repeats, progress)
+        with progress.stage("latency"):
+            best = top_lines(last, config.measure_top)
+            measured = measure_finalists(
+                best, evaluator.hardware, timings, progress.say
+            )
     trust = trust_of(rungs[0].name, lines, phases, again)
     summary = _summary(config, plan, evaluator, lines, winner, final, exhausted)
     summary |= {"phases": phase_summary(rungs, lines, phases), "trust": trust}
+    summary["latency"] = {"objective": config.latency, "finalists": measured}
     write_json(folder.summary, summary)
     _tidy(folder)
     _close(folder, config, summary, lines, last, console)
@@ -232,7 +241,7 @@ def _announce(folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console
         f"tokens of a vocabulary of {dataset.vocab_size}",
         f"training     {_phases_in_words(evaluator)} windows of {settings.window} "
         f"tokens x epochs a candidate, on {jax.devices()[0].device_kind}; "
-        f"latency for {evaluator.hardware.name}",
+        f"latency {describe_latency(evaluator.latency, evaluator.hardware)}",
         f"to beat      token unigram {unigram.bits_per_byte:.3f} bits/byte "
         f"(accuracy {unigram.accuracy:.4f}), token bigram "
         f"{bigram.bits_per_byte:.3f} ({bigram.accuracy:.4f}), on the validation split",
@@ -360,6 +369,8 @@ def _close(
         for name in saturated(own):
             console.print(f"warning: objective {name} is the same for all candidates")
     console.print(quality_table(summary["final"]["splits"]))
+    if summary["latency"]["finalists"]:
+        console.print(finalists_table(summary["latency"]["finalists"]))
     for name, path in (
         ("model", folder.model),
         ("candidates", folder.results),

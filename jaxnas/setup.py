@@ -92,13 +92,16 @@ def make_rungs(config: RunConfig, settings: TrainSettings) -> tuple[Rung, ...]:
 
 
 def make_evaluator(config: RunConfig, task: Task, **parts) -> Evaluator:
-    """An evaluator of the run's candidates; `parts` as for `Evaluator`."""
+    """An evaluator of the run's candidates; `parts` as for `Evaluator`.
+
+    Among them the hardware, see `hardware_of`.
+    """
     return Evaluator(
         task=task,
         rungs=make_rungs(config, task.settings),
         flat=config.flat,
         recovery_share=config.recovery_share,
-        hardware=hardware_named(config.hardware),
+        latency=config.latency,
         fitness=make_fitness(config),
         max_size=config.max_size,
         eval_windows=config.eval_windows,

@@ -122,7 +122,7 @@ def test_baselines_prints_the_known_figures(folder):
 TINY = [
     *("--population", 2, "--generations", 1, "--samples", 4, "--window", 16),
     *("--vocab-size", 300, "--eval-windows", 4, "--final-windows", 4),
-    *("--final-steps", 0, "--data", "folder:code"),
+    *("--final-steps", 0, "--measure-top", 0, "--data", "folder:code"),
 ]
 
 

@@ -210,6 +210,7 @@ def test_presets_fill_what_is_open_and_nothing_else():
     opened = {name for name, field in FIELDS.items() if field.default is None}
     searched = {"population", "generations", "samples", "epochs"}
     searched |= {"crossover_rate", "mutation_rate", "phases", "repeats", "decay_share"}
+    searched |= {"latency", "measure_top"}
     for preset in PRESETS.values():
         assert set(preset.settings) | searched | OPEN == opened
 

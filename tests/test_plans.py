@@ -192,6 +192,7 @@ SEARCH = {
     "eval-windows": 8,
     "final-windows": 8,
     "final-steps": 2,
+    "measure-top": 0,
 }
 
 

@@ -1,5 +1,6 @@
 """A run that is killed at any moment and resumed ends as if it never was."""
 
+import json
 import os
 import random
 import signal
@@ -24,6 +25,7 @@ SETTINGS = {
     "final-steps": 45,
     "checkpoint-every": 1,
     "keep-checkpoints": 2,
+    "measure-top": 0,  # the clock's figures differ each time
 }
 COMPARED = ("results.jsonl", "best.json", "summary.json", "model/model.safetensors")
 
@@ -136,8 +138,8 @@ def launch(root: Path, *arguments, trap: tuple[str, int] | None = None):
     )
 
 
-def assert_same(first: Path, second: Path):
-    for name in COMPARED:
+def assert_same(first: Path, second: Path, names=COMPARED):
+    for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
@@ -176,6 +178,29 @@ def test_killed_at_a_place(workplace, tmp_path, place, times):
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     resume_and_compare(workplace, run)
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_not_measured_again(workplace, tmp_path):
+    run = tmp_path / "run"
+    start = ["search", "--out", run, *flags(workplace), "--measure-top", 1]
+    killed = launch(workplace, *start, trap=("file summary.json", 1))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    lines = (run / "timings.jsonl").read_text().splitlines()
+    timings = [json.loads(line) for line in lines]
+    [measured] = [row for row in timings if "measured" in row]
+    done = launch(workplace, "search", "--resume", run)
+    assert done.returncode == 0, done.stderr
+    assert "measuring" not in done.stdout
+    assert "Latency in ms" in done.stdout
+    summary = json.loads((run / "summary.json").read_text())
+    [finalist] = summary.pop("latency")["finalists"]
+    assert finalist["id"] == measured["latency_of"] == summary["winner"]["id"]
+    assert finalist["measured"] == measured["measured"]
+    whole = json.loads((workplace / "whole" / "summary.json").read_text())
+    assert whole.pop("latency") == {"objective": "estimate", "finalists": []}
+    assert summary == whole
+    assert_same(workplace / "whole", run, COMPARED[:2])
 
 
 @pytest.mark.slow

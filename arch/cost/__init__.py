@@ -4,6 +4,7 @@ Weights, bytes, FLOPs, latency; predicted loss. Fits of it are in `fitting`, whi
 needs SciPy.
 """
 
+from arch.cost.calibrated import Calibrated, Fit, terms_of
 from arch.cost.capability import (
     DEFAULT_LAW,
     Capacity,
@@ -58,7 +59,9 @@ __all__ = [
     "LAWS",
     "MIB",
     "STORAGE",
+    "Calibrated",
     "Capacity",
+    "Fit",
     "Hardware",
     "Op",
     "OpLatency",
@@ -98,6 +101,7 @@ __all__ = [
     "state_bytes",
     "state_of",
     "stored_parameters",
+    "terms_of",
     "total_bytes",
     "total_flops",
     "total_parameters",

@@ -3,10 +3,12 @@
 import dataclasses
 import math
 
+from arch.cost.calibrated import Calibrated
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """A device's ceilings; a calibration replaces figures by measured ones.
+    """A device's ceilings, and how fast it was found to be.
 
     Raises:
       ValueError: a figure that is not above zero.
@@ -22,6 +24,7 @@ class Hardware:
     bandwidth_source: str
     launch_source: str
     memory_source: str
+    calibrated: Calibrated | None = None  # in place of the roofline, if there
 
     def __post_init__(self):
         for field in ("peak_flops", "bandwidth", "memory_bytes", "value_bytes"):

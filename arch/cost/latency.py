@@ -1,5 +1,7 @@
 """Predicted latency: a roofline over the ops, and a launch for each of them.
 
+For hardware that was calibrated, the sum of terms in `arch.cost.calibrated`.
+
 Roofline: Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785.
 An op takes the longer of its arithmetic at the device's peak and its bytes at
 the device's bandwidth. Launches are added because they rule small models:
@@ -11,6 +13,7 @@ import functools
 import operator
 
 from arch.config import ArchitectureConfig
+from arch.cost.calibrated import calibrated_seconds
 from arch.cost.hardware import Hardware
 from arch.cost.ops import list_ops
 from arch.cost.parts import Op
@@ -35,6 +38,8 @@ class OpLatency:
 
 def total_seconds(sizes: Sizes, hardware: Hardware, reading: Reading) -> Amount:
     """Seconds of a forward pass; float64 columns for columns."""
+    if hardware.calibrated is not None:
+        return calibrated_seconds(sizes, hardware.calibrated, reading)
     each = (
         op.count * (_roofline(op, sizes, hardware) + hardware.launch_seconds)
         for op in list_ops(sizes, reading)
@@ -78,7 +83,10 @@ def decode_ms(
 def latency_breakdown(
     config: ArchitectureConfig, hardware: Hardware, reading: Reading
 ) -> tuple[OpLatency, ...]:
-    """A latency op by op: it is the sum of both kinds of milliseconds."""
+    """The roofline op by op: it is the sum of both kinds of milliseconds.
+
+    Whether the hardware was calibrated makes no difference to it.
+    """
     sizes = sizes_of(config)
     return tuple(
         OpLatency(

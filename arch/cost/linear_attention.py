@@ -121,6 +121,7 @@ def _between_chunks(
             read=stream,
             sums=(2 * chunks + reading.loads + reading.stores) * state.sums,
             held=held,
+            steps=chunks,
         ),
         Op(
             name="state_mix",

@@ -42,6 +42,7 @@ class Op:
     written: Count = 0  # activation values it writes
     sums: Count = 0  # float32 values of a state that it reads and writes
     held: Count = 0  # activation values alive meanwhile for later ops
+    steps: int = 1  # of a run, one after the other: what waits for its state
 
 
 def vector(channels: Count) -> Weight:

@@ -65,6 +65,7 @@ def mamba(sizes: Sizes, reading: Reading) -> list[Op]:
             written=wide,
             sums=(reading.loads + reading.stores) * state.sums,
             held=stream + wide,
+            steps=reading.tokens,
         ),
         Op(
             name="output_gate",
@@ -100,6 +101,7 @@ def time_mix(sizes: Sizes, reading: Reading) -> list[Op]:
             written=stream,
             sums=(reading.loads + reading.stores) * state.sums,
             held=2 * stream,
+            steps=reading.tokens,
         ),
         _gate("time_gate", layers, stream),
         square("output", layers, stream),

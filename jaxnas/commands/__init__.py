@@ -6,6 +6,7 @@ COMMANDS = {
     "front": "the exact Pareto front of every model of a space, by its costs",
     "automl": "the best shapes for a spec of a large model, by their costs",
     "baselines": "the reference architectures with their costs",
+    "calibrate": "how long models take on this device, to predict others' latency",
     "generate": "text from a saved model, as it is drawn",
     "export": "a model as a folder that Hugging Face's transformers loads",
     "import": "the reverse: a folder of transformers as a model",

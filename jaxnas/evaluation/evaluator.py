@@ -76,6 +76,7 @@ class Evaluator:
       repeat: 0, or which repetition from another seed.
       recovery_share: of a rung's steps, that pruned weights train on for.
       flat: share of its loss that a training has to win to go on, see `Work`.
+      latency: which one is an objective, of `LATENCIES`.
       compressions: scored after every training, for those that may ask later.
       extra: the user's objectives, asked for each of those scores.
       states: where trainings go on from, between phases; None keeps none.
@@ -100,6 +101,7 @@ class Evaluator:
     repeat: int = 0
     recovery_share: float = 0.0
     flat: float = 0.0
+    latency: str = "estimate"
     compressions: Sequence[Compression] = ()
     extra: Extra = dataclasses.field(default_factory=Extra)
     states: States | None = None
@@ -169,7 +171,7 @@ class Evaluator:
         """
         for config in configs:
             self._check(config)
-        costs = [costs_of(config, self.hardware) for config in configs]
+        costs = [costs_of(config, self.hardware, self.latency) for config in configs]
         waiting = [
             self._skipped(cost) or self._known(config, cost)
             for config, cost in zip(configs, costs, strict=True)
@@ -296,12 +298,12 @@ class Evaluator:
                     ),
                     sharing[key],
                     outcome,
-                    lambda config: costs_of(config, self.hardware),
+                    lambda config: costs_of(config, self.hardware, self.latency),
                     self.on_failed,
                 )
                 weights = outcome.weights_for(config.pruning_ratio)
                 if self.on_trained is not None and weights is not None:
-                    costs = costs_of(config, self.hardware)
+                    costs = costs_of(config, self.hardware, self.latency)
                     judged = self._judge(config, costs, training)
                     self.on_trained(config, weights, judged)
             self.trainings.add(training)

@@ -1,0 +1,45 @@
+"""Latency calibrated on some models and checked on others, as `calibrate --check`."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from on_gpu.report import THREADS, Report, print_table
+
+from arch.cost import hardware_for
+from jaxnas.latency.compare import compare
+from jaxnas.latency.configs import draw_configs
+from jaxnas.latency.fit import fit
+from jaxnas.latency.measure import measure
+
+MODELS, CHECKED = 18, 12
+
+
+def run(report: Report):
+    """Fewer models than the command takes, for compilations are long."""
+    models, checked = (4, 2) if report.small else (MODELS, CHECKED)
+    [device, *_] = jax.devices()
+    dtype = jnp.dtype("float32" if device.platform == "cpu" else "bfloat16")
+    configs = draw_configs(0, 60 if report.small else models + checked)
+    if report.small:  # the six that compile the soonest
+        configs = sorted(configs, key=lambda one: (one.num_layers, one.hidden_dim))[:6]
+    measured = measure(configs, device, dtype, THREADS)
+    rows = [
+        {"config": config.to_dict(), **one.to_dict()}
+        for config, one in zip(configs, measured, strict=True)
+    ]
+    report.keep("measured", rows)
+    parts = [
+        (configs[part], measured[part]) for part in (slice(models), slice(models, None))
+    ]
+    calibrated = fit(*parts[0])
+    report.keep("calibrated", dataclasses.asdict(calibrated))
+    try:
+        hardware = hardware_for(device.device_kind)
+    except ValueError:  # a device without a profile
+        hardware = None
+    table = compare(calibrated, hardware, *parts)
+    report.keep("agreement", table)
+    columns = {"reading": "", "predictor": "", "error": ".1%", "spearman": ".3f"}
+    title = f"Latency of {checked} models, calibrated on {models} others"
+    print_table(title, table, columns)

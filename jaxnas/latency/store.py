@@ -1,0 +1,88 @@
+"""A device's latency calibration: measured once, and kept.
+
+Kept by device, cores, version of jax and what is computed in; a search's results
+depend on it, so that it is never measured again by itself.
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from arch.cost import Calibrated
+from arch.cost.calibrated import TERMS
+from jaxnas.data import cache_dir
+from jaxnas.latency.configs import draw_configs
+from jaxnas.latency.fit import fit
+from jaxnas.latency.measure import measure
+from jaxnas.records import write_json
+from jaxnas.runtime import compute_dtype, cores
+
+MODELS = 30  # that a calibration measures
+
+
+def calibration_for(
+    device: jax.Device, say: Callable[[str], None] = lambda text: None
+) -> Calibrated:
+    """The device's calibration: read, or measured and kept.
+
+    Args:
+      device: to run on.
+      say: told, in a line, that it is being measured.
+    """
+    stored = read_calibration(device)
+    if stored is not None:
+        return stored
+    say(
+        f"measuring the latency of {MODELS} small models on {device.device_kind}, "
+        f"once: some minutes"
+    )
+    configs = draw_configs(0, MODELS)
+    found = fit(configs, measure(configs, device, compute_dtype(), cores()))
+    keep_calibration(device, found)
+    return found
+
+
+def read_calibration(device: jax.Device) -> Calibrated | None:
+    """What was kept for the device; None if nothing was, or it is damaged."""
+    try:
+        stored = json.loads(path_of(device).read_text())
+        return Calibrated.from_dict(stored["calibrated"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def keep_calibration(device: jax.Device, found: Calibrated, **more: Any) -> bool:
+    """Keeps it for later runs, `more` beside it; False if the cache refuses."""
+    path = path_of(device)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"calibrated": dataclasses.asdict(found), "about": about_of(device)}
+        write_json(path, about | more)
+    except OSError:
+        return False  # measured again by the next run
+    return True
+
+
+def about_of(device: jax.Device) -> dict[str, Any]:
+    """What a calibration holds for."""
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "processor": platform.processor(),
+        "cores": cores(),
+        "jax": jax.__version__,
+        "dtype": str(compute_dtype()),
+    }
+
+
+def path_of(device: jax.Device) -> Path:
+    """Where the device's calibration is kept."""
+    about = json.dumps([about_of(device), TERMS])
+    name = hashlib.sha256(about.encode()).hexdigest()[:12]
+    return cache_dir() / f"latency-{device.platform}-{name}.json"
