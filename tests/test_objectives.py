@@ -465,7 +465,7 @@ def test_a_run_with_an_objective_from_the_command_line(modules, tmp_path, monkey
         *("--population", 4, "--generations", 2, "--max-evals", 5),
         *("--samples", 8, "--window", 16, "--batch", 4, "--vocab-size", 300),
         *("--eval-windows", 8, "--final-windows", 8, "--final-steps", 0),
-        *("--data", "folder:code", "--strategy", "nsga2"),
+        *("--measure-top", 0, "--data", "folder:code", "--strategy", "nsga2"),
     ]
     assert main(list(map(str, settings))) == 0
     run = tmp_path / "run"

@@ -18,6 +18,7 @@ FLAGS = {
     "final-steps": 5,
     "promote-share": 0.3,
     "lucky": 1,
+    "measure-top": 0,
 }
 
 
