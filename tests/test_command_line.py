@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 from calibrated import keep_calibration
@@ -13,17 +14,48 @@ import jaxnas
 from arch.known import KNOWN
 from jaxnas.evaluation.trained import TrainingFailed
 from jaxnas.folder import RunFolder
+from jaxnas.run import main
 
 
-def run(arguments, folder):
+def own(folder):
+    """Variables of the environment."""
+    return {"COLUMNS": "120", "JAXNAS_CACHE": str(folder / ".cache")}
+
+
+def run_outside(arguments, folder):
+    """In a process of its own, which takes seconds to import JAX."""
     return subprocess.run(
         [sys.executable, "-m", "jaxnas.run", *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "COLUMNS": "120", "JAXNAS_CACHE": str(folder / ".cache")},
+        env={**os.environ, **own(folder)},
         capture_output=True,
         text=True,
         timeout=200,
     )
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """The same in this process; an exception that is not caught fails the test."""
+    monkeypatch.chdir(folder)
+    for name, value in own(folder).items():
+        monkeypatch.setenv(name, value)
+
+    def call(arguments):
+        capsys.readouterr()
+        try:
+            code = main(list(map(str, arguments)))
+        except SystemExit as left:  # after --help
+            code = left.code or 0
+        return Done(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture
@@ -74,9 +106,9 @@ def folder(tmp_path):
         (["baselines", "--hardware", "abacus"], "no hardware 'abacus'"),
     ],
 )
-def test_bad_input_is_one_line(folder, arguments, said):
+def test_bad_input_is_one_line(folder, run, arguments, said):
     before = {path for path in folder.rglob("*") if ".cache" not in path.parts}
-    done = run(arguments, folder)
+    done = run(arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert said in done.stderr
@@ -85,8 +117,16 @@ def test_bad_input_is_one_line(folder, arguments, said):
     assert after == before
 
 
-def test_help_names_every_setting_and_command(folder):
-    done = run(["--help"], folder)
+@pytest.mark.parametrize(
+    "arguments", [["--size-target", "900"], ["--data", "nope"], ["frobnicate"]]
+)
+def test_a_process_says_and_returns_the_same(folder, run, arguments):
+    alone = run_outside(arguments, folder)
+    assert Done(alone.returncode, alone.stdout, alone.stderr) == run(arguments)
+
+
+def test_help_names_every_setting_and_command(run):
+    done = run(["--help"])
     assert done.returncode == 0
     for word in ("--population", "--resume", "--out", "--config", "space", "baselines"):
         assert word in done.stdout
@@ -100,14 +140,14 @@ def test_help_names_every_setting_and_command(folder):
         ("full", ("35,831,808", "30,523,392", "11,624,256")),
     ],
 )
-def test_space_prints_its_counts(folder, name, counts):
-    done = run(["space", name], folder)
+def test_space_prints_its_counts(run, name, counts):
+    done = run(["space", name])
     assert done.returncode == 0
     assert re.findall(r"^ *([\d,]+)  ", done.stdout, re.MULTILINE)[:3] == list(counts)
 
 
-def test_baselines_prints_the_known_figures(folder):
-    done = run(["baselines"], folder)
+def test_baselines_prints_the_known_figures(run):
+    done = run(["baselines"])
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert "49.0M" in rows["gpt2-like"]
     assert "93.5" in rows["gpt2-like"]
@@ -126,13 +166,13 @@ TINY = [
 ]
 
 
-def test_a_folder_with_other_things_is_left_as_it_is(folder):
+def test_a_folder_with_other_things_is_left_as_it_is(folder, run):
     mine = folder / "mine"
     mine.mkdir()
     for name in ("manifest.json", "results.jsonl", "trainings.jsonl", "notes.txt"):
         (mine / name).write_text("{}\n")
     for arguments in (TINY, ["--space", "medium"]):
-        done = run(["--out", "mine", *arguments], folder)
+        done = run(["--out", "mine", *arguments])
         assert done.returncode == 2
         assert "mine is not empty" in done.stderr
     for path in mine.iterdir():
@@ -144,7 +184,7 @@ def test_two_starts_at_once_get_two_folders(folder):
     start = [sys.executable, "-m", "jaxnas.run", *map(str, TINY)]
     where = {
         "cwd": folder,
-        "env": {**os.environ, "JAXNAS_CACHE": str(folder / ".cache")},
+        "env": {**os.environ, **own(folder)},
         "stdout": subprocess.DEVNULL,
     }
     both = [subprocess.Popen(start, **where) for _ in range(2)]
@@ -157,13 +197,12 @@ def test_two_starts_at_once_get_two_folders(folder):
 def test_a_folder_in_use_is_refused_and_not_touched(folder):
     (folder / "busy").mkdir()
     with RunFolder(folder / "busy").locked():
-        done = run(["--out", "busy", *TINY], folder)
+        done = run_outside(["--out", "busy", *TINY], folder)
     assert done.returncode == 2
     assert "busy is in use by another process" in done.stderr
     assert (folder / "busy").is_dir()
 
 
-@pytest.mark.slow
 def test_a_winner_that_diverges_stays_as_it_was_searched(folder, monkeypatch):
     def diverge(*_):
         raise TrainingFailed("the training loss is nan at step 7")
@@ -182,18 +221,17 @@ def test_a_winner_that_diverges_stays_as_it_was_searched(folder, monkeypatch):
     assert jaxnas.load_model(folder / "run" / "model").config.num_layers >= 4
 
 
-@pytest.mark.slow
-def test_damaged_run_folders(folder):
+def test_damaged_run_folders(folder, run):
     """Each damage to a begun run is one line; the next step mends it."""
-    made = run(["--out", "run", *TINY], folder)
+    made = run(["--out", "run", *TINY])
     assert made.returncode == 0, made.stderr
     results = (folder / "run" / "results.jsonl").read_bytes()
 
-    again = run(["--out", "run", *TINY], folder)
+    again = run(["--out", "run", *TINY])
     assert again.returncode == 2
     assert "holds a run already: go on with --resume run" in again.stderr
 
-    changed = run(["--resume", "run", "--population", 5], folder)
+    changed = run(["--resume", "run", "--population", 5])
     assert changed.returncode == 2
     assert "leave out --population" in changed.stderr
 
@@ -202,7 +240,7 @@ def test_damaged_run_folders(folder):
         if path.is_file():
             path.write_bytes(b"garbage")
     for summary in ("there", "gone"):  # a finished run, and one that is not
-        damaged = run(["--resume", "run"], folder)
+        damaged = run(["--resume", "run"])
         assert damaged.returncode == 2, summary
         assert len(damaged.stderr.splitlines()) == 1
         assert "checkpoint" in damaged.stderr
@@ -212,7 +250,7 @@ def test_damaged_run_folders(folder):
     for path in sorted(checkpoint.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     checkpoint.rmdir()
-    mended = run(["--resume", "run"], folder)
+    mended = run(["--resume", "run"])
     assert mended.returncode == 0, mended.stderr
     assert (folder / "run" / "results.jsonl").read_bytes() == results
 
@@ -236,7 +274,7 @@ def test_damaged_run_folders(folder):
         if name != summary.name:
             summary.unlink()
         path.write_text(damage)
-        damaged = run(["--resume", "run"], folder)
+        damaged = run(["--resume", "run"])
         assert (damaged.returncode, len(damaged.stderr.splitlines())) == (2, 1), name
         assert said in damaged.stderr
         path.write_bytes(kept[0])
@@ -244,6 +282,6 @@ def test_damaged_run_folders(folder):
 
     (folder / "run" / "summary.json").unlink()
     (folder / "code" / "module_000.py").write_text("print('changed')\n" * 50)
-    moved = run(["--resume", "run"], folder)
+    moved = run(["--resume", "run"])
     assert moved.returncode == 2
     assert "corpus_hash" in moved.stderr

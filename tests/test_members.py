@@ -33,11 +33,16 @@ from jaxnas.train.settings import TrainSettings
 STEPS, VOCAB = 50, 50
 SETTINGS = TrainSettings(window=12, batch=4, learning_rate=3e-3, clip_norm=0.5)
 
-pytestmark = pytest.mark.slow
+# An ordinary family, and the one that shares least with it.
+ALWAYS = ("transformer", "mamba")
+PARAMS = [
+    pytest.param(family, marks=[pytest.mark.slow] * (family not in ALWAYS))
+    for family in FAMILIES
+]
 
 
 # Of the module, so that a family's tests follow each other and share programs.
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=PARAMS)
 def family(request):
     return request.param
 
@@ -273,6 +278,7 @@ def test_members_of_one_config_are_the_trainer_bit_for_bit():
         chex.assert_trees_all_equal(lane, alone(member, state))
 
 
+@pytest.mark.slow
 def test_in_bfloat16_members_are_near_what_they_are_alone():
     shape, members = bucket_of("transformer")
     bucket = Bucket(shape, [member for member in members if member.seed % 2])

@@ -11,17 +11,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SLOW = ("jaxnas.search", "jaxnas.evaluate")
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        pytest.param(
-            code,
-            id=f"example-{number}",
-            marks=[pytest.mark.slow] * any(call in code for call in SLOW),
-        )
+        pytest.param(code, id=f"example-{number}")
         for number, code in enumerate(EXAMPLES, 1)
     ],
 )

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from searching import jitted
 
 from arch.spaces import SPACES
 from jaxnas.checkpoint import Checkpoints
@@ -47,22 +48,28 @@ def test_the_config_knows_every_strategy():
         RunConfig(strategy="best")
 
 
-@pytest.mark.parametrize("name", STRATEGY_NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "predictor"))
+        for name in STRATEGY_NAMES
+    ],
+)
 def test_a_restored_state_goes_on_as_the_one_that_was_saved(name, key, tmp_path):
-    strategy = make_strategy(plan_of(name), FitnessSettings())
-    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    strategy = jitted(make_strategy(plan_of(name), FitnessSettings()))
     begin, middle, end = jax.random.split(key, 3)
     state = strategy.init(begin)
-    genomes = ask(middle, state)
+    genomes = strategy.ask(middle, state)
     assert np.asarray(jax.vmap(SPACES["medium"].valid)(genomes)).all()
-    state = tell(state, *rows_of(genomes, 0))
+    state = strategy.tell(state, *rows_of(genomes, 0))
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     checkpoints.save(1, state)
     fresh = strategy.init(jax.random.key(7))
     generation, restored = checkpoints.latest(jax.tree.map(jnp.zeros_like, fresh))
     assert generation == 1
     chex.assert_trees_all_equal(restored, state)
-    chex.assert_trees_all_equal(ask(end, restored), ask(jax.random.clone(end), state))
+    goes_on = strategy.ask(end, restored)
+    chex.assert_trees_all_equal(goes_on, strategy.ask(jax.random.clone(end), state))
 
 
 def test_ordered_genes_are_those_with_ascending_numbers():

@@ -41,12 +41,15 @@ BY_HAND = {
     "local": local(GENES, objectives=2, population=POPULATION, archive=30),
     "predictor": predictor(GENES, objectives=2, population=POPULATION, capacity=256),
 }
+# The predictor compiles the longest by far: a few of the tests always hold it.
+PREDICTOR = pytest.param("predictor", marks=pytest.mark.slow)
+OTHERS = [name for name in BY_HAND if name != "predictor"]
 JITTED = {name: jitted(strategy) for name, strategy in BY_HAND.items()}
 # They remember who failed, so that it is not asked again.
 REMEMBER_FAILURES = ("random", "local", "predictor")
 
 
-@pytest.fixture(params=JITTED)
+@pytest.fixture(params=[*OTHERS, PREDICTOR])
 def strategy(request):
     return JITTED[request.param]
 
@@ -67,6 +70,7 @@ def test_asks_for_as_many_valid_genomes_each_time(strategy, key, generations):
 
 
 @pytest.mark.parametrize("generations", [0, 2])
+@pytest.mark.parametrize("strategy", BY_HAND, indirect=True)
 def test_the_same_key_gives_the_same_search(strategy, key, generations):
     before, other, now = jax.random.split(key, 3)
     state = in_the_middle(strategy, before, generations)
@@ -78,7 +82,7 @@ def test_the_same_key_gives_the_same_search(strategy, key, generations):
     assert (asked != strategy.ask(jax.random.key(9), elsewhere)).any()
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", [*OTHERS, PREDICTOR])
 def test_jit_changes_nothing(name, key):
     """Step by step each is compiled anew, fully: once, where it draws on its state."""
     before, now = jax.random.split(key)
@@ -91,7 +95,7 @@ def test_jit_changes_nothing(name, key):
     chex.assert_trees_all_equal(by_hand, compiled)
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", [*OTHERS, PREDICTOR])
 def test_searches_side_by_side_in_one_scan_equal_searches_by_hand(name):
     strategy, seeds, generations = JITTED[name], 3, 4
     run = lambda seed: simulate(

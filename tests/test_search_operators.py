@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from searching import QUICK
 
 from search import (
     elite,
@@ -68,7 +69,8 @@ SEEDS = jnp.array([[5, 2, 0, 3], [3, 1, 0, 0], [0, 0, 0, 1]], jnp.int32)
 
 
 def over_keys(key, function, number=MANY):
-    return np.asarray(jax.jit(jax.vmap(function))(jax.random.split(key, number)))
+    compiled = jax.jit(jax.vmap(function), compiler_options=QUICK)
+    return np.asarray(compiled(jax.random.split(key, number)))
 
 
 def assert_valid(genomes, genes):
@@ -109,7 +111,7 @@ OPERATORS = {
 @functools.cache
 def compiled(name):
     """(keys, rate) -> a genome for each key."""
-    return jax.jit(jax.vmap(OPERATORS[name], (0, None)))
+    return jax.jit(jax.vmap(OPERATORS[name], (0, None)), compiler_options=QUICK)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -149,7 +151,8 @@ def test_near_picks_each_seed_with_the_same_chance(key):
 def test_smart_draws_the_smaller_half_near_the_seeds(key, number):
     genes = Divisible(np.full(20, 6, np.int32))
     seed = jnp.zeros((1, 20), jnp.int32)
-    drawn = np.asarray(jax.jit(lambda key: smart(key, genes, seed, 0.1, number))(key))
+    draw = lambda key: smart(key, genes, seed, 0.1, number)
+    drawn = np.asarray(jax.jit(draw, compiler_options=QUICK)(key))
     assert drawn.shape == (number, 20)
     assert_valid(drawn, genes)
     is_near = (drawn != 0).sum(axis=1) < 9  # expected: 2 near the seed, 16 anywhere

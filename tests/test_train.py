@@ -38,7 +38,9 @@ CONFIG = ArchitectureConfig(
     residual_dropout=0.1,
 )
 CALM = dataclasses.replace(CONFIG, attention_dropout=0.0, residual_dropout=0.0)
-SETTINGS = TrainSettings(window=12, batch=4, learning_rate=1e-2, steps_per_call=20)
+# Tests keep to the same few sizes of a call: each is another program to compile.
+CALL = 20
+SETTINGS = TrainSettings(window=12, batch=4, learning_rate=1e-2, steps_per_call=CALL)
 STEPS = 43  # a multiple of no call's size
 
 
@@ -260,8 +262,8 @@ def test_dropout_differs_by_step_and_by_key():
     trainer = make_trainer(build_model(CONFIG), SETTINGS)
     params = draw_parameters(build_model(CONFIG), jax.random.key(0))
     still = Schedule(peak=0.0, warmup=1.0, decay=1.0, total=9.0)
-    starts = np.zeros((4, 4), np.int32)  # always the same windows
-    tokens = jnp.asarray(stream(100))
+    starts = np.zeros((CALL, 4), np.int32)  # always the same windows
+    tokens = jnp.asarray(stream(500))
 
     def losses(seed, stop=4):
         state, found = trainer.run(
@@ -271,20 +273,21 @@ def test_dropout_differs_by_step_and_by_key():
         return found.tolist()
 
     first = losses(1)
-    assert len(set(first)) == 4
+    assert len(set(first[:4])) == 4
+    assert not any(first[4:])
     assert losses(1) == first
-    assert not set(losses(2)) & set(first)
-    assert losses(1, stop=2) == [*first[:2], 0, 0]
+    assert not set(losses(2)[:4]) & set(first)
+    assert losses(1, stop=2) == [*first[:2], *[0] * (CALL - 2)]
 
 
 def test_without_dropout_the_same_windows_give_the_same_loss():
     trainer = make_trainer(build_model(CALM), SETTINGS)
     params = draw_parameters(build_model(CALM), jax.random.key(0))
     still = Schedule(peak=0.0, warmup=1.0, decay=1.0, total=9.0)
-    starts, tokens = np.zeros((3, 4), np.int32), jnp.asarray(stream(100))
+    starts, tokens = np.zeros((CALL, 4), np.int32), jnp.asarray(stream(500))
     key = jax.random.key(1)
     _, found = trainer.run(trainer.init(params), tokens, starts, still, key, 3)
-    assert len(set(found.tolist())) == 1
+    assert len(set(found[:3].tolist())) == 1
     windows = np.resize(stream(13), (1, 13)).astype(np.int32)
     logits = build_model(CALM).apply({"params": params}, windows[:, :-1])
     log = np.asarray(jax.nn.log_softmax(logits))[0]
@@ -309,7 +312,7 @@ def test_training_learns_and_reports_what_it_does():
 
 
 def test_a_diverging_training_fails_where_the_loss_does():
-    wild = dataclasses.replace(SETTINGS, learning_rate=3e37, steps_per_call=5)
+    wild = dataclasses.replace(SETTINGS, learning_rate=3e37, steps_per_call=7)
     task = task_of(wild)
     phase = Phase(samples=80, epochs=1)
     starts = batch_starts(0, 500, wild, phase)
@@ -330,13 +333,12 @@ def test_a_diverging_training_fails_where_the_loss_does():
 
 def test_one_training_traces_and_compiles_its_loop_once(compiled):
     traced, built = compiled
-    settings = dataclasses.replace(SETTINGS, steps_per_call=6)
-    trainer = make_trainer(build_model(CALM), settings)
+    trainer = make_trainer(build_model(CALM), SETTINGS)
     state = trainer.init(draw_parameters(build_model(CALM), jax.random.key(0)))
-    tokens, key = jnp.asarray(stream(200)), jax.random.key(1)
+    tokens, key = jnp.asarray(stream(500)), jax.random.key(1)
     for steps, stop in ((40, 6), (40, 6), (7, 1), (100, 3)):
-        starts = np.full((6, 4), stop, np.int32)
-        schedule = Schedule.over(steps, settings)
+        starts = np.full((CALL, 4), stop, np.int32)
+        schedule = Schedule.over(steps, SETTINGS)
         state, _ = trainer.run(state, tokens, starts, schedule, key, stop)
     assert int(state.step) == 16
     assert (traced.count("run"), built.count("jit(run)")) == (1, 1)
@@ -344,11 +346,12 @@ def test_one_training_traces_and_compiles_its_loop_once(compiled):
 
 def test_trainings_of_other_lengths_share_the_program(compiled):
     traced, built = compiled
-    task = task_of(dataclasses.replace(SETTINGS, steps_per_call=3, batch=2))
+    # A rate of its own: the trainer that is kept from another test is not this one.
+    task = task_of(dataclasses.replace(SETTINGS, learning_rate=2e-2))
     int4 = dataclasses.replace(CALM, quantization="int4", pruning_ratio=0.5)
-    for config, samples in ((CALM, 16), (CALM, 10), (int4, 6)):
+    for config, samples in ((CALM, 160), (CALM, 100), (int4, 60)):
         _, curve = train(config, task, Phase(samples=samples, epochs=1))
-        assert len(curve) == samples // 2
+        assert len(curve) == samples // 4
     assert (traced.count("run"), built.count("jit(run)")) == (1, 1)
 
 

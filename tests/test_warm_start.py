@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from searching import jitted
 
 from arch import ArchitectureConfig
 from arch.spaces import SPACES
@@ -31,7 +32,7 @@ def strategy_named(name):
         config_fields=FIELDS,
         checkpoint_every=1,
     )
-    return make_strategy(plan, FitnessSettings())
+    return jitted(make_strategy(plan, FitnessSettings()))
 
 
 def line_of(config, objectives):
@@ -58,7 +59,10 @@ def lines(key):
     ]
 
 
-@pytest.mark.parametrize("name", ["genetic", "nsga2", "aging", "local", "predictor"])
+SLOW = pytest.param("predictor", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", ["genetic", "nsga2", "aging", "local", SLOW])
 def test_it_equals_being_told_by_hand(name, lines):
     strategy = strategy_named(name)
     start = strategy.init(jax.random.key(1))
