@@ -1,8 +1,9 @@
 """The phases after the search: the best train on, and are scored again."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import NamedTuple
 
 from arch import ArchitectureConfig
@@ -112,6 +113,8 @@ def climb(
     best: BestWeights,
     record: Lines,
     progress: Progress,
+    room: Callable[[Evaluator, Chosen], Chosen] = lambda here, chosen: chosen,
+    late: Callable[[str, int], bool] = lambda name, number: False,
 ) -> list[Climbed]:
     """Trains the survivors of each phase on, to the last one.
 
@@ -124,6 +127,9 @@ def climb(
       record: a line a candidate and phase; written anew, from what the evaluator
         remembers of its trainings.
       progress: is told of everything as it happens.
+      room: leaves of the chosen those that a phase has time for.
+      late: asked after each candidate of a phase, with how many there are, whether
+        the phase ends with it.
 
     Returns:
       The later phases. A candidate that fails in one is not in the next.
@@ -133,33 +139,37 @@ def climb(
     among = pool.lines
     for rung in range(1, len(evaluator.rungs)):
         below = evaluator.at(rung - 1)
-        chosen = promotions.choose(below, lines, among)
+        here = evaluator.at(rung, on_trained=functools.partial(best.offer, rung=rung))
+        chosen = room(here, promotions.choose(below, lines, among))
         if not chosen.every:
             break
         keep_states(below, chosen.every)
-        here = evaluator.at(rung, on_trained=functools.partial(best.offer, rung=rung))
         name = evaluator.rungs[rung].name
         progress.phase(name, len(chosen.promoted), len(chosen.lucky))
         found = []
-        for line in _evaluated(here, chosen, progress):
-            record.append(line)
-            progress.candidate(line)
-            found.append(line)
+        with contextlib.closing(_evaluated(here, chosen, progress)) as evaluated:
+            for line in evaluated:
+                record.append(line)
+                progress.candidate(line)
+                found.append(line)
+                if late(name, len(found)):
+                    break
         phases.append(Climbed(name, chosen, found))
         lines = among = found
     keep_states(evaluator.at(len(evaluator.rungs) - 1), ())
     return phases
 
 
-def _evaluated(here: Evaluator, chosen: Chosen, progress: Progress) -> Iterable[Line]:
+def _evaluated(here: Evaluator, chosen: Chosen, progress: Progress) -> Generator[Line]:
     """The chosen ones' lines in this phase."""
     configs = [ArchitectureConfig(**line["config"]) for line in chosen.every]
     name = here.rungs[here.rung].name
     evaluations = here.evaluate(configs, progress.steps(f"phase {name}"), phase=name)
     promoted = {line["id"] for line in chosen.promoted}
-    for line, evaluation in zip(chosen.every, evaluations, strict=True):
-        by = "rank" if line["id"] in promoted else "luck"
-        yield line | evaluation.to_dict() | {"phase": name, "by": by}
+    with contextlib.closing(evaluations):
+        for line, evaluation in zip(chosen.every, evaluations, strict=True):
+            by = "rank" if line["id"] in promoted else "luck"
+            yield line | evaluation.to_dict() | {"phase": name, "by": by}
 
 
 def repeated(

@@ -8,8 +8,10 @@ from typing import Any, get_type_hints
 
 import tomli_w
 
+from jaxnas.budget import seconds_of
 from jaxnas.errors import UsageError
 from jaxnas.presets import (
+    CALIBRATING,
     DECODE_SHARE,
     LATENCY_NAMES,
     PRESETS,
@@ -68,6 +70,12 @@ class RunConfig:
         "distinct candidates after which the search ends, failed ones too, where the "
         "generations do not end it before",
         least=1,
+    )
+    budget: str = setting(
+        None,
+        "search",
+        "time that the whole run may take, such as 90s, 30m or 2h30m: phases, "
+        "population, generations and final-steps that are left open are planned to fit",
     )
     warm_start: str = setting(
         None, "search", "folder of an earlier run whose results the strategy is told"
@@ -241,6 +249,8 @@ class RunConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.budget is not None:
+            self.budget_seconds()
         if self.phases is not None:
             self._phases(self.phases, "small")  # all presets know the same names
 
@@ -269,7 +279,9 @@ class RunConfig:
         if not several:
             [phase] = phases.values()
             values |= {"samples": phase.samples, "epochs": phase.epochs}
-        latency = self.latency or search_latency(self.space)
+        budget = self.budget_seconds()
+        hasty = budget is not None and budget < CALIBRATING
+        latency = self.latency or ("estimate" if hasty else search_latency(self.space))
         top = 1 if latency == "estimate" else self.top_k
         values |= {"latency": latency, "measure_top": top}
         if latency == "decode":
@@ -298,6 +310,13 @@ class RunConfig:
                 f"{len(phases)}: write them as SAMPLESxEPOCHS there"
             )
         return phases
+
+    def budget_seconds(self) -> float | None:
+        """The budget in seconds, None if there is none."""
+        try:
+            return None if self.budget is None else seconds_of(self.budget)
+        except ValueError as error:
+            raise UsageError(f"budget={self.budget!r}: {error}") from None
 
     def anchored(self) -> "RunConfig":
         """With all paths absolute: a resume may start anywhere."""

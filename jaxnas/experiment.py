@@ -93,6 +93,7 @@ def run_search(
     checkpoints: Checkpoints,
     progress: Progress,
     on_generation: Callable[[int, list[dict]], None] = lambda generation, lines: None,
+    late: Callable[[int], bool] = lambda evaluated: False,
 ) -> bool:
     """Runs the generations that are left; each new candidate becomes a line.
 
@@ -105,6 +106,8 @@ def run_search(
       progress: is told of everything as it happens.
       on_generation: called at the end of each generation with its number, from 0,
         and all lines so far.
+      late: asked after each candidate, with how many there are, whether the search
+        ends with it.
 
     Returns:
       True if every model of the space was evaluated.
@@ -138,6 +141,9 @@ def run_search(
             for line in new:
                 results.append(line)
                 progress.candidate(line)
+                if late(len(results)):
+                    most = len(results)
+                    break
         # One that was cut is not told: a resume with a higher bound asks it again.
         whole = all(tuple(genome) in seen for genome in genomes.tolist())
         if whole:

@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / "trainings.jsonl"
 
     @property
+    def budget(self) -> Path:
+        """What the clock decided, where there is a budget."""
+        return self.path / "budget.json"
+
+    @property
     def rungs(self) -> Path:
         """One line per candidate and phase after the first."""
         return self.path / "rungs.jsonl"

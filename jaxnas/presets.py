@@ -87,6 +87,10 @@ def phases_of(text: str, preset: str) -> dict[str, Phase]:
     return found
 
 
+# Seconds from which a budget has room for measuring the device first.
+CALIBRATING = 1800.0
+
+
 def search_latency(space: str) -> str:
     """The minimal space is done before a device is measured."""
     return "estimate" if space == "minimal" else "prefill"

@@ -13,6 +13,7 @@ from rich.console import Console
 from arch import ArchitectureConfig
 from arch.cost import MIB
 from arch.spaces import SPACES
+from jaxnas.budget import Clock
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.climb import Promotions, climb, finalists, keep_states, repeated
 from jaxnas.config import RunConfig
@@ -67,6 +68,14 @@ from jaxnas.setup import (
     make_rungs,
     make_task,
 )
+from jaxnas.timed import (
+    fit_to_budget,
+    last_steps,
+    phase_is_late,
+    room_for,
+    search_is_late,
+    words,
+)
 from jaxnas.winner import BestWeights, score_splits, train_on
 
 
@@ -77,6 +86,7 @@ def run(
     resumed: bool = False,
     console: Console | None = None,
     verbose: bool = False,
+    began: float | None = None,
 ) -> dict:
     """Searches, trains the winner on, scores and saves it.
 
@@ -86,6 +96,7 @@ def run(
       resumed: whether to go on with what the folder holds.
       console: where to print; by default the terminal.
       verbose: whether to print each generation's plan.
+      began: by `time.monotonic`, when the budget's clock started; now by default.
 
     Returns:
       The summary, as it is written to the folder.
@@ -94,15 +105,24 @@ def run(
       UsageError: the settings or the folder cannot be used.
       RunFailed: no candidate succeeded.
     """
+    began = time.monotonic() if began is None else began
     console = plain_console() if console is None else console
     set_up()
     remove_partial(folder.path)
-    config = config.resolve(jax.default_backend())
+    given, config = config, config.resolve(jax.default_backend())
+    clock = Clock(config.budget_seconds(), folder.budget, began)
     space = SPACES[config.space]
     if resumed and folder.summary.exists():
         return _already_done(folder, config, console)
     check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
+    task = make_task(config, dataset)
+    machine = local_machine(
+        limit=None if config.memory_limit is None else config.memory_limit * MIB,
+        known=calibration_in(folder.manifest),
+        say=lambda text: console.print(text, soft_wrap=True),
+    )
+    config = fit_to_budget(given, config, space, task, machine, clock)
     task = make_task(config, dataset)
     plan = make_plan(config, space, dataset)
     rungs = make_rungs(config, task.settings)
@@ -117,11 +137,6 @@ def run(
         contextlib.ExitStack() as stack,
     ):
         best_weights = BestWeights(folder.best_weights)
-        machine = local_machine(
-            limit=None if config.memory_limit is None else config.memory_limit * MIB,
-            known=calibration_in(folder.manifest),
-            say=progress.say,
-        )
         evaluator = make_evaluator(
             config,
             task,
@@ -153,6 +168,8 @@ def run(
         promotions = Promotions.of(config)
         pool = promotions.pool(evaluator, plan.most_candidates)
         _announce(folder, plan, evaluator, console)
+        if (text := words(config, clock)) is not None:
+            console.print(text, soft_wrap=True)
         with (
             Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
             progress.stage("search"),
@@ -164,12 +181,21 @@ def run(
                 checkpoints,
                 progress,
                 _Generations(folder, evaluator, pool),
+                search_is_late(clock),
             )
         lines = list(results)
         with progress.stage("phases"):
             pool.read(lines)
             phases = climb(
-                evaluator, lines, pool, promotions, best_weights, later, progress
+                evaluator,
+                lines,
+                pool,
+                promotions,
+                best_weights,
+                later,
+                progress,
+                room_for(clock),
+                phase_is_late(clock),
             )
         rung, last = finalists(lines, phases)
         [winner] = top_lines(last, 1)
@@ -185,7 +211,9 @@ def run(
         plot_pareto(folder.pareto_plot, lines, evaluator.extra.names)
         with progress.stage("finish"):
             at_end = evaluator.at(rung)
-            final = _finish(folder, config, at_end, winner, best_weights, progress)
+            final = _finish(
+                folder, config, clock, at_end, winner, best_weights, progress
+            )
         with progress.stage("repeats"):
             again = repeated(evaluator, winner, lines, config.repeats, progress)
         with progress.stage("latency"):
@@ -266,6 +294,7 @@ def _phases_in_words(evaluator: Evaluator) -> str:
 def _finish(
     folder: RunFolder,
     config: RunConfig,
+    clock: Clock,
     evaluator: Evaluator,
     winner: dict,
     best_weights: BestWeights,
@@ -275,17 +304,18 @@ def _finish(
 
     If training on fails, the winner is what the search found.
     """
-    task, steps = evaluator.task, config.final_steps
+    task = evaluator.task
     model = ArchitectureConfig(**winner["config"])
-    progress.say(
-        f"winner: {winner['id']}  {describe(model)}; training on for {steps} steps"
-    )
+    progress.say(f"winner: {winner['id']}  {describe(model)}")
     params = best_weights.read(model, evaluator.rung)
     if params is None:
         progress.say("its weights were not kept: training them again first")
         params = evaluator.weights(model, progress.steps("winner again"))
-    final: dict[str, Any] = {"steps": steps, "reason": None}
+    final: dict[str, Any] = {"steps": 0, "reason": None}
     try:
+        steps = last_steps(config, clock, model, task, params)
+        final["steps"] = steps
+        progress.say(f"the winner trains on for {steps} steps")
         with Checkpoints(folder.finishing, keep=1) as checkpoints:
             report = progress.steps("winner")
             trained = train_on(

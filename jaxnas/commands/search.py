@@ -5,6 +5,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+from jaxnas.budget import BEGAN
 from jaxnas.commands import COMMANDS
 from jaxnas.config import make_config, read_toml
 from jaxnas.errors import UsageError, interrupted
@@ -57,7 +58,8 @@ def main(arguments: list[str]):
             from jaxnas.session import run
 
             resumed = options.resume is not None
-            run(folder, config, resumed=resumed, verbose=options.verbose)
+            verbose = options.verbose
+            run(folder, config, resumed=resumed, verbose=verbose, began=BEGAN)
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 

@@ -210,6 +210,12 @@ class Evaluator:
             raise TrainingFailed(str(outcome.error))
         return weights
 
+    def foreseen(self, configs: Sequence[ArchitectureConfig]) -> float:
+        """Seconds that these would take, with what is compiled so far."""
+        chosen = {self._key(config): training_config(config) for config in configs}
+        known = list(self.plans.homes())
+        return self._planner.plan(list(chosen.values()), known=known).seconds
+
     def close(self):
         """Gives up what was to be compiled; nothing is evaluated afterwards."""
         for compiler in self.compilers.values():

@@ -1,0 +1,200 @@
+"""A run's parts under its clock: what is planned for it, and where it stops."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from arch import ArchitectureConfig
+from arch.space import Space
+from jaxnas.budget import (
+    PHASES_END,
+    SEARCH_ENDS,
+    TRAINING_ENDS,
+    TRIED,
+    Clock,
+    clock_words,
+    outline,
+)
+from jaxnas.config import RunConfig
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.machine import Machine
+from jaxnas.evaluation.planner import planner_for
+from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trained import (
+    continue_training,
+    starting_state,
+    training_config,
+)
+from jaxnas.keys import key_of
+from jaxnas.presets import PRESETS
+from jaxnas.promotion import Chosen
+from jaxnas.train.loop import batch_starts
+from jaxnas.train.phases import Phase, steps_of
+
+PLANNED = ("phases", "population", "generations", "final_steps")
+
+
+def fit_to_budget(
+    given: RunConfig,
+    config: RunConfig,
+    space: Space,
+    task: Task,
+    machine: Machine,
+    clock: Clock,
+) -> RunConfig:
+    """The resolved config with room for all that the budget is to hold.
+
+    Args:
+      given: as the user wrote it: what is open there may be planned.
+      config: resolved.
+      space: that is searched.
+      task: see `Task`.
+      machine: what it trains on.
+      clock: since the run began.
+    """
+    if clock.budget is None or clock.decided("open") is not None:
+        return config
+    clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
+    settings = task.settings
+    genomes = space.sample(key_of(config.seed, "outlook"), TRIED)
+    fields = {
+        "vocab_size": task.dataset.vocab_size,
+        "max_seq_length": settings.window,
+    }
+    tried = {training_config(space.decode(genome, **fields)) for genome in genomes}
+    scoring = config.eval_windows / (3 * settings.batch)
+
+    def foreseen(steps: int) -> float:
+        planner = planner_for(machine, settings, steps, scoring)
+        return planner.plan(list(tried)).seconds * TRIED / len(tried)
+
+    phases = PRESETS[config.preset].phases.values()
+    found = outline(
+        foreseen,
+        tuple(steps_of(phase, settings) for phase in phases),
+        clock.left,
+        space.distinct_count,
+    )
+    texts = [str(steps * settings.batch) for steps in found.phases]
+    planned: dict[str, Any] = {
+        "population": found.population,
+        "generations": found.generations,
+    }
+    if given.samples is None and given.epochs is None:
+        planned["phases"] = ",".join(texts)
+    changes = {
+        name: value for name, value in planned.items() if getattr(given, name) is None
+    }
+    if "phases" in changes:
+        changes |= {"samples": None, "epochs": None}
+        for name in ("decay_share", "repeats"):
+            changes[name] = getattr(given, name)
+    if given.repeats is None:
+        changes["repeats"] = 0  # the time is the winner's
+    return dataclasses.replace(config, **changes).resolve(jax.default_backend())
+
+
+def words(config: RunConfig, clock: Clock) -> str | None:
+    """What a run with a budget is about to do."""
+    if clock.budget is None:
+        return None
+    until = {
+        share: clock_words(share * clock.budget)
+        for share in (SEARCH_ENDS, PHASES_END, TRAINING_ENDS)
+    }
+    later = list(config.named_phases())[1:]
+    phases = f", phases {' and '.join(later)} until {until[PHASES_END]}"
+    return (
+        f"budget       {clock_words(clock.budget)}, of which "
+        f"{clock_words(clock.spent())} are spent: search until "
+        f"{until[SEARCH_ENDS]}{phases if later else ''}, the winner trains on until "
+        f"{until[TRAINING_ENDS]}"
+    )
+
+
+def search_is_late(clock: Clock) -> Callable[[int], bool]:
+    """Whether the search ends with so many candidates: see `run_search`."""
+
+    def late(evaluated: int) -> bool:
+        decided = clock.decided("evaluated")
+        if decided is not None:
+            return evaluated >= decided
+        clock.save()
+        if not clock.late(SEARCH_ENDS):
+            return False
+        clock.decide("evaluated", evaluated)
+        return True
+
+    return late
+
+
+def phase_is_late(clock: Clock) -> Callable[[str, int], bool]:
+    """Whether a phase ends with so many candidates: see `climb`."""
+
+    def late(name: str, number: int) -> bool:
+        decided = clock.decided(f"phase {name}")
+        if decided is not None:
+            return number >= decided
+        clock.save()
+        if not clock.late(PHASES_END):
+            return False
+        clock.decide(f"phase {name}", number)
+        return True
+
+    return late
+
+
+def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
+    """Those of the chosen that a phase has time for, the best first."""
+
+    def room(here: Evaluator, chosen: Chosen) -> Chosen:
+        if clock.budget is None:
+            return chosen
+        name = f"room {here.rungs[here.rung].name}"
+        number = clock.decided(name)
+        if number is None:
+            number = len(chosen.every)
+            while number and _seconds(here, chosen, number) > clock.left(PHASES_END):
+                number -= 1
+            clock.decide(name, number)
+        return Chosen(
+            chosen.promoted[:number],
+            chosen.lucky[: max(0, number - len(chosen.promoted))],
+        )
+
+    return room
+
+
+def _seconds(here: Evaluator, chosen: Chosen, number: int) -> float:
+    configs = [ArchitectureConfig(**line["config"]) for line in chosen.every[:number]]
+    return here.foreseen(configs)
+
+
+def last_steps(
+    config: RunConfig, clock: Clock, model: ArchitectureConfig, task: Task, params: dict
+) -> int:
+    """Steps that the winner trains on for: as set, or as many as there is time for."""
+    if "final_steps" not in (clock.decided("open") or ()):
+        return config.final_steps
+    decided = clock.decided("final_steps")
+    if decided is not None:
+        return decided
+    a_step = _seconds_of_a_step(model, task, params)
+    return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
+
+
+def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: dict) -> float:
+    """Measured, after compiling, in the program that will train on."""
+    calls, settings = 4, task.settings
+    steps = calls * settings.steps_per_call
+    phase = Phase(samples=steps * settings.batch, epochs=1)
+    tokens = len(task.dataset.train)
+    starts = batch_starts(task.seed, tokens, settings, phase, "finish")
+    begun = starting_state(model, task, params)
+    ends = []
+    for _ in continue_training(model, task, begun, starts, "finish"):
+        ends.append(time.monotonic())
+    return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)
