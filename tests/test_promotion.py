@@ -1,0 +1,136 @@
+"""Who goes on to the next phase, and what the phases say of each other."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from jaxnas.climb import Climbed, finalists
+from jaxnas.promotion import Chosen, Pool, choose, number_promoted
+from jaxnas.report.trust import rank_correlation, trust_of
+
+
+def lines_of(number, seed=0, objectives=3, failed=()):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 6, (number, objectives)).astype(float)
+    return [
+        {
+            "id": at,
+            "generation": at // 4,
+            "status": "failed" if at in failed else "ok",
+            "objectives": None if at in failed else row.tolist(),
+            "fitness": None if at in failed else float(-row.sum() + 1e-3 * at),
+            "metrics": None if at in failed else {"accuracy": float(-row[0])},
+        }
+        for at, row in enumerate(rows)
+    ]
+
+
+def dominates(one, other):
+    pairs = list(zip(one["objectives"], other["objectives"], strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("number", [1, 3, 7])
+def test_no_one_left_behind_dominates_one_that_goes_on(seed, number):
+    lines = lines_of(21, seed, failed=(2, 9))
+    chosen = choose(lines, number, lucky=0, seed=0)
+    ok = [line for line in lines if line["status"] == "ok"]
+    fittest = max(ok, key=lambda line: line["fitness"])
+    assert len(chosen.promoted) == number
+    assert fittest in chosen.promoted
+    behind = [line for line in ok if line not in chosen.promoted]
+    for one, other in itertools.product(behind, chosen.promoted):
+        assert other is fittest or not dominates(one, other)
+
+
+def test_the_lucky_are_drawn_from_the_others():
+    lines = lines_of(30)
+    drawn = set()
+    for seed in range(40):
+        chosen = choose(lines, 5, lucky=2, seed=seed)
+        assert len(chosen.lucky) == 2
+        taken = {line["id"] for line in chosen.promoted}
+        assert not taken & {line["id"] for line in chosen.lucky}
+        drawn |= {line["id"] for line in chosen.lucky}
+        assert chosen == choose(lines[::-1], 5, lucky=2, seed=seed)
+    assert len(drawn) > 18  # of 25
+    assert choose(lines[:3], 5, lucky=2, seed=0).lucky == []
+    assert choose(lines_of(2, failed=(0, 1)), 5, 2, 0) == Chosen([], [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pool_loses_no_one_who_is_still_among_the_best(seed):
+    lines = lines_of(40, seed)
+    pool = Pool(6, 2, 0, lambda line: line["objectives"])
+    seen = set()
+    for generation in range(10):
+        known = lines[: 4 * generation + 4]
+        before = {line["id"] for line in pool.lines}
+        pool.read(known)
+        now = {line["id"] for line in pool.lines}
+        new = {line["id"] for line in known[-4:]}
+        assert now <= before | new  # who dropped out does not come back
+        assert len(now) <= 8
+        seen |= now
+    again = Pool(6, 2, 0, lambda line: line["objectives"])
+    again.read(lines)  # as a resume does, at once
+    assert again.lines == pool.lines
+    fittest = max(lines, key=lambda line: line["fitness"])
+    assert fittest in pool.lines
+
+
+@pytest.mark.parametrize(
+    ("candidates", "share", "number"),
+    [(100, 0.25, 25), (10, 0.25, 3), (2, 0.25, 2), (9, 0.5, 5), (0, 0.5, 0), (5, 1, 5)],
+)
+def test_how_many_go_on(candidates, share, number):
+    assert number_promoted(candidates, share) == number
+
+
+def scored(accuracies, by="rank"):
+    return [
+        {
+            "id": at,
+            "status": "ok",
+            "metrics": {"accuracy": accuracy},
+            "fitness": accuracy,
+            "by": by,
+        }
+        for at, accuracy in accuracies.items()
+    ]
+
+
+def test_what_phases_say_of_each_other():
+    first = scored({0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5, 5: 0.05})
+    promoted, lucky = first[2:5], first[:1]
+    second = scored({2: 0.5, 3: 0.7, 4: 0.6, 0: 0.8})
+    trust = trust_of(
+        "fast", first, [Climbed("full", Chosen(promoted, lucky), second)], [0.5, 0.54]
+    )
+    [step] = trust["phases"]
+    assert (step["from"], step["to"], step["candidates"]) == ("fast", "full", 6)
+    assert (step["promoted"], step["lucky"], step["left_behind"]) == (3, 1, 2)
+    pairs = [(0.3, 0.5), (0.4, 0.7), (0.5, 0.6)]
+    assert step["correlation_promoted"] == pytest.approx(0.5)
+    every = spearmanr(*zip(*pairs, (0.1, 0.8), strict=True)).statistic
+    assert step["correlation"] == pytest.approx(every)
+    # The best of all was there by luck alone.
+    assert (step["top"], step["top_by_luck"]) == (3, 1)
+    assert trust["noise"]["std"] == pytest.approx(np.std([0.5, 0.54], ddof=1))
+
+
+def test_a_correlation_needs_three_different_values():
+    assert rank_correlation(scored({0: 0.1, 1: 0.2}), scored({0: 0.1, 1: 0.2})) is None
+    flat = scored({0: 0.1, 1: 0.1, 2: 0.1})
+    assert rank_correlation(flat, scored({0: 0.1, 1: 0.2, 2: 0.3})) is None
+
+
+def test_the_finalists_are_of_the_last_phase_in_which_one_succeeded():
+    first, second = scored({0: 0.1}), scored({0: 0.2})
+    third = [{**second[0], "status": "failed"}]
+    phases = [Climbed("b", Chosen([], []), second), Climbed("c", Chosen([], []), third)]
+    assert finalists(first, phases) == (1, second)
+    assert finalists(first, []) == (0, first)
