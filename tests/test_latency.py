@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from calibrated import LATENCY
 from cost_configs import VARIANTS, of_family
 
-from arch import cost
+from arch import ArchitectureConfig, cost
 from arch.cost.calibrated import TERMS
 from arch.families import FAMILIES
 from arch.space import Space
@@ -249,3 +250,33 @@ def test_calibrate_refuses_in_one_line(capsys, words, said):
     error = capsys.readouterr().err.strip()
     assert said in error
     assert "\n" not in error
+
+
+def test_the_recorded_table_is_what_its_measurements_give():
+    folder = Path(__file__).parents[1] / "experiments/latency"
+    result = json.loads((folder / "result.json").read_text())
+    parts = []
+    for rows in (result["measured"], result["checked"]):
+        configs = [ArchitectureConfig(**row["config"]) for row in rows]
+        clock = [Measured(*(Spread(**row[name]) for name in READINGS)) for row in rows]
+        parts.append((configs, clock))
+    fitted, checked = parts
+    assert not set(fitted[0]) & set(checked[0])
+    assert {one.arch_type for one in checked[0]} == {*FAMILIES}
+    found = compare(fit(*fitted), CPU, fitted, checked)
+    shown = (folder / "README.md").read_text()
+    for row, recorded in zip(found, result["agreement"], strict=True):
+        assert row.keys() == recorded.keys()
+        assert list(row.values())[2:] == pytest.approx(
+            list(recorded.values())[2:], rel=1e-3
+        )
+        figures = (row["spearman"], row["within"], row["mean"], row["lowest"])
+        words = [f"{row['error']:.1%}", f"{row['worst']:.0%}"]
+        words += [f"{figure:.3f}" for figure in figures]
+        assert [row["reading"], *row["predictor"].split(), *words] in [
+            line.split() for line in shown.splitlines()
+        ]
+        if row["predictor"] == "calibrated":
+            assert row["error"] <= 0.15
+            assert row["spearman"] >= 0.95
+            assert row["within"] >= 0.9
