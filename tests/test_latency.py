@@ -153,6 +153,37 @@ def test_a_calibration_is_kept_and_a_damaged_one_is_none(tmp_path, monkeypatch):
     assert store.read_calibration(device) is None
 
 
+def test_a_device_without_a_calibration_is_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXNAS_CACHE", str(tmp_path / "new"))
+    monkeypatch.setattr(
+        store, "measure", lambda configs, *_: clocked(configs, some_rates())
+    )
+    said = []
+    first = store.calibration_for(jax.devices()[0], said.append)
+    assert len(said) == 1
+    monkeypatch.setattr(store, "measure", None)
+    assert store.calibration_for(jax.devices()[0], said.append) == first
+    assert len(said) == 1
+
+
+def test_calibrate_keeps_and_writes_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXNAS_CACHE", str(tmp_path / "new"))
+    monkeypatch.setattr(
+        "jaxnas.latency.measure.measure",
+        lambda configs, *_: clocked(configs, some_rates()),
+    )
+    out = tmp_path / "all.json"
+    assert main(["calibrate", "--check", "30", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads(out.read_text())
+    kept = store.read_calibration(jax.devices()[0])
+    assert dataclasses.asdict(kept) == result["calibrated"]
+    assert (len(result["measured"]), len(result["checked"])) == (30, 30)
+    for row in result["agreement"]:
+        assert f"{row['error']:.1%}" in printed
+    assert str(store.path_of(jax.devices()[0])) in printed
+
+
 def test_a_run_keeps_the_calibration_that_it_began_with(tmp_path):
     decode = RunConfig(space="medium", latency="decode").resolve("cpu")
     assert finalists.hardware_of(decode) == HERE
