@@ -197,6 +197,13 @@ def test_a_run_keeps_the_calibration_that_it_began_with(tmp_path):
         finalists.hardware_of(decode, manifest)
 
 
+def test_a_profile_stands_for_a_device_without_one(monkeypatch):
+    config = RunConfig(latency="prefill", hardware="h100").resolve("cpu")
+    monkeypatch.setattr(finalists, "DEVICE_KINDS", {})
+    found = finalists.hardware_of(config)
+    assert (found.name, found.calibrated) == ("h100", LATENCY)
+
+
 def test_only_this_device_is_calibrated():
     words = "prefill for h100, by the roofline: it is not this device"
     other = finalists.hardware_of(
@@ -204,8 +211,7 @@ def test_only_this_device_is_calibrated():
     )
     assert other == cost.HARDWARE["h100"]
     assert finalists.describe_latency("prefill", other) == words
-    estimate = finalists.hardware_of(RunConfig().resolve("cpu"))
-    assert estimate == CPU
+    assert finalists.hardware_of(RunConfig().resolve("cpu")) == CPU
     assert finalists.measure_finalists([], other, None, print) == []
 
 
