@@ -399,8 +399,7 @@ def _close(
         for name in saturated(own):
             console.print(f"warning: objective {name} is the same for all candidates")
     console.print(quality_table(summary["final"]["splits"]))
-    if summary["latency"]["finalists"]:
-        console.print(finalists_table(summary["latency"]["finalists"]))
+    _print_latency(summary, console)
     for name, path in (
         ("model", folder.model),
         ("candidates", folder.results),
@@ -437,6 +436,7 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
     console.print(f"{folder.path} is finished already")
     _print_candidates(lines, last, number, console, names)
     _print_trust(summary["trust"], console)
+    _print_latency(summary, console)
     return summary
 
 
@@ -446,6 +446,12 @@ def _print_trust(trust: dict, console: Console):
         console.print(trust_table(trust))
     if (line := noise_line(trust)) is not None:
         console.print(line, soft_wrap=True)
+
+
+def _print_latency(summary: dict, console: Console):
+    """What was measured of the best, if anything was."""
+    if measured := summary["latency"]["finalists"]:
+        console.print(finalists_table(measured))
 
 
 def _print_candidates(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from calibrated import LATENCY
 from cost_configs import VARIANTS, of_family
 
-from arch import cost
+from arch import ArchitectureConfig, cost
 from arch.cost.calibrated import TERMS
 from arch.families import FAMILIES
 from arch.space import Space
@@ -152,6 +153,37 @@ def test_a_calibration_is_kept_and_a_damaged_one_is_none(tmp_path, monkeypatch):
     assert store.read_calibration(device) is None
 
 
+def test_a_device_without_a_calibration_is_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXNAS_CACHE", str(tmp_path / "new"))
+    monkeypatch.setattr(
+        store, "measure", lambda configs, *_: clocked(configs, some_rates())
+    )
+    said = []
+    first = store.calibration_for(jax.devices()[0], said.append)
+    assert len(said) == 1
+    monkeypatch.setattr(store, "measure", None)
+    assert store.calibration_for(jax.devices()[0], said.append) == first
+    assert len(said) == 1
+
+
+def test_calibrate_keeps_and_writes_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXNAS_CACHE", str(tmp_path / "new"))
+    monkeypatch.setattr(
+        "jaxnas.latency.measure.measure",
+        lambda configs, *_: clocked(configs, some_rates()),
+    )
+    out = tmp_path / "all.json"
+    assert main(["calibrate", "--check", "30", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads(out.read_text())
+    kept = store.read_calibration(jax.devices()[0])
+    assert dataclasses.asdict(kept) == result["calibrated"]
+    assert (len(result["measured"]), len(result["checked"])) == (30, 30)
+    for row in result["agreement"]:
+        assert f"{row['error']:.1%}" in printed
+    assert str(store.path_of(jax.devices()[0])) in printed
+
+
 def test_a_run_keeps_the_calibration_that_it_began_with(tmp_path):
     decode = RunConfig(space="medium", latency="decode").resolve("cpu")
     assert finalists.hardware_of(decode) == HERE
@@ -165,6 +197,13 @@ def test_a_run_keeps_the_calibration_that_it_began_with(tmp_path):
         finalists.hardware_of(decode, manifest)
 
 
+def test_a_profile_stands_for_a_device_without_one(monkeypatch):
+    config = RunConfig(latency="prefill", hardware="h100").resolve("cpu")
+    monkeypatch.setattr(finalists, "DEVICE_KINDS", {})
+    found = finalists.hardware_of(config)
+    assert (found.name, found.calibrated) == ("h100", LATENCY)
+
+
 def test_only_this_device_is_calibrated():
     words = "prefill for h100, by the roofline: it is not this device"
     other = finalists.hardware_of(
@@ -172,8 +211,7 @@ def test_only_this_device_is_calibrated():
     )
     assert other == cost.HARDWARE["h100"]
     assert finalists.describe_latency("prefill", other) == words
-    estimate = finalists.hardware_of(RunConfig().resolve("cpu"))
-    assert estimate == CPU
+    assert finalists.hardware_of(RunConfig().resolve("cpu")) == CPU
     assert finalists.measure_finalists([], other, None, print) == []
 
 
@@ -249,3 +287,33 @@ def test_calibrate_refuses_in_one_line(capsys, words, said):
     error = capsys.readouterr().err.strip()
     assert said in error
     assert "\n" not in error
+
+
+def test_the_recorded_table_is_what_its_measurements_give():
+    folder = Path(__file__).parents[1] / "experiments/latency"
+    result = json.loads((folder / "result.json").read_text())
+    parts = []
+    for rows in (result["measured"], result["checked"]):
+        configs = [ArchitectureConfig(**row["config"]) for row in rows]
+        clock = [Measured(*(Spread(**row[name]) for name in READINGS)) for row in rows]
+        parts.append((configs, clock))
+    fitted, checked = parts
+    assert not set(fitted[0]) & set(checked[0])
+    assert {one.arch_type for one in checked[0]} == {*FAMILIES}
+    found = compare(fit(*fitted), CPU, fitted, checked)
+    shown = (folder / "README.md").read_text()
+    for row, recorded in zip(found, result["agreement"], strict=True):
+        assert row.keys() == recorded.keys()
+        assert list(row.values())[2:] == pytest.approx(
+            list(recorded.values())[2:], rel=1e-3
+        )
+        figures = (row["spearman"], row["within"], row["mean"], row["lowest"])
+        words = [f"{row['error']:.1%}", f"{row['worst']:.0%}"]
+        words += [f"{figure:.3f}" for figure in figures]
+        assert [row["reading"], *row["predictor"].split(), *words] in [
+            line.split() for line in shown.splitlines()
+        ]
+        if row["predictor"] == "calibrated":
+            assert row["error"] <= 0.15
+            assert row["spearman"] >= 0.95
+            assert row["within"] >= 0.9

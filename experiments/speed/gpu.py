@@ -47,7 +47,7 @@ SECTIONS = {
     "decode": Section("on_gpu.decoding", 40, ("optax",)),
     "lanes": Section("on_gpu.lanes", 55, EVALUATION),
     "memory": Section("on_gpu.memory", 25, EVALUATION),
-    "latency": Section("on_gpu.latency", 75, EVALUATION),
+    "latency": Section("on_gpu.latency", 90, EVALUATION),
     "population": Section("on_gpu.population", 185, EVALUATION),
 }
 

@@ -48,8 +48,12 @@ def hardware_of(
 
 
 def is_here(hardware: Hardware) -> bool:
-    """True if it is the profile of this process's device."""
-    return DEVICE_KINDS.get(jax.devices()[0].device_kind) == hardware.name
+    """True if it is the profile of this process's device.
+
+    For a device without one, the profile that was named stands for it.
+    """
+    kind = jax.devices()[0].device_kind
+    return DEVICE_KINDS.get(kind, hardware.name) == hardware.name
 
 
 def describe_latency(name: str, hardware: Hardware) -> str:

@@ -13,16 +13,18 @@ from jaxnas.latency.fit import fit
 from jaxnas.latency.measure import measure
 
 MODELS, CHECKED = 18, 12
+MOST_LAYERS = 8
 
 
 def run(report: Report):
-    """Fewer models than the command takes, for compilations are long."""
+    """Fewer and flatter models than the command takes, for compilations are long."""
     models, checked = (4, 2) if report.small else (MODELS, CHECKED)
     [device, *_] = jax.devices()
     dtype = jnp.dtype("float32" if device.platform == "cpu" else "bfloat16")
-    configs = draw_configs(0, 60 if report.small else models + checked)
-    if report.small:  # the six that compile the soonest
-        configs = sorted(configs, key=lambda one: (one.num_layers, one.hidden_dim))[:6]
+    # Those that compile the soonest: a section's time is short.
+    most = 2 if report.small else MOST_LAYERS
+    drawn = [c for c in draw_configs(0, 90) if c.num_layers <= most]
+    configs = drawn[: models + checked]
     measured = measure(configs, device, dtype, THREADS)
     rows = [
         {"config": config.to_dict(), **one.to_dict()}
