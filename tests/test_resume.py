@@ -120,10 +120,7 @@ def flags(root: Path) -> list[str]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    # What trains for milliseconds need not be optimised for seconds.
-    quick = "--xla_backend_optimization_level=0"
-    own = {"JAXNAS_CACHE": str(root / "cache"), "COLUMNS": "200", "XLA_FLAGS": quick}
-    return {**os.environ, **own}
+    return {**os.environ, "JAXNAS_CACHE": str(root / "cache"), "COLUMNS": "200"}
 
 
 def launch(root: Path, *arguments, trap: tuple[str, int] | None = None):

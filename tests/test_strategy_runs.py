@@ -42,11 +42,7 @@ def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "jaxnas.run", *map(str, arguments)],
         cwd=folder,
-        env={
-            **os.environ,
-            "JAXNAS_CACHE": str(folder / "cache"),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles sooner
-        },
+        env={**os.environ, "JAXNAS_CACHE": str(folder / "cache")},
         stdout=subprocess.DEVNULL,
     )
 
