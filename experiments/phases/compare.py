@@ -1,0 +1,179 @@
+"""Three phases against training every candidate in full: tokens and quality.
+
+Both searches use the same strategy, space, seed and corpus, and the same training
+for the last phase. A candidate of either is ranked among those of the full search:
+by its accuracy after the last phase, and by the hypervolume that it dominates alone.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+from arch import ArchitectureConfig
+from jaxnas import api
+from jaxnas.config import RunConfig, read_toml
+from jaxnas.evaluation.trainings import training_key
+from jaxnas.presets import phases_of
+from jaxnas.records import read_lines, write_json
+from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.train.rungs import rungs_of
+from jaxnas.train.settings import TrainSettings
+
+DECAY_SHARE = 0.2  # of both
+
+
+def main():
+    """Searches, or reads the searches that are done; prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/phases"))
+    parser.add_argument("--result", type=Path, help="where to write the figures")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--space", default="medium")
+    parser.add_argument("--data", default="stdlib")
+    parser.add_argument("--strategy", default="nsga2")
+    parser.add_argument("--population", type=int, default=12)
+    parser.add_argument("--generations", type=int, default=3)
+    parser.add_argument("--phases", default="200,800,3200", help="samples of each")
+    options = parser.parse_args()
+    rows = [compare(options, seed) for seed in range(options.seeds)]
+    show(rows)
+    if options.result is not None:
+        write_json(options.result, {"options": _plain(options), "rows": rows})
+
+
+def compare(options, seed: int) -> dict:
+    """Both searches of a seed."""
+    last = options.phases.split(",")[-1]
+    runs = {}
+    for name, phases in (("phases", options.phases), ("full", last)):
+        out = options.out / f"{name}-{seed}"
+        if not (out / "summary.json").exists():
+            if (out / "config.toml").exists():
+                api.resume(out)
+            else:
+                api.search(out, **_settings(options, phases, seed))
+        runs[name] = out
+    return figures(runs["phases"], runs["full"], options)
+
+
+def figures(phased: Path, full: Path, options) -> dict:
+    """What the phased run reached among the full run's candidates."""
+    all_full = _ok(read_lines(full / "results.jsonl"))
+    names = [name.strip() for name in options.phases.split(",")]
+    later = read_lines(phased / "rungs.jsonl")
+    reached = _ok([line for line in later if line["phase"] == names[-1]])
+    by_rank = [line for line in reached if line["by"] == "rank"]
+    reference = np.asarray([line["objectives"] for line in all_full]).max(axis=0) * 1.1
+    summary = json.loads((phased / "summary.json").read_text())
+    tokens = {
+        run: _tokens(folder) for run, folder in (("phases", phased), ("full", full))
+    }
+    found = {
+        "tokens": tokens,
+        "tokens_share": tokens["phases"] / tokens["full"],
+        "full_candidates": len(all_full),
+        "reached": len(reached),
+        "correlations": [step["correlation"] for step in summary["trust"]["phases"]],
+    }
+    for name, value in (("accuracy", _accuracy), ("hypervolume", _alone(reference))):
+        ranked = sorted(map(value, all_full), reverse=True)
+        best = max(map(value, by_rank))
+        found[name] = {
+            "best": best,
+            "full_best": ranked[0],
+            # Share of the full search's candidates that are better.
+            "beaten_by": sum(other > best for other in ranked) / len(ranked),
+        }
+    return found
+
+
+def show(rows: list[dict]):
+    """A line a seed, and the means."""
+    table = plain_table("Three phases against full training", "seed")
+    add_numbers(table, "tokens", "accuracy", "full's", "better", "better by volume")
+    for seed, row in enumerate(rows):
+        table.add_row(
+            str(seed),
+            f"{row['tokens_share']:.1%}",
+            f"{row['accuracy']['best']:.4f}",
+            f"{row['accuracy']['full_best']:.4f}",
+            f"{row['accuracy']['beaten_by']:.1%}",
+            f"{row['hypervolume']['beaten_by']:.1%}",
+        )
+    mean = statistics.fmean
+    table.add_row(
+        "mean",
+        f"{mean(row['tokens_share'] for row in rows):.1%}",
+        f"{mean(row['accuracy']['best'] for row in rows):.4f}",
+        f"{mean(row['accuracy']['full_best'] for row in rows):.4f}",
+        f"{mean(row['accuracy']['beaten_by'] for row in rows):.1%}",
+        f"{mean(row['hypervolume']['beaten_by'] for row in rows):.1%}",
+    )
+    plain_console().print(table)
+
+
+def _settings(options, phases: str, seed: int) -> dict:
+    return {
+        "space": options.space,
+        "data": options.data,
+        "strategy": options.strategy,
+        "population": options.population,
+        "generations": options.generations,
+        "phases": phases,
+        "decay_share": DECAY_SHARE,
+        "latency": "estimate",
+        "repeats": 0,
+        "seed": seed,
+        "final_steps": 0,
+        "measure_top": 0,
+    }
+
+
+def _tokens(run: Path) -> int:
+    """Trained on in all phases: each training counts once, with its decays."""
+    config = RunConfig(**read_toml(run / "config.toml"))
+    fields = TrainSettings.__dataclass_fields__
+    settings = TrainSettings(**{name: getattr(config, name) for name in fields})
+    rungs = rungs_of(phases_of(config.phases, config.preset), settings)
+    trained = {rungs[0].name: read_lines(run / "results.jsonl")}
+    for line in read_lines(run / "rungs.jsonl") if len(rungs) > 1 else ():
+        trained.setdefault(line["phase"], []).append(line)
+    tokens = 0
+    for rung in rungs:
+        lines = trained.get(rung.name, [])
+        keys = {
+            training_key(ArchitectureConfig(**line["config"]))
+            for line in lines
+            if line["status"] != "skipped"
+        }
+        tokens += len(keys) * rung.new_steps * settings.batch * settings.window
+    return tokens
+
+
+def _ok(lines: list[dict]) -> list[dict]:
+    return [line for line in lines if line["status"] == "ok"]
+
+
+def _accuracy(line: dict) -> float:
+    return line["metrics"]["accuracy"]
+
+
+def _alone(reference: np.ndarray):
+    """A candidate's own hypervolume below the reference."""
+    return lambda line: float(
+        np.prod(np.maximum(0.0, reference - np.asarray(line["objectives"])))
+    )
+
+
+def _plain(options) -> dict:
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
+
+
+if __name__ == "__main__":
+    main()
