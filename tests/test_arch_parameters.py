@@ -14,7 +14,7 @@ from arch.space import GENES
 from arch.spaces import SPACES
 
 # JAXNAS_COUNT_CONFIGS=2000 checks more.
-NUMBER = int(os.environ.get("JAXNAS_COUNT_CONFIGS", "100"))
+NUMBER = int(os.environ.get("JAXNAS_COUNT_CONFIGS", "200"))
 FULL = SPACES["full"]
 
 

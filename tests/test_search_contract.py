@@ -41,6 +41,8 @@ BY_HAND = {
     "local": local(GENES, objectives=2, population=POPULATION, archive=30),
     "predictor": predictor(GENES, objectives=2, population=POPULATION, capacity=256),
 }
+# Where each operation is compiled by itself, some strategies are enough each time.
+BY_OPERATION = ("random", "genetic", "nsga2")
 # The predictor compiles the longest by far: a few of the tests always hold it.
 PREDICTOR = pytest.param("predictor", marks=pytest.mark.slow)
 OTHERS = [name for name in BY_HAND if name != "predictor"]
@@ -82,7 +84,13 @@ def test_the_same_key_gives_the_same_search(strategy, key, generations):
     assert (asked != strategy.ask(jax.random.key(9), elsewhere)).any()
 
 
-@pytest.mark.parametrize("name", [*OTHERS, PREDICTOR])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_OPERATION))
+        for name in BY_HAND
+    ],
+)
 def test_jit_changes_nothing(name, key):
     """Step by step each is compiled anew, fully: once, where it draws on its state."""
     before, now = jax.random.split(key)
