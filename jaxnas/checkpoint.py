@@ -112,9 +112,9 @@ def folders_first() -> ocp.Context:
 
     In the background they can come too late on a busy machine.
     """
-    return ocp.Context(
-        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False)
-    )
+    context = ocp.Context()
+    context.asynchronous.create_directories_asynchronously = False
+    return context
 
 
 @contextlib.contextmanager

@@ -11,7 +11,13 @@ from jaxnas.presets import PRESETS
 from jaxnas.train.phases import Phase
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
-OPEN = {"memory_limit", "warm_start", "max_evals", "objectives"}  # what may stay open
+OPEN = {
+    "memory_limit",
+    "warm_start",
+    "max_evals",
+    "objectives",
+    "budget",
+}  # what may stay open
 
 
 def parsed(*words):
@@ -168,8 +174,8 @@ def changed(field):
     if "among" in bounds:
         return bounds["among"][-1]
     kind = kind_of(field)
-    if field.name == "phases":
-        return "medium"
+    if field.name in ("phases", "budget"):
+        return {"phases": "medium", "budget": "1h30m"}[field.name]
     if kind is float and {"most", "below"} & bounds.keys():
         return 0.625
     if kind is str:

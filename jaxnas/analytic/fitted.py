@@ -22,7 +22,7 @@ def rows_of(run: Path) -> list[Row]:
     if not folder.results.is_file():
         raise UsageError(f"{run} holds no run (no {folder.results.name})")
     settings = make_config(read_toml(folder.config), str(folder.config))
-    phase = next(iter(settings.named_phases().values()))
+    phase = next(iter(settings.resolve("cpu").named_phases().values()))
     tokens = phase.samples * phase.epochs * settings.window
     rows = []
     # A line counts once its newline is there.
