@@ -28,6 +28,7 @@ from jaxnas.evaluation.trained import (
     starting_state,
     training_config,
 )
+from jaxnas.experiment import SearchPlan
 from jaxnas.keys import key_of
 from jaxnas.presets import PRESETS
 from jaxnas.promotion import Chosen
@@ -55,9 +56,19 @@ def fit_to_budget(
       machine: what it trains on.
       clock: since the run began.
     """
-    if clock.budget is None or clock.decided("open") is not None:
+    if clock.budget is None:
         return config
-    clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
+    planned = clock.decided("planned")
+    if planned is None:
+        planned = _planned(given, config, space, task, machine, clock)
+        opened = [name for name in PLANNED if getattr(given, name) is None]
+        clock.decide("open", opened)
+        clock.decide("planned", planned)
+    return dataclasses.replace(config, **planned).resolve(jax.default_backend())
+
+
+def _planned(given, config, space, task, machine, clock) -> dict[str, Any]:
+    """The settings that change; arguments as for `fit_to_budget`."""
     settings = task.settings
     genomes = space.sample(key_of(config.seed, "outlook"), TRIED)
     fields = {
@@ -94,7 +105,7 @@ def fit_to_budget(
             changes[name] = getattr(given, name)
     if given.repeats is None:
         changes["repeats"] = 0  # the time is the winner's
-    return dataclasses.replace(config, **changes).resolve(jax.default_backend())
+    return changes
 
 
 def words(config: RunConfig, clock: Clock) -> str | None:
@@ -113,6 +124,15 @@ def words(config: RunConfig, clock: Clock) -> str | None:
         f"{until[SEARCH_ENDS]}{phases if later else ''}, the winner trains on until "
         f"{until[TRAINING_ENDS]}"
     )
+
+
+def cut_short(plan: SearchPlan, clock: Clock) -> SearchPlan:
+    """The plan, with no more candidates than the clock has left it before."""
+    evaluated = clock.decided("evaluated")
+    if evaluated is None:
+        return plan
+    most = evaluated if plan.max_evals is None else min(plan.max_evals, evaluated)
+    return dataclasses.replace(plan, max_evals=most)
 
 
 def search_is_late(clock: Clock) -> Callable[[int], bool]:
@@ -160,6 +180,9 @@ def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
             while number and _seconds(here, chosen, number) > clock.left(PHASES_END):
                 number -= 1
             clock.decide(name, number)
+        # Where the clock has ended the phase already, no more of them are trained.
+        ended = clock.decided(f"phase {here.rungs[here.rung].name}")
+        number = number if ended is None else min(number, ended)
         return Chosen(
             chosen.promoted[:number],
             chosen.lucky[: max(0, number - len(chosen.promoted))],

@@ -208,7 +208,7 @@ def test_a_winner_that_diverges_stays_as_it_was_searched(folder, monkeypatch):
         raise TrainingFailed("the training loss is nan at step 7")
 
     monkeypatch.setenv("JAXNAS_CACHE", str(folder / ".cache"))
-    monkeypatch.setattr("jaxnas.session.train_on", diverge)
+    monkeypatch.setattr("jaxnas.finish.train_on", diverge)
     settings = {
         name[2:].replace("-", "_"): value
         for name, value in zip(TINY[::2], TINY[1::2], strict=True)

@@ -1,0 +1,53 @@
+"""What a run says before it begins."""
+
+import jax
+from rich.console import Console
+
+from jaxnas.data import score_bigram, score_unigram
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.experiment import SearchPlan
+from jaxnas.fitness import OBJECTIVES
+from jaxnas.folder import RunFolder
+from jaxnas.latency.finalists import describe_latency
+
+
+def announce(
+    folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console: Console
+):
+    """Where, what, on which data, how, and what there is to beat."""
+    dataset, settings = evaluator.task.dataset, evaluator.task.settings
+    chosen = evaluator.validation_windows()
+    unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
+    bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
+    most = plan.max_evals
+    bound = "" if most is None else f"{most} candidates at most, "
+    lines = [
+        f"run folder   {folder.path}",
+        f"space        {plan.space.name}: {plan.space.distinct_count:,} distinct "
+        f"models; {plan.generations} generations of {plan.population}, "
+        f"{bound}{plan.strategy}, seed {plan.seed}",
+        f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
+        f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
+        f"tokens of a vocabulary of {dataset.vocab_size}",
+        f"training     {_phases_in_words(evaluator)} windows of {settings.window} "
+        f"tokens x epochs a candidate, on {jax.devices()[0].device_kind}; "
+        f"latency {describe_latency(evaluator.latency, evaluator.hardware)}",
+        f"to beat      token unigram {unigram.bits_per_byte:.3f} bits/byte "
+        f"(accuracy {unigram.accuracy:.4f}), token bigram "
+        f"{bigram.bits_per_byte:.3f} ({bigram.accuracy:.4f}), on the validation split",
+    ]
+    if names := evaluator.extra.names:
+        lines.insert(2, f"objectives   {', '.join([*OBJECTIVES, *names])}")
+        if plan.strategy in ("random", "genetic"):
+            lines[2] += f"; {plan.strategy} search is guided by none of yours"
+    console.print("\n".join(lines), soft_wrap=True)
+
+
+def _phases_in_words(evaluator: Evaluator) -> str:
+    phases = [(rung.name, rung.phase) for rung in evaluator.rungs]
+    words = [f"{phase.samples} x {phase.epochs}" for _, phase in phases]
+    if len(words) > 1:
+        words = [
+            f"{name} {text}" for (name, _), text in zip(phases, words, strict=True)
+        ]
+    return ", ".join(words)
