@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import threading
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,16 +118,27 @@ def folders_first() -> ocp.Context:
     return context
 
 
+_SILENCED = threading.Lock()
+_silent: list[int] = []  # the logger's level before the first of those inside
+
+
 @contextlib.contextmanager
 def quiet():
-    """Orbax logs what it raises as well; the user gets one line, from us."""
+    """Orbax logs what it raises as well; the user gets one line, from us.
+
+    Several threads may be inside: the last one out lets the logger speak again.
+    """
     logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    with _SILENCED:
+        _silent.append(_silent[0] if _silent else logger.level)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        with _SILENCED:
+            before = _silent.pop()
+            if not _silent:
+                logger.setLevel(before)
 
 
 def digest(state: Any) -> str:
