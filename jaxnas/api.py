@@ -8,6 +8,7 @@ import jax
 from arch import ArchitectureConfig
 from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.data import prepare
+from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.folder import existing_run, new_run
 from jaxnas.latency.finalists import hardware_of
@@ -53,6 +54,8 @@ def evaluate(
       ValueError: the config has no room for the tokenizer or a window.
     """
     run_config = RunConfig(phases=phase, **settings)
+    if "," in phase:
+        raise UsageError(f"phase={phase!r}: one architecture is trained for one phase")
     return make_config_evaluator(run_config, config.vocab_size)(config)
 
 

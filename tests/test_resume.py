@@ -164,7 +164,7 @@ def also(place, times):
         also("line plans.jsonl", 1),
         also("line plans.jsonl", 2),
         also("file best_weights.safetensors", 1),
-        ("file model.safetensors", 1),
+        also("file model.safetensors", 1),
         also("file summary.json", 1),
         also("file config.toml", 2),
         also("checkpoint 0", 2),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tasks import TINY, TOKENS, noise_task
 
+import jaxnas
 from arch.cost import kept_channels
 from arch.padding import common_shape
 from jaxnas.errors import UsageError
@@ -267,3 +268,8 @@ def test_a_learning_curve_is_drawn_on():
     assert extrapolated(curve, 2000) == pytest.approx(2 + 3 * 2001**-0.5, abs=0.03)
     with pytest.raises(ValueError, match="2 points"):
         extrapolated(curve[:1], 100)
+
+
+def test_one_architecture_is_trained_for_one_phase():
+    with pytest.raises(UsageError, match="one phase"):
+        jaxnas.evaluate(TINY, phase="fast,medium")
