@@ -172,7 +172,8 @@ def run(
             )
         lines = list(results)
         with progress.stage("phases"):
-            pool.read(lines)
+            if len(rungs) > 1:
+                pool.read(lines)
             phases = climb(
                 evaluator,
                 lines,
@@ -228,8 +229,9 @@ class _Generations:
         self._counts, self._programs = compile_counts(), 0
 
     def __call__(self, generation: int, lines: list[dict]):
-        self._pool.read(lines)
-        keep_states(self._evaluator, self._pool.lines)
+        if self._evaluator.states is not None:  # there is a later phase
+            self._pool.read(lines)
+            keep_states(self._evaluator, self._pool.lines)
         counts, programs = compile_counts(), self._evaluator.programs()
         record_compilations(
             self._folder.manifest,

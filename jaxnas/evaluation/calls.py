@@ -115,9 +115,8 @@ def train_call(
     # Who is done leaves a lane to a copy: the others keep theirs.
     [filler, *_] = [place for place in places if place is not None]
     members = [filler if place is None else place for place in places]
-    configs = [candidates[place] for place in members]
-    assert all(config is not None for config in configs)
-    group = Group(program=program, configs=configs)  # type: ignore[arg-type]
+    configs = [one for place in members if (one := candidates[place]) is not None]
+    group = Group(program=program, configs=configs)
     begun = None
     if work.begin and work.begun is not None:
         begun = [work.begun(place) for place in members]
@@ -125,50 +124,68 @@ def train_call(
     curves = _steps(running, compiled, work, on_steps)
     wanted = [() if place is None else tuple(work.wanted(place)) for place in places]
     every = list(dict.fromkeys(one for each in wanted for one in each))
-    found: list[dict[Compression, Metrics | None]] = [{} for _ in places]
-    params: Sequence[dict | None] = [None] * len(places)
-    pruned: Sequence[dict[float, dict]] = [{} for _ in places]
+    scores = _Scores([None] * len(places), [{} for _ in places], [{} for _ in places])
     if len(curves.failed) < len(places):
-        running.drop_moments()
-        params = running.params()
-        score = compiled.score
-        recovers = work.recovery is not None and score is not None
-        ratios = {one.pruning_ratio for one in every} - {0.0} if recovers else set()
-        plain = [one for one in every if one.pruning_ratio not in ratios]
-        if score is not None and plain:
-            _add(found, running.score(score, work.windows, plain))
-        del running  # room for the others
-        for ratio in sorted(ratios):
-            assert score is not None
-            again = _recovered(group, work, compiled, device, params, ratio, on_steps)
-            for lane, weights in enumerate(again.params()):
-                pruned[lane][ratio] = weights
-            asked = [one for one in every if one.pruning_ratio == ratio]
-            _add(found, again.score(score, work.windows, asked))
+        scores = _scored(running, every, work, compiled, device, on_steps)
     outcomes = []
     for lane, place in enumerate(places):
         if place is None:
             continue
+        outcome = Outcome(place=place, program=program)
         if lane in curves.failed:
             error = curves.failed[lane]
-            outcomes.append(
-                Outcome(place=place, program=program, error=error, trace=f"{error}\n")
-            )
-            continue
-        outcomes.append(
-            Outcome(
-                place=place,
-                program=program,
+            outcome = dataclasses.replace(outcome, error=error, trace=f"{error}\n")
+        else:
+            outcome = dataclasses.replace(
+                outcome,
                 loss=float(curves.losses[lane]),
-                params=params[lane],
-                pruned=pruned[lane],
+                params=scores.params[lane],
+                pruned=scores.pruned[lane],
                 state=curves.states[lane],
                 stopped=curves.stopped,
                 curve=curves.stable[lane],
-                metrics={one: found[lane][one] for one in wanted[lane]},
+                metrics={one: scores.metrics[lane][one] for one in wanted[lane]},
             )
-        )
+        outcomes.append(outcome)
     return outcomes
+
+
+class _Scores(NamedTuple):
+    """The weights of a call's lanes, and what they are worth."""
+
+    params: Sequence[dict | None]
+    pruned: list[dict[float, dict]]  # by ratio, after their recovery
+    metrics: list[dict[Compression, Metrics | None]]
+
+
+def _scored(
+    running: Running,
+    every: Sequence[Compression],
+    work: Work,
+    compiled,
+    device,
+    on_steps,
+) -> _Scores:
+    """Scores the members after each compression, pruned ones after a recovery."""
+    running.drop_moments()
+    group, params, score = running.group, running.params(), compiled.score
+    metrics: list[dict[Compression, Metrics | None]] = [{} for _ in params]
+    pruned: list[dict[float, dict]] = [{} for _ in params]
+    if score is None or not every:
+        return _Scores(params, pruned, metrics)
+    ratios = {one.pruning_ratio for one in every} - {0.0}
+    ratios = set() if work.recovery is None else ratios
+    if plain := [one for one in every if one.pruning_ratio not in ratios]:
+        _add(metrics, running.score(score, work.windows, plain))
+    running.drop()  # room for the others
+    for ratio in sorted(ratios):
+        again = _recovered(group, work, compiled, device, params, ratio, on_steps)
+        for lane, weights in enumerate(again.params()):
+            pruned[lane][ratio] = weights
+        asked = [one for one in every if one.pruning_ratio == ratio]
+        _add(metrics, again.score(score, work.windows, asked))
+        again.drop()
+    return _Scores(params, pruned, metrics)
 
 
 def _steps(running: Running, compiled: Compiled, work: Work, on_steps) -> _Curves:

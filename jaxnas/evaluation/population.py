@@ -139,6 +139,10 @@ class Running:
         """Frees what only training needs: room for scoring."""
         self._states = self._states._replace(moments=None)
 
+    def drop(self):
+        """Frees the members; only their number is known afterwards."""
+        self._states = self._states._replace(params=None, moments=None)
+
     def _own(self, tree, take: Callable) -> list:
         host = jax.device_get(tree)
         shape = self.group.program.shape
