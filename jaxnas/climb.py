@@ -97,12 +97,13 @@ def _foreseen(evaluator: Evaluator, line: Line) -> list[float]:
     return [extrapolated(curve, evaluator.rungs[-1].steps), *others]
 
 
-def keep_states(evaluator: Evaluator, lines: Iterable[Line]):
-    """Leaves of a phase's states those that these lines' candidates go on from."""
-    if evaluator.states is not None:
-        stage = evaluator.stage
-        configs = (ArchitectureConfig(**line["config"]) for line in lines)
-        evaluator.states.keep({training_key(config, stage) for config in configs})
+def keep_states(lines: Iterable[Line], *evaluators: Evaluator):
+    """Leaves of all states those of these lines' candidates, in these phases."""
+    states = evaluators[0].states
+    if states is not None:
+        configs = [ArchitectureConfig(**line["config"]) for line in lines]
+        stages = [evaluator.stage for evaluator in evaluators]
+        states.keep({training_key(one, stage) for one in configs for stage in stages})
 
 
 def climb(
@@ -143,7 +144,8 @@ def climb(
         chosen = room(here, promotions.choose(below, lines, among))
         if not chosen.every:
             break
-        keep_states(below, chosen.every)
+        # What this phase has saved before a kill stays too.
+        keep_states(chosen.every, below, here)
         name = evaluator.rungs[rung].name
         progress.phase(name, len(chosen.promoted), len(chosen.lucky))
         found = []
@@ -156,7 +158,7 @@ def climb(
                     break
         phases.append(Climbed(name, chosen, found))
         lines = among = found
-    keep_states(evaluator.at(len(evaluator.rungs) - 1), ())
+    keep_states((), evaluator)
     return phases
 
 

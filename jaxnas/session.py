@@ -231,7 +231,7 @@ class _Generations:
     def __call__(self, generation: int, lines: list[dict]):
         if self._evaluator.states is not None:  # there is a later phase
             self._pool.read(lines)
-            keep_states(self._evaluator, self._pool.lines)
+            keep_states(self._pool.lines, self._evaluator)
         counts, programs = compile_counts(), self._evaluator.programs()
         record_compilations(
             self._folder.manifest,

@@ -137,34 +137,24 @@ def cut_short(plan: SearchPlan, clock: Clock) -> SearchPlan:
 
 def search_is_late(clock: Clock) -> Callable[[int], bool]:
     """Whether the search ends with so many candidates: see `run_search`."""
-
-    def late(evaluated: int) -> bool:
-        decided = clock.decided("evaluated")
-        if decided is not None:
-            return evaluated >= decided
-        clock.save()
-        if not clock.late(SEARCH_ENDS):
-            return False
-        clock.decide("evaluated", evaluated)
-        return True
-
-    return late
+    return lambda evaluated: _ends(clock, SEARCH_ENDS, "evaluated", evaluated)
 
 
 def phase_is_late(clock: Clock) -> Callable[[str, int], bool]:
     """Whether a phase ends with so many candidates: see `climb`."""
+    return lambda name, number: _ends(clock, PHASES_END, f"phase {name}", number)
 
-    def late(name: str, number: int) -> bool:
-        decided = clock.decided(f"phase {name}")
-        if decided is not None:
-            return number >= decided
-        clock.save()
-        if not clock.late(PHASES_END):
-            return False
-        clock.decide(f"phase {name}", number)
-        return True
 
-    return late
+def _ends(clock: Clock, share: float, name: str, number: int) -> bool:
+    """Whether a part ends with so many candidates; recorded once it does."""
+    decided = clock.decided(name)
+    if decided is not None:
+        return number >= decided
+    clock.save()
+    if not clock.late(share):
+        return False
+    clock.decide(name, number)
+    return True
 
 
 def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:

@@ -1,4 +1,4 @@
-"""A tiny model, and noise to train it on."""
+"""A tiny model, noise to train it on, and plans for that."""
 
 import functools
 
@@ -8,6 +8,7 @@ import numpy as np
 from arch import ArchitectureConfig
 from jaxnas.data import Dataset
 from jaxnas.data.tokenizer import train_tokenizer
+from jaxnas.evaluation.buckets import Bucket, Plan
 from jaxnas.evaluation.task import Task
 from jaxnas.train.settings import TrainSettings
 
@@ -44,3 +45,21 @@ def noise_task(settings: TrainSettings, kinds: int = VOCAB) -> Task:
         statistics={},
     )
     return Task(dataset=dataset, settings=settings, seed=0, dtype=jnp.float32)
+
+
+def plan_of(*buckets, prepared=()):
+    """Buckets as (program, members)."""
+    return Plan(
+        buckets=tuple(
+            Bucket(
+                program=program,
+                members=members,
+                seconds=1.0,
+                compile_seconds=1.0,
+                waste=0.0,
+            )
+            for program, members in buckets
+        ),
+        prepared=prepared,
+        seconds=1.0,
+    )

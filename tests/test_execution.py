@@ -7,10 +7,9 @@ import chex
 import jax
 import numpy as np
 import pytest
-from tasks import TINY, noise_task
+from tasks import TINY, noise_task, plan_of
 
 from arch.padding import common_shape
-from jaxnas.evaluation.buckets import Bucket, Plan
 from jaxnas.evaluation.calls import Work
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.counts import compile_counts
@@ -52,24 +51,6 @@ def work_of(configs=CONFIGS):
         windows=task().windows("validation", 9),
         # Not all ask for the same.
         wanted=lambda place: PAIR[: 1 + place % 2],
-    )
-
-
-def plan_of(*buckets, prepared=()):
-    """Buckets as (program, members)."""
-    return Plan(
-        buckets=tuple(
-            Bucket(
-                program=program,
-                members=members,
-                seconds=1.0,
-                compile_seconds=1.0,
-                waste=0.0,
-            )
-            for program, members in buckets
-        ),
-        prepared=prepared,
-        seconds=1.0,
     )
 
 

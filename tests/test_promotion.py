@@ -1,12 +1,17 @@
 """Who goes on to the next phase, and what the phases say of each other."""
 
+import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from tasks import TINY
 
-from jaxnas.climb import Climbed, finalists
+from jaxnas.climb import Climbed, finalists, keep_states
+from jaxnas.evaluation.states import States
+from jaxnas.evaluation.trainings import training_key
 from jaxnas.promotion import Chosen, Pool, choose, number_promoted
 from jaxnas.report.trust import rank_correlation, trust_of
 
@@ -134,3 +139,19 @@ def test_the_finalists_are_of_the_last_phase_in_which_one_succeeded():
     phases = [Climbed("b", Chosen([], []), second), Climbed("c", Chosen([], []), third)]
     assert finalists(first, phases) == (1, second)
     assert finalists(first, []) == (0, first)
+
+
+def test_a_resumed_phase_keeps_what_it_has_saved(tmp_path):
+    states = States(tmp_path)
+    below, here = (
+        SimpleNamespace(states=states, stage=stage) for stage in ("", "@medium")
+    )
+    configs = [TINY, dataclasses.replace(TINY, num_layers=2)]
+    keys = {training_key(one, at.stage) for one in configs for at in (below, here)}
+    for key in keys:
+        (tmp_path / key).mkdir()
+    keep_states([{"config": TINY.to_dict()}], below, here)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {training_key(TINY), training_key(TINY, "@medium")}
+    keep_states([], below)
+    assert list(tmp_path.iterdir()) == []

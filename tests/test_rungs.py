@@ -8,13 +8,12 @@ import chex
 import jax
 import numpy as np
 import pytest
-from tasks import TINY, TOKENS, noise_task
+from tasks import TINY, TOKENS, noise_task, plan_of
 
 import jaxnas
 from arch.cost import kept_channels
 from arch.padding import common_shape
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.buckets import Bucket, Plan
 from jaxnas.evaluation.calls import Work
 from jaxnas.evaluation.compiler import Compiler
 from jaxnas.evaluation.execution import execute
@@ -81,22 +80,6 @@ def test_phases_that_do_not_follow_each_other_are_refused(phases, share, word):
     settings = dataclasses.replace(SETTINGS, decay_share=share)
     with pytest.raises(ValueError, match=word):
         rungs_of(phases, settings)
-
-
-def plan_of(*buckets):
-    return Plan(
-        buckets=tuple(
-            Bucket(
-                program=program,
-                members=members,
-                seconds=1.0,
-                compile_seconds=1.0,
-                waste=0.0,
-            )
-            for program, members in buckets
-        ),
-        seconds=1.0,
-    )
 
 
 TOGETHER = plan_of((Program(shape=SHAPE, form="unrolled"), (0, 1, 2)))

@@ -14,6 +14,7 @@ from rich.table import Table
 from jaxnas.errors import UsageError
 from jaxnas.options import Parser
 from jaxnas.records import write_json
+from jaxnas.report.steps import bars_on
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 _ABOUT = """\
@@ -101,15 +102,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 @contextlib.contextmanager
 def _shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Yields a function that is told what is done, how much, and of how much."""
-    bars = rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bars = bars_on(console)
     tasks: dict[str, rich.progress.TaskID] = {}
 
     def report(what: str, done: int, total: int):
