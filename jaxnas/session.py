@@ -8,61 +8,39 @@ import time
 import jax
 from rich.console import Console
 
-from arch import ArchitectureConfig
 from arch.cost import MIB
 from arch.spaces import SPACES
 from jaxnas.budget import Clock
 from jaxnas.checkpoint import Checkpoints
-from jaxnas.climb import Promotions, climb, finalists, keep_states, repeated
+from jaxnas.climb import Promotions
 from jaxnas.config import RunConfig
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.counts import compile_counts
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.machine import local_machine
 from jaxnas.evaluation.plans import Plans
 from jaxnas.evaluation.states import States
 from jaxnas.evaluation.trainings import Trainings
-from jaxnas.experiment import run_search
-from jaxnas.finish import finish, log_failure
+from jaxnas.finish import log_failure
 from jaxnas.folder import RunFolder
-from jaxnas.latency.finalists import hardware_of, measure_finalists
-from jaxnas.manifest import (
-    calibration_in,
-    check_manifest,
-    manifest_of,
-    record_compilations,
-)
+from jaxnas.latency.finalists import hardware_of
+from jaxnas.manifest import calibration_in, check_manifest, manifest_of
 from jaxnas.objectives import changed_since, objective_names, sources_of
-from jaxnas.promotion import Pool
 from jaxnas.records import Lines, remove_partial, write_json, write_whole
 from jaxnas.report.announce import announce
-from jaxnas.report.closing import close, last_phase, show_found, summary_of
-from jaxnas.report.plots import plot_fitness, plot_pareto
+from jaxnas.report.closing import close, last_phase, show_found
 from jaxnas.report.progress import Progress
-from jaxnas.report.tables import (
-    plain_console,
-    top_lines,
-    top_table,
-)
-from jaxnas.report.trust import phase_summary, trust_of
+from jaxnas.report.tables import plain_console, top_table
 from jaxnas.runtime import set_up
 from jaxnas.setup import (
     check_settings,
     foreseen_compressions,
     make_evaluator,
     make_plan,
-    make_rungs,
     make_task,
 )
-from jaxnas.timed import (
-    cut_short,
-    fit_to_budget,
-    phase_is_late,
-    room_for,
-    search_is_late,
-    words,
-)
+from jaxnas.stages import Ready, Stages
+from jaxnas.timed import cut_short, fit_to_budget, words
 from jaxnas.winner import BestWeights
 
 
@@ -96,151 +74,119 @@ def run(
     console = plain_console() if console is None else console
     set_up()
     remove_partial(folder.path)
-    given, config = config, config.resolve(jax.default_backend())
-    clock = Clock(config.budget_seconds(), folder.budget, began)
-    space = SPACES[config.space]
+    resolved = config.resolve(jax.default_backend())
     if resumed and folder.summary.exists():
-        return _already_done(folder, config, console)
+        return _already_done(folder, resolved, console)
+    clock = Clock(resolved.budget_seconds(), folder.budget, began)
+    ready = _prepare(folder, config, resolved, clock, console)
+    with contextlib.ExitStack() as stack:
+        session = _open(stack, ready, console, verbose)
+        _check_manifest(ready, session.evaluator, console)
+        announce(folder, ready.plan, session.evaluator, console)
+        if (text := words(ready.config, clock)) is not None:
+            console.print(text, soft_wrap=True)
+        promotions = Promotions.of(ready.config)
+        pool = promotions.pool(session.evaluator, ready.plan.most_candidates)
+        exhausted = session.search(pool)
+        lines = list(session.results)
+        phases = session.climb(lines, pool, promotions)
+        session.say_what_ended(exhausted, len(lines))
+        session.plot(lines)
+        summary, last = session.finish(lines, phases, exhausted)
+    write_json(folder.summary, summary)
+    _tidy(folder)
+    close(folder, ready.config, summary, lines, last, console)
+    return summary
+
+
+def _prepare(
+    folder: RunFolder,
+    given: RunConfig,
+    config: RunConfig,
+    clock: Clock,
+    console: Console,
+) -> Ready:
+    """Reads the data, knows the device, fits the settings to the budget.
+
+    Args:
+      folder: where the settings are written as they came to be.
+      given: the settings as they were asked for.
+      config: them, resolved.
+      clock: the budget's.
+      console: is told what takes long.
+    """
+    space = SPACES[config.space]
     check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
-    task = make_task(config, dataset)
     machine = local_machine(
         limit=None if config.memory_limit is None else config.memory_limit * MIB,
         known=calibration_in(folder.manifest),
         say=lambda text: console.print(text, soft_wrap=True),
     )
-    config = fit_to_budget(given, config, space, task, machine, clock)
     task = make_task(config, dataset)
+    config = fit_to_budget(given, config, space, task, machine, clock)
     plan = cut_short(make_plan(config, space, dataset), clock)
-    rungs = make_rungs(config, task.settings)
     write_whole(folder.config, config.to_toml())
-    with (
-        Lines(folder.results) as results,
-        Lines(folder.trainings) as trainings,
-        Lines(folder.plans) as plans,
-        Lines(folder.timings) as timings,
-        Lines(folder.rungs) as later,
-        Progress(console, plan.most_candidates, timings) as progress,
-        contextlib.ExitStack() as stack,
-    ):
-        best_weights = BestWeights(folder.best_weights)
-        evaluator = make_evaluator(
-            config,
-            task,
-            hardware=hardware_of(config, folder.manifest, progress.say),
-            compressions=foreseen_compressions(config, space),
-            states=States(folder.states) if len(rungs) > 1 else None,
-            trainings=Trainings(trainings),
-            plans=Plans(plans),
-            machine=machine,
-            on_trained=best_weights.offer,
-            on_failed=lambda *failure: log_failure(folder, *failure),
-            on_planned=lambda plan: progress.planned(plan, verbose),
-            on_run=progress.plan_has_run,
-            say=progress.say,
+    return Ready(folder, config, clock, make_task(config, dataset), machine, plan)
+
+
+def _open(
+    stack: contextlib.ExitStack, ready: Ready, console: Console, verbose: bool
+) -> Stages:
+    """Opens what a run writes to, until the stack is closed."""
+    folder, config, plan = ready.folder, ready.config, ready.plan
+    results, trainings, plans, timings, later = (
+        stack.enter_context(Lines(path))
+        for path in (
+            folder.results,
+            folder.trainings,
+            folder.plans,
+            folder.timings,
+            folder.rungs,
         )
-        stack.callback(evaluator.close)
-        manifest = manifest_of(dataset, config, evaluator.hardware, machine.calibration)
-        manifest["objectives"] = sources_of(evaluator.extra.objectives)
-        if changed := check_manifest(folder.manifest, manifest):
-            console.print(
-                f"warning: this run began elsewhere, its results may differ in "
-                f"their last digits: {'; '.join(changed)}"
-            )
-        for path in changed_since(folder.manifest, manifest["objectives"]):
-            console.print(
-                f"warning: the source of objective {path} has changed since the run "
-                f"began: new candidates may not compare with the old ones"
-            )
-        promotions = Promotions.of(config)
-        pool = promotions.pool(evaluator, plan.most_candidates)
-        announce(folder, plan, evaluator, console)
-        if (text := words(config, clock)) is not None:
-            console.print(text, soft_wrap=True)
-        with (
-            Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
-            progress.stage("search"),
-        ):
-            exhausted = run_search(
-                plan,
-                evaluator,
-                results,
-                checkpoints,
-                progress,
-                _Generations(folder, evaluator, pool),
-                search_is_late(clock),
-            )
-        lines = list(results)
-        with progress.stage("phases"):
-            if len(rungs) > 1:
-                pool.read(lines)
-            phases = climb(
-                evaluator,
-                lines,
-                pool,
-                promotions,
-                best_weights,
-                later,
-                progress,
-                room_for(clock),
-                phase_is_late(clock),
-            )
-        rung, last = finalists(lines, phases)
-        [winner] = top_lines(last, 1)
-        if exhausted:
-            progress.say(
-                f"the space is exhausted: all {plan.space.distinct_count} distinct "
-                f"models were evaluated"
-            )
-        elif clock.decided("evaluated") is not None:
-            progress.say(f"the clock ends the search after {len(lines)} candidates")
-        elif plan.max_evals is not None and len(lines) >= plan.max_evals:
-            progress.say(f"the search ends at max_evals={plan.max_evals}")
-        write_whole(folder.best, ArchitectureConfig(**winner["config"]).to_json())
-        plot_fitness(folder.fitness_plot, lines)
-        plot_pareto(folder.pareto_plot, lines, evaluator.extra.names)
-        with progress.stage("finish"):
-            at_end = evaluator.at(rung)
-            final = finish(
-                folder, config, clock, at_end, winner, best_weights, progress
-            )
-        with progress.stage("repeats"):
-            again = repeated(evaluator, winner, lines, config.repeats, progress)
-        with progress.stage("latency"):
-            best = top_lines(last, config.measure_top)
-            measured = measure_finalists(
-                best, evaluator.hardware, timings, progress.say
-            )
-    trust = trust_of(rungs[0].name, lines, phases, again)
-    summary = summary_of(config, plan, evaluator, lines, winner, final, exhausted)
-    summary |= {"phases": phase_summary(rungs, lines, phases), "trust": trust}
-    summary["latency"] = {"objective": config.latency, "finalists": measured}
-    write_json(folder.summary, summary)
-    _tidy(folder)
-    close(folder, config, summary, lines, last, console)
-    return summary
+    )
+    progress = stack.enter_context(Progress(console, plan.most_candidates, timings))
+    best_weights = BestWeights(folder.best_weights)
+    several = len(config.named_phases()) > 1
+    evaluator = make_evaluator(
+        config,
+        ready.task,
+        hardware=hardware_of(config, folder.manifest, progress.say),
+        compressions=foreseen_compressions(config, plan.space),
+        states=States(folder.states) if several else None,
+        trainings=Trainings(trainings),
+        plans=Plans(plans),
+        machine=ready.machine,
+        on_trained=best_weights.offer,
+        on_failed=lambda *failure: log_failure(folder, *failure),
+        on_planned=lambda plan: progress.planned(plan, verbose),
+        on_run=progress.plan_has_run,
+        say=progress.say,
+    )
+    stack.callback(evaluator.close)
+    return Stages(ready, evaluator, best_weights, results, later, timings, progress)
 
 
-class _Generations:
-    """Records what each generation compiled, and forgets whom it left behind."""
-
-    def __init__(self, folder: RunFolder, evaluator: Evaluator, pool: Pool):
-        self._folder, self._evaluator, self._pool = folder, evaluator, pool
-        self._counts, self._programs = compile_counts(), 0
-
-    def __call__(self, generation: int, lines: list[dict]):
-        if self._evaluator.states is not None:  # there is a later phase
-            self._pool.read(lines)
-            keep_states(self._pool.lines, self._evaluator)
-        counts, programs = compile_counts(), self._evaluator.programs()
-        record_compilations(
-            self._folder.manifest,
-            generation=generation,
-            candidates=sum(line["generation"] == generation for line in lines),
-            programs=programs - self._programs,
-            **counts.since(self._counts)._asdict(),
+def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console):
+    """Writes the manifest; warns if the run began under other conditions."""
+    file = ready.folder.manifest
+    manifest = manifest_of(
+        ready.task.dataset,
+        ready.config,
+        evaluator.hardware,
+        ready.machine.calibration,
+    )
+    manifest["objectives"] = sources_of(evaluator.extra.objectives)
+    if changed := check_manifest(file, manifest):
+        console.print(
+            f"warning: this run began elsewhere, its results may differ in "
+            f"their last digits: {'; '.join(changed)}"
         )
-        self._counts, self._programs = counts, programs
+    for path in changed_since(file, manifest["objectives"]):
+        console.print(
+            f"warning: the source of objective {path} has changed since the run "
+            f"began: new candidates may not compare with the old ones"
+        )
 
 
 def _tidy(folder: RunFolder):

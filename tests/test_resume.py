@@ -84,8 +84,9 @@ def torn_state(self, *arguments):
 states.States.save = torn_state
 records.Lines.append = torn_append
 checkpoint.Checkpoints.save = torn_save
-import jaxnas.folder, jaxnas.model_files, jaxnas.session
-for module in (records, jaxnas.folder, jaxnas.model_files, jaxnas.session):
+import jaxnas.folder, jaxnas.model_files, jaxnas.session, jaxnas.stages
+sessions = jaxnas.session, jaxnas.stages
+for module in (records, jaxnas.folder, jaxnas.model_files, *sessions):
     module.write_whole = torn_write
 if place == "finishing":
     winner.SAVE_EVERY = 0.0

@@ -37,6 +37,8 @@ def main():
     parser.add_argument("--population", type=int, default=12)
     parser.add_argument("--generations", type=int, default=3)
     parser.add_argument("--phases", default="200,800,3200", help="samples of each")
+    parser.add_argument("--lucky", type=int, default=2, help="per phase, at random")
+    parser.add_argument("--max-size", type=float, default=500.0, help="MiB")
     options = parser.parse_args()
     rows = [compare(options, seed) for seed in range(options.seeds)]
     show(rows)
@@ -124,6 +126,8 @@ def _settings(options, phases: str, seed: int) -> dict:
         "generations": options.generations,
         "phases": phases,
         "decay_share": DECAY_SHARE,
+        "lucky": options.lucky,
+        "max_size": options.max_size,
         "latency": "estimate",
         "repeats": 0,
         "seed": seed,
