@@ -3,7 +3,7 @@
 Trains one small model on so many windows, compresses it in each way, and prints
 how much its held-out loss rises over that of the model as it was trained.
 
-    python experiments/capability/compression.py --out compression.json
+    python experiments/capability/compressing.py --out compression.json
 """
 
 import argparse
