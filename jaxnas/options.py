@@ -28,6 +28,24 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def file_to_write(text: str) -> Path:
+    """A path whose folder is made while arguments are read: before any work is done.
+
+    Raises:
+      argparse.ArgumentTypeError: no file can be there.
+    """
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"cannot make the folder {path.parent}: {error.strerror}"
+        ) from None
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder")
+    return path
+
+
 def add_settings(parser: argparse.ArgumentParser):
     """One flag for each field of RunConfig, in its groups."""
     groups: dict[str, Any] = {}

@@ -104,6 +104,8 @@ def folder(tmp_path):
         (["space", "minimal", "--seed", "9" * 20], "--seed in 0 to 2**32 - 1"),
         (["space"], "NAME"),
         (["baselines", "--hardware", "abacus"], "no hardware 'abacus'"),
+        (["calibrate", "--out", "empty"], "empty is a folder"),
+        (["calibrate", "--out", "file/x"], "cannot make the folder file: File exists"),
     ],
 )
 def test_bad_input_is_one_line(folder, run, arguments, said):

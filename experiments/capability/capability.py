@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from arch.cost import DEFAULT_LAW, Capacity, expected_loss
 from arch.cost.capability import one_hot
 from arch.cost.fitting import fit_law, take
+from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 DATA = Path(__file__).parents[2].parent / "shared/data/lts_ground_truth.csv"
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--halves", type=int, default=10, help="random halves a set")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=file_to_write)
     options = parser.parse_args(arguments)
     if not options.data.is_file():
         print(f"no trained models at {options.data}: see --data", file=sys.stderr)

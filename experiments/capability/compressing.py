@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from arch.config import QUANTIZATIONS
 from arch.cost import predicted_loss
 from jaxnas.api import make_config_evaluator
 from jaxnas.config import RunConfig
+from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 RATIOS = (0.0, 0.2, 0.4)  # of pruning
@@ -83,7 +83,7 @@ def table_of(rows: Sequence[dict[str, float | str]]) -> Table:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, nargs="+", default=[400, 2000, 8000])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=file_to_write)
     options = parser.parse_args()
     found = [row for samples in options.samples for row in measure(samples)]
     plain_console().print(table_of(found))

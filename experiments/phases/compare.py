@@ -16,6 +16,7 @@ from arch import ArchitectureConfig
 from jaxnas import api
 from jaxnas.config import RunConfig, read_toml
 from jaxnas.evaluation.trainings import training_key
+from jaxnas.options import file_to_write
 from jaxnas.presets import phases_of
 from jaxnas.records import read_lines, write_json
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
@@ -29,7 +30,9 @@ def main():
     """Searches, or reads the searches that are done; prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/phases"))
-    parser.add_argument("--result", type=Path, help="where to write the figures")
+    parser.add_argument(
+        "--result", type=file_to_write, help="where to write the figures"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--space", default="medium")
     parser.add_argument("--data", default="stdlib")

@@ -55,6 +55,8 @@ SECTIONS = {
 def main():
     """Runs the sections; or one of them, as a child."""
     options = parse()
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.child:
         sys.path.insert(0, str(ROOT))
         sys.exit(run_child(options))

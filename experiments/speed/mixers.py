@@ -11,7 +11,6 @@ transformers and torch are installed (the extra `parity`).
 import argparse
 import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ from arch.families import FAMILIES
 from arch.initial import draw_parameters
 from arch.mixers.linear_attention import LinearAttention
 from arch.traits import traits_of
+from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 DENSE = "transformer"
@@ -172,7 +172,7 @@ def main():
     """Prints the tables; writes their figures as JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="short, to try it out")
-    parser.add_argument("--out", type=Path, help="the figures as JSON")
+    parser.add_argument("--out", type=file_to_write, help="the figures as JSON")
     options = parser.parse_args()
     console = plain_console()
     lengths, in_all = ((64, 128), 128) if options.small else ((128, 512, 2048), 2048)

@@ -10,7 +10,6 @@ bytes beside what XLA says. The last lines are the median errors.
 import argparse
 import json
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,6 +25,7 @@ from jaxnas.evaluation.machine import local_machine
 from jaxnas.evaluation.planner import planner_for
 from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.trained import training_config
+from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 # (window, batch, vocabulary)
@@ -103,7 +103,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plans", type=int, default=20)
     parser.add_argument("--small", action="store_true", help="tiny models")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--out", type=file_to_write, help="write the figures as JSON")
     given = parser.parse_args()
     table = plain_table("Plans", "plan")
     add_numbers(table, "members", "steps", "buckets", "foreseen s", "real s", "ratio")

@@ -25,6 +25,8 @@ from pathlib import Path
 from contenders.arms import ARMS, measure, spawn
 from contenders.scenarios import SCENARIOS, Scenario
 
+from jaxnas.options import file_to_write
+
 OURS, REFERENCE = "planned", "flax"
 PACKAGES = ("jaxnas", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -161,7 +163,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--limit", type=float, default=3600, help="seconds a run")
-    parser.add_argument("--out", type=Path, help="the figures as JSON")
+    parser.add_argument("--out", type=file_to_write, help="the figures as JSON")
     parser.add_argument("--small", action="store_true", help="short, to try it out")
     parser.add_argument("--arm", choices=list(ARMS), help="one run, in this process")
     return parser.parse_args()

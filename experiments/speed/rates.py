@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import platform
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from arch.families import FAMILIES
 from arch.padding import common_shape
 from jaxnas.evaluation.calibration import Measured, fit, measure, synthetic_task
 from jaxnas.evaluation.programs import Program
+from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.runtime import workers_of
 
@@ -63,7 +63,7 @@ def programs_of(family: str, sizes) -> list[tuple[Program, tuple]]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a minute's version")
-    parser.add_argument("--out", type=Path, help="write the rates as JSON")
+    parser.add_argument("--out", type=file_to_write, help="write the rates as JSON")
     given = parser.parse_args()
     [device, *_] = jax.devices()
     workers = workers_of(device)

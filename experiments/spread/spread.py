@@ -9,7 +9,6 @@ trains its candidates, and prints accuracy by model and seed.
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -17,13 +16,14 @@ from rich.console import Console
 from arch.spaces import SPACES
 from jaxnas.api import make_config_evaluator
 from jaxnas.config import RunConfig
+from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_table
 from jaxnas.report.words import told_apart
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--seeds", type=int, default=4)
 parser.add_argument("--space", default="minimal")
-parser.add_argument("--out", type=Path)
+parser.add_argument("--out", type=file_to_write)
 options = parser.parse_args()
 
 space, settings = SPACES[options.space], RunConfig(space=options.space)

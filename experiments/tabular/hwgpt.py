@@ -118,6 +118,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--only", choices=[*SETTINGS, *PEERS], action="append")
     arguments = parser.parse_args()
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     evaluate = evaluator(arguments.data)
     print("mean hypervolume after", *BUDGETS, "evaluations,", arguments.seeds, "seeds")
     record = arguments.out and arguments.out / "hwgpt.json"

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import rich.progress
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxnas.errors import UsageError
-from jaxnas.options import Parser
+from jaxnas.options import Parser, file_to_write
 from jaxnas.records import write_json
 from jaxnas.report.steps import bars_on
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
@@ -87,7 +86,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             flag, type=int, default=value, metavar="N", help=f"{text} [{value}]"
         )
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="all figures as JSON too"
+        "--out", metavar="FILE", type=file_to_write, help="all figures as JSON too"
     )
     options = parser.parse_args(arguments)
     if options.models < FEWEST:
