@@ -1,4 +1,4 @@
-"""Who goes on to the next phase: the least dominated, then the least crowded.
+"""Who goes on to the next phase: the least dominated, the least crowded, the best.
 
 Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) with several
 objectives: Deb et al. 2002, doi:10.1109/4235.996017, order the candidates.
@@ -50,18 +50,22 @@ def choose(
 
     Args:
       lines: those that failed are never chosen.
-      number: by non-dominated rank, then crowding distance, then id; the
-        greatest fitness is always among them, for it would win.
+      number: by non-dominated rank, then crowding distance, then the first
+        objective (both ends of each objective are equally uncrowded, and few may
+        go on), then id; the greatest fitness is always among them, for it would
+        win.
       lucky: of those not among them, at random.
       seed: decides who is lucky; the same candidates are whatever else comes.
       objectives: of a line, minimised.
     """
     ok = [line for line in lines if line["status"] == "ok"]
-    ok.sort(key=lambda line: line["id"])
     if not ok:
         return Chosen([], [])
+    told = [(objectives(line), line) for line in ok]
+    told.sort(key=lambda one: (one[0][0], one[1]["id"]))
+    ok = [line for _, line in told]
     # Padded with failures to a power of two: few sizes are compiled.
-    rows = np.asarray([objectives(line) for line in ok], np.float32)
+    rows = np.asarray([values for values, _ in told], np.float32)
     table = np.full((1 << (len(ok) - 1).bit_length(), rows.shape[1]), np.nan)
     table[: len(ok)] = rows
     order = np.asarray(_order(jnp.asarray(table, jnp.float32)))

@@ -51,6 +51,17 @@ def test_no_one_left_behind_dominates_one_that_goes_on(seed, number):
         assert other is fittest or not dominates(one, other)
 
 
+def test_of_those_at_the_ends_the_best_at_the_first_objective_goes_on():
+    # Each is at an end of some objective.
+    rows = [(3.0, 0.0, 2.0), (3.0, 2.0, 0.0), (0.0, 3.0, 3.0), (1.0, 2.5, 2.5)]
+    lines = [
+        line | {"objectives": list(row), "fitness": -float(at)}
+        for at, (line, row) in enumerate(zip(lines_of(4), rows, strict=True))
+    ]
+    chosen = choose(lines, 2, lucky=0, seed=0)
+    assert [line["id"] for line in chosen.promoted] == [2, 0]
+
+
 def test_the_lucky_are_drawn_from_the_others():
     lines = lines_of(30)
     drawn = set()
