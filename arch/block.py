@@ -61,11 +61,14 @@ class Block(nn.Module):
         dropout_key=None,
         lengths=None,
         present: jax.Array | None = None,
+        layer: jax.Array | None = None,
     ):
         """[B, T, D], states by name -> [B, T, D], states by name.
 
         Where `present`, bool[], is False, x comes back as it was; for training.
+        `layer`, its place in a stack, says how many a stack has, and nothing else.
         """
+        del layer
 
         def read(block, x):
             return block._read(x, state, traits, dropout_key, lengths)

@@ -29,6 +29,20 @@ POSITION_SCALE = 0.1
 _in_float32 = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
 
 
+# Made once: while Flax makes a class, others of its classes are not whole, and
+# models are traced by several threads.
+_STACKS = {
+    unrolled: nn.scan(
+        Block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast, 0, nn.broadcast, 0, 0),
+        unroll=unrolled,
+    )
+    for unrolled in (False, True)
+}
+
+
 class ModelState(NamedTuple):
     """What a model remembers of the tokens it has read."""
 
@@ -65,15 +79,7 @@ class LanguageModel(nn.Module):
         # What is computed again must not be computed ahead of its turn: unrolled,
         # XLA does that, and holds all of it.
         unrolled = unrolled and not is_recomputed(config, config.max_seq_length)
-        stack = nn.scan(
-            Block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, 0, nn.broadcast, 0),
-            length=config.num_layers,
-            unroll=config.num_layers if unrolled else 1,
-        )
-        self.blocks = stack(config, self.dtype)
+        self.blocks = _STACKS[unrolled](config, self.dtype)
         bias = has_norm_bias(config.arch_type)
         if has_embedding_norm(config.arch_type):
             self.embed_norm = Norm(bias)
@@ -183,7 +189,7 @@ class LanguageModel(nn.Module):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, layers)
         present = None if isinstance(traits.depth, int) else layers < traits.depth
         x = self.enter(tokens, read, traits)
-        x, blocks = self.blocks(x, blocks, traits, keys, lengths, present)
+        x, blocks = self.blocks(x, blocks, traits, keys, lengths, present, layers)
         if states is not None:
             read = read + tokens_read(lengths, tokens.shape[1])
             states = ModelState(blocks, read)

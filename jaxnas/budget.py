@@ -101,6 +101,35 @@ class Clock:
             write_json(self._path, found)
 
 
+class Deadline:
+    """When a part of a run ends, and with how many candidates it did.
+
+    Once it has passed nothing new is trained; what is known counts all the same,
+    also after a resume.
+    """
+
+    def __init__(self, clock: Clock, share: float, name: str):
+        """`share` of the clock's budget; `name`, under which the end is recorded."""
+        self._clock, self._share, self._name = clock, share, name
+
+    @property
+    def ended(self) -> int | None:
+        """The candidates that the part ended with, None if it was not cut."""
+        return self._clock.decided(self._name)
+
+    def passed(self) -> bool:
+        """Whether nothing new is trained; writes down what is spent."""
+        self._clock.save()
+        return self.ended is not None or self._clock.late(self._share)
+
+    def end(self, number: int):
+        """Records that the part ends with so many candidates."""
+        self._clock.decide(self._name, number)
+
+
+NEVER = Deadline(Clock(None, Path(), 0.0), 1.0, "")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outline:
     """What a budget has room for."""
@@ -120,34 +149,58 @@ def outline(
     presets: tuple[int, ...],
     left: Callable[[float], float],
     distinct: int,
+    *,
+    fixed: bool = False,
+    population: int | None = None,
 ) -> Outline:
     """Fits phases, population and generations into the seconds that are left.
 
     Args:
       foreseen: seconds that a generation of `TRIED` candidates takes if each
         trains for so many steps, compilation included.
-      presets: steps at the end of the preset's phases; never more than these.
+      presets: steps at the end of each phase; never more than these.
       left: seconds until a share of the budget is spent.
       distinct: models in the space.
+      fixed: whether the phases are as they are.
+      population: of each generation, if it is settled.
     """
     search, later = left(SEARCH_ENDS), left(PHASES_END) - left(SEARCH_ENDS)
     base = foreseen(0)
     a_step = max(1e-6, (foreseen(presets[0]) - base) / presets[0])  # of all
     fits = int((0.6 * search - base) / a_step)
     first = max(min(_FEWEST_STEPS, presets[0]), min(presets[0], fits))
+    first = presets[0] if fixed else first
     each = a_step * first / TRIED + 0.05 * base / TRIED  # one more candidate
-    population = int(max(4, min(50, distinct, 0.15 * search / each)))
+    if population is None:
+        population = int(max(4, min(50, distinct, 0.15 * search / each)))
     room = max(search - base, 0.0) / (each * population)
     generations = int(max(1, min(100, math.ceil(1.5 * room))))
-    phases = [first]
-    spent = 0.0
+    phases = presets if fixed else _phases(first, presets, a_step / TRIED, later)
+    return Outline(phases=phases, population=population, generations=generations)
+
+
+def _phases(
+    first: int, presets: tuple[int, ...], a_step: float, later: float
+) -> tuple[int, ...]:
+    """As many as have room for the survivors, each in an equal part of the time.
+
+    Args:
+      first: steps of the first phase.
+      presets: steps at the end of each, at most.
+      a_step: seconds of one candidate.
+      later: seconds for all phases after the first.
+    """
+    phases, costs = [first], []
     for longest in presets[1:]:
         steps = min(longest, 4 * phases[-1])
-        spent += _SURVIVORS * a_step / TRIED * (steps - 0.8 * phases[-1])
-        if steps <= phases[-1] or spent > later:
+        if steps <= phases[-1]:
             break
+        costs.append(_SURVIVORS * a_step * (steps - 0.8 * phases[-1]))
         phases.append(steps)
-    return Outline(phases=tuple(phases), population=population, generations=generations)
+    while costs and max(costs) > later / len(costs):
+        costs.pop()
+        phases.pop()
+    return tuple(phases)
 
 
 def clock_words(seconds: float) -> str:

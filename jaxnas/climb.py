@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import NamedTuple
 
 from arch import ArchitectureConfig
+from jaxnas.budget import NEVER, Deadline
 from jaxnas.config import RunConfig
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.trainings import training_key
@@ -21,7 +22,7 @@ class Climbed(NamedTuple):
     """A phase after the first."""
 
     name: str
-    chosen: Chosen  # lines of the phase before
+    chosen: Chosen  # lines of the phase before, of those that were trained in this
     lines: list[Line]  # what became of them
 
 
@@ -85,25 +86,43 @@ class Promotions:
 
 
 def _foreseen(evaluator: Evaluator, line: Line) -> list[float]:
-    """A line's objectives, with the loss at the last phase's end for its quality."""
+    """A line's objectives, with the loss at the last phase's end for its quality.
+
+    That is its own loss now, after its compression, less what its learning curve
+    still has to fall.
+    """
     config = ArchitectureConfig(**line["config"])
     curve: list[tuple[int, float]] = []
+    stopped = False
     for rung in range(evaluator.rung + 1):
         training = evaluator.trainings.find(config, evaluator.at(rung).stage)
-        curve += training.curve if training is not None else ()
+        if training is not None and not stopped:
+            curve += training.curve
+            stopped = training.stopped is not None
     _, *others = line["objectives"]
-    if len(curve) < 2:  # stopped, or too short: what is known counts
-        return [line["metrics"]["loss"], *others]
-    return [extrapolated(curve, evaluator.rungs[-1].steps), *others]
+    fall = 0.0
+    if len(curve) > 1 and not stopped:
+        now, last = (evaluator.rungs[at].steps for at in (evaluator.rung, -1))
+        fall = extrapolated(curve, now) - extrapolated(curve, last)
+    return [line["metrics"]["loss"] - fall, *others]
 
 
-def keep_states(lines: Iterable[Line], *evaluators: Evaluator):
-    """Leaves of all states those of these lines' candidates, in these phases."""
-    states = evaluators[0].states
-    if states is not None:
-        configs = [ArchitectureConfig(**line["config"]) for line in lines]
-        stages = [evaluator.stage for evaluator in evaluators]
-        states.keep({training_key(one, stage) for one in configs for stage in stages})
+def keep_states(evaluator: Evaluator, lines: Iterable[Line], rung: int):
+    """Leaves, of the states up to a phase, its candidates' in it and the one below.
+
+    States of later phases stay: a run that is resumed comes by here again.
+
+    Args:
+      evaluator: of any phase.
+      lines: the candidates'.
+      rung: the phase.
+    """
+    if evaluator.states is None:
+        return
+    stages = [evaluator.at(one).stage for one in range(rung + 1)]
+    configs = [ArchitectureConfig(**line["config"]) for line in lines]
+    kept = {training_key(one, stage) for one in configs for stage in stages[-2:]}
+    evaluator.states.keep(kept, stages)
 
 
 def climb(
@@ -115,7 +134,7 @@ def climb(
     record: Lines,
     progress: Progress,
     room: Callable[[Evaluator, Chosen], Chosen] = lambda here, chosen: chosen,
-    late: Callable[[str, int], bool] = lambda name, number: False,
+    deadline: Callable[[str], Deadline] = lambda name: NEVER,
 ) -> list[Climbed]:
     """Trains the survivors of each phase on, to the last one.
 
@@ -129,8 +148,7 @@ def climb(
         remembers of its trainings.
       progress: is told of everything as it happens.
       room: leaves of the chosen those that a phase has time for.
-      late: asked after each candidate of a phase, with how many there are, whether
-        the phase ends with it.
+      deadline: of a phase by its name; after it no one else is trained in it.
 
     Returns:
       The later phases. A candidate that fails in one is not in the next.
@@ -144,34 +162,46 @@ def climb(
         chosen = room(here, promotions.choose(below, lines, among))
         if not chosen.every:
             break
-        # What this phase has saved before a kill stays too.
-        keep_states(chosen.every, below, here)
+        keep_states(evaluator, chosen.every, rung)
         name = evaluator.rungs[rung].name
         progress.phase(name, len(chosen.promoted), len(chosen.lucky))
         found = []
-        with contextlib.closing(_evaluated(here, chosen, progress)) as evaluated:
+        ends = deadline(name)
+        with contextlib.closing(_evaluated(here, chosen, ends, progress)) as evaluated:
             for line in evaluated:
                 record.append(line)
                 progress.candidate(line)
                 found.append(line)
-                if late(name, len(found)):
-                    break
-        phases.append(Climbed(name, chosen, found))
+        if len(found) < len(chosen.every):
+            ends.end(len(found))
+        phases.append(Climbed(name, chosen.among(found), found))
         lines = among = found
-    keep_states((), evaluator)
+    keep_states(evaluator, (), len(evaluator.rungs) - 1)
     return phases
 
 
-def _evaluated(here: Evaluator, chosen: Chosen, progress: Progress) -> Generator[Line]:
-    """The chosen ones' lines in this phase."""
+def _evaluated(
+    here: Evaluator, chosen: Chosen, deadline: Deadline, progress: Progress
+) -> Generator[Line]:
+    """The chosen ones' lines in this phase.
+
+    After the deadline only of those that are known, or have ended in the meantime;
+    of as many as it takes for one to succeed.
+    """
     configs = [ArchitectureConfig(**line["config"]) for line in chosen.every]
     name = here.rungs[here.rung].name
-    evaluations = here.evaluate(configs, progress.steps(f"phase {name}"), phase=name)
+    evaluations = here.evaluate_until(
+        lambda succeeded: succeeded > 0 and deadline.passed(),
+        configs,
+        progress.steps(f"phase {name}"),
+        phase=name,
+    )
     promoted = {line["id"] for line in chosen.promoted}
     with contextlib.closing(evaluations):
         for line, evaluation in zip(chosen.every, evaluations, strict=True):
-            by = "rank" if line["id"] in promoted else "luck"
-            yield line | evaluation.to_dict() | {"phase": name, "by": by}
+            if evaluation is not None:
+                by = "rank" if line["id"] in promoted else "luck"
+                yield line | evaluation.to_dict() | {"phase": name, "by": by}
 
 
 def repeated(

@@ -15,6 +15,7 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.baselines import BASELINES
 from arch.space import GENES, Space
+from jaxnas.budget import NEVER, Deadline
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
@@ -93,7 +94,7 @@ def run_search(
     checkpoints: Checkpoints,
     progress: Progress,
     on_generation: Callable[[int, list[dict]], None] = lambda generation, lines: None,
-    late: Callable[[int], bool] = lambda evaluated: False,
+    deadline: Deadline = NEVER,
 ) -> bool:
     """Runs the generations that are left; each new candidate becomes a line.
 
@@ -106,8 +107,7 @@ def run_search(
       progress: is told of everything as it happens.
       on_generation: called at the end of each generation with its number, from 0,
         and all lines so far.
-      late: asked after each candidate, with how many there are, whether the search
-        ends with it.
+      deadline: after which no new candidate is trained.
 
     Returns:
       True if every model of the space was evaluated.
@@ -129,23 +129,25 @@ def run_search(
     most = math.inf if plan.max_evals is None else plan.max_evals
     exhausted = len(seen) >= plan.space.distinct_count
     for generation in range(first, plan.generations):
-        if exhausted or len(seen) >= most:
+        ended = deadline.ended is not None and len(results) >= deadline.ended
+        if exhausted or len(seen) >= most or ended:
             break
         genomes = ask(key_of(plan.seed, "ask", generation), state)
         genomes = np.asarray(jax.vmap(plan.space.canonical)(genomes))
         progress.begin_generation(generation)
         before = len(results)
-        with contextlib.closing(
-            _evaluate_new(plan, evaluator, generation, genomes, seen, most, progress)
-        ) as new:
+        new = _evaluate_new(
+            plan, evaluator, generation, genomes, seen, most, deadline, progress
+        )
+        with contextlib.closing(new):
             for line in new:
                 results.append(line)
                 progress.candidate(line)
-                if late(len(results)):
-                    most = len(results)
-                    break
         # One that was cut is not told: a resume with a higher bound asks it again.
         whole = all(tuple(genome) in seen for genome in genomes.tolist())
+        late = not whole and len(seen) < most
+        if late:
+            deadline.end(len(results))
         if whole:
             ids = generation * plan.population + np.arange(plan.population)
             found = [seen[tuple(genome)] for genome in genomes.tolist()]
@@ -160,10 +162,12 @@ def run_search(
         progress.end_generation(generation, list(results))
         on_generation(generation, list(results))
         done = generation + whole
-        last = exhausted or len(seen) >= most or done == plan.generations
+        last = exhausted or len(seen) >= most or late or done == plan.generations
         if done and (last or done % plan.checkpoint_every == 0):
             saved = Checkpointed(state, jnp.int32(len(results) if whole else before))
             checkpoints.save(done, saved)
+        if late:
+            break
     if not any(line["status"] == "ok" for line in results):
         reasons = {line["reason"] for line in results}
         raise RunFailed(f"no candidate succeeded: {'; '.join(sorted(reasons)[:3])}")
@@ -226,9 +230,13 @@ def _evaluate_new(
     genomes: np.ndarray,
     seen: dict[tuple, list[float] | None],
     most: float,
+    deadline: Deadline,
     progress: Progress,
 ) -> Generator[dict[str, Any]]:
     """Evaluates the genomes not seen before, while `most` are not; fills `seen`.
+
+    After the deadline only those that are known already; before one has succeeded,
+    as many more as that takes.
 
     Yields:
       Their lines.
@@ -238,7 +246,8 @@ def _evaluate_new(
         if tuple(genome) not in seen and len(seen) + len(places) < most:
             places.setdefault(tuple(genome), place)
     configs = [plan.space.decode(genome, **plan.config_fields) for genome in places]
-    evaluations = evaluator.evaluate(
+    evaluations = evaluator.evaluate_until(
+        lambda succeeded: (succeeded > 0 or any(seen.values())) and deadline.passed(),
         configs,
         progress.steps(f"training of generation {generation + 1}"),
         outlook_of(
@@ -257,6 +266,8 @@ def _evaluate_new(
         for (genome, place), config, evaluation in zip(
             places.items(), configs, evaluations, strict=True
         ):
+            if evaluation is None:
+                continue
             seen[genome] = evaluation.objectives
             identity = generation * plan.population + place
             yield line_of(identity, generation, list(genome), config, evaluation)

@@ -17,7 +17,7 @@ from jaxnas.model_files import save_model
 from jaxnas.report.progress import Progress
 from jaxnas.report.words import describe
 from jaxnas.timed import last_steps
-from jaxnas.winner import BestWeights, score_splits, train_on
+from jaxnas.winner import BestWeights, score_splits, train_on, training_name
 
 
 def finish(
@@ -45,7 +45,8 @@ def finish(
         steps = last_steps(config, clock, model, task, params)
         final["steps"] = steps
         progress.say(f"the winner trains on for {steps} steps")
-        with Checkpoints(folder.finishing, keep=1) as checkpoints:
+        part = folder.finishing / training_name(model, evaluator.rung, steps)
+        with Checkpoints(part, keep=1) as checkpoints:
             report = progress.steps("winner")
             trained = train_on(
                 model, task, params, steps, checkpoints, time.monotonic, report

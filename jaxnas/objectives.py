@@ -49,7 +49,8 @@ class Objective(NamedTuple):
         try:
             file = inspect.getsourcefile(inspect.unwrap(self.function))
         except TypeError:  # an object that was made, not defined
-            file = importlib.import_module(self.path.partition(":")[0]).__file__
+            module = importlib.import_module(self.path.partition(":")[0])
+            file = getattr(module, "__file__", None)
         if file is None or not Path(file).is_file():
             return None
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]

@@ -25,13 +25,19 @@ _order = jax.jit(crowded_order)
 class Chosen(NamedTuple):
     """Lines that go on."""
 
-    promoted: list[Line]  # the best first
+    promoted: list[Line]  # the fittest first, then by rank
     lucky: list[Line]  # drawn from the others
 
     @property
     def every(self) -> list[Line]:
         """Both."""
         return [*self.promoted, *self.lucky]
+
+    def among(self, lines: Iterable[Line]) -> "Chosen":
+        """Those of them whose candidates have a line here."""
+        there = {line["id"] for line in lines}
+        parts = ([one for one in part if one["id"] in there] for part in self)
+        return Chosen(*parts)
 
 
 def number_promoted(candidates: int, share: float) -> int:
@@ -52,8 +58,7 @@ def choose(
       lines: those that failed are never chosen.
       number: by non-dominated rank, then crowding distance, then the first
         objective (both ends of each objective are equally uncrowded, and few may
-        go on), then id; the greatest fitness is always among them, for it would
-        win.
+        go on), then id; before them all the greatest fitness, for it would win.
       lucky: of those not among them, at random.
       seed: decides who is lucky; the same candidates are whatever else comes.
       objectives: of a line, minimised.
@@ -71,9 +76,8 @@ def choose(
     order = np.asarray(_order(jnp.asarray(table, jnp.float32)))
     ranked = [ok[at] for at in order if at < len(ok)]
     fittest = max(ok, key=lambda line: line["fitness"])
-    if fittest not in ranked[:number]:
-        ranked.remove(fittest)
-        ranked.insert(max(0, number - 1), fittest)
+    ranked.remove(fittest)
+    ranked.insert(0, fittest)
     rest = sorted(ranked[number:], key=lambda line: _lot(seed, line["id"]))
     return Chosen(ranked[:number], rest[:lucky])
 

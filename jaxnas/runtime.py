@@ -1,6 +1,8 @@
 """How JAX is set up for a run."""
 
 import os
+import platform
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,3 +64,13 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The model of the first core: the others are its like."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line for line in lines if line.startswith(("model name", "CPU part"))]
+    return names[0].partition(":")[2].strip() if names else platform.processor()

@@ -40,7 +40,7 @@ from jaxnas.setup import (
     make_task,
 )
 from jaxnas.stages import Ready, Stages
-from jaxnas.timed import cut_short, fit_to_budget, words
+from jaxnas.timed import fit_to_budget, words
 from jaxnas.winner import BestWeights
 
 
@@ -115,19 +115,26 @@ def _prepare(
       clock: the budget's.
       console: is told what takes long.
     """
+
+    def say(text: str):
+        console.print(text, soft_wrap=True)
+
     space = SPACES[config.space]
     check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
     machine = local_machine(
         limit=None if config.memory_limit is None else config.memory_limit * MIB,
         known=calibration_in(folder.manifest),
-        say=lambda text: console.print(text, soft_wrap=True),
+        say=say,
     )
+    # Before the plan, which is for the time that is left then.
+    hardware = hardware_of(config, folder.manifest, say)
     task = make_task(config, dataset)
     config = fit_to_budget(given, config, space, task, machine, clock)
-    plan = cut_short(make_plan(config, space, dataset), clock)
+    plan = make_plan(config, space, dataset)
     write_whole(folder.config, config.to_toml())
-    return Ready(folder, config, clock, make_task(config, dataset), machine, plan)
+    task = make_task(config, dataset)
+    return Ready(folder, config, clock, task, hardware, machine, plan)
 
 
 def _open(
@@ -151,7 +158,7 @@ def _open(
     evaluator = make_evaluator(
         config,
         ready.task,
-        hardware=hardware_of(config, folder.manifest, progress.say),
+        hardware=ready.hardware,
         compressions=foreseen_compressions(config, plan.space),
         states=States(folder.states) if several else None,
         trainings=Trainings(trainings),

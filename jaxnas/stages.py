@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from arch import ArchitectureConfig
-from jaxnas.budget import Clock
+from arch.cost import Hardware
+from jaxnas.budget import PHASES_END, SEARCH_ENDS, Clock, Deadline
 from jaxnas.checkpoint import Checkpoints
 from jaxnas.climb import (
     Climbed,
@@ -30,7 +31,7 @@ from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
 from jaxnas.report.tables import top_lines
 from jaxnas.report.trust import phase_summary, trust_of
-from jaxnas.timed import phase_is_late, room_for, search_is_late
+from jaxnas.timed import room_for
 from jaxnas.winner import BestWeights
 
 
@@ -41,6 +42,7 @@ class Ready(NamedTuple):
     config: RunConfig  # resolved, and fitted to the budget
     clock: Clock
     task: Task
+    hardware: Hardware  # whose latency is predicted
     machine: Machine
     plan: SearchPlan
 
@@ -70,13 +72,14 @@ class Stages(NamedTuple):
                 checkpoints,
                 self.progress,
                 _Generations(folder, self.evaluator, pool),
-                search_is_late(clock),
+                Deadline(clock, SEARCH_ENDS, "evaluated"),
             )
 
     def climb(
         self, lines: list[Line], pool: Pool, promotions: Promotions
     ) -> list[Climbed]:
         """The later phases."""
+        clock = self.ready.clock
         with self.progress.stage("phases"):
             if len(self.evaluator.rungs) > 1:
                 pool.read(lines)
@@ -88,8 +91,8 @@ class Stages(NamedTuple):
                 self.best_weights,
                 self.later,
                 self.progress,
-                room_for(self.ready.clock),
-                phase_is_late(self.ready.clock),
+                room_for(clock),
+                lambda name: Deadline(clock, PHASES_END, f"phase {name}"),
             )
 
     def say_what_ended(self, exhausted: bool, candidates: int):
@@ -158,7 +161,7 @@ class _Generations:
     def __call__(self, generation: int, lines: list[dict]):
         if self._evaluator.states is not None:  # there is a later phase
             self._pool.read(lines)
-            keep_states(self._pool.lines, self._evaluator)
+            keep_states(self._evaluator, self._pool.lines, 0)
         counts, programs = compile_counts(), self._evaluator.programs()
         record_compilations(
             self._folder.manifest,

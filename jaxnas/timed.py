@@ -28,7 +28,6 @@ from jaxnas.evaluation.trained import (
     starting_state,
     training_config,
 )
-from jaxnas.experiment import SearchPlan
 from jaxnas.keys import key_of
 from jaxnas.presets import PRESETS
 from jaxnas.promotion import Chosen
@@ -82,19 +81,24 @@ def _planned(given, config, space, task, machine, clock) -> dict[str, Any]:
         planner = planner_for(machine, settings, steps, scoring)
         return planner.plan(list(tried)).seconds * TRIED / len(tried)
 
-    phases = PRESETS[config.preset].phases.values()
+    fixed = any(
+        getattr(given, name) is not None for name in ("phases", "samples", "epochs")
+    )
+    phases = config.named_phases() if fixed else PRESETS[config.preset].phases
     found = outline(
         foreseen,
-        tuple(steps_of(phase, settings) for phase in phases),
+        tuple(steps_of(phase, settings) for phase in phases.values()),
         clock.left,
         space.distinct_count,
+        fixed=fixed,
+        population=given.population,
     )
     texts = [str(steps * settings.batch) for steps in found.phases]
     planned: dict[str, Any] = {
         "population": found.population,
         "generations": found.generations,
     }
-    if given.samples is None and given.epochs is None:
+    if not fixed:
         planned["phases"] = ",".join(texts)
     changes = {
         name: value for name, value in planned.items() if getattr(given, name) is None
@@ -126,39 +130,11 @@ def words(config: RunConfig, clock: Clock) -> str | None:
     )
 
 
-def cut_short(plan: SearchPlan, clock: Clock) -> SearchPlan:
-    """The plan, with no more candidates than the clock has left it before."""
-    evaluated = clock.decided("evaluated")
-    if evaluated is None:
-        return plan
-    most = evaluated if plan.max_evals is None else min(plan.max_evals, evaluated)
-    return dataclasses.replace(plan, max_evals=most)
-
-
-def search_is_late(clock: Clock) -> Callable[[int], bool]:
-    """Whether the search ends with so many candidates: see `run_search`."""
-    return lambda evaluated: _ends(clock, SEARCH_ENDS, "evaluated", evaluated)
-
-
-def phase_is_late(clock: Clock) -> Callable[[str, int], bool]:
-    """Whether a phase ends with so many candidates: see `climb`."""
-    return lambda name, number: _ends(clock, PHASES_END, f"phase {name}", number)
-
-
-def _ends(clock: Clock, share: float, name: str, number: int) -> bool:
-    """Whether a part ends with so many candidates; recorded once it does."""
-    decided = clock.decided(name)
-    if decided is not None:
-        return number >= decided
-    clock.save()
-    if not clock.late(share):
-        return False
-    clock.decide(name, number)
-    return True
-
-
 def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
-    """Those of the chosen that a phase has time for, the best first."""
+    """Those of the chosen that a phase has time for, the best first.
+
+    The phases that are left share the time that is left equally.
+    """
 
     def room(here: Evaluator, chosen: Chosen) -> Chosen:
         if clock.budget is None:
@@ -167,12 +143,10 @@ def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
         number = clock.decided(name)
         if number is None:
             number = len(chosen.every)
-            while number and _seconds(here, chosen, number) > clock.left(PHASES_END):
+            part = clock.left(PHASES_END) / (len(here.rungs) - here.rung)
+            while number and _seconds(here, chosen, number) > part:
                 number -= 1
             clock.decide(name, number)
-        # Where the clock has ended the phase already, no more of them are trained.
-        ended = clock.decided(f"phase {here.rungs[here.rung].name}")
-        number = number if ended is None else min(number, ended)
         return Chosen(
             chosen.promoted[:number],
             chosen.lucky[: max(0, number - len(chosen.promoted))],
@@ -195,6 +169,8 @@ def last_steps(
     decided = clock.decided("final_steps")
     if decided is not None:
         return decided
+    if clock.late(TRAINING_ENDS):
+        return clock.decide("final_steps", 0)
     a_step = _seconds_of_a_step(model, task, params)
     return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
 

@@ -53,7 +53,7 @@ class BestWeights:
         """
         if found.fitness is not None and (rung, found.fitness) > self._best:
             metadata = {
-                "training": _name(config, rung),
+                "training": training_name(config, rung),
                 "rung": str(rung),
                 "fitness": repr(found.fitness),
             }
@@ -65,12 +65,14 @@ class BestWeights:
         if not self.path.exists():
             return None
         params, metadata = read_arrays(self.path)
-        return params if metadata["training"] == _name(config, rung) else None
+        same = metadata["training"] == training_name(config, rung)
+        return params if same else None
 
 
-def _name(config: ArchitectureConfig, rung: int) -> str:
+def training_name(config: ArchitectureConfig, rung: int, *more: int) -> str:
     """What decides a candidate's weights: pruned ones have trained on."""
-    return f"{training_key(config)} {config.pruning_ratio} {rung}"
+    parts = training_key(config), config.pruning_ratio, rung, *more
+    return "-".join(map(str, parts))
 
 
 def train_on(

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -469,3 +470,16 @@ def test_attention_dropout_drops_probabilities(key):
     for pattern, chance in enumerate([2 / 8, *[1 / 8] * 6, 0]):
         expected, spread = batch * chance, math.sqrt(batch * chance)
         assert abs((patterns == pattern).sum() - expected) <= 5 * spread
+
+
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_no_class_is_made_while_a_model_is_traced(monkeypatch, unrolled):
+    """Flax changes the base classes for a moment, under other threads' feet."""
+
+    def refuse(cls, **options):
+        raise AssertionError(f"{cls} is made")
+
+    monkeypatch.setattr(nn.Module, "__init_subclass__", classmethod(refuse))
+    model = build_model(TINY, unrolled=unrolled)
+    tokens = jnp.zeros((1, 4), jnp.int32)
+    jax.eval_shape(model.init, jax.random.key(0), tokens)

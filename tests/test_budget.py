@@ -2,20 +2,24 @@
 
 import json
 import math
+import shutil
 
 import pytest
+from calibrated import keep_calibration
+from corpus import write_corpus
 
 from jaxnas.budget import (
     PHASES_END,
     SEARCH_ENDS,
     TRIED,
     Clock,
+    Deadline,
     outline,
     seconds_of,
 )
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.timed import phase_is_late, search_is_late
+from jaxnas.run import main
 
 
 @pytest.mark.parametrize(
@@ -68,10 +72,23 @@ def test_a_small_space_has_no_larger_population():
     assert found.population == 8
 
 
+def test_what_the_user_has_settled_is_planned_with():
+    def foreseen(steps):
+        return 0.01 * steps
+
+    found = outline(
+        foreseen, (3000, 6000), lambda share: 600 * share, 99, fixed=True, population=7
+    )
+    assert (found.phases, found.population) == ((3000, 6000), 7)
+    a_generation = 0.01 * 3000 / TRIED * 7
+    assert (found.generations - 1) / 1.5 * a_generation <= SEARCH_ENDS * 600
+
+
 def test_without_a_budget_nothing_is_late(tmp_path):
     clock = Clock(None, tmp_path / "budget.json", 0.0)
     assert clock.left() == math.inf
-    assert not search_is_late(clock)(10**6)
+    deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
+    assert not deadline.passed()
     assert clock.decide("population", 3) == 3
     clock.save()
     assert list(tmp_path.iterdir()) == []
@@ -81,21 +98,85 @@ def test_what_the_clock_decided_holds_after_a_resume(tmp_path, monkeypatch):
     path, now = tmp_path / "budget.json", [1000.0]
     monkeypatch.setattr("jaxnas.budget.time.monotonic", lambda: now[0])
     clock = Clock(100.0, path, 990.0)
-    late = search_is_late(clock)
+    deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
     assert (clock.spent(), clock.left()) == (10.0, 90.0)
-    assert not late(3)
+    assert not deadline.passed()
     now[0] = 990.01 + 100 * SEARCH_ENDS
-    assert late(4)
+    assert deadline.passed()
+    assert deadline.ended is None
+    deadline.end(4)
     now[0] = 5000.0  # a day later, in another process
     again = Clock(100.0, path, 5000.0)
     assert again.spent() == pytest.approx(100 * SEARCH_ENDS, abs=0.1)
-    late = search_is_late(again)
-    assert [late(number) for number in (3, 4, 5)] == [False, True, True]
-    assert not phase_is_late(again)("medium", 1)
+    deadline = Deadline(again, SEARCH_ENDS, "evaluated")
+    assert (deadline.passed(), deadline.ended) == (True, 4)
+    later = Deadline(again, PHASES_END, "phase medium")
+    assert not later.passed()
     now[0] = 5000.0 + 100
-    assert phase_is_late(again)("medium", 2)
-    assert json.loads(path.read_text())["decided"]["phase medium"] == 2
-    assert again.decide("evaluated", 9) == 4
+    assert later.passed()
+    deadline.end(9)
+    assert deadline.ended == 4
+
+
+@pytest.fixture
+def late_after(monkeypatch):
+    """Ends the search's time once so many trainings are on record."""
+
+    def end(run, number):
+        def late(clock, share):
+            path = run / "trainings.jsonl"
+            known = path.read_bytes().count(b"\n") if path.exists() else 0
+            return share == SEARCH_ENDS and known >= number
+
+        monkeypatch.setattr(Clock, "late", late)
+
+    return end
+
+
+def test_what_is_trained_when_the_time_ends_counts_also_after_a_kill(
+    tmp_path, monkeypatch, late_after
+):
+    write_corpus(tmp_path / "code")
+    keep_calibration(tmp_path / "cache")
+    monkeypatch.setenv("JAXNAS_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    flags = {
+        "space": "minimal",
+        "budget": "10h",
+        "data": f"folder:{tmp_path / 'code'}",
+        "phases": 8,
+        "population": 5,
+        "generations": 3,
+        "window": 16,
+        "batch": 4,
+        "vocab-size": 300,
+        "eval-windows": 8,
+        "final-windows": 8,
+        "final-steps": 0,
+        "repeats": 0,
+        "measure-top": 0,
+        "latency": "estimate",
+        "out": run,
+    }
+    given = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    late_after(run, 3)
+    assert main(list(map(str, given))) == 0
+    results = (run / "results.jsonl").read_bytes()
+    trained = (run / "trainings.jsonl").read_bytes()
+    assert results.count(b"\n") >= 3
+    assert trained.count(b"\n") == 3
+    # As if it had been killed before anything but the trainings was on the disk.
+    shutil.rmtree(run / "checkpoints")
+    (run / "summary.json").unlink()
+    (run / "results.jsonl").write_bytes(b"")
+    found = json.loads((run / "budget.json").read_text())
+    ended = found["decided"].pop("evaluated")
+    assert ended == results.count(b"\n")
+    (run / "budget.json").write_text(json.dumps(found))
+    late_after(run, 0)
+    assert main(["--resume", str(run)]) == 0
+    assert (run / "results.jsonl").read_bytes() == results
+    assert (run / "trainings.jsonl").read_bytes() == trained
 
 
 @pytest.mark.parametrize(

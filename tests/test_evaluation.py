@@ -280,6 +280,25 @@ def test_a_batch_is_judged_as_each_would_be_alone(calls):
     assert list(evaluator_of().evaluate([])) == []
 
 
+def test_once_it_is_enough_nothing_is_trained_and_all_that_is_known_counts(calls):
+    others = [dataclasses.replace(CONFIG, num_layers=number) for number in (3, 4)]
+    asked = [others[0], CONFIG, others[1]]
+    shared = evaluator_of()
+    told = []
+
+    def enough(succeeded):
+        told.append(succeeded)
+        return succeeded > 0
+
+    found = list(shared.evaluate_until(enough, asked))
+    assert told == [0, 1]  # before the first training, and after it
+    assert len(shared.trainings) == 1
+    assert [one is None for one in found].count(False) == 1
+    trained = len(calls)
+    assert list(shared.evaluate_until(enough, asked)) == found
+    assert len(calls) == trained
+
+
 def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_path):
     lines = Lines(tmp_path / "trainings")
     one = evaluator_of(trainings=Trainings(lines))

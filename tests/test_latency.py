@@ -251,6 +251,14 @@ def test_finalists_are_measured_once(tmp_path, monkeypatch):
     assert len(said) == 1
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_too_few_models_to_rank_have_no_rank_correlation(number):
+    found = agreement([1.0, 2.0][:number], [1.5, 2.5][:number], [64, 128][:number])
+    assert (found.within, found.mean, found.lowest) == (None, None, None)
+    assert (found.spearman is None) == (number == 1)
+    assert found.error > 0
+
+
 def test_agreement_is_overall_and_among_models_of_a_width():
     widths = [64] * 4 + [128] * 4 + [256]
     measured = [1.0, 2, 3, 4, 10, 20, 30, 40, 100]
@@ -279,7 +287,6 @@ def test_flops_alone_stand_beside_with_a_rate_of_their_own():
         (["--models", "3"], "--models must be at least 12"),
         (["--check", "-1"], "--check must be at least 0"),
         (["--seed", "-1"], "--seed in 0 to"),
-        (["--out", "nowhere/at/all.json"], "its folder does not exist"),
     ],
 )
 def test_calibrate_refuses_in_one_line(capsys, words, said):

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import spearmanr
 from tasks import TINY
 
-from jaxnas.climb import Climbed, finalists, keep_states
+from jaxnas.climb import Climbed, Promotions, finalists, keep_states
 from jaxnas.evaluation.states import States
-from jaxnas.evaluation.trainings import training_key
+from jaxnas.evaluation.trainings import Training, training_key
 from jaxnas.promotion import Chosen, Pool, choose, number_promoted
 from jaxnas.report.trust import rank_correlation, trust_of
 
@@ -59,7 +59,7 @@ def test_of_those_at_the_ends_the_best_at_the_first_objective_goes_on():
         for at, (line, row) in enumerate(zip(lines_of(4), rows, strict=True))
     ]
     chosen = choose(lines, 2, lucky=0, seed=0)
-    assert [line["id"] for line in chosen.promoted] == [2, 0]
+    assert [line["id"] for line in chosen.promoted] == [0, 2]  # 0 is the fittest
 
 
 def test_the_lucky_are_drawn_from_the_others():
@@ -152,17 +152,52 @@ def test_the_finalists_are_of_the_last_phase_in_which_one_succeeded():
     assert finalists(first, []) == (0, first)
 
 
-def test_a_resumed_phase_keeps_what_it_has_saved(tmp_path):
-    states = States(tmp_path)
-    below, here = (
-        SimpleNamespace(states=states, stage=stage) for stage in ("", "@medium")
-    )
-    configs = [TINY, dataclasses.replace(TINY, num_layers=2)]
-    keys = {training_key(one, at.stage) for one in configs for at in (below, here)}
-    for key in keys:
-        (tmp_path / key).mkdir()
-    keep_states([{"config": TINY.to_dict()}], below, here)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {training_key(TINY), training_key(TINY, "@medium")}
-    keep_states([], below)
-    assert list(tmp_path.iterdir()) == []
+STAGES = "", "@medium", "@full"
+
+
+def phases_with(states, **parts):
+    """What is asked of an evaluator of three phases."""
+    every = [SimpleNamespace(stage=stage) for stage in STAGES]
+    return SimpleNamespace(states=states, at=lambda rung: every[rung], **parts)
+
+
+def test_a_phase_keeps_its_own_states_and_those_below_and_above(tmp_path):
+    evaluator = phases_with(States(tmp_path))
+    other = dataclasses.replace(TINY, num_layers=2)
+    for one, stage in itertools.product((TINY, other), STAGES):
+        (tmp_path / training_key(one, stage)).mkdir()
+
+    def left():
+        return {path.name for path in tmp_path.iterdir()}
+
+    own, others = ([training_key(one, at) for at in STAGES] for one in (TINY, other))
+    line = {"config": TINY.to_dict()}
+    keep_states(evaluator, [line], 0)
+    assert left() == {*own, *others[1:]}
+    keep_states(evaluator, [line], 1)
+    assert left() == {*own, others[2]}
+    keep_states(evaluator, [line], 2)
+    assert left() == set(own[1:])
+    keep_states(evaluator, [], 2)
+    assert left() == set()
+
+
+def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
+    """Compressed ones share the curve of their training, not its loss."""
+    curve = tuple((step, 2 + 3 * (step + 1) ** -0.5) for step in range(10, 90, 10))
+    training = Training(key="", metrics={}, curve=curve)
+    stopped = dataclasses.replace(training, stopped=80)
+    rungs = [SimpleNamespace(steps=steps) for steps in (100, 400, 1600)]
+    promotions = Promotions(share=0.25, lucky=0, seed=0, by_curve=True)
+
+    def foreseen(known, loss):
+        trainings = SimpleNamespace(find=lambda config, stage: known)
+        evaluator = phases_with(None, rung=0, rungs=rungs, trainings=trainings)
+        line = {"config": TINY.to_dict(), "objectives": [0.9, 3.0, 5.0]}
+        return promotions.objectives(evaluator)(line | {"metrics": {"loss": loss}})
+
+    fall = 3 * (101**-0.5 - 1601**-0.5)
+    for loss in (2.4, 6.0):
+        assert foreseen(training, loss) == pytest.approx([loss - fall, 3, 5], abs=1e-3)
+        assert foreseen(stopped, loss) == [loss, 3, 5]
+        assert foreseen(None, loss) == [loss, 3, 5]

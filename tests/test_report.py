@@ -235,7 +235,7 @@ def test_the_top_table_holds_the_figures():
 
 def test_the_spread_table_holds_the_figures():
     spread = score_spread(LINES, SETTINGS)
-    text = said(spread_table(spread))
+    text = said(spread_table(spread, "Scores"))
     for name, row in spread.items():
         (found,) = (x for x in text.splitlines() if x.split()[:1] == [name])
         order = ("least", "mean", "greatest", "std")

@@ -21,6 +21,7 @@ from jaxnas.evaluation.programs import Program
 from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.states import States
 from jaxnas.evaluation.trained import continue_training, starting_state
+from jaxnas.evaluation.trainings import stage_of
 from jaxnas.train.curves import extrapolated, points_of
 from jaxnas.train.phases import Phase
 from jaxnas.train.rungs import rung_starts, rungs_of
@@ -74,6 +75,15 @@ def test_the_windows_of_a_phase_follow_those_of_the_one_before():
             "b",
         ),
         ({"a": Phase(samples=32, epochs=1), "b": Phase(samples=64, epochs=1)}, 1, "1"),
+        (
+            {
+                "a": Phase(samples=400, epochs=1),
+                "b": Phase(samples=404, epochs=1),
+                "c": Phase(samples=1600, epochs=1),
+            },
+            0.2,
+            "phase b adds no step",
+        ),
     ],
 )
 def test_phases_that_do_not_follow_each_other_are_refused(phases, share, word):
@@ -178,7 +188,7 @@ def test_a_stored_state_is_read_back_or_refused(task, climbed, tmp_path):
         chex.assert_trees_all_equal(found, climbed[1][place].state)
     states.save("key0", climbed[0][0].state)  # again, in place of the old one
     assert int(states.load("key0", CONFIGS[0], SETTINGS).step) == RUNGS[0].keep
-    states.keep({"key1"})
+    states.keep({"key1"}, {stage_of("key1")})
     assert ("key0" in states, "key1" in states) == (False, True)
     for path in (tmp_path / "states" / "key1").rglob("*"):
         if path.is_file() and path.stat().st_size > 100:
@@ -256,3 +266,34 @@ def test_a_learning_curve_is_drawn_on():
 def test_one_architecture_is_trained_for_one_phase():
     with pytest.raises(UsageError, match="one phase"):
         jaxnas.evaluate(TINY, phase="fast,medium")
+
+
+@pytest.mark.parametrize("plan", [TOGETHER, AT_ONCE], ids=["in turn", "at once"])
+def test_a_member_ends_where_it_would_alone(task, compiler, monkeypatch, plan):
+    """Whether it is flat is its own matter, and so is what it ends with."""
+    begins: list[float] = []
+
+    def told(curve, least):
+        begins.append(float(curve[0]))
+        return False
+
+    monkeypatch.setattr("jaxnas.evaluation.calls.is_flat", told)
+    run(ALONE, task, compiler, 2, {}, begin=0, flat=0.5)
+    lowest, second, *_ = sorted(set(begins))
+    monkeypatch.setattr(  # one of them counts as flat
+        "jaxnas.evaluation.calls.is_flat",
+        lambda curve, least: curve[0] < (lowest + second) / 2,
+    )
+    alone, beside = (
+        run(one, task, compiler, 2, {}, begin=0, flat=0.5) for one in (ALONE, plan)
+    )
+    assert [one.stopped is None for one in alone.values()].count(False) == 1
+    for one, other in zip(alone.values(), beside.values(), strict=True):
+        assert one.stopped == other.stopped
+        assert one.loss == pytest.approx(other.loss, abs=1e-5)
+        assert len(one.curve) == len(other.curve)
+        chex.assert_trees_all_close(one.params, other.params, atol=1e-5)
+        assert (one.state is None) == (other.state is None)
+        if one.state is not None:
+            assert one.state.step == other.state.step == one.stopped
+            chex.assert_trees_all_close(one.state, other.state, atol=1e-5)

@@ -93,8 +93,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(f"--models must be at least {FEWEST}, got {options.models}")
     if options.check < 0 or not 0 <= options.seed < 2**32:
         raise UsageError("--check must be at least 0, --seed in 0 to 2**32 - 1")
-    if options.out is not None and not options.out.absolute().parent.is_dir():
-        raise UsageError(f"--out {options.out}: its folder does not exist")
     return options
 
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -47,7 +46,7 @@ from jaxnas.evaluation.rates import (
 from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.task import Task
 from jaxnas.records import write_json
-from jaxnas.runtime import compute_dtype, cores
+from jaxnas.runtime import compute_dtype, cores, processor
 from jaxnas.train.loop import Schedule
 from jaxnas.train.settings import TrainSettings
 
@@ -332,7 +331,7 @@ def _program(width: int) -> Program:
 def _path(device: jax.Device, workers: int) -> Path:
     fitted = hashlib.sha256(FITTED.read_bytes()).hexdigest()
     about = (
-        f"{device.device_kind} {workers} {cores()} {platform.processor()} "
+        f"{device.device_kind} {workers} {cores()} {processor()} "
         f"{jax.__version__} {compute_dtype()} {fitted}"
     )
     name = hashlib.sha256(about.encode()).hexdigest()[:12]

@@ -87,8 +87,8 @@ class _Curves(NamedTuple):
 
     losses: np.ndarray  # f32[lanes], the last ones
     failed: dict[int, TrainingFailed]  # lane -> why
-    states: Sequence[TrainState | None]  # [lanes]
-    stopped: int | None
+    states: list[TrainState | None]  # [lanes]
+    stopped: list[int | None]  # [lanes]
     stable: list[Curve]  # [lanes]
 
 
@@ -142,7 +142,7 @@ def train_call(
                 params=scores.params[lane],
                 pruned=scores.pruned[lane],
                 state=curves.states[lane],
-                stopped=curves.stopped,
+                stopped=curves.stopped[lane],
                 curve=curves.stable[lane],
                 metrics={one: scores.metrics[lane][one] for one in wanted[lane]},
             )
@@ -189,40 +189,69 @@ def _scored(
 
 
 def _steps(running: Running, compiled: Compiled, work: Work, on_steps) -> _Curves:
-    """Trains to the end, or to where no member has anything left to win."""
+    """Trains each member to its end: the work's, or after it was found flat.
+
+    A member is judged where it would be judged alone, whoever is beside it. One
+    that has ended stays as it is, for its learning rate is zero.
+    """
     settings, schedule = work.task.settings, work.followed
-    size, total = settings.steps_per_call, len(work.starts)
-    lanes = len(running.group.configs)
+    size, total, stable = settings.steps_per_call, len(work.starts), _stable(schedule)
+    configs = running.group.configs
+    lanes = range(len(configs))
+    ends, schedules = [total for _ in lanes], [schedule for _ in lanes]
     failed: dict[int, TrainingFailed] = {}
-    states: Sequence[TrainState | None] = [None] * lanes
+    states: list[TrainState | None] = [None for _ in lanes]
+    stopped: list[int | None] = [None for _ in lanes]
+    last = np.full(len(configs), np.nan, np.float32)
     curve: list[np.ndarray] = []  # while the learning rate is constant
-    step, stopped = work.begin, None
-    losses = np.full((lanes, 1), np.nan)
-    while step < total and len(failed) < lanes:
-        # A call ends where states are kept and where the decay begins.
-        ends = (work.keep, _stable(schedule), total)
-        stops = [stop for stop in ends if stop and stop > step]
-        rows = work.starts[step : min(step + size, *stops)]
-        losses = running.advance(compiled.train, rows)
-        warm = bool(step >= schedule.warmup)
-        for lane, config in enumerate(running.group.configs):
-            why = diverged(losses[lane], step, config.vocab_size, warm)
-            if why is not None:
-                failed.setdefault(lane, TrainingFailed(why))
-        step += len(rows)
-        on_steps(len(rows), float(losses[0, -1]))
-        if warm and stopped is None and step <= _stable(schedule):
-            curve.append(losses)
-        if stopped is None and work.flat and _all_flat(curve, failed, work, step):
-            stopped, states = step, running.states()
-            total = min(total, step + math.ceil(schedule.decay))
-            running.follow(schedule._replace(total=float(total)))
-        elif stopped is None and step == work.keep:
-            states = running.states()
-    every = np.concatenate(curve, axis=1) if curve else np.zeros((lanes, 0))
-    until = min(step, _stable(schedule)) if stopped is None else stopped
-    stable = [points_of(one, until - every.shape[1]) for one in every]
-    return _Curves(losses[:, -1], failed, states, stopped, stable)
+    recent: list[np.ndarray] = []  # since all were judged
+    step = judged = first = work.begin
+    while alive := [at for at in lanes if at not in failed and step < ends[at]]:
+        # All are judged at regular steps, and where states are kept, where the
+        # decay begins, and at the end.
+        regular = step + size - (step - work.begin) % size
+        everyone = min(
+            stop for stop in (regular, work.keep, stable, total) if stop and stop > step
+        )
+        until = min(everyone, *(ends[lane] for lane in alive))
+        losses = running.advance(compiled.train, work.starts[step:until])
+        on_steps(until - step, float(losses[alive[0], -1]))
+        recent.append(losses)
+        step = until
+        since = np.concatenate(recent, axis=1)
+        warm = bool(judged >= schedule.warmup)
+        for lane in alive:
+            last[lane] = losses[lane, -1]
+            if step in (everyone, ends[lane]):
+                vocabulary = configs[lane].vocab_size
+                why = diverged(since[lane], judged, vocabulary, warm)
+                if why is not None:
+                    failed[lane] = TrainingFailed(why)
+        if step < everyone:
+            continue
+        if warm and step <= stable:
+            first = first if curve else judged
+            curve.append(since)
+        judged, recent = step, []
+        going = [at for at in alive if at not in failed and stopped[at] is None]
+        flat = _flat(going, curve, work, step)
+        for lane in flat:
+            stopped[lane] = step
+            ends[lane] = min(total, step + math.ceil(schedule.decay))
+            schedules[lane] = schedule._replace(total=float(ends[lane]))
+        if flat:
+            running.follow(schedules)
+        kept = going if step == work.keep else flat
+        if kept:
+            found = running.states()
+            for lane in kept:
+                states[lane] = found[lane]
+    every = np.concatenate(curve, axis=1) if curve else np.zeros((len(configs), 0))
+    curves = [
+        points_of(losses[: None if end is None else end - first], first)
+        for losses, end in zip(every, stopped, strict=True)
+    ]
+    return _Curves(last, failed, states, stopped, curves)
 
 
 def _stable(schedule: Schedule) -> int:
@@ -230,16 +259,15 @@ def _stable(schedule: Schedule) -> int:
     return int(schedule.total - schedule.decay)
 
 
-def _all_flat(curve: list[np.ndarray], failed, work: Work, step: int) -> bool:
-    """Whether no lane that is alive still learns, in a rung's second half."""
+def _flat(
+    going: Sequence[int], curve: list[np.ndarray], work: Work, step: int
+) -> list[int]:
+    """Those of the lanes that learn no more, in a rung's second half."""
     stable = _stable(work.followed)
-    if not curve or not (work.begin + stable) / 2 <= step < stable:
-        return False
+    if not (work.flat and curve and (work.begin + stable) / 2 <= step < stable):
+        return []
     every = np.concatenate(curve, axis=1)
-    return all(
-        lane in failed or is_flat(losses, work.flat)
-        for lane, losses in enumerate(every)
-    )
+    return [lane for lane in going if is_flat(every[lane], work.flat)]
 
 
 def _recovered(

@@ -169,6 +169,34 @@ class Evaluator:
         Raises:
           ValueError: as `__call__`, before anything is trained.
         """
+        for found in self.evaluate_until(
+            lambda succeeded: False, configs, report, outlook, **about
+        ):
+            assert found is not None
+            yield found
+
+    def evaluate_until(
+        self,
+        enough: Callable[[int], bool],
+        configs: Sequence[ArchitectureConfig],
+        report: Report = lambda *_: None,
+        outlook: Outlook = NOTHING_AHEAD,
+        **about: Any,
+    ) -> Generator[Evaluation | None]:
+        """As `evaluate`, but that trainings may end before all are done.
+
+        Args:
+          enough: told how many are known to succeed, whether to train no more;
+            asked before the first training and after each.
+          configs: and all others, as for `evaluate`.
+          report: as there.
+          outlook: as there.
+          **about: as there.
+
+        Yields:
+          In the configs' order, an evaluation of those that are known, None for
+          the others.
+        """
         for config in configs:
             self._check(config)
         costs = [costs_of(config, self.hardware, self.latency) for config in configs]
@@ -177,8 +205,16 @@ class Evaluator:
             for config, cost in zip(configs, costs, strict=True)
         ]
         open_ = [at for at, known in enumerate(waiting) if known is None]
+
+        def is_enough() -> bool:
+            every = [
+                one or self._known(config, cost)
+                for one, config, cost in zip(waiting, configs, costs, strict=True)
+            ]
+            return enough(sum(one is not None and one.status == "ok" for one in every))
+
         done = 0
-        chosen = [configs[at] for at in open_]
+        chosen = [] if is_enough() else [configs[at] for at in open_]
         with contextlib.closing(
             self._train(chosen, report, outlook, about)
         ) as trainings:
@@ -189,10 +225,10 @@ class Evaluator:
                         break
                     yield found
                     done += 1
+                if is_enough():
+                    break
         for at in range(done, len(configs)):
-            found = waiting[at] or self._known(configs[at], costs[at])
-            assert found is not None
-            yield found
+            yield waiting[at] or self._known(configs[at], costs[at])
 
     def weights(self, config: ArchitectureConfig, report: Report) -> dict:
         """What a config's training left, by training it again as it was planned.

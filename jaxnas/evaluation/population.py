@@ -72,15 +72,16 @@ class Running:
         states += [states[-1]] * (group.program.lanes - len(states))
         self._states = self._put(stack(states))
         self._keys = [task.key(purpose)] * group.program.lanes
-        self.follow(schedule)
+        self.follow([schedule] * len(group.configs))
         self._tokens = task.tokens_on(device)
         self.step = int(states[0].step)
 
-    def follow(self, schedule: Schedule):
-        """Changes the schedule of the steps to come."""
-        lanes = self.group.program.lanes
+    def follow(self, schedules: Sequence[Schedule]):
+        """Changes the members' schedules for the steps to come."""
+        empty = self.group.program.lanes - len(schedules)
+        every = [*schedules, *[schedules[-1]] * empty]
         configs = self.group.lanes if self.group.program.elastic else None
-        members = stack_members(configs, [schedule] * lanes, self._keys)
+        members = stack_members(configs, every, self._keys)
         self._members = self._put(members)
 
     def advance(self, train: Callable, starts: np.ndarray) -> np.ndarray:

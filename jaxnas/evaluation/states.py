@@ -12,6 +12,7 @@ from arch import ArchitectureConfig
 from arch.padding import parameter_shapes
 from jaxnas.checkpoint import CHANGED, damaged, digest, folders_first, quiet
 from jaxnas.evaluation.trained import training_config
+from jaxnas.evaluation.trainings import stage_of
 from jaxnas.train.loop import TrainState, make_optimizer
 from jaxnas.train.settings import TrainSettings
 
@@ -60,12 +61,12 @@ class States:
             raise damaged(path, ValueError(CHANGED), _CURE)
         return TrainState(**jax.tree.map(np.asarray, found))
 
-    def keep(self, keys: Collection[str]):
-        """Removes all others."""
+    def keep(self, keys: Collection[str], stages: Collection[str]):
+        """Removes all others of these stages."""
         if not self.folder.is_dir():
             return
         for path in self.folder.iterdir():
-            if path.name not in keys:
+            if path.name not in keys and stage_of(path.name) in stages:
                 shutil.rmtree(path)
 
     def _path(self, key: str) -> Path:

@@ -11,6 +11,8 @@ from jaxnas.evaluation.trained import training_config
 from jaxnas.records import Lines
 from jaxnas.train.curves import Curve
 
+_DIGITS = 16  # of a config's hash
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
@@ -34,7 +36,12 @@ def training_key(config: ArchitectureConfig, stage: str = "") -> str:
         seed; "" for the first phase from the run's own.
     """
     fields = json.dumps(training_config(config).to_dict(), sort_keys=True)
-    return hashlib.sha256(fields.encode()).hexdigest()[:16] + stage
+    return hashlib.sha256(fields.encode()).hexdigest()[:_DIGITS] + stage
+
+
+def stage_of(key: str) -> str:
+    """The stage of a training's key."""
+    return key[_DIGITS:]
 
 
 class Trainings:

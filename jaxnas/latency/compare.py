@@ -34,8 +34,8 @@ class Agreement(NamedTuple):
 
     error: float  # median of |predicted / measured - 1|
     worst: float  # its greatest
-    spearman: float
-    within: float  # the same of logarithms less their mean over a model's width
+    spearman: float | None  # None where there are too few models
+    within: float | None  # the same of logarithms less their mean over the width
     mean: float | None  # of Spearman's among the models of each width
     lowest: float | None  # the least of these
 
@@ -47,15 +47,16 @@ def agreement(
     guess, truth, width = map(np.asarray, (predicted, measured, widths))
     error = np.abs(guess / truth - 1)
     inside = [
-        float(spearmanr(guess[width == one], truth[width == one]).statistic)
+        found
         for one in np.unique(width)
         if (width == one).sum() >= FEWEST
+        and (found := _spearman(guess[width == one], truth[width == one])) is not None
     ]
     return Agreement(
         error=float(np.median(error)),
         worst=float(error.max()),
-        spearman=float(spearmanr(guess, truth).statistic),
-        within=float(spearmanr(*(_less_width(x, width) for x in (guess, truth)))[0]),
+        spearman=_spearman(guess, truth),
+        within=_spearman(*(_less_width(x, width) for x in (guess, truth))),
         mean=float(np.mean(inside)) if inside else None,
         lowest=min(inside) if inside else None,
     )
@@ -103,6 +104,12 @@ def compare(
             found = agreement(guess, truth, widths)._asdict()
             rows.append({"reading": name, "predictor": title} | found)
     return rows
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> float | None:
+    if min(len(np.unique(one)), len(np.unique(other))) < 2:
+        return None
+    return float(spearmanr(one, other).statistic)
 
 
 def _less_width(values: np.ndarray, widths: np.ndarray) -> np.ndarray:

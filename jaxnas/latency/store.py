@@ -7,7 +7,6 @@ depend on it, so that it is never measured again by itself.
 import dataclasses
 import hashlib
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from jaxnas.latency.configs import draw_configs
 from jaxnas.latency.fit import fit
 from jaxnas.latency.measure import measure
 from jaxnas.records import write_json
-from jaxnas.runtime import compute_dtype, cores
+from jaxnas.runtime import compute_dtype, cores, processor
 
 MODELS = 30  # that a calibration measures
 
@@ -74,7 +73,7 @@ def about_of(device: jax.Device) -> dict[str, Any]:
     return {
         "device": device.device_kind,
         "platform": device.platform,
-        "processor": platform.processor(),
+        "processor": processor(),
         "cores": cores(),
         "jax": jax.__version__,
         "dtype": str(compute_dtype()),

@@ -55,10 +55,11 @@ def close(
     spread = summary["search"]["spread"]
     names = objective_names(config.objectives)
     show_found(summary, lines, last, config.top_k, console, names)
-    console.print(spread_table(spread))
+    when = _after_first(summary)
+    console.print(spread_table(spread, f"Scores over the candidates{when}"))
     own = {name: summary["search"]["objectives"][name] for name in names}
     if own:
-        title = "Your objectives over the candidates"
+        title = f"Your objectives over the candidates{when}"
         console.print(spread_table(own, title, "objective"))
     if len(lines) > 1:
         for name in saturated(spread):
@@ -78,6 +79,12 @@ def close(
         ("plots", f"{folder.fitness_plot}, {folder.pareto_plot}"),
     ):
         console.print(f"{name:<11} {path}", soft_wrap=True)
+
+
+def _after_first(summary: dict) -> str:
+    """What is added to a title of the first phase, if there are others."""
+    phases = summary["trust"]["phases"]
+    return f", after phase {phases[0]['from']}" if phases else ""
 
 
 def last_phase(folder: RunFolder, lines: list[dict]) -> list[dict]:
@@ -107,7 +114,7 @@ def show_found(
     """
     console.print(top_table(last, number, names))
     if len({line["config"]["arch_type"] for line in lines}) > 1:
-        console.print(family_table(lines, names))
+        console.print(family_table(lines, names, _after_first(summary)))
     trust = summary["trust"]
     if trust["phases"]:
         console.print(trust_table(trust))

@@ -29,9 +29,14 @@ def family_summary(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def family_table(lines: list[dict[str, Any]], extra: Sequence[str] = ()) -> Table:
-    """Each family's best candidate, the best family first; as for `top_table`."""
-    table = plain_table("Best of each family")
+def family_table(
+    lines: list[dict[str, Any]], extra: Sequence[str] = (), when: str = ""
+) -> Table:
+    """Each family's best candidate, the best family first; as for `top_table`.
+
+    `when` follows the title.
+    """
+    table = plain_table(f"Best of each family{when}")
     add_numbers(table, "tried", "id")
     table.add_column("model", overflow="fold")
     add_numbers(table, *candidate_columns(extra))

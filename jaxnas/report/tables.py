@@ -88,7 +88,7 @@ def top_lines(lines: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
 
 def spread_table(
     spread: dict[str, dict[str, float]],
-    title: str = "Scores over the candidates",
+    title: str,
     kind: str = "score",
 ) -> Table:
     """Each score's range over the candidates."""

@@ -113,7 +113,7 @@ def trust_table(trust: dict[str, Any]) -> Table:
             str(step["lucky"]),
             _figure(step["correlation"]),
             _figure(step["correlation_promoted"]),
-            f"{step['top_by_luck']} of {step['top']}",
+            f"{step['top_by_luck']} of {step['top']}" if step["lucky"] else "-",
         )
     return table
 

@@ -61,6 +61,11 @@ def rungs_of(phases: Mapping[str, Phase], settings: TrainSettings) -> tuple[Rung
         begin = 0
         if place:
             begin = rungs[-1].stable_until(settings)
+            if place > 1 and begin <= rungs[-1].begin:
+                raise ValueError(
+                    f"phase {names[place - 1]} adds no step before its decay to the "
+                    f"phase before it: make it longer"
+                )
             rungs[-1] = dataclasses.replace(rungs[-1], keep=begin)
         rung = Rung(
             name=name,
