@@ -94,13 +94,13 @@ def test_the_readme_shows_the_records(experiment, capsys):
     trained = json.loads((FOLDER / "result.json").read_text())
     assert shown(experiment.tables(trained), capsys) in readme
     rises = json.loads((FOLDER / "compression.json").read_text())
-    assert shown([load("compression").table_of(rises)], capsys) in readme
+    assert shown([load("compressing").table_of(rises)], capsys) in readme
 
 
 def test_the_recorded_predictions_are_those_of_the_law():
     rows = json.loads((FOLDER / "compression.json").read_text())
     whole = {row["tokens"]: row for row in reversed(rows) if row["predicted"] == 0}
-    configs = load("compression").compressed(1024, 64)
+    configs = load("compressing").compressed(1024, 64)
     for row, config in zip(rows, configs * len(whole), strict=True):
         assert row["quantization"] == config.quantization
         assert row["pruning"] == config.pruning_ratio
