@@ -168,8 +168,8 @@ def outline(
     base = foreseen(0)
     a_step = max(1e-6, (foreseen(presets[0]) - base) / presets[0])  # of all
     fits = int((0.6 * search - base) / a_step)
-    first = max(min(_FEWEST_STEPS, presets[0]), min(presets[0], fits))
-    first = presets[0] if fixed else first
+    fewest = presets[0] if fixed else min(_FEWEST_STEPS, presets[0])
+    first = max(fewest, min(presets[0], fits))
     each = a_step * first / TRIED + 0.05 * base / TRIED  # one more candidate
     if population is None:
         population = int(max(4, min(50, distinct, 0.15 * search / each)))

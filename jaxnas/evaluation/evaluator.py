@@ -205,27 +205,23 @@ class Evaluator:
             for config, cost in zip(configs, costs, strict=True)
         ]
         open_ = [at for at, known in enumerate(waiting) if known is None]
-
-        def is_enough() -> bool:
-            every = [
-                one or self._known(config, cost)
-                for one, config, cost in zip(waiting, configs, costs, strict=True)
-            ]
-            return enough(sum(one is not None and one.status == "ok" for one in every))
-
-        done = 0
-        chosen = [] if is_enough() else [configs[at] for at in open_]
+        done, cost_of = 0, dict(zip(configs, costs, strict=True))
+        succeeded = sum(one is not None and one.status == "ok" for one in waiting)
+        chosen = [] if enough(succeeded) else [configs[at] for at in open_]
         with contextlib.closing(
             self._train(chosen, report, outlook, about)
         ) as trainings:
-            for _ in trainings:
+            for trained in trainings:
                 while done < len(configs):
                     found = waiting[done] or self._known(configs[done], costs[done])
                     if found is None:
                         break
                     yield found
                     done += 1
-                if is_enough():
+                for config in trained:
+                    found = self._known(config, cost_of[config])
+                    succeeded += found is not None and found.status == "ok"
+                if enough(succeeded):
                     break
         for at in range(done, len(configs)):
             yield waiting[at] or self._known(configs[at], costs[at])
@@ -303,8 +299,14 @@ class Evaluator:
         )
         return None if unscored else self._judge(config, costs, training)
 
-    def _train(self, configs, report, outlook, about) -> Generator[None]:
-        """Trains the configs, each training once; remembers what it finds."""
+    def _train(
+        self, configs, report, outlook, about
+    ) -> Generator[Sequence[ArchitectureConfig]]:
+        """Trains the configs, each training once; remembers what it finds.
+
+        Yields:
+          After each training, the configs that share it.
+        """
         wanted: dict[str, list[Compression]] = {}
         first: dict[str, ArchitectureConfig] = {}
         sharing: dict[str, list[ArchitectureConfig]] = {}
@@ -349,7 +351,7 @@ class Evaluator:
                     judged = self._judge(config, costs, training)
                     self.on_trained(config, weights, judged)
             self.trainings.add(training)
-            yield
+            yield sharing[key]
 
     def _run(self, configs, wanted, report, outlook, about) -> Iterator[Outcome]:
         """Outcomes of the configs, in the plan that was made for them before."""
