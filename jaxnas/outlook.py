@@ -7,7 +7,7 @@ from typing import Any
 from arch import ArchitectureConfig
 from arch.config import GATED_ACTIVATIONS
 from arch.space import Space
-from jaxnas.evaluation.evaluator import Outlook
+from jaxnas.evaluation.trainer import Outlook
 from jaxnas.evaluation.planner import Expected
 
 # Share of a later generation that is new. Half of those are like the candidates

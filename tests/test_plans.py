@@ -17,10 +17,11 @@ from tasks import TINY, noise_task
 
 from arch import cost
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.evaluator import NOTHING_AHEAD, Evaluator
+from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.machine import Machine
 from jaxnas.evaluation.plans import Plans
 from jaxnas.evaluation.population import Running
+from jaxnas.evaluation.trainer import NOTHING_AHEAD
 from jaxnas.evaluation.trainings import Trainings, training_key
 from jaxnas.fitness import FitnessSettings
 from jaxnas.records import Lines
