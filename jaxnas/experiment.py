@@ -259,6 +259,7 @@ def _evaluate_new(
             new=len(configs),
             seen=len(seen),
             most=most,
+            max_size=evaluator.max_size,
         ),
         generation=generation,
     )

@@ -1,14 +1,16 @@
 """What a search expects of its next generations, so that programs can be chosen."""
 
+import dataclasses
 import itertools
 import math
 from typing import Any
 
 from arch import ArchitectureConfig
 from arch.config import GATED_ACTIVATIONS
+from arch.cost import size_mib
 from arch.space import Space
-from jaxnas.evaluation.trainer import Outlook
 from jaxnas.evaluation.planner import Expected
+from jaxnas.evaluation.trainer import Outlook
 
 # Share of a later generation that is new. Half of those are like the candidates
 # at hand, half are drawn from the space.
@@ -24,6 +26,9 @@ LATE_PRICE = 100.0
 # saves less than ten times what it costs.
 PROGRAM_SHARE = 0.08
 
+# Of the genes that a program has room for, the one with the least of the other.
+_ROOM = (("num_layers", "ffn_multiplier"), ("ffn_multiplier", "num_layers"))
+
 
 def outlook_of(
     space: Space,
@@ -35,6 +40,7 @@ def outlook_of(
     new: int,
     seen: int,
     most: float = math.inf,
+    max_size: float = math.inf,
 ) -> Outlook:
     """What is to come after a generation.
 
@@ -47,6 +53,7 @@ def outlook_of(
       new: candidates of the generation that were never evaluated.
       seen: candidates evaluated before it.
       most: distinct candidates that the search ends after.
+      max_size: in MiB; larger models are not trained.
     """
     left = generations - generation - 1
     rest = min(space.distinct_count, most) - seen - new
@@ -57,7 +64,10 @@ def outlook_of(
     if coming > 0:
         configs = kinds_of(space, fields)
         number = coming / 2 / len(configs)
-        kinds = [Expected(config=one, number=number) for one in configs]
+        bounded = [_shape_within(space, one, max_size) for one in configs]
+        kinds = [
+            Expected(config=one, number=number) for one in bounded if one is not None
+        ]
     return Outlook(
         horizon=coming / 2 / max(1, new),
         expected=kinds,
@@ -103,3 +113,33 @@ def kinds_of(space: Space, fields: dict[str, Any]) -> list[ArchitectureConfig]:
             found[config.canonical()] = config
             break
     return list(found)
+
+
+def _shape_within(
+    space: Space, largest: ArchitectureConfig, max_size: float
+) -> ArchitectureConfig | None:
+    """What the kind's models of that size have room in; None if there are none."""
+    stored = _least_stored(space, largest)
+    room = {}
+    for gene, other in _ROOM:
+        thin = {**stored, other: min(space.values(other))}
+        inside = [
+            value
+            for value in space.values(gene)
+            if size_mib(dataclasses.replace(largest, **thin, **{gene: value}))
+            <= max_size
+        ]
+        if not inside:
+            return None
+        room[gene] = max(inside)
+    return dataclasses.replace(largest, **room).canonical()
+
+
+def _least_stored(space: Space, config: ArchitectureConfig) -> dict[str, Any]:
+    """The compression that leaves the fewest bytes."""
+    genes = ("quantization", "pruning_ratio")
+    ways = [
+        dict(zip(genes, way, strict=True))
+        for way in itertools.product(*map(space.values, genes))
+    ]
+    return min(ways, key=lambda way: size_mib(dataclasses.replace(config, **way)))
