@@ -1,8 +1,9 @@
 """Three phases against training every candidate in full: tokens and quality.
 
 Both searches use the same strategy, space, seed and corpus, and the same training
-for the last phase. A candidate of either is ranked among those of the full search:
-by its accuracy after the last phase, and by the hypervolume that it dominates alone.
+for the last phase, its warm-up as long as the first phase's. A candidate of either is
+ranked among those of the full search: by its accuracy after the last phase, and by
+the hypervolume that it dominates alone.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from jaxnas.train.rungs import rungs_of
 from jaxnas.train.settings import TrainSettings
 
 DECAY_SHARE = 0.2  # of both
+WARMUP_SHARE = 0.1  # of the first phase
 
 
 def main():
@@ -40,6 +42,7 @@ def main():
     parser.add_argument("--population", type=int, default=12)
     parser.add_argument("--generations", type=int, default=3)
     parser.add_argument("--phases", default="200,800,3200", help="samples of each")
+    parser.add_argument("--promote-share", type=float, default=0.25)
     parser.add_argument("--lucky", type=int, default=2, help="per phase, at random")
     parser.add_argument("--max-size", type=float, default=500.0, help="MiB")
     options = parser.parse_args()
@@ -51,17 +54,20 @@ def main():
 
 def compare(options, seed: int) -> dict:
     """Both searches of a seed."""
-    last = options.phases.split(",")[-1]
-    runs = {}
-    for name, phases in (("phases", options.phases), ("full", last)):
-        out = options.out / f"{name}-{seed}"
-        if not (out / "summary.json").exists():
-            if (out / "config.toml").exists():
-                api.resume(out)
-            else:
-                api.search(out, **_settings(options, phases, seed))
-        runs[name] = out
-    return figures(runs["phases"], runs["full"], options)
+    runs = [search(options, name, seed) for name in ("phases", "full")]
+    return figures(*runs, options)
+
+
+def search(options, name: str, seed: int) -> Path:
+    """The folder of one search, run or gone on with unless it is done."""
+    out = options.out / f"{name}-{seed}"
+    if (out / "summary.json").exists():
+        return out
+    if (out / "config.toml").exists():
+        api.resume(out)
+    else:
+        api.search(out, **_settings(options, name, seed))
+    return out
 
 
 def figures(phased: Path, full: Path, options) -> dict:
@@ -120,15 +126,19 @@ def show(rows: list[dict]):
     plain_console().print(table)
 
 
-def _settings(options, phases: str, seed: int) -> dict:
+def _settings(options, name: str, seed: int) -> dict:
+    lengths = [int(phase) for phase in options.phases.split(",")]
+    full = name == "full"
     return {
         "space": options.space,
         "data": options.data,
         "strategy": options.strategy,
         "population": options.population,
         "generations": options.generations,
-        "phases": phases,
+        "phases": str(lengths[-1]) if full else options.phases,
+        "warmup_share": WARMUP_SHARE * (lengths[0] / lengths[-1] if full else 1.0),
         "decay_share": DECAY_SHARE,
+        "promote_share": options.promote_share,
         "lucky": options.lucky,
         "max_size": options.max_size,
         "latency": "estimate",
