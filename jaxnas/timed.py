@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from arch import ArchitectureConfig
+from arch.cost import size_mib
 from arch.space import Space
 from jaxnas.budget import (
     PHASES_END,
@@ -34,6 +35,7 @@ from jaxnas.promotion import Chosen
 from jaxnas.train.loop import batch_starts
 from jaxnas.train.phases import Phase, steps_of
 
+DRAWN = 20 * TRIED  # candidates, of which some may be too large
 PLANNED = ("phases", "population", "generations", "final_steps")
 
 
@@ -69,12 +71,7 @@ def fit_to_budget(
 def _planned(given, config, space, task, machine, clock) -> dict[str, Any]:
     """The settings that change; arguments as for `fit_to_budget`."""
     settings = task.settings
-    genomes = space.sample(key_of(config.seed, "outlook"), TRIED)
-    fields = {
-        "vocab_size": task.dataset.vocab_size,
-        "max_seq_length": settings.window,
-    }
-    tried = {training_config(space.decode(genome, **fields)) for genome in genomes}
+    tried = _tried(config, space, task)
     scoring = config.eval_windows / (3 * settings.batch)
 
     def foreseen(steps: int) -> float:
@@ -110,6 +107,18 @@ def _planned(given, config, space, task, machine, clock) -> dict[str, Any]:
     if given.repeats is None:
         changes["repeats"] = 0  # the time is the winner's
     return changes
+
+
+def _tried(config: RunConfig, space: Space, task: Task) -> set[ArchitectureConfig]:
+    """Trainings to foresee a generation with: of candidates that may be trained."""
+    fields = {
+        "vocab_size": task.dataset.vocab_size,
+        "max_seq_length": task.settings.window,
+    }
+    sample = space.sample(key_of(config.seed, "outlook"), DRAWN)
+    drawn = [space.decode(genome, **fields) for genome in sample]
+    small = [one for one in drawn if size_mib(one) <= config.max_size]
+    return {training_config(one) for one in (small or drawn)[:TRIED]}
 
 
 def words(config: RunConfig, clock: Clock) -> str | None:

@@ -3,11 +3,14 @@
 import json
 import math
 import shutil
+import time
 
 import pytest
-from calibrated import keep_calibration
+from calibrated import MADE_UP, keep_calibration
 from corpus import write_corpus
+from tasks import noise_task
 
+from arch.spaces import SPACES
 from jaxnas.budget import (
     PHASES_END,
     SEARCH_ENDS,
@@ -19,7 +22,11 @@ from jaxnas.budget import (
 )
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
+from jaxnas.evaluation.machine import local_machine
 from jaxnas.run import main
+from jaxnas.timed import fit_to_budget
+from jaxnas.train.phases import steps_of
+from jaxnas.train.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,21 @@ def test_what_the_user_has_settled_is_planned_with():
     assert (found.phases, found.population) == ((3000, 6000), 7)
     a_generation = 0.01 * 3000 / TRIED * 7
     assert (found.generations - 1) / 1.5 * a_generation <= SEARCH_ENDS * 600
+
+
+def test_a_budget_is_planned_for_what_may_be_trained(tmp_path):
+    def steps_planned(max_size):
+        given = RunConfig(space="full", budget="5m", max_size=max_size)
+        config = given.resolve("cpu")
+        clock = Clock(300.0, tmp_path / f"{max_size}.json", time.monotonic())
+        settings = TrainSettings(window=12, batch=4, learning_rate=1e-3)
+        task, machine = noise_task(settings), local_machine(known=MADE_UP)
+        planned = fit_to_budget(given, config, SPACES["full"], task, machine, clock)
+        [first, *_] = planned.named_phases().values()
+        return steps_of(first, settings) * planned.population
+
+    assert steps_planned(4.0) > 2 * steps_planned(1e6)
+    assert steps_planned(0.01) == steps_planned(1e6)  # there are none
 
 
 def test_without_a_budget_nothing_is_late(tmp_path):

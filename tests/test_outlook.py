@@ -28,7 +28,7 @@ def expected(space, max_size=math.inf):
     return [kind.config for kind in outlook.expected]
 
 
-@pytest.mark.parametrize("space, max_size", [("medium", 10.0), ("full", 6.0)])
+@pytest.mark.parametrize(("space", "max_size"), [("medium", 10.0), ("full", 6.0)])
 def test_there_is_room_for_all_that_may_come_and_for_nothing_larger(space, max_size):
     kinds = [Program(shape=kind, form="looped") for kind in expected(space, max_size)]
     sample = SPACES[space].sample(key_of(0, "test"), 500)
