@@ -457,20 +457,22 @@ def test_tables_and_plots_hold_them_by_name(modules, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_with_an_objective_from_the_command_line(modules, tmp_path, monkeypatch):
-    """From the file of trainings alone it finds the same again."""
+    """In both phases; from the file of trainings alone it finds the same again."""
     write_corpus(tmp_path / "code")
     monkeypatch.chdir(tmp_path)
     settings = [
         *("--out", "run", "--objectives", "energy_module:energy"),
         *("--population", 4, "--generations", 2, "--max-evals", 5),
-        *("--samples", 8, "--window", 16, "--batch", 4, "--vocab-size", 300),
+        *("--phases", "8,24", "--decay-share", 0.5, "--lucky", 0),
+        *("--window", 16, "--batch", 4, "--vocab-size", 300),
         *("--eval-windows", 8, "--final-windows", 8, "--final-steps", 0),
         *("--measure-top", 0, "--data", "folder:code", "--strategy", "nsga2"),
     ]
     assert main(list(map(str, settings))) == 0
     run = tmp_path / "run"
     before = {
-        name: (run / name).read_bytes() for name in ("results.jsonl", "best.json")
+        name: (run / name).read_bytes()
+        for name in ("results.jsonl", "rungs.jsonl", "best.json")
     }
     lines = [json.loads(line) for line in before["results.jsonl"].splitlines()]
     assert len(lines) == 5
@@ -481,7 +483,9 @@ def test_a_run_with_an_objective_from_the_command_line(modules, tmp_path, monkey
         for one in lines
         if not any(dominated(other["objectives"], one["objectives"]) for other in lines)
     ]
-    for line in lines:
+    later = [json.loads(line) for line in before["rungs.jsonl"].splitlines()]
+    assert 2 <= len(later) < 5
+    for line in [*lines, *later]:
         flops = line["costs"]["forward_flops"]
         assert line["objectives"][3] == pytest.approx(flops * 1e-8, rel=1e-12)
     (run / "summary.json").unlink()
