@@ -195,26 +195,37 @@ def test_every_objective_says_what_it_is():
 
 
 def test_a_law_is_fitted_to_what_a_run_measured(tmp_path, capsys):
+    """In all its phases."""
     law = dataclasses.replace(LAWS["besiroglu2024"], families=(0.0,) * 6)
     run = tmp_path / "run"
     run.mkdir()
-    settings = RunConfig(space="medium", samples=500, epochs=2, window=64)
+    settings = RunConfig(space="medium", phases="1000,4000x2", window=64)
     (run / "config.toml").write_text(settings.to_toml())
     genomes = SPACES["medium"].sample(jax.random.key(0), 40)
-    lines = []
-    for genome in genomes:
-        config = SPACES["medium"].decode(genome, **FIELDS)
-        loss = predicted_loss(config, 500 * 2 * 64, law)
-        line = {"status": "ok", "config": config.to_dict(), "metrics": {"loss": loss}}
-        lines.append(json.dumps(line))
-    lines.append(json.dumps({"status": "failed"}))
-    (run / "results.jsonl").write_text("\n".join(lines) + "\n{cut short")
-    rows = rows_of(run)
-    assert len(rows) == 40
-    assert {row.tokens for row in rows} == {64_000.0}
+    every = [SPACES["medium"].decode(genome, **FIELDS) for genome in genomes]
+
+    def lines(configs, tokens, **more):
+        return [
+            json.dumps(
+                {
+                    "status": "ok",
+                    "config": config.to_dict(),
+                    "metrics": {"loss": predicted_loss(config, tokens, law)},
+                    **more,
+                }
+            )
+            for config in configs
+        ]
+
+    first = [*lines(every, 1000 * 64), json.dumps({"status": "failed"})]
+    (run / "results.jsonl").write_text("\n".join(first) + "\n{cut short")
+    later = lines(every[:10], 8000 * 64, phase="4000x2")
+    (run / "rungs.jsonl").write_text("\n".join(later) + "\n")
+    tokens = [row.tokens for row in rows_of(run)]
+    assert tokens == 40 * [64_000.0] + 10 * [512_000.0]
     assert main(["front", "medium", "--fit", str(run), "--vocab-size", "1000"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "predicted loss, fitted on 40 measured losses" in printed
+    assert "predicted loss, fitted on 50 measured losses" in printed
     error = float(printed.split("rows left out ")[1].split(",")[0])
     assert error < 0.01
 

@@ -1,8 +1,9 @@
 """A scaling law fitted to what runs measured."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from arch import ArchitectureConfig
 from arch.cost.fitting import Fit, Row, fit
@@ -13,7 +14,7 @@ from jaxnas.folder import RunFolder
 
 
 def rows_of(run: Path) -> list[Row]:
-    """The losses that a run measured, of each candidate that succeeded.
+    """The losses that a run measured: of each success, at the end of each phase.
 
     Raises:
       UsageError: the folder holds no run, or its results cannot be read.
@@ -22,19 +23,30 @@ def rows_of(run: Path) -> list[Row]:
     if not folder.results.is_file():
         raise UsageError(f"{run} holds no run (no {folder.results.name})")
     settings = make_config(read_toml(folder.config), str(folder.config))
-    phase = next(iter(settings.resolve("cpu").named_phases().values()))
-    tokens = phase.samples * phase.epochs * settings.window
+    tokens = {
+        name: float(phase.samples * phase.epochs * settings.window)
+        for name, phase in settings.resolve("cpu").named_phases().items()
+    }
+    first = next(iter(tokens))
+    rows = _rows_in(folder.results, lambda entry: tokens[first])
+    if folder.rungs.is_file():
+        rows += _rows_in(folder.rungs, lambda entry: tokens[entry["phase"]])
+    return rows
+
+
+def _rows_in(path: Path, tokens: Callable[[dict[str, Any]], float]) -> list[Row]:
+    """A row for each line of a success."""
     rows = []
     # A line counts once its newline is there.
-    lines = folder.results.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             if entry["status"] == "ok":
                 found = ArchitectureConfig(**entry["config"])
-                rows.append(Row(found, float(tokens), entry["metrics"]["loss"]))
+                rows.append(Row(found, tokens(entry), entry["metrics"]["loss"]))
         except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{folder.results} is damaged in line {number}") from None
+            raise UsageError(f"{path} is damaged in line {number}") from None
     return rows
 
 
