@@ -14,7 +14,7 @@ from jaxnas.folder import existing_run, new_run
 from jaxnas.latency.finalists import hardware_of
 from jaxnas.runtime import set_up
 from jaxnas.session import run
-from jaxnas.setup import make_evaluator, make_task
+from jaxnas.setup import make_evaluator, make_task, make_trainer
 
 
 def make_config_evaluator(
@@ -32,7 +32,8 @@ def make_config_evaluator(
         config.vocab_size if vocab_size is None else min(config.vocab_size, vocab_size)
     )
     task = make_task(config, prepare(config.data, tokens))
-    return make_evaluator(config, task, hardware=hardware_of(config))
+    trainer = make_trainer(config, task)
+    return make_evaluator(config, trainer, hardware=hardware_of(config))
 
 
 def evaluate(

@@ -62,7 +62,7 @@ class Promotions:
             among,
             number_promoted(ok, self.share),
             self.lucky,
-            self._seed(evaluator.rung),
+            self._seed(evaluator.trainer.rung),
             self.objectives(evaluator),
         )
 
@@ -94,15 +94,17 @@ def _foreseen(evaluator: Evaluator, line: Line) -> list[float]:
     config = ArchitectureConfig(**line["config"])
     curve: list[tuple[int, float]] = []
     stopped = False
-    for rung in range(evaluator.rung + 1):
-        training = evaluator.trainings.find(config, evaluator.at(rung).stage)
+    for rung in range(evaluator.trainer.rung + 1):
+        training = evaluator.trainings.find(config, evaluator.trainer.at(rung).stage)
         if training is not None and not stopped:
             curve += training.curve
             stopped = training.stopped is not None
     _, *others = line["objectives"]
     fall = 0.0
     if len(curve) > 1 and not stopped:
-        now, last = (evaluator.rungs[at].steps for at in (evaluator.rung, -1))
+        now, last = (
+            evaluator.trainer.rungs[at].steps for at in (evaluator.trainer.rung, -1)
+        )
         fall = extrapolated(curve, now) - extrapolated(curve, last)
     return [line["metrics"]["loss"] - fall, *others]
 
@@ -117,12 +119,12 @@ def keep_states(evaluator: Evaluator, lines: Iterable[Line], rung: int):
       lines: the candidates'.
       rung: the phase.
     """
-    if evaluator.states is None:
+    if evaluator.trainer.states is None:
         return
-    stages = [evaluator.at(one).stage for one in range(rung + 1)]
+    stages = [evaluator.trainer.at(one).stage for one in range(rung + 1)]
     configs = [ArchitectureConfig(**line["config"]) for line in lines]
     kept = {training_key(one, stage) for one in configs for stage in stages[-2:]}
-    evaluator.states.keep(kept, stages)
+    evaluator.trainer.states.keep(kept, stages)
 
 
 def climb(
@@ -156,14 +158,14 @@ def climb(
     record.keep(0)
     phases: list[Climbed] = []
     among = pool.lines
-    for rung in range(1, len(evaluator.rungs)):
+    for rung in range(1, len(evaluator.trainer.rungs)):
         below = evaluator.at(rung - 1)
         here = evaluator.at(rung, on_trained=functools.partial(best.offer, rung=rung))
         chosen = room(here, promotions.choose(below, lines, among))
         if not chosen.every:
             break
         keep_states(evaluator, chosen.every, rung)
-        name = evaluator.rungs[rung].name
+        name = evaluator.trainer.rungs[rung].name
         progress.phase(name, len(chosen.promoted), len(chosen.lucky))
         found = []
         ends = deadline(name)
@@ -176,7 +178,7 @@ def climb(
             ends.end(len(found))
         phases.append(Climbed(name, chosen.among(found), found))
         lines = among = found
-    keep_states(evaluator, (), len(evaluator.rungs) - 1)
+    keep_states(evaluator, (), len(evaluator.trainer.rungs) - 1)
     return phases
 
 
@@ -189,7 +191,7 @@ def _evaluated(
     of as many as it takes for one to succeed.
     """
     configs = [ArchitectureConfig(**line["config"]) for line in chosen.every]
-    name = here.rungs[here.rung].name
+    name = here.trainer.rungs[here.trainer.rung].name
     evaluations = here.evaluate_until(
         lambda succeeded: succeeded > 0 and deadline.passed(),
         configs,
@@ -226,7 +228,7 @@ def repeated(
     [own] = [line for line in lines if line["id"] == winner["id"]]
     found = [own["metrics"]["accuracy"]]
     for repeat in range(1, number + 1):
-        other = evaluator.at(0, repeat, on_trained=None, states=None)
+        other = evaluator.at(0, repeat, on_trained=None)
         title = f"winner from seed {other.task.seed + repeat}"
         [evaluation] = other.evaluate([config], progress.steps(title), repeat=repeat)
         if evaluation.metrics is not None:

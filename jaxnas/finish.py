@@ -36,7 +36,7 @@ def finish(
     task = evaluator.task
     model = ArchitectureConfig(**winner["config"])
     progress.say(f"winner: {winner['id']}  {describe(model)}")
-    params = best_weights.read(model, evaluator.rung)
+    params = best_weights.read(model, evaluator.trainer.rung)
     if params is None:
         progress.say("its weights were not kept: training them again first")
         params = evaluator.weights(model, progress.steps("winner again"))
@@ -45,7 +45,7 @@ def finish(
         steps = last_steps(config, clock, model, task, params)
         final["steps"] = steps
         progress.say(f"the winner trains on for {steps} steps")
-        part = folder.finishing / training_name(model, evaluator.rung, steps)
+        part = folder.finishing / training_name(model, evaluator.trainer.rung, steps)
         with Checkpoints(part, keep=1) as checkpoints:
             report = progress.steps("winner")
             trained = train_on(

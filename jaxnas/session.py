@@ -38,6 +38,7 @@ from jaxnas.setup import (
     make_evaluator,
     make_plan,
     make_task,
+    make_trainer,
 )
 from jaxnas.stages import Ready, Stages
 from jaxnas.timed import fit_to_budget, words
@@ -155,22 +156,26 @@ def _open(
     progress = stack.enter_context(Progress(console, plan.most_candidates, timings))
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
-    evaluator = make_evaluator(
+    trainer = make_trainer(
         config,
         ready.task,
-        hardware=ready.hardware,
         compressions=foreseen_compressions(config, plan.space),
         states=States(folder.states) if several else None,
-        trainings=Trainings(trainings),
         plans=Plans(plans),
         machine=ready.machine,
-        on_trained=best_weights.offer,
-        on_failed=lambda *failure: log_failure(folder, *failure),
         on_planned=lambda plan: progress.planned(plan, verbose),
         on_run=progress.plan_has_run,
         say=progress.say,
     )
-    stack.callback(evaluator.close)
+    stack.callback(trainer.close)
+    evaluator = make_evaluator(
+        config,
+        trainer,
+        hardware=ready.hardware,
+        trainings=Trainings(trainings),
+        on_trained=best_weights.offer,
+        on_failed=lambda *failure: log_failure(folder, *failure),
+    )
     return Stages(ready, evaluator, best_weights, results, later, timings, progress)
 
 

@@ -11,6 +11,7 @@ from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.extra import Extra
 from jaxnas.evaluation.scored import Compression
 from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trainer import Trainer
 from jaxnas.experiment import SearchPlan
 from jaxnas.fitness import FitnessSettings
 from jaxnas.folder import RunFolder
@@ -91,20 +92,28 @@ def make_rungs(config: RunConfig, settings: TrainSettings) -> tuple[Rung, ...]:
         raise UsageError(f"phases={config.phases!r}: {error}") from None
 
 
-def make_evaluator(config: RunConfig, task: Task, **parts) -> Evaluator:
+def make_trainer(config: RunConfig, task: Task, **parts) -> Trainer:
+    """What trains the run's candidates; `parts` as for `Trainer`."""
+    return Trainer(
+        task=task,
+        rungs=make_rungs(config, task.settings),
+        eval_windows=config.eval_windows,
+        flat=config.flat,
+        recovery_share=config.recovery_share,
+        **parts,
+    )
+
+
+def make_evaluator(config: RunConfig, trainer: Trainer, **parts) -> Evaluator:
     """An evaluator of the run's candidates; `parts` as for `Evaluator`.
 
     Among them the hardware, see `hardware_of`.
     """
     return Evaluator(
-        task=task,
-        rungs=make_rungs(config, task.settings),
-        flat=config.flat,
-        recovery_share=config.recovery_share,
+        trainer=trainer,
         latency=config.latency,
         fitness=make_fitness(config),
         max_size=config.max_size,
-        eval_windows=config.eval_windows,
         extra=Extra(
             objectives=load_objectives(config.objectives),
             families=SPACES[config.space].families,

@@ -81,7 +81,7 @@ class Stages(NamedTuple):
         """The later phases."""
         clock = self.ready.clock
         with self.progress.stage("phases"):
-            if len(self.evaluator.rungs) > 1:
+            if len(self.evaluator.trainer.rungs) > 1:
                 pool.read(lines)
             return climb(
                 self.evaluator,
@@ -145,8 +145,10 @@ class Stages(NamedTuple):
                 best, evaluator.hardware, self.timings, progress.say
             )
         summary = summary_of(config, plan, evaluator, lines, winner, final, exhausted)
-        summary["phases"] = phase_summary(evaluator.rungs, lines, phases)
-        summary["trust"] = trust_of(evaluator.rungs[0].name, lines, phases, again)
+        summary["phases"] = phase_summary(evaluator.trainer.rungs, lines, phases)
+        summary["trust"] = trust_of(
+            evaluator.trainer.rungs[0].name, lines, phases, again
+        )
         summary["latency"] = {"objective": config.latency, "finalists": measured}
         return summary, last
 
@@ -159,10 +161,10 @@ class _Generations:
         self._counts, self._programs = compile_counts(), 0
 
     def __call__(self, generation: int, lines: list[dict]):
-        if self._evaluator.states is not None:  # there is a later phase
+        if self._evaluator.trainer.states is not None:  # there is a later phase
             self._pool.read(lines)
             keep_states(self._evaluator, self._pool.lines, 0)
-        counts, programs = compile_counts(), self._evaluator.programs()
+        counts, programs = compile_counts(), self._evaluator.trainer.programs()
         record_compilations(
             self._folder.manifest,
             generation=generation,

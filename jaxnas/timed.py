@@ -148,11 +148,14 @@ def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
     def room(here: Evaluator, chosen: Chosen) -> Chosen:
         if clock.budget is None:
             return chosen
-        name = f"room {here.rungs[here.rung].name}"
+        trainer = here.trainer
+        name = f"room {trainer.rungs[trainer.rung].name}"
         number = clock.decided(name)
         if number is None:
             number = len(chosen.every)
-            part = clock.left(PHASES_END) / (len(here.rungs) - here.rung)
+            part = clock.left(PHASES_END) / (
+                len(here.trainer.rungs) - here.trainer.rung
+            )
             while number and _seconds(here, chosen, number) > part:
                 number -= 1
             clock.decide(name, number)
@@ -166,7 +169,7 @@ def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
 
 def _seconds(here: Evaluator, chosen: Chosen, number: int) -> float:
     configs = [ArchitectureConfig(**line["config"]) for line in chosen.every[:number]]
-    return here.foreseen(configs)
+    return here.trainer.foreseen(configs)
 
 
 def last_steps(

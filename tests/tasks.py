@@ -1,5 +1,6 @@
 """A tiny model, noise to train it on, and plans for that."""
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ from arch import ArchitectureConfig
 from jaxnas.data import Dataset
 from jaxnas.data.tokenizer import train_tokenizer
 from jaxnas.evaluation.buckets import Bucket, Plan
+from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.task import Task
+from jaxnas.evaluation.trainer import Trainer
 from jaxnas.train.settings import TrainSettings
 
 VOCAB = 257  # bytes, and the end of a text
@@ -63,3 +66,11 @@ def plan_of(*buckets, prepared=()):
         prepared=prepared,
         seconds=1.0,
     )
+
+
+def evaluator_with(**parts):
+    """An evaluator of parts that are its own or its trainer's."""
+    own = {field.name for field in dataclasses.fields(Trainer)}
+    trains = {name: part for name, part in parts.items() if name in own}
+    others = {name: part for name, part in parts.items() if name not in own}
+    return Evaluator(trainer=Trainer(**trains), **others)

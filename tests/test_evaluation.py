@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tasks import evaluator_with
 
 from arch import ArchitectureConfig, build_model, cost
 from arch.config import QUANTIZATIONS
@@ -16,7 +17,6 @@ from jaxnas.compress import prune, round_weights
 from jaxnas.data import Dataset, train_tokenizer, windows
 from jaxnas.evaluation import compiler as compiler_module
 from jaxnas.evaluation.analytic import costs_of
-from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.population import Running
 from jaxnas.evaluation.programs import Compiled
 from jaxnas.evaluation.scored import Compression, Metrics, score
@@ -93,7 +93,7 @@ def evaluator_of(task=None, **changes):
         "max_size": 500.0,
         "eval_windows": 13,
     }
-    return Evaluator(**parts | changes)
+    return evaluator_with(**parts | changes)
 
 
 def compressed(compression):
@@ -232,7 +232,7 @@ def test_an_evaluation_is_costs_metrics_objectives_and_fitness():
     }
     params, _ = train(config, evaluator.task, SHORT)
     chosen = windows(evaluator.task.dataset.validation, 13, 16)
-    np.testing.assert_array_equal(evaluator.validation_windows(), chosen)
+    np.testing.assert_array_equal(evaluator.trainer.validation_windows(), chosen)
     asked = [Compression("int8", 0.6)]
     assert found.metrics == score(config, evaluator.task, params, chosen, asked)[0]
     size, latency = found.costs.size_mib, found.costs.latency_ms

@@ -18,7 +18,7 @@ import pytest
 from corpus import write_corpus
 from rich.console import Console
 from searching import GENES, assert_valid, draw_many, jitted
-from tasks import TINY, noise_task
+from tasks import TINY, evaluator_with, noise_task
 
 from arch import cost
 from arch.spaces import SPACES
@@ -27,7 +27,6 @@ from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.analytic import costs_of
 from jaxnas.evaluation.calls import Outcome
-from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.extra import Extra
 from jaxnas.evaluation.population import Running
 from jaxnas.evaluation.programs import Program
@@ -200,7 +199,7 @@ def evaluator_of(**changes):
         "eval_windows": 9,
         "compressions": COMPRESSIONS,
     }
-    return Evaluator(**parts | changes)
+    return evaluator_with(**parts | changes)
 
 
 def measured(extra, config, metrics, on_failed=lambda *_: None):

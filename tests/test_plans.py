@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from calibrated import MADE_UP
 from corpus import write_corpus
-from tasks import TINY, noise_task
+from tasks import TINY, evaluator_with, noise_task
 
 from arch import cost
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.machine import Machine
 from jaxnas.evaluation.plans import Plans
 from jaxnas.evaluation.population import Running
@@ -61,7 +60,7 @@ class Opened:
         self.plans = Lines(folder / "plans.jsonl")
         self.trainings = Lines(folder / "trainings.jsonl")
         self.trained, self.planned = {}, []
-        self.evaluator = Evaluator(
+        self.evaluator = evaluator_with(
             task=task(),
             rungs=rungs_of({"fast": Phase(samples=20, epochs=1)}, SETTINGS),  # 5 steps
             hardware=cost.HARDWARE["cpu-core"],
@@ -119,7 +118,7 @@ def test_a_recorded_plan_is_executed_not_made_anew(whole, tmp_path, known):
     (tmp_path / "trainings.jsonl").write_text("".join(lines[:known]))
     # This device would train more of them in their own programs.
     second = Opened(tmp_path, compile_factor=1e-6)
-    assert len(second.evaluator._plan(CONFIGS, NOTHING_AHEAD).buckets) > 1
+    assert len(second.evaluator.trainer._plan(CONFIGS, NOTHING_AHEAD).buckets) > 1
     again = list(second.evaluator.evaluate(CONFIGS))
     second.close()
     assert again == evaluations

@@ -88,7 +88,7 @@ def train_prototypes(
     tokens = steps * settings.batch * settings.window
     distinct = list(dict.fromkeys(small))
     found = dict(zip(distinct, list(evaluator.evaluate(distinct, report)), strict=True))
-    evaluator.close()
+    evaluator.trainer.close()
     each = []
     for config in small:
         metrics = found[config].metrics

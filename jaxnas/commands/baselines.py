@@ -82,7 +82,7 @@ def _evaluate(config, console: Console):
     for name, baseline in BASELINES.items():
         console.print(f"training {name} ...")
         table.add_row(name, *_quality(evaluator(baseline)))
-    phase, data = evaluator.rungs[-1].phase, evaluator.task.dataset
+    phase, data = evaluator.trainer.rungs[-1].phase, evaluator.task.dataset
     console.print(table)
     console.print(
         f"{phase.samples} windows of {evaluator.task.settings.window} tokens x "

@@ -11,6 +11,7 @@ from jaxnas.errors import reason_of
 from jaxnas.evaluation.analytic import Costs, costs_of
 from jaxnas.evaluation.extra import Extra, ObjectiveFailed, compression_of
 from jaxnas.evaluation.scored import Compression, Metrics
+from jaxnas.evaluation.task import Task
 from jaxnas.evaluation.trained import Report, TrainingFailed
 from jaxnas.evaluation.trainer import NOTHING_AHEAD, Outlook, Trainer
 from jaxnas.evaluation.trainings import Training, Trainings
@@ -34,21 +35,23 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluator(Trainer):
+class Evaluator:
     """Evaluates configs on one task: trains what it does not know yet.
 
     Attributes:
+      trainer: of one phase, see `at`.
       hardware: whose latency is an objective.
       fitness: weights and targets of the score.
       max_size: in MiB; larger models are not trained.
       latency: which one is an objective, of `LATENCIES`.
-      extra: the user's objectives, asked for each of the `compressions`.
+      extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
       on_trained: called with each newly trained config, its weights and its
         evaluation, before the training is remembered.
       on_failed: called with each config whose training failed and the traceback.
     """
 
+    trainer: Trainer
     hardware: Hardware
     fitness: FitnessSettings
     max_size: float
@@ -57,6 +60,22 @@ class Evaluator(Trainer):
     trainings: Trainings = dataclasses.field(default_factory=Trainings)
     on_trained: Callable[[ArchitectureConfig, dict, Evaluation], None] | None = None
     on_failed: Callable[[ArchitectureConfig, str], None] = lambda config, trace: None
+
+    @property
+    def task(self) -> Task:
+        """What it trains for."""
+        return self.trainer.task
+
+    def at(self, rung: int, repeat: int = 0, **changes: Any) -> "Evaluator":
+        """This evaluator in another phase or from another seed, see `Trainer.at`.
+
+        Args:
+          rung: place in the trainer's rungs.
+          repeat: from 1 on, another seed each.
+          **changes: of other fields.
+        """
+        changes = {"trainer": self.trainer.at(rung, repeat)} | changes
+        return dataclasses.replace(self, **changes)
 
     def __call__(
         self, config: ArchitectureConfig, report: Report = lambda *_: None
@@ -155,9 +174,9 @@ class Evaluator(Trainer):
           TrainingFailed: the loss stopped being finite.
         """
         if self._has_stopped(config):
-            return self.at(self.rung - 1).weights(config, report)
-        asked = {self.key(config): [compression_of(config)]}
-        outcomes = self.run([config], asked, report)
+            return self._below.weights(config, report)
+        asked = {self.trainer.key(config): [compression_of(config)]}
+        outcomes = self.trainer.run([config], asked, report)
         [outcome] = list(outcomes)
         weights = outcome.weights_for(config.pruning_ratio)
         if weights is None:
@@ -184,13 +203,13 @@ class Evaluator(Trainer):
         return Evaluation(status="skipped", costs=costs, reason=reason)
 
     def _known(self, config: ArchitectureConfig, costs: Costs) -> Evaluation | None:
-        training = self.trainings.find(config, self.stage)
+        training = self.trainings.find(config, self.trainer.stage)
         if training is None and self._has_stopped(config):
             # There was nothing left to win: the phase before has its result.
-            before = self.at(self.rung - 1)._known(config, costs)
-            training = self.trainings.find(config, self.at(self.rung - 1).stage)
+            before = self._below._known(config, costs)
+            training = self.trainings.find(config, self._below.trainer.stage)
             if before is not None and training is not None:
-                key = self.key(config)
+                key = self.trainer.key(config)
                 self.trainings.add(dataclasses.replace(training, key=key))
             return before
         if training is None:
@@ -214,20 +233,20 @@ class Evaluator(Trainer):
         first: dict[str, ArchitectureConfig] = {}
         sharing: dict[str, list[ArchitectureConfig]] = {}
         for config in configs:
-            key = self.key(config)
+            key = self.trainer.key(config)
             first.setdefault(key, config)
             sharing.setdefault(key, []).append(config)
-            known = self.trainings.find(config, self.stage)
+            known = self.trainings.find(config, self.trainer.stage)
             lacks = known is None or self.extra.lacks(config, known)
             before = {} if known is None or lacks else known.metrics
-            asked = [*self.compressions, compression_of(config)]
+            asked = [*self.trainer.compressions, compression_of(config)]
             every = dict.fromkeys([*wanted.get(key, []), *asked])
             wanted[key] = [one for one in every if one not in before]
         chosen = list(first.values())
-        for outcome in self.run(chosen, wanted, report, outlook, **about):
+        for outcome in self.trainer.run(chosen, wanted, report, outlook, **about):
             config = chosen[outcome.place]
-            key = self.key(config)
-            known = self.trainings.find(config, self.stage)
+            key = self.trainer.key(config)
+            known = self.trainings.find(config, self.trainer.stage)
             before = known.metrics if known else {}
             if outcome.error is not None:
                 self.on_failed(config, outcome.trace)
@@ -256,11 +275,15 @@ class Evaluator(Trainer):
             self.trainings.add(training)
             yield sharing[key]
 
+    @property
+    def _below(self) -> "Evaluator":
+        return self.at(self.trainer.rung - 1)
+
     def _has_stopped(self, config: ArchitectureConfig) -> bool:
         """Whether the config was done with in the phase before."""
-        if not self.rung:
+        if not self.trainer.rung:
             return False
-        before = self.trainings.find(config, self.at(self.rung - 1).stage)
+        before = self.trainings.find(config, self._below.trainer.stage)
         return before is not None and before.stopped is not None
 
     def _judge(self, config, costs: Costs, training: Training) -> Evaluation:

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class Trainer:
     say: Callable[[str], None] = lambda text: None
     compilers: Compilers = dataclasses.field(default_factory=dict)
 
-    def at(self, rung: int, repeat: int = 0, **changes: Any) -> Self:
+    def at(self, rung: int, repeat: int = 0) -> "Trainer":
         """The same in another phase, or from another seed.
 
         It shares all that is known and compiled. A later phase needs a survivor's
@@ -88,12 +88,16 @@ class Trainer:
 
         Args:
           rung: place in `rungs`.
-          repeat: from 1 on, another seed each.
-          **changes: of other fields.
+          repeat: from 1 on, another seed each, of which no state is kept.
         """
-        if rung and len(self.compressions) > 1:
-            changes = {"compressions": ()} | changes  # only what is asked for
-        return dataclasses.replace(self, rung=rung, repeat=repeat, **changes)
+        scored_ahead = () if rung and len(self.compressions) > 1 else self.compressions
+        return dataclasses.replace(
+            self,
+            rung=rung,
+            repeat=repeat,
+            compressions=scored_ahead,  # later, only what is asked for
+            states=None if repeat else self.states,
+        )
 
     @property
     def stage(self) -> str:

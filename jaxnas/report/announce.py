@@ -16,7 +16,7 @@ def announce(
 ):
     """Where, what, on which data, how, and what there is to beat."""
     dataset, settings = evaluator.task.dataset, evaluator.task.settings
-    chosen = evaluator.validation_windows()
+    chosen = evaluator.trainer.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
     bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
     most = plan.max_evals
@@ -44,7 +44,7 @@ def announce(
 
 
 def _phases_in_words(evaluator: Evaluator) -> str:
-    phases = [(rung.name, rung.phase) for rung in evaluator.rungs]
+    phases = [(rung.name, rung.phase) for rung in evaluator.trainer.rungs]
     words = [f"{phase.samples} x {phase.epochs}" for _, phase in phases]
     if len(words) > 1:
         words = [
