@@ -307,6 +307,17 @@ def test_it_sees_the_weights_that_were_scored():
         assert extra.found(variant(TINY.arch_type, compression), training) == [value]
 
 
+def test_who_has_no_value_yet_is_scored_again_beside_who_has_no_score():
+    """Both of one training: trained once, before there was the objective."""
+    one, other = (variant(TINY.arch_type, compression) for compression in COMPRESSIONS)
+    trainings = Trainings()
+    evaluator_of(compressions=(), trainings=trainings)(one)
+    extra = Extra(objectives=(Objective("here:one", lambda c, p, r: 1.0),))
+    evaluator = evaluator_of(compressions=(), trainings=trainings, extra=extra)
+    found = list(evaluator.evaluate([one, other]))
+    assert [each.objectives[3] for each in found] == [1.0, 1.0]
+
+
 # ---- in a search, with trainings that were done before ----
 
 SPACE = SPACES["minimal"]

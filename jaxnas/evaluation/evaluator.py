@@ -9,6 +9,7 @@ from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.errors import reason_of
 from jaxnas.evaluation.analytic import Costs, costs_of
+from jaxnas.evaluation.calls import Outcome
 from jaxnas.evaluation.extra import Extra, ObjectiveFailed, compression_of
 from jaxnas.evaluation.scored import Compression, Metrics
 from jaxnas.evaluation.task import Task
@@ -140,7 +141,7 @@ class Evaluator:
         """
         for config in configs:
             self._check(config)
-        costs = [costs_of(config, self.hardware, self.latency) for config in configs]
+        costs = list(map(self._costs, configs))
         waiting = [
             self._skipped(cost) or self._known(config, cost)
             for config, cost in zip(configs, costs, strict=True)
@@ -229,51 +230,55 @@ class Evaluator:
         Yields:
           After each training, the configs that share it.
         """
-        wanted: dict[str, list[Compression]] = {}
-        first: dict[str, ArchitectureConfig] = {}
         sharing: dict[str, list[ArchitectureConfig]] = {}
         for config in configs:
-            key = self.trainer.key(config)
-            first.setdefault(key, config)
-            sharing.setdefault(key, []).append(config)
-            known = self.trainings.find(config, self.trainer.stage)
-            lacks = known is None or self.extra.lacks(config, known)
-            before = {} if known is None or lacks else known.metrics
-            asked = [*self.trainer.compressions, compression_of(config)]
-            every = dict.fromkeys([*wanted.get(key, []), *asked])
-            wanted[key] = [one for one in every if one not in before]
-        chosen = list(first.values())
-        for outcome in self.trainer.run(chosen, wanted, report, outlook, **about):
-            config = chosen[outcome.place]
-            key = self.trainer.key(config)
-            known = self.trainings.find(config, self.trainer.stage)
-            before = known.metrics if known else {}
-            if outcome.error is not None:
-                self.on_failed(config, outcome.trace)
-                reason = reason_of(outcome.error)
-                extra = known.extra if known else {}
-                training = Training(key=key, metrics=before, reason=reason, extra=extra)
-            else:
-                training = self.extra.measured(
-                    Training(
-                        key=key,
-                        metrics=before | outcome.metrics,
-                        stopped=outcome.stopped,
-                        curve=outcome.curve,
-                        extra=known.extra if known else {},
-                    ),
-                    sharing[key],
-                    outcome,
-                    lambda config: costs_of(config, self.hardware, self.latency),
-                    self.on_failed,
-                )
-                weights = outcome.weights_for(config.pruning_ratio)
-                if self.on_trained is not None and weights is not None:
-                    costs = costs_of(config, self.hardware, self.latency)
-                    judged = self._judge(config, costs, training)
-                    self.on_trained(config, weights, judged)
-            self.trainings.add(training)
-            yield sharing[key]
+            sharing.setdefault(self.trainer.key(config), []).append(config)
+        wanted = {key: self._asked(same) for key, same in sharing.items()}
+        first = [same[0] for same in sharing.values()]
+        for outcome in self.trainer.run(first, wanted, report, outlook, **about):
+            same = sharing[self.trainer.key(first[outcome.place])]
+            self.trainings.add(self._training(same, outcome))
+            yield same
+
+    def _asked(self, same: Sequence[ArchitectureConfig]) -> list[Compression]:
+        """How the weights of a training are to be scored, for those that share it."""
+        known = self.trainings.find(same[0], self.trainer.stage)
+        every = dict.fromkeys([*self.trainer.compressions, *map(compression_of, same)])
+        if known is None or any(self.extra.lacks(config, known) for config in same):
+            return list(every)
+        return [one for one in every if one not in known.metrics]
+
+    def _training(
+        self, same: Sequence[ArchitectureConfig], outcome: Outcome
+    ) -> Training:
+        """What is known of a training now, beside what was known before."""
+        config = same[0]
+        known = self.trainings.find(config, self.trainer.stage)
+        training = Training(
+            key=self.trainer.key(config),
+            metrics=known.metrics if known else {},
+            extra=known.extra if known else {},
+        )
+        if outcome.error is not None:
+            self.on_failed(config, outcome.trace)
+            return dataclasses.replace(training, reason=reason_of(outcome.error))
+        training = dataclasses.replace(
+            training,
+            metrics=training.metrics | outcome.metrics,
+            stopped=outcome.stopped,
+            curve=outcome.curve,
+        )
+        training = self.extra.measured(
+            training, same, outcome, self._costs, self.on_failed
+        )
+        weights = outcome.weights_for(config.pruning_ratio)
+        if self.on_trained is not None and weights is not None:
+            judged = self._judge(config, self._costs(config), training)
+            self.on_trained(config, weights, judged)
+        return training
+
+    def _costs(self, config: ArchitectureConfig) -> Costs:
+        return costs_of(config, self.hardware, self.latency)
 
     @property
     def _below(self) -> "Evaluator":
