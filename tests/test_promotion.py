@@ -155,10 +155,11 @@ def test_the_finalists_are_of_the_last_phase_in_which_one_succeeded():
 STAGES = "", "@medium", "@full"
 
 
-def phases_with(states, **parts):
+def phases_with(states, trainings=None, **trains):
     """What is asked of an evaluator of three phases."""
     every = [SimpleNamespace(stage=stage) for stage in STAGES]
-    return SimpleNamespace(states=states, at=lambda rung: every[rung], **parts)
+    trainer = SimpleNamespace(states=states, at=lambda rung: every[rung], **trains)
+    return SimpleNamespace(trainer=trainer, trainings=trainings)
 
 
 def test_a_phase_keeps_its_own_states_and_those_below_and_above(tmp_path):
@@ -192,7 +193,7 @@ def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
 
     def foreseen(known, loss):
         trainings = SimpleNamespace(find=lambda config, stage: known)
-        evaluator = phases_with(None, rung=0, rungs=rungs, trainings=trainings)
+        evaluator = phases_with(None, trainings, rung=0, rungs=rungs)
         line = {"config": TINY.to_dict(), "objectives": [0.9, 3.0, 5.0]}
         return promotions.objectives(evaluator)(line | {"metrics": {"loss": loss}})
 
