@@ -83,3 +83,11 @@ def test_the_best_that_came_by_rank_is_placed_among_the_full_search(
     assert found["hypervolume"]["best"] == pytest.approx(best)
     assert sum(volume > best for volume in volumes) == 2
     assert found["hypervolume"]["beaten_by"] == 2 / 5
+
+
+def test_the_readme_shows_the_record(experiment, capsys):
+    record = json.loads((FOLDER / "result.json").read_text())
+    experiment.show(record["rows"])
+    readme = (FOLDER / "README.md").read_text()
+    for printed in capsys.readouterr().out.splitlines()[1:]:
+        assert printed.rstrip() in readme
