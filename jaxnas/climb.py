@@ -91,20 +91,18 @@ def _foreseen(evaluator: Evaluator, line: Line) -> list[float]:
     That is its own loss now, after its compression, less what its learning curve
     still has to fall.
     """
-    config = ArchitectureConfig(**line["config"])
+    config, trainer = ArchitectureConfig(**line["config"]), evaluator.trainer
     curve: list[tuple[int, float]] = []
     stopped = False
-    for rung in range(evaluator.trainer.rung + 1):
-        training = evaluator.trainings.find(config, evaluator.trainer.at(rung).stage)
+    for rung in range(trainer.rung + 1):
+        training = evaluator.trainings.find(config, trainer.at(rung).stage)
         if training is not None and not stopped:
             curve += training.curve
             stopped = training.stopped is not None
     _, *others = line["objectives"]
     fall = 0.0
     if len(curve) > 1 and not stopped:
-        now, last = (
-            evaluator.trainer.rungs[at].steps for at in (evaluator.trainer.rung, -1)
-        )
+        now, last = (trainer.rungs[at].steps for at in (trainer.rung, -1))
         fall = extrapolated(curve, now) - extrapolated(curve, last)
     return [line["metrics"]["loss"] - fall, *others]
 

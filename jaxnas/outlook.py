@@ -119,6 +119,8 @@ def _shape_within(
     space: Space, largest: ArchitectureConfig, max_size: float
 ) -> ArchitectureConfig | None:
     """What the kind's models of that size have room in; None if there are none."""
+    if size_mib(largest) <= max_size:
+        return largest
     stored = _least_stored(space, largest)
     room = {}
     for gene, other in _ROOM:

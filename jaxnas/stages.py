@@ -145,10 +145,9 @@ class Stages(NamedTuple):
                 best, evaluator.hardware, self.timings, progress.say
             )
         summary = summary_of(config, plan, evaluator, lines, winner, final, exhausted)
-        summary["phases"] = phase_summary(evaluator.trainer.rungs, lines, phases)
-        summary["trust"] = trust_of(
-            evaluator.trainer.rungs[0].name, lines, phases, again
-        )
+        rungs = evaluator.trainer.rungs
+        summary["phases"] = phase_summary(rungs, lines, phases)
+        summary["trust"] = trust_of(rungs[0].name, lines, phases, again)
         summary["latency"] = {"objective": config.latency, "finalists": measured}
         return summary, last
 

@@ -153,9 +153,7 @@ def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
         number = clock.decided(name)
         if number is None:
             number = len(chosen.every)
-            part = clock.left(PHASES_END) / (
-                len(here.trainer.rungs) - here.trainer.rung
-            )
+            part = clock.left(PHASES_END) / (len(trainer.rungs) - trainer.rung)
             while number and _seconds(here, chosen, number) > part:
                 number -= 1
             clock.decide(name, number)

@@ -1,9 +1,8 @@
 """A scaling law fitted to what runs measured."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from arch import ArchitectureConfig
 from arch.cost.fitting import Fit, Row, fit
@@ -28,14 +27,12 @@ def rows_of(run: Path) -> list[Row]:
         for name, phase in settings.resolve("cpu").named_phases().items()
     }
     first = next(iter(tokens))
-    rows = _rows_in(folder.results, lambda entry: tokens[first])
-    if folder.rungs.is_file():
-        rows += _rows_in(folder.rungs, lambda entry: tokens[entry["phase"]])
-    return rows
+    files = [path for path in (folder.results, folder.rungs) if path.is_file()]
+    return [row for path in files for row in _rows_in(path, tokens, first)]
 
 
-def _rows_in(path: Path, tokens: Callable[[dict[str, Any]], float]) -> list[Row]:
-    """A row for each line of a success."""
+def _rows_in(path: Path, tokens: dict[str, float], first: str) -> list[Row]:
+    """A row for each line of a success; without a phase it is of the first."""
     rows = []
     # A line counts once its newline is there.
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
@@ -44,7 +41,8 @@ def _rows_in(path: Path, tokens: Callable[[dict[str, Any]], float]) -> list[Row]
             entry = json.loads(line)
             if entry["status"] == "ok":
                 found = ArchitectureConfig(**entry["config"])
-                rows.append(Row(found, tokens(entry), entry["metrics"]["loss"]))
+                seen = tokens[entry.get("phase", first)]
+                rows.append(Row(found, seen, entry["metrics"]["loss"]))
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{path} is damaged in line {number}") from None
     return rows
