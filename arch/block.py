@@ -3,14 +3,14 @@
 import flax.linen as nn
 import jax
 
-from arch.channel_mix import ChannelMix, channel_mix_state
 from arch.config import ArchitectureConfig
-from arch.dropout import dropout
 from arch.families import has_norm_bias
-from arch.feedforward import FeedForward
+from arch.layers.channel_mix import ChannelMix, channel_mix_state
+from arch.layers.dropout import dropout
+from arch.layers.feedforward import FeedForward
+from arch.layers.norms import Norm
+from arch.layers.sublayer import Sublayer, no_state
 from arch.mixers import MIXERS
-from arch.norms import Norm
-from arch.sublayer import Sublayer, no_state
 from arch.traits import Traits, channel_index
 
 # From so many tokens on, a block of flash attention is computed again in the

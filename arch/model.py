@@ -11,9 +11,9 @@ from arch.block import Block, is_recomputed, sublayers_of
 from arch.config import ArchitectureConfig
 from arch.families import has_embedding_norm, has_norm_bias
 from arch.initial import embedding_deviation, initializer
-from arch.norms import Norm
-from arch.positions import sinusoidal
-from arch.sublayer import tokens_read
+from arch.layers.norms import Norm
+from arch.layers.positions import sinusoidal
+from arch.layers.sublayer import tokens_read
 from arch.traits import Traits, channel_index, is_encoding, traits_of
 
 # Up to here the stack is unrolled, beyond it stays a loop, which compiles

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxnas.api import evaluate, resume, search
     from jaxnas.config import RunConfig
-    from jaxnas.model_files import load_model, save_model
+    from jaxnas.export.model_folder import load_model, save_model
 
 __version__ = importlib.metadata.version("jaxnas")
 __all__ = ["RunConfig", "evaluate", "load_model", "resume", "save_model", "search"]
@@ -15,9 +15,9 @@ __all__ = ["RunConfig", "evaluate", "load_model", "resume", "save_model", "searc
 _HOMES = {
     "RunConfig": "jaxnas.config",
     "evaluate": "jaxnas.api",
-    "load_model": "jaxnas.model_files",
+    "load_model": "jaxnas.export.model_folder",
     "resume": "jaxnas.api",
-    "save_model": "jaxnas.model_files",
+    "save_model": "jaxnas.export.model_folder",
     "search": "jaxnas.api",
 }
 

@@ -10,11 +10,11 @@ from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
-from jaxnas.folder import existing_run, new_run
 from jaxnas.latency.finalists import hardware_of
+from jaxnas.pipeline.build import make_evaluator, make_task, make_trainer
+from jaxnas.pipeline.run import run
 from jaxnas.runtime import set_up
-from jaxnas.session import run
-from jaxnas.setup import make_evaluator, make_task, make_trainer
+from jaxnas.storage.run_folder import existing_run, new_run
 
 
 def make_config_evaluator(

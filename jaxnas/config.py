@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import tomli_w
 
-from jaxnas.budget import seconds_of
+from jaxnas.clock import seconds_of
 from jaxnas.errors import UsageError
 from jaxnas.presets import (
     CALIBRATING,
@@ -22,7 +22,7 @@ from jaxnas.presets import (
     search_length,
     search_rates,
 )
-from jaxnas.train.phases import Phase
+from jaxnas.training.phases import Phase
 
 
 def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from jaxnas.train.phases import PHASES, SMALL_PHASES, Phase
+from jaxnas.training.phases import PHASES, SMALL_PHASES, Phase
 
 
 class Preset(NamedTuple):

@@ -1,17 +1,18 @@
 """How to look: operators and strategies over genomes, as pure functions."""
 
-from search.constraints import constrained_ranks, constraint_dominates
-from search.crossover import two_point, uniform_crossover
-from search.crowding import crowded_order, crowding_distance
-from search.hypervolume import hypervolume, hypervolume_contributions
 from search.individuals import Individuals
-from search.knee import knee_point
-from search.mutate import change_one, resample
-from search.pareto import dominates, failed, non_dominated
-from search.ranks import non_dominated_ranks
-from search.real import polynomial, simulated_binary, vary_real
-from search.sample import near, smart, stratify, uniform
-from search.select import elite, tournament
+from search.operators.crossover import two_point, uniform_crossover
+from search.operators.mutate import change_one, resample
+from search.operators.sample import near, smart, stratify, uniform
+from search.operators.sbx import polynomial, simulated_binary, vary_real
+from search.operators.select import elite, tournament
+from search.operators.vary import vary_integers
+from search.pareto.constraints import constrained_ranks, constraint_dominates
+from search.pareto.crowding import crowded_order, crowding_distance
+from search.pareto.dominance import dominates, failed, non_dominated
+from search.pareto.hypervolume import hypervolume, hypervolume_contributions
+from search.pareto.knee import knee_point
+from search.pareto.ranks import non_dominated_ranks
 from search.simulate import History, simulate
 from search.strategies import STRATEGIES
 from search.strategies.aging import aging
@@ -21,7 +22,6 @@ from search.strategies.nsga2 import nsga2, nsga2_with
 from search.strategies.predictor import predictor
 from search.strategies.random import random_search
 from search.types import Genes, Strategy
-from search.vary import vary_integers
 
 __all__ = [
     "STRATEGIES",

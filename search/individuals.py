@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from search.crowding import crowded_order
 from search.hashing import hashed
 from search.order import stable_order
-from search.pareto import failed
+from search.pareto.crowding import crowded_order
+from search.pareto.dominance import failed
 
 NO_ID = np.int32(2**31 - 1)  # of a free place, after all others
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 
 from arch.cost import Calibrated, Fit
-from jaxnas.evaluation import calibration
-from jaxnas.evaluation.rates import fitted_rates
 from jaxnas.latency import store
+from jaxnas.population import calibration
+from jaxnas.population.cost_model import fitted_rates
 from jaxnas.runtime import cores
 
 MADE_UP = calibration.Calibration(rates=fitted_rates(), vmapped=False, a_step=0.03)

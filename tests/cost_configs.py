@@ -5,7 +5,7 @@ import itertools
 
 from arch.config import ArchitectureConfig
 from arch.families import FAMILIES
-from arch.known import KNOWN
+from arch.published import KNOWN
 
 SMALL = ArchitectureConfig(
     arch_type="transformer",

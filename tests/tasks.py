@@ -9,11 +9,11 @@ import numpy as np
 from arch import ArchitectureConfig
 from jaxnas.data import Dataset
 from jaxnas.data.tokenizer import train_tokenizer
-from jaxnas.evaluation.buckets import Bucket, Plan
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trainer import Trainer
-from jaxnas.train.settings import TrainSettings
+from jaxnas.population.plan import Bucket, Plan
+from jaxnas.population.trainer import Trainer
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.task import Task
 
 VOCAB = 257  # bytes, and the end of a text
 TOKENS = 600

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import special
 
-from arch.activations import activate
 from arch.config import ACTIVATIONS, NORMALIZATIONS, ArchitectureConfig
-from arch.dropout import dropout
+from arch.layers.activations import activate
+from arch.layers.dropout import dropout
+from arch.layers.norms import NORMS, Norm
+from arch.layers.positions import alibi_slopes, rotate, sinusoidal
 from arch.mixers.attention import Attention
-from arch.norms import NORMS, Norm
-from arch.positions import alibi_slopes, rotate, sinusoidal
 from arch.traits import channel_index, traits_of
 
 NORM_OF = dict(zip(NORMALIZATIONS, NORMS, strict=True))

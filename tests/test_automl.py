@@ -19,14 +19,14 @@ from arch.cost import (
     size_bytes,
     state_bytes,
 )
-from arch.cost.capability import predicted_loss
 from arch.cost.sizes import sizes_of
-from jaxnas.analytic.automl import EXHAUSTIVE, SEARCHES, search_shapes
-from jaxnas.analytic.history import keep_in, seeds_from
-from jaxnas.analytic.problem import Problem
-from jaxnas.analytic.prototypes import LAYERS, WIDTH, scaled_down, train_prototypes
-from jaxnas.analytic.shapes import Shapes
-from jaxnas.analytic.spec import SpecError, make_spec, read_spec, shipped_specs
+from arch.scaling.predicted_loss import predicted_loss
+from jaxnas.automl.history import keep_in, seeds_from
+from jaxnas.automl.problem import Problem
+from jaxnas.automl.prototypes import LAYERS, WIDTH, scaled_down, train_prototypes
+from jaxnas.automl.search import EXHAUSTIVE, SEARCHES, search_shapes
+from jaxnas.automl.shapes import Shapes
+from jaxnas.automl.spec import SpecError, make_spec, read_spec, shipped_specs
 from jaxnas.run import main
 
 AIMS = ("params", "latency", "performance")

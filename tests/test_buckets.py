@@ -13,12 +13,12 @@ from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from arch.padding import common_shape, shape_key
 from arch.spaces import SPACES
-from jaxnas.evaluation.buckets import Plan
-from jaxnas.evaluation.planner import MOST_LANES, Expected, Planner
-from jaxnas.evaluation.programs import Program
-from jaxnas.evaluation.rates import Rates, fitted_rates
-from jaxnas.evaluation.trained import training_config
-from jaxnas.train.settings import TrainSettings
+from jaxnas.population.cost_model import Rates, fitted_rates
+from jaxnas.population.plan import Plan
+from jaxnas.population.planner import MOST_LANES, Expected, Planner
+from jaxnas.population.program import Program
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.single import training_config
 
 SETTINGS = TrainSettings(window=32, batch=4, learning_rate=1e-3)
 FIELDS = {"vocab_size": 512, "max_seq_length": 32}

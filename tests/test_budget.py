@@ -11,7 +11,7 @@ from corpus import write_corpus
 from tasks import noise_task
 
 from arch.spaces import SPACES
-from jaxnas.budget import (
+from jaxnas.clock import (
     PHASES_END,
     SEARCH_ENDS,
     TRIED,
@@ -22,11 +22,11 @@ from jaxnas.budget import (
 )
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.machine import local_machine
+from jaxnas.pipeline.budget import fit_to_budget
+from jaxnas.population.devices import local_machine
 from jaxnas.run import main
-from jaxnas.timed import fit_to_budget
-from jaxnas.train.phases import steps_of
-from jaxnas.train.settings import TrainSettings
+from jaxnas.training.phases import steps_of
+from jaxnas.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_without_a_budget_nothing_is_late(tmp_path):
 
 def test_what_the_clock_decided_holds_after_a_resume(tmp_path, monkeypatch):
     path, now = tmp_path / "budget.json", [1000.0]
-    monkeypatch.setattr("jaxnas.budget.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jaxnas.clock.time.monotonic", lambda: now[0])
     clock = Clock(100.0, path, 990.0)
     deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
     assert (clock.spent(), clock.left()) == (10.0, 90.0)

@@ -8,8 +8,8 @@ import sys
 import jax
 import pytest
 
-from jaxnas.evaluation.calibration import Calibration, calibration_of
-from jaxnas.evaluation.rates import fitted_rates
+from jaxnas.population.calibration import Calibration, calibration_of
+from jaxnas.population.cost_model import fitted_rates
 
 FACTORS = {"launches": 3.0, "products": 5.0, "rest": 2.0, "compile": 7.0}
 SCRIPT = """
@@ -17,7 +17,7 @@ import json, os, jax
 jax.config.update("jax_compilation_cache_dir", os.environ["XLA_FOLDER"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-from jaxnas.evaluation.calibration import calibrate
+from jaxnas.population.calibration import calibrate
 found = calibrate(jax.devices()[0], 2)
 before = len(os.listdir(os.environ["XLA_FOLDER"]))
 jax.jit(lambda x: x + 1)(1.0)

@@ -13,43 +13,43 @@ import numpy as np
 import pytest
 from cost_configs import SMALL, VARIANTS, of_family
 
-from arch import cost
-from arch.cost.scaling import counted_parameters
+from arch import cost, scaling
 from arch.families import FAMILIES, USES
+from arch.scaling.laws import counted_parameters
 
 CORRECTED = dataclasses.replace(
-    cost.DEFAULT_LAW,
+    scaling.DEFAULT_LAW,
     name="corrected",
     depth=-0.3,
     pruning=1.5,
     rounding=2.5,
     families=(0.1, -0.2, 0.0, 0.3, -0.4, 0.5),
 )
-ALL_LAWS = (*cost.LAWS.values(), CORRECTED)
+ALL_LAWS = (*scaling.LAWS.values(), CORRECTED)
 
 
 def test_a_law_by_hand():
     # Chinchilla: 406.4 / 70e9^.3392 and 410.7 / 1.4e12^.2849.
-    law = dataclasses.replace(cost.LAWS["hoffmann2022"], counts="non-embedding")
+    law = dataclasses.replace(scaling.LAWS["hoffmann2022"], counts="non-embedding")
     terms = 1.6934, 0.08518, 0.14224
-    assert cost.law_loss(law, 70e9, 1.4e12) == pytest.approx(sum(terms), abs=2e-4)
+    assert scaling.law_loss(law, 70e9, 1.4e12) == pytest.approx(sum(terms), abs=2e-4)
     # Kumar et al.: 4299 / 1e8^.4965 is .459, 18060 / 13e9^.4965 is .1721.
-    law = cost.LAWS["kumar2024"]
+    law = scaling.LAWS["kumar2024"]
     terms = 2.7648, 0.459, 0.1721
-    assert cost.law_loss(law, 1e8, 13e9) == pytest.approx(sum(terms), abs=1e-3)
+    assert scaling.law_loss(law, 1e8, 13e9) == pytest.approx(sum(terms), abs=1e-3)
 
 
 def test_laws_divide_a_budget_as_their_papers_say():
     share = {
         name: law.token_exponent / (law.parameter_exponent + law.token_exponent)
-        for name, law in cost.LAWS.items()
+        for name, law in scaling.LAWS.items()
     }
     assert share["hoffmann2022"] == pytest.approx(0.46, abs=0.005)
     assert share["besiroglu2024"] == pytest.approx(0.513, abs=0.0005)
     # The refit agrees with how Chinchilla was trained: 70 B, 1.4 trillion tokens.
-    law = dataclasses.replace(cost.LAWS["besiroglu2024"], counts="non-embedding")
+    law = dataclasses.replace(scaling.LAWS["besiroglu2024"], counts="non-embedding")
     parameters = np.geomspace(1e9, 1e12, 1000)
-    losses = cost.law_loss(law, parameters, 70e9 * 1.4e12 / parameters)
+    losses = scaling.law_loss(law, parameters, 70e9 * 1.4e12 / parameters)
     assert parameters[np.argmin(losses)] == pytest.approx(70e9, rel=0.1)
 
 
@@ -60,24 +60,27 @@ def test_laws_divide_a_budget_as_their_papers_say():
 def test_parameters_are_counted_as_the_law_counts_them(millions, hidden):
     # Models of Hoffmann et al. (table A9), a vocabulary of 32,000.
     outside = millions * 1e6 - 32000 * hidden
-    counted = counted_parameters(cost.LAWS["hoffmann2022"], outside)
+    counted = counted_parameters(scaling.LAWS["hoffmann2022"], outside)
     assert counted == pytest.approx(millions * 1e6, rel=0.06)
-    assert counted_parameters(cost.LAWS["kumar2024"], outside) == outside
+    assert counted_parameters(scaling.LAWS["kumar2024"], outside) == outside
 
 
 def test_the_rounding_penalty_by_hand():
     # ln: .0598 is -2.8167; 26e9^.5068 is 12.1538; 30e6^-.3439 is -5.9208; bits.
     logarithm = -2.8167 + 12.1538 - 5.9208 + 1.1277 - 3 / 0.5907
-    penalty = cost.rounding_penalty(30e6, 26e9, 3)
+    penalty = scaling.rounding_penalty(30e6, 26e9, 3)
     assert math.log(penalty) == pytest.approx(logarithm, abs=1e-3)
-    double = cost.rounding_penalty(30e6, 52e9, 3), cost.rounding_penalty(60e6, 26e9, 3)
+    double = (
+        scaling.rounding_penalty(30e6, 52e9, 3),
+        scaling.rounding_penalty(60e6, 26e9, 3),
+    )
     assert double[0] / penalty == pytest.approx(1.421, abs=1e-3)
     assert penalty / double[1] == pytest.approx(1.269, abs=1e-3)
-    assert cost.rounding_penalty(30e6, 26e9, 16) < 1e-9
+    assert scaling.rounding_penalty(30e6, 26e9, 16) < 1e-9
 
 
 def test_bits_of_a_weight_leave_its_scale_out():
-    bits = {name: cost.bits_of(storage) for name, storage in cost.STORAGE.items()}
+    bits = {name: scaling.bits_of(storage) for name, storage in cost.STORAGE.items()}
     assert bits == {"fp16": 16, "int8": 8, "int4": 4}
 
 
@@ -85,33 +88,33 @@ def test_a_prediction_is_the_law_and_what_rounding_adds():
     config = dataclasses.replace(SMALL, quantization="int4", pruning_ratio=0.4)
     # 3 layers of 96; of 240 channels 144 would stay, 4.5 x 32: 160 do.
     kept = 3 * (4 * 96**2 + 3 * 96 * 160 + 192) + 96
-    law = cost.LAWS["kumar2024"]
-    by_hand = cost.law_loss(law, kept, 1e8) + cost.rounding_penalty(kept, 1e8, 4)
-    assert cost.predicted_loss(config, 1e8, law) == pytest.approx(by_hand, rel=1e-12)
+    law = scaling.LAWS["kumar2024"]
+    by_hand = scaling.law_loss(law, kept, 1e8) + scaling.rounding_penalty(kept, 1e8, 4)
+    assert scaling.predicted_loss(config, 1e8, law) == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_corrections_change_what_a_parameter_is_worth():
     config = of_family("rwkv", num_layers=6, hidden_dim=96, pruning_ratio=0.5)
     config = dataclasses.replace(config, quantization="int4")
-    capacity = cost.config_capacity(config)
+    capacity = scaling.config_capacity(config)
     assert capacity.layers / capacity.hidden == 4 / 64
     left = capacity.kept / capacity.trained
     assert 0.5 < left < 1
     worth = capacity.kept * left**1.5 * 4**-0.3 * math.exp(0.5)
-    by_hand = cost.law_loss(CORRECTED, worth, 1e9)
-    by_hand += 2.5 * cost.rounding_penalty(capacity.kept, 1e9, 4)
-    assert cost.predicted_loss(config, 1e9, CORRECTED) == pytest.approx(by_hand)
+    by_hand = scaling.law_loss(CORRECTED, worth, 1e9)
+    by_hand += 2.5 * scaling.rounding_penalty(capacity.kept, 1e9, 4)
+    assert scaling.predicted_loss(config, 1e9, CORRECTED) == pytest.approx(by_hand)
 
 
 def test_a_law_is_called_a_ranking_until_it_is_fitted():
-    for law in cost.LAWS.values():
+    for law in scaling.LAWS.values():
         assert "ranking" in law.label
         assert law.name in law.label
         assert law.rows == law.depth == law.pruning == 0
         assert law.rounding == 1
         assert set(law.families) == {0.0}
         assert "arXiv:" in law.source
-    fitted = dataclasses.replace(cost.DEFAULT_LAW, rows=12)
+    fitted = dataclasses.replace(scaling.DEFAULT_LAW, rows=12)
     assert "ranking" not in fitted.label
     assert "12" in fitted.label
 
@@ -131,14 +134,14 @@ def test_a_law_is_called_a_ranking_until_it_is_fitted():
 )
 def test_a_law_that_makes_no_sense_is_refused(changes, said):
     with pytest.raises(ValueError, match="not allowed") as error:
-        dataclasses.replace(cost.DEFAULT_LAW, **changes)
+        dataclasses.replace(scaling.DEFAULT_LAW, **changes)
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize("tokens", [0, -5, math.nan])
 def test_a_prediction_needs_tokens(tokens):
     with pytest.raises(ValueError, match="tokens"):
-        cost.predicted_loss(SMALL, tokens)
+        scaling.predicted_loss(SMALL, tokens)
 
 
 def random_config(rng):
@@ -177,12 +180,12 @@ def test_nothing_that_is_taken_away_helps(law):
     rng = np.random.default_rng(0)
     for _ in range(300):
         config, tokens = random_config(rng), 10 ** rng.uniform(5, 12)
-        loss = cost.predicted_loss(config, tokens, law)
+        loss = scaling.predicted_loss(config, tokens, law)
         assert loss > law.irreducible
         more = grown(config, rng)
-        assert cost.predicted_loss(more, tokens, law) <= loss, (config, more)
+        assert scaling.predicted_loss(more, tokens, law) <= loss, (config, more)
         words = dataclasses.replace(config, vocab_size=99, tie_embeddings=True)
-        assert cost.predicted_loss(words, tokens, law) == loss
+        assert scaling.predicted_loss(words, tokens, law) == loss
 
 
 @pytest.mark.parametrize("law", ALL_LAWS, ids=lambda law: law.name)
@@ -190,7 +193,7 @@ def test_each_compression_costs_something(law):
     for family in FAMILIES:
         config = of_family(family, ffn_dim=512, inner_dim=512)
         losses = [
-            cost.predicted_loss(dataclasses.replace(config, **change), 1e9, law)
+            scaling.predicted_loss(dataclasses.replace(config, **change), 1e9, law)
             for change in (
                 {},
                 {"quantization": "int8"},
@@ -209,11 +212,11 @@ def test_a_pruned_model_is_never_better_than_one_trained_at_its_size():
         kept = cost.kept_channels(config.inner_channels, config.pruning_ratio)
         inner = "inner_dim" if "inner_dim" in USES[config.arch_type] else "ffn_dim"
         smaller = dataclasses.replace(config, pruning_ratio=0.0, **{inner: kept})
-        for law in cost.LAWS.values():  # pruning costs nothing beyond what is gone
-            pruned = cost.predicted_loss(config, 1e9, law)
-            assert pruned == pytest.approx(cost.predicted_loss(smaller, 1e9, law))
-        worse = cost.predicted_loss(config, 1e9, CORRECTED)
-        dense = cost.predicted_loss(smaller, 1e9, CORRECTED)
+        for law in scaling.LAWS.values():  # pruning costs nothing beyond what is gone
+            pruned = scaling.predicted_loss(config, 1e9, law)
+            assert pruned == pytest.approx(scaling.predicted_loss(smaller, 1e9, law))
+        worse = scaling.predicted_loss(config, 1e9, CORRECTED)
+        dense = scaling.predicted_loss(smaller, 1e9, CORRECTED)
         assert worse >= dense
         assert (worse > dense) == (kept < config.inner_channels)
 
@@ -223,7 +226,7 @@ def test_more_tokens_help_a_model_that_is_not_rounded():
     for _ in range(100):
         config = dataclasses.replace(random_config(rng), quantization="fp16")
         tokens = np.geomspace(1e5, 1e12, 20)
-        losses = cost.expected_loss(cost.config_capacity(config), tokens)
+        losses = scaling.expected_loss(scaling.config_capacity(config), tokens)
         assert np.all(np.diff(losses) < 0)
 
 
@@ -248,9 +251,9 @@ def columns(configs, *, pruned):
 def test_columns_give_what_single_configs_give(family, law):
     configs = [config for config in VARIANTS if config.arch_type == family]
     trained, exported = (columns(configs, pruned=pruned) for pruned in (False, True))
-    together = cost.expected_loss(cost.capacity_of(trained, exported), 1e8, law)
+    together = scaling.expected_loss(scaling.capacity_of(trained, exported), 1e8, law)
     assert together.dtype == np.float64
-    single = [cost.predicted_loss(config, 1e8, law) for config in configs]
+    single = [scaling.predicted_loss(config, 1e8, law) for config in configs]
     np.testing.assert_allclose(together, single, rtol=1e-13)
 
 
@@ -263,12 +266,12 @@ def test_under_jit_it_is_the_same(family, law):
     @jax.jit
     def compiled(trained, exported, tokens):
         sizes = [cost.Sizes(family, *fields) for fields in (trained, exported)]
-        return cost.expected_loss(cost.capacity_of(*sizes), tokens, law)
+        return scaling.expected_loss(scaling.capacity_of(*sizes), tokens, law)
 
     fields = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), [x[1:] for x in both])
     found = compiled(*fields, jnp.float32(1e8))
     assert found.dtype == jnp.float32
-    eager = cost.expected_loss(cost.capacity_of(*both), 1e8, law)
+    eager = scaling.expected_loss(scaling.capacity_of(*both), 1e8, law)
     np.testing.assert_allclose(found, eager, rtol=2e-6)
 
 
@@ -285,7 +288,7 @@ def test_the_document_shows_what_its_code_prints():
 
 
 def test_the_document_has_the_laws():
-    for law in cost.LAWS.values():
+    for law in scaling.LAWS.values():
         coefficients = (
             law.irreducible,
             law.parameter_scale,

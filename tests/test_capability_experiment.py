@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from arch.cost import predicted_loss
+from arch.scaling import predicted_loss
 from jaxnas.report.tables import plain_console
 
 FOLDER = Path(__file__).parents[1] / "experiments/capability"

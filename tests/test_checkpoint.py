@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.checkpoint import Checkpoints
 from jaxnas.errors import UsageError
+from jaxnas.storage.checkpoints import Checkpoints
 
 # Orbax leaves coroutines behind when it meets a damaged file.
 pytestmark = [

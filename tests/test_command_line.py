@@ -11,10 +11,10 @@ from calibrated import keep_calibration
 from corpus import write_corpus
 
 import jaxnas
-from arch.known import KNOWN
-from jaxnas.evaluation.trained import TrainingFailed
-from jaxnas.folder import RunFolder
+from arch.published import KNOWN
 from jaxnas.run import main
+from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.single import TrainingFailed
 
 
 def own(folder):
@@ -210,7 +210,7 @@ def test_a_winner_that_diverges_stays_as_it_was_searched(folder, monkeypatch):
         raise TrainingFailed("the training loss is nan at step 7")
 
     monkeypatch.setenv("JAXNAS_CACHE", str(folder / ".cache"))
-    monkeypatch.setattr("jaxnas.finish.train_on", diverge)
+    monkeypatch.setattr("jaxnas.pipeline.finish.train_on", diverge)
     settings = {
         name[2:].replace("-", "_"): value
         for name, value in zip(TINY[::2], TINY[1::2], strict=True)

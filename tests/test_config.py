@@ -4,11 +4,11 @@ import math
 
 import pytest
 
+from jaxnas.commands.options import Parser, add_settings, given_settings
 from jaxnas.config import RunConfig, kind_of, make_config, read_toml
 from jaxnas.errors import UsageError
-from jaxnas.options import Parser, add_settings, given_settings
 from jaxnas.presets import PRESETS
-from jaxnas.train.phases import Phase
+from jaxnas.training.phases import Phase
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
 OPEN = {

@@ -15,9 +15,9 @@ from arch import build_model, cost
 from arch.cost import attention as attention_costs
 from arch.cost.linear_attention import CHUNK
 from arch.families import FAMILIES
-from arch.known import KNOWN
 from arch.mixers import flash, linear_attention
 from arch.model import init_states
+from arch.published import KNOWN
 
 # One operation a value that they write, or for a sum that they read.
 ARITHMETIC = {

@@ -10,7 +10,7 @@ from arch.config import QUANTIZATIONS
 from arch.families import FAMILIES
 from arch.initial import draw_parameters
 from jaxnas.data import train_tokenizer
-from jaxnas.model_files import WEIGHTS, save_model
+from jaxnas.export.model_folder import WEIGHTS, save_model
 
 TOKENS = train_tokenizer(["def f(x):\n    return x\n"], 257)
 

@@ -6,11 +6,12 @@ import threading
 import numpy as np
 import pytest
 
-from jaxnas.data import cache, dataset
+from jaxnas.data import dataset
 from jaxnas.data.dataset import MIN_TOKENS, prepare, windows
 from jaxnas.data.deduplicate import deduplicate
 from jaxnas.data.sources import DataError, read_source
 from jaxnas.data.split import SPLITS, split, split_of
+from jaxnas.storage import cache
 
 WORDS = [f"name{i}" for i in range(300)]
 

@@ -15,19 +15,19 @@ from arch.config import QUANTIZATIONS
 from arch.families import FAMILIES
 from jaxnas.compress import prune, round_weights
 from jaxnas.data import Dataset, train_tokenizer, windows
-from jaxnas.evaluation import compiler as compiler_module
-from jaxnas.evaluation.analytic import costs_of
-from jaxnas.evaluation.population import Running
-from jaxnas.evaluation.programs import Compiled
-from jaxnas.evaluation.scored import Compression, Metrics, score
-from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trained import TrainingFailed, train, training_config
-from jaxnas.evaluation.trainings import Training, Trainings, training_key
-from jaxnas.fitness import FitnessSettings, fitness_of
-from jaxnas.records import Lines
-from jaxnas.train.phases import Phase
-from jaxnas.train.rungs import rungs_of
-from jaxnas.train.settings import TrainSettings
+from jaxnas.evaluation.costs import costs_of
+from jaxnas.evaluation.fitness import FitnessSettings, fitness_of
+from jaxnas.evaluation.training_log import Training, Trainings, training_key
+from jaxnas.population import compiler as compiler_module
+from jaxnas.population.lanes import Running
+from jaxnas.population.program import Compiled
+from jaxnas.storage.jsonl import Lines
+from jaxnas.training.phases import Phase
+from jaxnas.training.rungs import rungs_of
+from jaxnas.training.scoring import Compression, Metrics, score
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.single import TrainingFailed, train, training_config
+from jaxnas.training.task import Task
 
 VOCAB, USED = 257, 16
 CONFIG = ArchitectureConfig(

@@ -10,17 +10,17 @@ import pytest
 from tasks import TINY, noise_task, plan_of
 
 from arch.padding import common_shape
-from jaxnas.evaluation.calls import Work
-from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.counts import compile_counts
-from jaxnas.evaluation.execution import execute
-from jaxnas.evaluation.population import Running
-from jaxnas.evaluation.programs import Program
-from jaxnas.evaluation.scored import Compression, score
-from jaxnas.evaluation.trained import TrainingFailed, train
-from jaxnas.train.loop import batch_starts
-from jaxnas.train.phases import Phase
-from jaxnas.train.settings import TrainSettings
+from jaxnas.population.call import Work
+from jaxnas.population.compile_stats import compile_counts
+from jaxnas.population.compiler import Compiler
+from jaxnas.population.executor import execute
+from jaxnas.population.lanes import Running
+from jaxnas.population.program import Program
+from jaxnas.training.loop import batch_starts
+from jaxnas.training.phases import Phase
+from jaxnas.training.scoring import Compression, score
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.single import TrainingFailed, train
 
 CONFIGS = (
     TINY,

@@ -18,7 +18,7 @@ from export_cells import (
 )
 from safetensors.numpy import load_file
 
-from arch.positions import rotate
+from arch.layers.positions import rotate
 from jaxnas.errors import UsageError
 from jaxnas.export import (
     CLASSES,
@@ -28,8 +28,14 @@ from jaxnas.export import (
     import_folder,
     transforms,
 )
+from jaxnas.export.model_folder import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    load_model,
+    save_model,
+)
 from jaxnas.export.weights import to_tensors
-from jaxnas.model_files import CONFIG, TOKENIZER, WEIGHTS, load_model, save_model
 from jaxnas.run import main
 
 LLAMA, MPT = cell("transformer"), cell("transformer", "layernorm", "alibi", "gelu")

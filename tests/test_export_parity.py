@@ -21,7 +21,13 @@ from arch import build_model
 from arch.config import QUANTIZATIONS
 from jaxnas.compress import prune, round_weights
 from jaxnas.export import export_folder, import_folder
-from jaxnas.model_files import CONFIG, TOKENIZER, WEIGHTS, load_model, save_model
+from jaxnas.export.model_folder import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    load_model,
+    save_model,
+)
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.fitness import (
+from jaxnas.evaluation.fitness import (
     OBJECTIVES,
     FitnessSettings,
     fitness,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from cost_configs import SMALL, of_family
 
-from arch import cost
-from arch.cost.fitting import FEWEST_ROWS, Row, fit, fit_law, log_error, take
+from arch import cost, scaling
 from arch.families import FAMILIES
+from arch.scaling.fit import FEWEST_ROWS, Row, fit, fit_law, log_error, take
 
-TRUE = cost.ScalingLaw(
+TRUE = scaling.ScalingLaw(
     name="true",
     source="made up",
     counts="non-embedding",
@@ -42,7 +42,7 @@ def random_rows(number, law=TRUE, noise=0.0, seed=0, tokens=None):
             pruning_ratio=float(rng.choice([0, 0.2, 0.5])),
         )
         read = tokens or 10 ** rng.uniform(6, 9)
-        loss = cost.predicted_loss(config, read, law) * np.exp(noise * rng.normal())
+        loss = scaling.predicted_loss(config, read, law) * np.exp(noise * rng.normal())
         rows.append(Row(config, read, loss))
     return rows
 
@@ -68,7 +68,7 @@ def test_the_error_is_that_of_rows_not_seen():
     # The mean of |N(0, .01)| is .0080; 14 coefficients cost a little more.
     assert 0.0075 < found.error < 0.0105
     misses = [
-        np.log(cost.predicted_loss(row.config, row.tokens, found.law) / row.loss)
+        np.log(scaling.predicted_loss(row.config, row.tokens, found.law) / row.loss)
         for row in others
     ]
     assert np.mean(np.abs(misses)) == pytest.approx(found.error, rel=0.2)
@@ -80,7 +80,7 @@ def test_a_few_broken_trainings_do_not_bend_the_law():
     broken = [row._replace(loss=3 * row.loss) for row in rows[::24]]
     law = fit(rows[:119] + broken).law
     misses = [
-        np.log(cost.predicted_loss(row.config, row.tokens, law) / row.loss)
+        np.log(scaling.predicted_loss(row.config, row.tokens, law) / row.loss)
         for row in rows
     ]
     assert np.median(np.abs(misses)) < 0.01
@@ -91,8 +91,8 @@ def test_without_a_difference_in_tokens_there_is_no_term_of_tokens():
     assert found.law.token_scale == found.law.token_exponent == 0
     assert found.law.token_range == (1e8, 1e8)
     assert found.error < 2e-3
-    assert cost.predicted_loss(SMALL, 1e6, found.law) == pytest.approx(
-        cost.predicted_loss(SMALL, 1e9, found.law)
+    assert scaling.predicted_loss(SMALL, 1e6, found.law) == pytest.approx(
+        scaling.predicted_loss(SMALL, 1e9, found.law)
     )
 
 
@@ -105,7 +105,7 @@ def test_corrections_that_rows_do_not_show_stay_at_zero():
         for index, row in enumerate(random_rows(30))
     ]
     rows = [
-        row._replace(loss=cost.predicted_loss(row.config, row.tokens, plain))
+        row._replace(loss=scaling.predicted_loss(row.config, row.tokens, plain))
         for row in rows
     ]
     law = fit(rows).law
@@ -135,12 +135,12 @@ def test_rows_that_say_nothing_are_refused(rows, said):
 
 
 def test_the_error_of_a_law_by_hand():
-    capacity = cost.config_capacity(SMALL)
-    columns = cost.Capacity(
+    capacity = scaling.config_capacity(SMALL)
+    columns = scaling.Capacity(
         *(np.full(2, float(value)) for value in capacity[:-1]),
         tuple(np.full(2, float(value)) for value in capacity.family),
     )
-    loss, tokens = cost.predicted_loss(SMALL, 1e6, TRUE), np.full(2, 1e6)
+    loss, tokens = scaling.predicted_loss(SMALL, 1e6, TRUE), np.full(2, 1e6)
     error = log_error(TRUE, columns, tokens, np.array([2 * loss, loss / 4]))
     assert error == pytest.approx(1.5 * np.log(2))
     assert take(columns, np.array([True, False])).kept.shape == (1,)

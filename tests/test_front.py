@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from arch.cost import HARDWARE, decode_ms, prefill_ms, size_bytes, state_bytes
-from arch.cost.capability import predicted_loss
-from arch.cost.scaling import LAWS
+from arch.scaling.laws import LAWS
+from arch.scaling.predicted_loss import predicted_loss
 from arch.space import GENES, Space
 from arch.spaces import SPACES
 from jaxnas.analytic.exhaustive import front_of, score_space
-from jaxnas.analytic.fitted import rows_of
+from jaxnas.analytic.law_fit import rows_of
 from jaxnas.analytic.limits import Limit, violation
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.config import RunConfig
-from jaxnas.evaluation.analytic import costs_of
+from jaxnas.evaluation.costs import costs_of
 from jaxnas.run import main
-from search.exact import exact_front
+from search.pareto.exact_front import exact_front
 
 FIELDS = {"vocab_size": 1000, "max_seq_length": 256}
 USE = Use(hardware=HARDWARE["a100"], training_tokens=1e8)

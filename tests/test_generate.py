@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import arch.decoding
+import arch.decoding.loop
 from arch import ArchitectureConfig, build_model
 from arch.config import POSITION_ENCODINGS
-from arch.generate import bucket, check, generate, position_limit, stream
+from arch.decoding.generate import bucket, check, generate, position_limit, stream
+from arch.decoding.sampling import Sampling
+from arch.decoding.unrolled import unstack
 from arch.initial import draw_parameters
 from arch.mixers import MIXERS
-from arch.sampling import Sampling
-from arch.unrolled import unstack
 
 TINY = ArchitectureConfig(
     arch_type="transformer",
@@ -67,7 +67,7 @@ def logits_after(config, sequence):
 @pytest.fixture
 def traces(monkeypatch):
     """How often the model was traced for a program."""
-    counted = chex.assert_max_traces(n=2)(arch.decoding.read_on)
+    counted = chex.assert_max_traces(n=2)(arch.decoding.loop.read_on)
     calls = []
 
     def read_on(*arguments):
@@ -75,7 +75,7 @@ def traces(monkeypatch):
         return counted(*arguments)
 
     chex.clear_trace_counter()
-    monkeypatch.setattr(arch.decoding, "read_on", read_on)
+    monkeypatch.setattr(arch.decoding.loop, "read_on", read_on)
     return lambda: len(calls)
 
 
@@ -171,14 +171,14 @@ def test_nothing_is_computed_once_all_rows_have_ended(monkeypatch):
     stops = set(free.tokens[:, 2].tolist())
     last = max(next(i for i, t in enumerate(row) if t in stops) for row in free.tokens)
     counts = []
-    original = arch.generate.go_on
+    original = arch.decoding.generate.go_on
 
     def counted(*arguments):
         after = original(*arguments)
         counts.append(int(after.drawn))
         return after
 
-    monkeypatch.setattr(arch.generate, "go_on", counted)
+    monkeypatch.setattr(arch.decoding.generate, "go_on", counted)
     run(TINY, PROMPTS[1:], stop_tokens=sorted(stops))
     assert counts == [last + 1]  # the loop itself left off
     counts.clear()
@@ -290,7 +290,7 @@ def test_the_repetition_penalty_is_not_for_padding():
     settings = (PENALTY.knobs(), jnp.full(16, -1))
     _, weights = model_of(TINY)
     key = jax.random.key(0)
-    progress = arch.decoding.start(
+    progress = arch.decoding.loop.start(
         TINY, jnp.float32, 16, weights, settings, key, tokens, lengths
     )
     drawn = progress.tokens[:, 0].tolist()

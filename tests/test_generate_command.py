@@ -10,14 +10,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 
 from arch import ArchitectureConfig, build_model
-from arch.generate import Generated, generate
+from arch.decoding.generate import Generated, generate
+from arch.decoding.sampling import GREEDY, Sampling
+from arch.decoding.unrolled import unstack
 from arch.initial import draw_parameters
-from arch.sampling import GREEDY, Sampling
-from arch.unrolled import unstack
 from jaxnas.commands.generate import Speed, pieces
 from jaxnas.data import train_tokenizer
+from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.keys import key_of
-from jaxnas.model_files import load_model, save_model
 from jaxnas.run import main
 
 TEXT = "def f(x):\n    return x  # é 日本 <|endoftext|>\n"

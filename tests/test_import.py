@@ -16,9 +16,7 @@ from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export import export_folder, import_folder
 from jaxnas.export.choice import class_named
-from jaxnas.export.settings import from_settings
-from jaxnas.export.tokens import end_tokens
-from jaxnas.model_files import (
+from jaxnas.export.model_folder import (
     CONFIG,
     TOKENIZER,
     WEIGHTS,
@@ -26,6 +24,8 @@ from jaxnas.model_files import (
     narrowest,
     save_model,
 )
+from jaxnas.export.settings import from_settings
+from jaxnas.export.tokens import end_tokens
 
 CELLS = {
     "llama": cell("grouped_query_attention", kv_heads=1),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from arch import cost
-from arch.known import KNOWN
+from arch.published import KNOWN
 
 
 @pytest.mark.parametrize("name", KNOWN)

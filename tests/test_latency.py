@@ -19,14 +19,14 @@ from jaxnas.analytic.exhaustive import score_space
 from jaxnas.analytic.objectives import Use
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.analytic import costs_of
+from jaxnas.evaluation.costs import costs_of
 from jaxnas.latency import finalists, store
 from jaxnas.latency.compare import agreement, compare
 from jaxnas.latency.configs import as_executed, draw_configs
 from jaxnas.latency.fit import READINGS, fit, table_of
 from jaxnas.latency.measure import Measured, Spread
-from jaxnas.records import Lines
 from jaxnas.run import main
+from jaxnas.storage.jsonl import Lines
 
 CPU = cost.HARDWARE["cpu-core"]
 HERE = dataclasses.replace(CPU, calibrated=LATENCY)

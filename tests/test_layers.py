@@ -52,13 +52,13 @@ import jaxnas.run as other
 from . import config
 from ..search import types
 def late():
-    from search.pareto import rank
+    from search.pareto.dominance import rank
 """
     assert imports_of(source, "arch.mixers.attention") == {
         "jaxnas.run",
         "arch.mixers.config",
         "arch.search.types",
-        "search.pareto.rank",
+        "search.pareto.dominance.rank",
     }
     assert imports_of("from . import a", "arch.cost", is_package=True) == {
         "arch.cost.a"
@@ -103,21 +103,26 @@ def test_no_cycles(package):
 LINES = (
     ("arch.families",),
     ("arch.config",),
-    ("arch.traits", "arch.layout", "arch.space", "arch.baselines", "arch.known"),
-    ("arch.initial", "arch.norms", "arch.activations", "arch.positions"),
-    ("arch.dropout", "arch.spaces", "arch.sublayer"),
+    ("arch.traits", "arch.layout", "arch.space", "arch.baselines", "arch.published"),
+    ("arch.initial", "arch.layers"),
+    ("arch.layers.norms", "arch.layers.activations", "arch.layers.positions"),
+    ("arch.layers.dropout", "arch.spaces", "arch.layers.sublayer"),
     ("arch.mixers.softmax", "arch.mixers.wkv", "arch.mixers.chunks"),
     ("arch.mixers.flash",),
-    ("arch.feedforward", "arch.channel_mix", "arch.mixers.attention"),
+    ("arch.layers.feedforward", "arch.layers.channel_mix", "arch.mixers.attention"),
     ("arch.mixers.linear_attention", "arch.mixers.mamba", "arch.mixers.rwkv"),
     ("arch.mixers",),
     ("arch.block",),
     ("arch.model",),
-    ("arch.unrolled", "arch.sampling", "arch.padding"),
     ("arch.decoding",),
-    ("arch.generate",),
+    ("arch.decoding.unrolled", "arch.decoding.sampling", "arch.padding"),
+    ("arch.decoding.loop",),
+    ("arch.decoding.generate",),
     ("arch",),
 )
+
+
+COSTS = ("arch.cost", "arch.scaling")
 
 
 def test_each_part_of_arch_imports_from_those_below_it():
@@ -135,11 +140,15 @@ def test_each_part_of_arch_imports_from_those_below_it():
 def test_every_module_of_arch_has_a_height():
     listed = {name for names in LINES for name in names}
     loose = set(modules_of("arch")) - listed
-    assert {name for name in loose if not name.startswith("arch.cost")} == set()
+    assert {name for name in loose if not name.startswith(COSTS)} == set()
 
 
 def test_costs_need_no_more_of_arch_than_the_config():
     for module, others in dependencies_in("arch").items():
-        if module.startswith("arch.cost"):
-            outside = {name for name in others if not name.startswith("arch.cost")}
+        if module.startswith(COSTS):
+            outside = {
+                name
+                for name in others
+                if not name.startswith(("arch.cost", "arch.scaling"))
+            }
             assert outside <= {"arch.config", "arch.families"}, module

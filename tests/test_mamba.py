@@ -19,7 +19,7 @@ from arch.mixers.mamba import Mamba, Tokens, chunk_size, mamba_state, selective_
 from arch.padding import pad
 from arch.traits import traits_of
 from jaxnas.compress.prune import prune, prune_in_place
-from jaxnas.train.loop import _is_matrix
+from jaxnas.training.loop import _is_matrix
 
 VOCAB = 13
 TINY = ArchitectureConfig(

@@ -15,20 +15,20 @@ from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
 from arch.families import FAMILIES
 from arch.initial import draw_parameters
 from arch.padding import common_shape
-from jaxnas.train.loop import (
+from jaxnas.training.loop import (
     Schedule,
     TrainState,
     fresh_state,
     make_trainer,
 )
-from jaxnas.train.members import (
+from jaxnas.training.members import (
     extract_state,
     member_training,
     pad_state,
     stack,
     stack_members,
 )
-from jaxnas.train.settings import TrainSettings
+from jaxnas.training.settings import TrainSettings
 
 STEPS, VOCAB = 50, 50
 SETTINGS = TrainSettings(window=12, batch=4, learning_rate=3e-3, clip_norm=0.5)

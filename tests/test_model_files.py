@@ -15,9 +15,9 @@ from arch.initial import draw_parameters
 from jaxnas.compress import prune, round_weights
 from jaxnas.data import train_tokenizer
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.analytic import costs_of
+from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
-from jaxnas.model_files import (
+from jaxnas.export.model_folder import (
     CONFIG,
     TOKENIZER,
     WEIGHTS,
@@ -26,7 +26,7 @@ from jaxnas.model_files import (
     save_model,
     write_arrays,
 )
-from jaxnas.winner import BestWeights
+from jaxnas.pipeline.winner import BestWeights
 
 GATED = ArchitectureConfig(
     arch_type="transformer",

@@ -22,33 +22,33 @@ from tasks import TINY, evaluator_with, noise_task
 
 from arch import cost
 from arch.spaces import SPACES
-from jaxnas.checkpoint import Checkpoints
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.analytic import costs_of
-from jaxnas.evaluation.calls import Outcome
-from jaxnas.evaluation.extra import Extra
-from jaxnas.evaluation.population import Running
-from jaxnas.evaluation.programs import Program
-from jaxnas.evaluation.scored import Compression, Metrics
-from jaxnas.evaluation.trainings import Training, Trainings, training_key
-from jaxnas.experiment import SearchPlan, run_search
-from jaxnas.fitness import OBJECTIVES, FitnessSettings, fitness_of
-from jaxnas.objectives import (
+from jaxnas.evaluation.costs import costs_of
+from jaxnas.evaluation.extra_scores import Extra
+from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness_of
+from jaxnas.evaluation.training_log import Training, Trainings, training_key
+from jaxnas.evaluation.user_objectives import (
     Objective,
     changed_since,
     load_objectives,
     sources_of,
 )
-from jaxnas.records import Lines
+from jaxnas.pipeline.search import SearchPlan, run_search
+from jaxnas.population.call import Outcome
+from jaxnas.population.lanes import Running
+from jaxnas.population.program import Program
 from jaxnas.report.plots import plot_pareto
 from jaxnas.report.progress import Progress
-from jaxnas.report.spread import front_of
 from jaxnas.report.tables import top_table
+from jaxnas.results.spread import front_of
 from jaxnas.run import main
-from jaxnas.train.phases import Phase
-from jaxnas.train.rungs import rungs_of
-from jaxnas.train.settings import TrainSettings
+from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.jsonl import Lines
+from jaxnas.training.phases import Phase
+from jaxnas.training.rungs import rungs_of
+from jaxnas.training.scoring import Compression, Metrics
+from jaxnas.training.settings import TrainSettings
 from search import STRATEGIES
 
 DOCS = Path(__file__).parent.parent / "docs" / "fitness.md"

@@ -6,10 +6,10 @@ import pytest
 
 from arch.cost import size_mib
 from arch.spaces import SPACES
-from jaxnas.evaluation.programs import Program
-from jaxnas.evaluation.trained import training_config
 from jaxnas.keys import key_of
-from jaxnas.outlook import outlook_of
+from jaxnas.pipeline.lookahead import outlook_of
+from jaxnas.population.program import Program
+from jaxnas.training.single import training_config
 
 FIELDS = {"vocab_size": 1024, "max_seq_length": 64}
 

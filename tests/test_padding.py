@@ -24,9 +24,9 @@ from arch.padding import (
 from arch.space import GENES, Space
 from arch.spaces import SPACES
 from jaxnas.compress import prune_in_place, round_weights
-from jaxnas.train.loop import fresh_state
-from jaxnas.train.members import extract_state, pad_state
-from jaxnas.train.settings import TrainSettings
+from jaxnas.training.loop import fresh_state
+from jaxnas.training.members import extract_state, pad_state
+from jaxnas.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(window=4, batch=1, learning_rate=1e-3)
 GATED = ArchitectureConfig(

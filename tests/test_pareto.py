@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search.pareto import dominates, non_dominated
+from search.pareto.dominance import dominates, non_dominated
 
 
 def beats(first, second):

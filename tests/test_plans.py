@@ -17,16 +17,16 @@ from tasks import TINY, evaluator_with, noise_task
 
 from arch import cost
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.machine import Machine
-from jaxnas.evaluation.plans import Plans
-from jaxnas.evaluation.population import Running
-from jaxnas.evaluation.trainer import NOTHING_AHEAD
-from jaxnas.evaluation.trainings import Trainings, training_key
-from jaxnas.fitness import FitnessSettings
-from jaxnas.records import Lines
-from jaxnas.train.phases import Phase
-from jaxnas.train.rungs import rungs_of
-from jaxnas.train.settings import TrainSettings
+from jaxnas.evaluation.fitness import FitnessSettings
+from jaxnas.evaluation.training_log import Trainings, training_key
+from jaxnas.population.devices import Machine
+from jaxnas.population.lanes import Running
+from jaxnas.population.plan_log import Plans
+from jaxnas.population.trainer import NOTHING_AHEAD
+from jaxnas.storage.jsonl import Lines
+from jaxnas.training.phases import Phase
+from jaxnas.training.rungs import rungs_of
+from jaxnas.training.settings import TrainSettings
 
 CONFIGS = [
     TINY,

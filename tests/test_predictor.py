@@ -9,10 +9,10 @@ import pytest
 from searching import jitted
 
 from search import hypervolume, predictor, random_search
-from search.decompose import best_of_each
-from search.effects import effects
-from search.rays import draw_rays, gains, lengths, view_of, volume
-from search.regression import regress
+from search.surrogate.contrasts import effects
+from search.surrogate.hv_scalarization import draw_rays, gains, lengths, view_of, volume
+from search.surrogate.moead import best_of_each
+from search.surrogate.regression import regress
 
 CHOICES = np.array([3, 4, 2, 5, 3, 2, 4, 3], np.int32)
 ORDERED = np.array([1, 1, 0, 1, 0, 0, 1, 0], bool)

@@ -9,10 +9,10 @@ import pytest
 from scipy.stats import spearmanr
 from tasks import TINY
 
-from jaxnas.climb import Climbed, Promotions, finalists, keep_states
-from jaxnas.evaluation.states import States
-from jaxnas.evaluation.trainings import Training, training_key
-from jaxnas.promotion import Chosen, Pool, choose, number_promoted
+from jaxnas.evaluation.training_log import Training, training_key
+from jaxnas.pipeline.phases import Climbed, Promotions, finalists, keep_states
+from jaxnas.pipeline.promotion import Chosen, Pool, choose, number_promoted
+from jaxnas.population.train_states import States
 from jaxnas.report.trust import rank_correlation, trust_of
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxnas import records
 from jaxnas.errors import UsageError
-from jaxnas.records import Lines, to_line, write_json, write_whole
+from jaxnas.storage import files
+from jaxnas.storage.files import write_json, write_whole
+from jaxnas.storage.jsonl import Lines, to_line
 
 ENTRIES = [
     {"id": 0, "fitness": 0.1 + 0.2, "name": "é\n\r\u2028"},
@@ -165,7 +166,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, when, old
     if when == "write":
         monkeypatch.setattr(Path, "open", half_a_write)
     elif when == "fsync":
-        monkeypatch.setattr(records.os, "fsync", stop)
+        monkeypatch.setattr(files.os, "fsync", stop)
     else:
         monkeypatch.setattr(Path, "replace", stop)
     with pytest.raises(DiskFull):
@@ -185,7 +186,7 @@ def test_the_content_is_synced_before_the_file_takes_its_name(tmp_path, monkeypa
         seen.append((size, path.read_bytes()))
         sync(handle)
 
-    monkeypatch.setattr(records.os, "fsync", watched)
+    monkeypatch.setattr(files.os, "fsync", watched)
     write_whole(path, b"new content")
     assert seen == [(11, b"old")]
 

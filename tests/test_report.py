@@ -8,14 +8,12 @@ import pytest
 from rich.console import Console
 
 from arch.baselines import BASELINES
-from jaxnas.evaluation.buckets import Bucket, Plan
-from jaxnas.evaluation.programs import Program
-from jaxnas.fitness import FitnessSettings, scores
-from jaxnas.records import Lines
+from jaxnas.evaluation.fitness import FitnessSettings, scores
+from jaxnas.population.plan import Bucket, Plan
+from jaxnas.population.program import Program
 from jaxnas.report.families import family_summary, family_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress, generation_statistics
-from jaxnas.report.spread import saturated, score_spread
 from jaxnas.report.tables import (
     millions,
     quality_table,
@@ -24,6 +22,8 @@ from jaxnas.report.tables import (
     top_table,
 )
 from jaxnas.report.words import describe, told_apart
+from jaxnas.results.spread import saturated, score_spread
+from jaxnas.storage.jsonl import Lines
 
 CONFIG = BASELINES["gpt2-like"]
 SETTINGS = FitnessSettings()

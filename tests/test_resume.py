@@ -45,15 +45,17 @@ def due():
     left -= 1
     return left == 0
 
-from jaxnas import checkpoint, records, winner, evaluation
-import jaxnas.evaluation.trained as trained
+import jaxnas.pipeline.run
+from jaxnas.pipeline import winner
+from jaxnas.population import train_states
+from jaxnas.storage import checkpoints, files, jsonl
 
-append, write = records.Lines.append, records.write_whole
-save = checkpoint.Checkpoints.save
+append, write = jsonl.Lines.append, files.write_whole
+save, save_state = checkpoints.Checkpoints.save, train_states.States.save
 
 def torn_append(self, entry):
     if place == "line " + self.path.name and due():
-        line = records.to_line(entry)
+        line = jsonl.to_line(entry)
         self._file.write(line[: len(line) // 2])
         self._file.flush()
         die()
@@ -62,7 +64,7 @@ def torn_append(self, entry):
 def torn_write(path, content):
     if place == "file " + path.name and due():
         content = content.encode() if isinstance(content, str) else content
-        beside = path.with_name(f".{path.name}{records.PARTIAL}")
+        beside = path.with_name(f".{path.name}{files.PARTIAL}")
         beside.write_bytes(content[: len(content) // 2])
         die()
     write(path, content)
@@ -73,21 +75,17 @@ def torn_save(self, step, state):
         threading.Thread(target=lambda: (time.sleep(delay), die()), daemon=True).start()
     save(self, step, state)
 
-from jaxnas.evaluation import states
-save_state = states.States.save
-
 def torn_state(self, *arguments):
     if place == "state" and due():
         threading.Thread(target=lambda: (time.sleep(0.05), die()), daemon=True).start()
     save_state(self, *arguments)
 
-states.States.save = torn_state
-records.Lines.append = torn_append
-checkpoint.Checkpoints.save = torn_save
-import jaxnas.folder, jaxnas.model_files, jaxnas.session, jaxnas.stages
-sessions = jaxnas.session, jaxnas.stages
-for module in (records, jaxnas.folder, jaxnas.model_files, *sessions):
-    module.write_whole = torn_write
+train_states.States.save = torn_state
+jsonl.Lines.append = torn_append
+checkpoints.Checkpoints.save = torn_save
+for module in list(sys.modules.values()):
+    if getattr(module, "write_whole", None) is write:
+        module.write_whole = torn_write
 if place == "finishing":
     winner.SAVE_EVERY = 0.0
     go_on = winner.continue_training

@@ -8,12 +8,12 @@ import pytest
 from searching import jitted
 
 from arch.spaces import SPACES
-from jaxnas.checkpoint import Checkpoints
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.experiment import SearchPlan, make_strategy
-from jaxnas.fitness import FitnessSettings
+from jaxnas.evaluation.fitness import FitnessSettings
+from jaxnas.pipeline.search import SearchPlan, make_strategy
 from jaxnas.presets import STRATEGY_NAMES
+from jaxnas.storage.checkpoints import Checkpoints
 from search import STRATEGIES
 
 POPULATION = 6

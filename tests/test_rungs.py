@@ -14,19 +14,19 @@ import jaxnas
 from arch.cost import kept_channels
 from arch.padding import common_shape
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.calls import Work
-from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.execution import execute
-from jaxnas.evaluation.programs import Program
-from jaxnas.evaluation.scored import Compression
-from jaxnas.evaluation.states import States
-from jaxnas.evaluation.trained import continue_training, starting_state
-from jaxnas.evaluation.trainings import stage_of
-from jaxnas.train.curves import extrapolated, points_of
-from jaxnas.train.phases import Phase
-from jaxnas.train.rungs import rung_starts, rungs_of
-from jaxnas.train.settings import TrainSettings
-from jaxnas.train.stopping import diverged, is_flat
+from jaxnas.evaluation.training_log import stage_of
+from jaxnas.population.call import Work
+from jaxnas.population.compiler import Compiler
+from jaxnas.population.executor import execute
+from jaxnas.population.program import Program
+from jaxnas.population.train_states import States
+from jaxnas.training.curves import extrapolated, points_of
+from jaxnas.training.phases import Phase
+from jaxnas.training.rungs import rung_starts, rungs_of
+from jaxnas.training.scoring import Compression
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.single import continue_training, starting_state
+from jaxnas.training.stopping import diverged, is_flat
 
 SETTINGS = TrainSettings(
     window=12, batch=4, learning_rate=3e-4, decay_share=0.25, steps_per_call=3
@@ -277,11 +277,11 @@ def test_a_member_ends_where_it_would_alone(task, compiler, monkeypatch, plan):
         begins.append(float(curve[0]))
         return False
 
-    monkeypatch.setattr("jaxnas.evaluation.calls.is_flat", told)
+    monkeypatch.setattr("jaxnas.population.call.is_flat", told)
     run(ALONE, task, compiler, 2, {}, begin=0, flat=0.5)
     lowest, second, *_ = sorted(set(begins))
     monkeypatch.setattr(  # one of them counts as flat
-        "jaxnas.evaluation.calls.is_flat",
+        "jaxnas.population.call.is_flat",
         lambda curve, least: curve[0] < (lowest + second) / 2,
     )
     alone, beside = (

@@ -10,8 +10,8 @@ from scipy import special
 
 import arch.model
 from arch import ArchitectureConfig, build_model, init_states
-from arch.channel_mix import ChannelMix
 from arch.initial import draw_parameters
+from arch.layers.channel_mix import ChannelMix
 from arch.mixers.rwkv import TimeMix
 from arch.mixers.wkv import CHUNK, no_sums, wkv
 from arch.traits import traits_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from arch.sampling import GREEDY, Sampling, draw, process_logits
+from arch.decoding.sampling import GREEDY, Sampling, draw, process_logits
 
 VOCAB = 40
 GRID = [

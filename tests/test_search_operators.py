@@ -21,7 +21,7 @@ from search import (
     two_point,
     uniform,
 )
-from search.select import repeated
+from search.operators.select import repeated
 
 RATES = (0.0, 0.3, 1.0)
 MANY = 10_000

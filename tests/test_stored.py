@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnas.evaluation import stored
-from jaxnas.evaluation.counts import compile_counts
+from jaxnas.population import program_cache
+from jaxnas.population.compile_stats import compile_counts
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def ready(about="tripled", factor=3.0, donated=()):
     device = jax.local_devices()[0]
     sharding = jax.sharding.SingleDeviceSharding(device)
     argument = jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)
-    return stored.compiled(lambda x: x * factor, (argument,), device, about, donated)
+    return program_cache.compiled(
+        lambda x: x * factor, (argument,), device, about, donated
+    )
 
 
 def test_a_stored_program_is_found_and_gives_the_same(folder):

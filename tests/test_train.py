@@ -12,16 +12,16 @@ from jax import monitoring
 from arch import ArchitectureConfig, build_model
 from arch.initial import draw_parameters
 from jaxnas.data import Dataset, token_bytes, train_tokenizer
-from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trained import (
+from jaxnas.training.loop import Schedule, batch_starts, gather_windows, make_trainer
+from jaxnas.training.phases import PHASES, SMALL_PHASES, Phase
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.single import (
     TrainingFailed,
     continue_training,
     starting_state,
     train,
 )
-from jaxnas.train.loop import Schedule, batch_starts, gather_windows, make_trainer
-from jaxnas.train.phases import PHASES, SMALL_PHASES, Phase
-from jaxnas.train.settings import TrainSettings
+from jaxnas.training.task import Task
 
 VOCAB, PERIOD = 24, 17
 CONFIG = ArchitectureConfig(

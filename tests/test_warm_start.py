@@ -11,10 +11,10 @@ from arch import ArchitectureConfig
 from arch.spaces import SPACES
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.experiment import SearchPlan, make_strategy
-from jaxnas.fitness import FitnessSettings
-from jaxnas.records import read_lines, to_line
-from jaxnas.warm_start import warm_start
+from jaxnas.evaluation.fitness import FitnessSettings
+from jaxnas.pipeline.search import SearchPlan, make_strategy
+from jaxnas.pipeline.warm_start import warm_start
+from jaxnas.storage.jsonl import read_lines, to_line
 
 SPACE = SPACES["medium"]
 FIELDS = {"vocab_size": 1024, "max_seq_length": 64}

@@ -1,18 +1,6 @@
-"""What a model costs, from its config alone, and how good it should be.
-
-Weights, bytes, FLOPs, latency; predicted loss. Fits of it are in `fitting`, which
-needs SciPy.
-"""
+"""What a model costs, from its config alone: weights, bytes, FLOPs, latency."""
 
 from arch.cost.calibrated import Calibrated, Fit, terms_of
-from arch.cost.capability import (
-    DEFAULT_LAW,
-    Capacity,
-    capacity_of,
-    config_capacity,
-    expected_loss,
-    predicted_loss,
-)
 from arch.cost.hardware import DEVICE_KINDS, HARDWARE, Hardware, hardware_for
 from arch.cost.latency import (
     OpLatency,
@@ -25,9 +13,6 @@ from arch.cost.latency import (
 from arch.cost.ops import list_ops
 from arch.cost.parts import KINDS, Op, Weight
 from arch.cost.pruning import CHANNEL_MULTIPLE, kept_channels
-from arch.cost.reading import Reading, decode, forward, prefill
-from arch.cost.rounding import bits_of, rounding_penalty
-from arch.cost.scaling import LAWS, ScalingLaw, law_loss
 from arch.cost.sizes import FP16_BYTES, STORAGE, Sizes, Storage, sizes_of
 from arch.cost.state import State, state_of
 from arch.cost.totals import (
@@ -48,53 +33,43 @@ from arch.cost.totals import (
     total_parameters,
     training_flops,
 )
+from arch.cost.workload import Reading, decode, forward, prefill
 
 __all__ = [
     "CHANNEL_MULTIPLE",
-    "DEFAULT_LAW",
     "DEVICE_KINDS",
     "FP16_BYTES",
     "HARDWARE",
     "KINDS",
-    "LAWS",
     "MIB",
     "STORAGE",
     "Calibrated",
-    "Capacity",
     "Fit",
     "Hardware",
     "Op",
     "OpLatency",
     "Reading",
-    "ScalingLaw",
     "Sizes",
     "State",
     "Storage",
     "Weight",
     "activation_bytes",
-    "bits_of",
-    "capacity_of",
-    "config_capacity",
     "decode",
     "decode_flops",
     "decode_ms",
-    "expected_loss",
     "forward",
     "forward_flops",
     "hardware_for",
     "kept_channels",
     "latency_breakdown",
     "latency_ms",
-    "law_loss",
     "list_ops",
     "non_embedding_parameters",
     "parameters",
     "peak_bytes",
-    "predicted_loss",
     "prefill",
     "prefill_flops",
     "prefill_ms",
-    "rounding_penalty",
     "size_bytes",
     "size_mib",
     "sizes_of",

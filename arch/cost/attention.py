@@ -5,8 +5,8 @@ all T x S of T new tokens and S with those before, or blocks of them.
 """
 
 from arch.cost.parts import Op, matmul
-from arch.cost.reading import Reading
 from arch.cost.sizes import Count, Sizes
+from arch.cost.workload import Reading
 
 SOFTMAX_FLOPS = 6  # scale, max, subtract, exp, sum, divide
 ALIBI_FLOPS = 2  # distance times slope, add

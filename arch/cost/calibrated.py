@@ -13,9 +13,9 @@ from typing import Any
 
 from arch.cost.ops import list_ops
 from arch.cost.parts import KINDS, Op
-from arch.cost.reading import Reading
 from arch.cost.sizes import Amount, Count, Sizes
 from arch.cost.totals import larger
+from arch.cost.workload import Reading
 
 VALUE_BYTES = 4  # of a weight and of an activation, as they are executed
 

@@ -17,9 +17,9 @@ from arch.cost.calibrated import calibrated_seconds
 from arch.cost.hardware import Hardware
 from arch.cost.ops import list_ops
 from arch.cost.parts import Op
-from arch.cost.reading import Reading, decode, forward, prefill
 from arch.cost.sizes import Amount, Count, Sizes, sizes_of
 from arch.cost.totals import FLOAT32_BYTES, larger, weight_bytes
+from arch.cost.workload import Reading, decode, forward, prefill
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

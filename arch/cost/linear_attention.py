@@ -7,9 +7,9 @@ weights that divide are not those that mix: they are computed twice.
 
 from arch.cost.attention import out, projections
 from arch.cost.parts import Op
-from arch.cost.reading import Reading
 from arch.cost.sizes import Count, Sizes
 from arch.cost.state import linear_state
+from arch.cost.workload import Reading
 
 CHUNK = 64  # tokens that attend to one another directly, at most
 FEATURE_FLOPS = 4  # elu(x) + 1: exp, add, two choices

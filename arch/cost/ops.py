@@ -7,9 +7,9 @@ go through the same lines.
 from arch.cost.attention import attention, flash_attention
 from arch.cost.linear_attention import linear_attention
 from arch.cost.parts import Op, embeddings, feedforward, head, residual_stream
-from arch.cost.reading import Reading
 from arch.cost.recurrent import channel_mix, mamba, time_mix
 from arch.cost.sizes import Sizes
+from arch.cost.workload import Reading
 
 # Each family's sub-layers; a block adds each to the residual stream.
 _SUBLAYERS = {

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import NamedTuple
 
-from arch.cost.reading import Reading
 from arch.cost.sizes import Count, Sizes
+from arch.cost.workload import Reading
 from arch.families import USES, has_embedding_norm, has_norm_bias
 
 KINDS = ("matmul", "attention", "scan", "elementwise", "gather")

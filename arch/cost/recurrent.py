@@ -7,9 +7,9 @@ first token and after the last.
 
 from arch.config import MAMBA_STATE, MAMBA_TAPS
 from arch.cost.parts import ACTIVATION_FLOPS, Op, Weight, matmul, vector
-from arch.cost.reading import Reading
 from arch.cost.sizes import Count, Sizes
 from arch.cost.state import mamba_state, rwkv_state
+from arch.cost.workload import Reading
 
 SOFTPLUS_FLOPS = 4  # bias, exp, add, log
 SCAN_FLOPS = 7  # of a state: decay's product and exp, input, 2 update, 2 output

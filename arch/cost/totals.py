@@ -11,9 +11,9 @@ from typing import TypeVar
 from arch.config import ArchitectureConfig
 from arch.cost.ops import list_ops
 from arch.cost.parts import Op, Weight
-from arch.cost.reading import Reading, decode, forward, prefill
 from arch.cost.sizes import FP16_BYTES, Amount, Count, Sizes, sizes_of
 from arch.cost.state import state_of
+from arch.cost.workload import Reading, decode, forward, prefill
 
 _Number = TypeVar("_Number", Count, Amount)
 

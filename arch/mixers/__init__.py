@@ -1,10 +1,10 @@
-"""Sequence mixers, one a family: `arch.sublayer` says how they are called."""
+"""Sequence mixers, one a family: `arch.layers.sublayer` says how they are called."""
 
+from arch.layers.sublayer import Sublayer
 from arch.mixers.attention import Attention, attention_state
 from arch.mixers.linear_attention import LinearAttention, linear_state
 from arch.mixers.mamba import Mamba, mamba_state
 from arch.mixers.rwkv import TimeMix, time_mix_state
-from arch.sublayer import Sublayer
 
 MIXERS = {
     "transformer": Sublayer(Attention, attention_state),

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from arch.config import ArchitectureConfig
 from arch.initial import initializer
+from arch.layers.positions import alibi_slopes, rotate
+from arch.layers.sublayer import tokens_read
 from arch.mixers import flash
 from arch.mixers.softmax import Scoring, attend_densely
-from arch.positions import alibi_slopes, rotate
-from arch.sublayer import tokens_read
 from arch.traits import Traits, is_encoding
 
 

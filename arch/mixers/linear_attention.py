@@ -27,8 +27,8 @@ import numpy as np
 
 from arch.config import ArchitectureConfig
 from arch.initial import initializer
-from arch.positions import alibi_slopes, rotate
-from arch.sublayer import is_real, tokens_read
+from arch.layers.positions import alibi_slopes, rotate
+from arch.layers.sublayer import is_real, tokens_read
 from arch.traits import Traits, along_channels, is_encoding
 
 # Tokens whose weights are one matrix, at most. On a CPU 32 and 128 are as fast,

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from arch.config import MAMBA_STATE, MAMBA_TAPS, ArchitectureConfig
 from arch.initial import initializer, vector_initializer
+from arch.layers.sublayer import is_real, look_back
 from arch.mixers.chunks import scan_chunks
-from arch.sublayer import is_real, look_back
 from arch.traits import Traits, along_channels
 
 _SMALLEST_CHUNK = 16  # tokens; below it a second loop costs more than it saves

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from arch.config import ArchitectureConfig
 from arch.initial import initializer, vector_initializer
+from arch.layers.sublayer import look_back
 from arch.mixers.wkv import Sums, no_sums, wkv
-from arch.sublayer import look_back
 from arch.traits import Traits, along_channels
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from arch.dropout import dropout
+from arch.layers.dropout import dropout
 
 
 class Scoring(NamedTuple):

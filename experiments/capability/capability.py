@@ -19,10 +19,10 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from arch.cost import DEFAULT_LAW, Capacity, expected_loss
-from arch.cost.capability import one_hot
-from arch.cost.fitting import fit_law, take
-from jaxnas.options import file_to_write
+from arch.scaling import DEFAULT_LAW, Capacity, expected_loss
+from arch.scaling.fit import fit_law, take
+from arch.scaling.predicted_loss import one_hot
+from jaxnas.commands.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 DATA = Path(__file__).parents[2].parent / "shared/data/lts_ground_truth.csv"

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from arch import ArchitectureConfig
 from arch.config import QUANTIZATIONS
-from arch.cost import predicted_loss
+from arch.scaling import predicted_loss
 from jaxnas.api import make_config_evaluator
+from jaxnas.commands.options import file_to_write
 from jaxnas.config import RunConfig
-from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 RATIOS = (0.0, 0.2, 0.4)  # of pruning

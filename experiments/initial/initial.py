@@ -17,8 +17,8 @@ import arch.model
 from arch.spaces import SPACES
 from jaxnas.api import make_config_evaluator
 from jaxnas.config import RunConfig
-from jaxnas.evaluation import scored, trained
 from jaxnas.report.tables import add_numbers, plain_table
+from jaxnas.training import scoring, single
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--seeds", type=int, default=2)
@@ -33,8 +33,8 @@ for embedding, sinusoid in SCALES:
     arch.initial.embedding_deviation = lambda config, value=embedding: value
     arch.model.embedding_deviation = arch.initial.embedding_deviation
     arch.model.POSITION_SCALE = sinusoid / embedding
-    trained._trainer.cache_clear()
-    scored._scorer.cache_clear()
+    single._trainer.cache_clear()
+    scoring._scorer.cache_clear()
     found = []
     for seed in range(options.seeds):
         evaluator = make_config_evaluator(dataclasses.replace(RunConfig(), seed=seed))

@@ -15,14 +15,15 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from jaxnas import api
+from jaxnas.commands.options import file_to_write
 from jaxnas.config import RunConfig, read_toml
-from jaxnas.evaluation.trainings import training_key
-from jaxnas.options import file_to_write
+from jaxnas.evaluation.training_log import training_key
 from jaxnas.presets import phases_of
-from jaxnas.records import read_lines, write_json
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
-from jaxnas.train.rungs import rungs_of
-from jaxnas.train.settings import TrainSettings
+from jaxnas.storage.files import write_json
+from jaxnas.storage.jsonl import read_lines
+from jaxnas.training.rungs import rungs_of
+from jaxnas.training.settings import TrainSettings
 
 DECAY_SHARE = 0.2  # of both
 WARMUP_SHARE = 0.1  # of the first phase

@@ -11,8 +11,8 @@ from rich.table import Table
 from timing import race
 
 from arch import ArchitectureConfig, build_model
-from arch.generate import generate
-from arch.unrolled import unstack
+from arch.decoding.generate import generate
+from arch.decoding.unrolled import unstack
 from jaxnas.export import class_for, export_random
 from jaxnas.export.write import random_model
 from jaxnas.report.tables import add_numbers, plain_table

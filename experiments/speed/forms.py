@@ -9,8 +9,8 @@ import jax
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
-from jaxnas.evaluation.calibration import measure, synthetic_task
-from jaxnas.evaluation.programs import FORMS, Program
+from jaxnas.population.calibration import measure, synthetic_task
+from jaxnas.population.program import FORMS, Program
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 SIZES = ((4, 96), (6, 256), (6, 512))  # layers, width

@@ -184,8 +184,8 @@ def make_up_calibration():
     """Spares the short trial a minute of measuring, where nothing is known yet."""
     import jax
 
-    from jaxnas.evaluation import calibration
-    from jaxnas.evaluation.rates import fitted_rates
+    from jaxnas.population import calibration
+    from jaxnas.population.cost_model import fitted_rates
     from jaxnas.runtime import workers_of
 
     device = jax.devices()[0]

@@ -23,7 +23,7 @@ from arch.families import FAMILIES
 from arch.initial import draw_parameters
 from arch.mixers.linear_attention import LinearAttention
 from arch.traits import traits_of
-from jaxnas.options import file_to_write
+from jaxnas.commands.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 DENSE = "transformer"

@@ -17,16 +17,16 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
 from arch.families import FAMILIES
-from jaxnas.evaluation.calibration import synthetic_task
-from jaxnas.evaluation.calls import Work
-from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.execution import execute
-from jaxnas.evaluation.machine import local_machine
-from jaxnas.evaluation.planner import planner_for
-from jaxnas.evaluation.scored import Compression
-from jaxnas.evaluation.trained import training_config
-from jaxnas.options import file_to_write
+from jaxnas.commands.options import file_to_write
+from jaxnas.population.calibration import synthetic_task
+from jaxnas.population.call import Work
+from jaxnas.population.compiler import Compiler
+from jaxnas.population.devices import local_machine
+from jaxnas.population.executor import execute
+from jaxnas.population.planner import planner_for
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.training.scoring import Compression
+from jaxnas.training.single import training_config
 
 # (window, batch, vocabulary)
 TASKS = ((32, 4, 512), (64, 4, 1024), (128, 2, 512))

@@ -25,7 +25,7 @@ from pathlib import Path
 from contenders.arms import ARMS, measure, spawn
 from contenders.scenarios import SCENARIOS, Scenario
 
-from jaxnas.options import file_to_write
+from jaxnas.commands.options import file_to_write
 
 OURS, REFERENCE = "planned", "flax"
 PACKAGES = ("jaxnas", "jax", "jaxlib", "flax", "optax", "numpy", "torch")

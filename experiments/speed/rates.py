@@ -19,9 +19,9 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from arch.padding import common_shape
-from jaxnas.evaluation.calibration import Measured, fit, measure, synthetic_task
-from jaxnas.evaluation.programs import Program
-from jaxnas.options import file_to_write
+from jaxnas.commands.options import file_to_write
+from jaxnas.population.calibration import Measured, fit, measure, synthetic_task
+from jaxnas.population.program import Program
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.runtime import workers_of
 

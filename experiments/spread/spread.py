@@ -15,8 +15,8 @@ from rich.console import Console
 
 from arch.spaces import SPACES
 from jaxnas.api import make_config_evaluator
+from jaxnas.commands.options import file_to_write
 from jaxnas.config import RunConfig
-from jaxnas.options import file_to_write
 from jaxnas.report.tables import add_numbers, plain_table
 from jaxnas.report.words import told_apart
 

@@ -10,7 +10,7 @@ from arch.space import Space
 from jaxnas.analytic.grid import Grid, grids_of
 from jaxnas.analytic.limits import Binding, Limit, bindings, violation
 from jaxnas.analytic.objectives import Use, columns_of
-from search.exact import exact_front
+from search.pareto.exact_front import exact_front
 
 
 class Scored(NamedTuple):

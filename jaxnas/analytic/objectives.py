@@ -18,10 +18,10 @@ from arch.cost import (
     total_parameters,
     total_seconds,
 )
-from arch.cost.capability import DEFAULT_LAW, capacity_of, expected_loss
-from arch.cost.scaling import ScalingLaw
 from arch.cost.sizes import Amount, Sizes
 from arch.cost.totals import FLOAT32_BYTES
+from arch.scaling.laws import ScalingLaw
+from arch.scaling.predicted_loss import DEFAULT_LAW, capacity_of, expected_loss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

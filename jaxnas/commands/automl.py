@@ -9,25 +9,25 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxnas.analytic.automl import (
+from jaxnas.analytic.law_fit import describe_fit, fit_runs
+from jaxnas.analytic.objectives import OBJECTIVES
+from jaxnas.automl.history import keep_in, seeds_from
+from jaxnas.automl.problem import Candidates, Problem
+from jaxnas.automl.search import (
     EXHAUSTIVE,
     MOST_GENOMES,
     SEARCHES,
     Found,
     search_shapes,
 )
-from jaxnas.analytic.fitted import describe_fit, fit_runs
-from jaxnas.analytic.history import keep_in, seeds_from
-from jaxnas.analytic.objectives import OBJECTIVES
-from jaxnas.analytic.problem import Candidates, Problem
-from jaxnas.analytic.spec import AIMS, read_spec, shipped_specs
+from jaxnas.automl.spec import AIMS, read_spec, shipped_specs
+from jaxnas.automl.tables import limits_table, prototypes_table, shapes_table
+from jaxnas.commands.options import Parser, add_fit, make_out, named_once
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
-from jaxnas.options import Parser, add_fit, make_out, named_once
-from jaxnas.records import write_whole
-from jaxnas.report.shapes import limits_table, prototypes_table, shapes_table
 from jaxnas.report.tables import plain_console
 from jaxnas.runtime import set_up
+from jaxnas.storage.files import write_whole
 
 _ABOUT = """\
 Searches the shapes that a spec allows, hidden 256 to 8192, 4 to 64 layers, by
@@ -203,7 +203,7 @@ def _configs(problem: Problem, candidates: Candidates):
 def _prototypes(
     console: Console, problem: Problem, found: Found, options: argparse.Namespace
 ) -> dict[str, Any]:
-    from jaxnas.analytic.prototypes import train_prototypes
+    from jaxnas.automl.prototypes import train_prototypes
     from jaxnas.report.steps import steps_shown
 
     predicted = found.top.values["loss"].tolist()

@@ -8,11 +8,11 @@ from rich.table import Table
 from arch import cost
 from arch.baselines import BASELINES
 from arch.families import has_heads
-from arch.known import KNOWN
+from arch.published import KNOWN
+from jaxnas.commands.options import Parser, add_settings, given_settings
 from jaxnas.config import make_config, read_toml
-from jaxnas.evaluation.analytic import costs_of
+from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
-from jaxnas.options import Parser, add_settings, given_settings
 from jaxnas.report.tables import (
     add_numbers,
     millions,

@@ -10,11 +10,11 @@ import rich.progress
 from rich.console import Console
 from rich.table import Table
 
+from jaxnas.commands.options import Parser, file_to_write
 from jaxnas.errors import UsageError
-from jaxnas.options import Parser, file_to_write
-from jaxnas.records import write_json
 from jaxnas.report.steps import bars_on
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.storage.files import write_json
 
 _ABOUT = """\
 Measures prefill (batch 1, 128 tokens) and decode (a token) of small models of all

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from jaxnas.commands.options import Parser
 from jaxnas.errors import UsageError
 from jaxnas.export import Exported, export_folder, export_random
-from jaxnas.options import Parser
 from jaxnas.report.tables import plain_console
 
 _ABOUT = """\

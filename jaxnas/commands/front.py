@@ -9,19 +9,19 @@ from typing import Any
 
 from rich.table import Table
 
-from arch.cost.scaling import LAWS, ScalingLaw
+from arch.scaling.laws import LAWS, ScalingLaw
 from arch.space import Space
 from arch.spaces import SPACES, space_named
 from jaxnas.analytic.exhaustive import SpaceFront, front_of
-from jaxnas.analytic.fitted import describe_fit, fit_runs
+from jaxnas.analytic.law_fit import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES, Use
+from jaxnas.commands.options import Parser, add_fit, make_out, named_once
 from jaxnas.errors import UsageError
-from jaxnas.options import Parser, add_fit, make_out, named_once
-from jaxnas.records import write_whole
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import told_apart
 from jaxnas.runtime import hardware_named
+from jaxnas.storage.files import write_whole
 
 _ABOUT = """\
 Scores every model of a space by its costs alone, nothing is trained, and prints

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from arch.generate import Generated, check, position_limit, stream
-from arch.sampling import Sampling
-from arch.unrolled import unstack
+from arch.decoding.generate import Generated, check, position_limit, stream
+from arch.decoding.sampling import Sampling
+from arch.decoding.unrolled import unstack
+from jaxnas.commands.options import Parser
 from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
+from jaxnas.export.model_folder import LoadedModel, load_model
 from jaxnas.export.tokens import end_tokens
 from jaxnas.keys import key_of
-from jaxnas.model_files import LoadedModel, load_model
-from jaxnas.options import Parser
 from jaxnas.runtime import compute_dtype, set_up
 
 MAX_NEW = 256  # tokens by default, fewer if the model has no room for them

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from jaxnas.commands.options import Parser
 from jaxnas.export import CLASSES, import_folder
-from jaxnas.options import Parser
 from jaxnas.report.tables import plain_console
 from jaxnas.report.words import describe
 

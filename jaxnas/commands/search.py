@@ -5,12 +5,12 @@ import contextlib
 import sys
 from pathlib import Path
 
-from jaxnas.budget import BEGAN
+from jaxnas.clock import BEGAN
 from jaxnas.commands import COMMANDS
+from jaxnas.commands.options import Parser, add_settings, given_settings
 from jaxnas.config import make_config, read_toml
 from jaxnas.errors import UsageError, interrupted
-from jaxnas.folder import existing_run, new_run
-from jaxnas.options import Parser, add_settings, given_settings
+from jaxnas.storage.run_folder import existing_run, new_run
 
 _ABOUT = """\
 Searches a space of language-model architectures on real code: candidates are
@@ -55,7 +55,7 @@ def main(arguments: list[str]):
     with _claimed(options, given_settings(options)) as (folder, config):
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
-            from jaxnas.session import run
+            from jaxnas.pipeline.run import run
 
             resumed = options.resume is not None
             verbose = options.verbose

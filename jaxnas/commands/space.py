@@ -4,9 +4,9 @@ from rich.table import Table
 
 from arch.space import GENES, Space
 from arch.spaces import SPACES, space_named
+from jaxnas.commands.options import Parser
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
-from jaxnas.options import Parser
 from jaxnas.report.tables import plain_console, plain_table
 from jaxnas.report.words import describe
 

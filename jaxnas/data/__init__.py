@@ -1,6 +1,5 @@
 """Code as training data: read, deduplicated, split by file, tokenized."""
 
-from jaxnas.data.cache import cache_dir
 from jaxnas.data.dataset import Dataset, prepare, windows
 from jaxnas.data.deduplicate import Deduplicated, deduplicate
 from jaxnas.data.ngram import NgramScore, score_bigram, score_unigram
@@ -14,6 +13,7 @@ from jaxnas.data.tokenizer import (
     token_bytes,
     train_tokenizer,
 )
+from jaxnas.storage.cache import cache_dir
 
 __all__ = [
     "END_OF_TEXT",

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from jaxnas.data import cache
 from jaxnas.data.deduplicate import deduplicate
 from jaxnas.data.sources import DataError, Source, SourceFile, read_source
 from jaxnas.data.split import SPLITS, split
@@ -22,6 +21,7 @@ from jaxnas.data.tokenizer import (
     token_bytes,
     train_tokenizer,
 )
+from jaxnas.storage import cache
 
 FORMAT = 1  # of a cache entry; raise it when the same files give other tokens
 MIN_TOKENS = 256  # of each split

@@ -8,15 +8,15 @@ from typing import Any
 from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.errors import reason_of
-from jaxnas.evaluation.analytic import Costs, costs_of
-from jaxnas.evaluation.calls import Outcome
-from jaxnas.evaluation.extra import Extra, ObjectiveFailed, compression_of
-from jaxnas.evaluation.scored import Compression, Metrics
-from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trained import Report, TrainingFailed
-from jaxnas.evaluation.trainer import NOTHING_AHEAD, Outlook, Trainer
-from jaxnas.evaluation.trainings import Training, Trainings
-from jaxnas.fitness import FitnessSettings, fitness_of, objectives_of
+from jaxnas.evaluation.costs import Costs, costs_of
+from jaxnas.evaluation.extra_scores import Extra, ObjectiveFailed, compression_of
+from jaxnas.evaluation.fitness import FitnessSettings, fitness_of, objectives_of
+from jaxnas.evaluation.training_log import Training, Trainings
+from jaxnas.population.call import Outcome
+from jaxnas.population.trainer import NOTHING_AHEAD, Outlook, Trainer
+from jaxnas.training.scoring import Compression, Metrics
+from jaxnas.training.single import Report, TrainingFailed
+from jaxnas.training.task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ heads share keys as ours do: query head n reads key head n // (N / K).
 
 from typing import Any
 
-from arch.norms import EPSILON
-from arch.positions import BASE
+from arch.layers.norms import EPSILON
+from arch.layers.positions import BASE
 from jaxnas.export.native import Field, NativeClass, Row, row
 from jaxnas.export.transforms import LINEAR, LINEAR_OUT, ROTARY
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxnas.errors import UsageError
-from jaxnas.records import PARTIAL
+from jaxnas.storage.files import PARTIAL
 
 
 def check_free(path: Path):

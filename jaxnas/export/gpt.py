@@ -1,7 +1,7 @@
 """GPT2 and MPT: decoders with positions that are added, to tokens or to scores."""
 
 from arch import ArchitectureConfig
-from arch.norms import EPSILON
+from arch.layers.norms import EPSILON
 from jaxnas.export.decoders import ATTENTION, PLAIN
 from jaxnas.export.native import Field, NativeClass, row
 from jaxnas.export.transforms import (

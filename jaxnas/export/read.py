@@ -15,10 +15,10 @@ from jaxnas.data import load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_named
 from jaxnas.export.folder import check_free, whole_folder
+from jaxnas.export.model_folder import CONFIG, TOKENIZER, WEIGHTS, save_model
 from jaxnas.export.settings import from_settings
 from jaxnas.export.tokens import keep_tokens, special_ids, write_generation
 from jaxnas.export.weights import from_tensors
-from jaxnas.model_files import CONFIG, TOKENIZER, WEIGHTS, save_model
 
 INDEX = f"{WEIGHTS}.index.json"
 _TYPES = ("F32", "F16", "BF16")

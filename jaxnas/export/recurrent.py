@@ -2,7 +2,7 @@
 
 from arch import ArchitectureConfig
 from arch.config import MAMBA_EXPAND, MAMBA_STATE, MAMBA_TAPS
-from arch.norms import EPSILON
+from arch.layers.norms import EPSILON
 from jaxnas.export.native import Field, NativeClass, row
 from jaxnas.export.transforms import LINEAR, ROW, STEPS_FIRST, TAPS
 

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
-from jaxnas.model_files import TOKENIZER
-from jaxnas.records import write_json
+from jaxnas.export.model_folder import TOKENIZER
+from jaxnas.storage.files import write_json
 
 GENERATION = "generation_config.json"
 _SETTINGS, _SPECIAL = "tokenizer_config.json", "special_tokens_map.json"

@@ -9,8 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from arch import ArchitectureConfig, build_model
 from arch.initial import embedding_deviation
+from arch.layers.positions import sinusoidal
 from arch.model import POSITION_SCALE
-from arch.positions import sinusoidal
 from jaxnas.errors import UsageError
 from jaxnas.export.native import NativeClass, Row
 

@@ -15,13 +15,13 @@ from jaxnas.compress import prune, round_weights
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_for
 from jaxnas.export.folder import check_free, whole_folder
+from jaxnas.export.model_folder import CONFIG, WEIGHTS, load_model, narrowest
 from jaxnas.export.native import NativeClass
 from jaxnas.export.settings import to_settings
 from jaxnas.export.tokens import special_ids, write_generation, write_tokens
 from jaxnas.export.weights import to_tensors
 from jaxnas.keys import key_of
-from jaxnas.model_files import CONFIG, WEIGHTS, load_model, narrowest
-from jaxnas.records import write_json
+from jaxnas.storage.files import write_json
 
 
 class Exported(NamedTuple):

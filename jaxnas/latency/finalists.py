@@ -15,8 +15,8 @@ from jaxnas.errors import UsageError
 from jaxnas.latency.configs import as_executed
 from jaxnas.latency.measure import measure
 from jaxnas.latency.store import calibration_for
-from jaxnas.records import Lines
 from jaxnas.runtime import compute_dtype, cores, hardware_named
+from jaxnas.storage.jsonl import Lines
 
 PREDICTORS = {"prefill": prefill_ms, "decode": decode_ms}
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch import ArchitectureConfig
-from arch.decoding import go_on, start
-from arch.generate import bucket
+from arch.decoding.generate import bucket
+from arch.decoding.loop import go_on, start
+from arch.decoding.sampling import GREEDY
+from arch.decoding.unrolled import unstack
 from arch.model import build_model
-from arch.sampling import GREEDY
-from arch.unrolled import unstack
 from jaxnas.latency.configs import PROMPT, ROOM
 
 BLOCK = 8  # tokens of a call while decoding, as `generate` streams them

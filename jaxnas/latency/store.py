@@ -19,8 +19,8 @@ from jaxnas.data import cache_dir
 from jaxnas.latency.configs import draw_configs
 from jaxnas.latency.fit import fit
 from jaxnas.latency.measure import measure
-from jaxnas.records import write_json
 from jaxnas.runtime import compute_dtype, cores, processor
+from jaxnas.storage.files import write_json
 
 MODELS = 30  # that a calibration measures
 

@@ -5,10 +5,10 @@ from rich.console import Console
 
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.experiment import SearchPlan
-from jaxnas.fitness import OBJECTIVES
-from jaxnas.folder import RunFolder
+from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.latency.finalists import describe_latency
+from jaxnas.pipeline.search import SearchPlan
+from jaxnas.storage.run_folder import RunFolder
 
 
 def announce(

@@ -4,16 +4,16 @@ from rich.console import Console
 
 from jaxnas.config import RunConfig
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.experiment import SearchPlan
-from jaxnas.folder import RunFolder
-from jaxnas.objectives import objective_names
-from jaxnas.records import read_lines
+from jaxnas.evaluation.user_objectives import objective_names
+from jaxnas.pipeline.search import SearchPlan
 from jaxnas.report.families import family_summary, family_table
 from jaxnas.report.latency import finalists_table
 from jaxnas.report.progress import generation_statistics
-from jaxnas.report.spread import front_of, objective_spread, saturated, score_spread
 from jaxnas.report.tables import quality_table, spread_table, top_lines, top_table
 from jaxnas.report.trust import noise_line, trust_table
+from jaxnas.results.spread import front_of, objective_spread, saturated, score_spread
+from jaxnas.storage.jsonl import read_lines
+from jaxnas.storage.run_folder import RunFolder
 
 
 def summary_of(

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from jaxnas.evaluation.buckets import Bucket, Plan
+from jaxnas.population.plan import Bucket, Plan
 from jaxnas.report.tables import add_numbers, plain_table
 
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxnas.fitness import OBJECTIVES
-from jaxnas.report.spread import front_of
+from jaxnas.evaluation.fitness import OBJECTIVES
+from jaxnas.results.spread import front_of
 
 _MOST_DOTS = 20_000  # of models that are not on the front
 

@@ -8,10 +8,10 @@ from typing import Any
 import rich.progress
 from rich.console import Console
 
-from jaxnas.evaluation.buckets import Plan
-from jaxnas.records import Lines
+from jaxnas.population.plan import Plan
 from jaxnas.report.plans import plan_table
 from jaxnas.report.words import describe
+from jaxnas.storage.jsonl import Lines
 
 
 class Progress:

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxnas.fitness import OBJECTIVES
+from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.report.words import told_apart
 
 

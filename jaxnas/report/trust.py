@@ -8,10 +8,10 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from jaxnas.climb import Climbed
-from jaxnas.promotion import Line
+from jaxnas.pipeline.phases import Climbed
+from jaxnas.pipeline.promotion import Line
 from jaxnas.report.tables import add_numbers, plain_table, top_lines
-from jaxnas.train.rungs import Rung
+from jaxnas.training.rungs import Rung
 
 TOP = 3
 

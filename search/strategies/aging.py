@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from search.first import first_population
 from search.individuals import NO_ID, Individuals, best, merge, start_of, take
-from search.mutate import change_one
-from search.select import tournament
+from search.operators.initial_population import first_population
+from search.operators.mutate import change_one
+from search.operators.select import tournament
 from search.types import Genes, Strategy
 
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from search.crossover import two_point
-from search.first import check_rates, first_population
 from search.individuals import NO_ID
-from search.mutate import resample
-from search.select import elite, repeated, tournament
+from search.operators.crossover import two_point
+from search.operators.initial_population import check_rates, first_population
+from search.operators.mutate import resample
+from search.operators.select import elite, repeated, tournament
 from search.types import Genes, Strategy
 
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from search.first import first_population
 from search.hashing import hashed
 from search.individuals import (
     Individuals,
@@ -16,7 +15,8 @@ from search.individuals import (
     start_of,
     without_copies,
 )
-from search.pareto import non_dominated
+from search.operators.initial_population import first_population
+from search.pareto.dominance import non_dominated
 from search.types import Genes, Strategy
 
 MEMORY = 2**16  # places for what was told; two genomes may share one

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from search.first import check_rates, first_population
 from search.individuals import (
     Individuals,
     best,
@@ -16,9 +15,10 @@ from search.individuals import (
     start_of,
     without_copies,
 )
+from search.operators.initial_population import check_rates, first_population
+from search.operators.vary import vary_integers
 from search.order import stable_order
 from search.types import Genes, Strategy
-from search.vary import vary_integers
 
 Draw = Callable[[jax.Array], jax.Array]
 Vary = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

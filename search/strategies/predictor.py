@@ -8,9 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import sequential_vmap
 
-from search.crossover import uniform_crossover
-from search.decompose import best_of_each
-from search.first import first_population
 from search.hashing import hashed
 from search.individuals import (
     Individuals,
@@ -20,9 +17,12 @@ from search.individuals import (
     start_of,
     without_copies,
 )
-from search.mutate import resample
-from search.rays import gains, view_of
-from search.surrogate import surrogate
+from search.operators.crossover import uniform_crossover
+from search.operators.initial_population import first_population
+from search.operators.mutate import resample
+from search.surrogate.hv_scalarization import gains, view_of
+from search.surrogate.model import surrogate
+from search.surrogate.moead import best_of_each
 from search.types import Genes, Strategy
 
 MEMORY = 2**18  # places for what was told; two genomes may share one

@@ -26,9 +26,9 @@ from flax.training.train_state import TrainState
 from arch import ArchitectureConfig
 from arch.block import Block
 from arch.initial import initializer
+from arch.layers.norms import Norm
+from arch.layers.positions import sinusoidal
 from arch.model import POSITION_SCALE
-from arch.norms import Norm
-from arch.positions import sinusoidal
 from arch.traits import traits_of
 
 

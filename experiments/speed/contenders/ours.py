@@ -5,15 +5,15 @@ from contenders.scenarios import LEARNING_RATE, SEED, Problem
 
 from arch import ArchitectureConfig
 from jaxnas.data import Dataset
-from jaxnas.evaluation.buckets import Plan
-from jaxnas.evaluation.calls import Work
-from jaxnas.evaluation.compiler import Compiler
-from jaxnas.evaluation.execution import execute
-from jaxnas.evaluation.machine import local_machine
-from jaxnas.evaluation.planner import planner_for
-from jaxnas.evaluation.task import Task
-from jaxnas.evaluation.trained import training_config
-from jaxnas.train.settings import TrainSettings
+from jaxnas.population.call import Work
+from jaxnas.population.compiler import Compiler
+from jaxnas.population.devices import local_machine
+from jaxnas.population.executor import execute
+from jaxnas.population.plan import Plan
+from jaxnas.population.planner import planner_for
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.single import training_config
+from jaxnas.training.task import Task
 
 
 def run_ours(

@@ -12,7 +12,7 @@ import numpy as np
 SEED = 0
 TOKENS = 100_000  # of the stream that all models read
 
-# Every contender's hyperparameters: those of `jaxnas.train.TrainSettings`.
+# Every contender's hyperparameters: those of `jaxnas.training.TrainSettings`.
 LEARNING_RATE = 3e-3  # the schedule's peak
 WEIGHT_DECAY = 0.1  # of matrices alone
 BETAS = (0.9, 0.95)
@@ -122,7 +122,7 @@ def draw_tokens(rng: np.random.Generator, vocab: int) -> np.ndarray:
 
 
 def learning_rate(step: int, steps: int, clip=np.clip, minimum=np.minimum):
-    """Warms up and decays to zero, as `jaxnas.train.loop.Schedule` does."""
+    """Warms up and decays to zero, as `jaxnas.training.loop.Schedule` does."""
     up = (step + 1) / max(1.0, WARMUP_SHARE * steps)
     down = (steps - step) / max(1.0, DECAY_SHARE * steps)
     return LEARNING_RATE * clip(minimum(up, down), 0, 1)

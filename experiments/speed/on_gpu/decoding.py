@@ -1,4 +1,4 @@
-"""Decoded tokens a second of every family, greedy, with `arch.generate`."""
+"""Decoded tokens a second of every family, greedy, with `arch.decoding.generate`."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ from on_gpu.report import Report, at_once, clock, print_table
 from on_gpu.training import config_of
 
 from arch import build_model
+from arch.decoding.generate import generate
+from arch.decoding.unrolled import unstack
 from arch.families import FAMILIES
-from arch.generate import generate
 from arch.initial import draw_parameters
-from arch.unrolled import unstack
 
 PROMPT, NEW = 32, 128
 

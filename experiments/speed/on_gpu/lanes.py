@@ -8,10 +8,10 @@ from on_gpu.report import Report, at_once, clock, print_table
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
-from jaxnas.evaluation.calibration import synthetic_task
-from jaxnas.evaluation.population import Group, Running
-from jaxnas.evaluation.programs import Program, compile_training
-from jaxnas.train.loop import Schedule
+from jaxnas.population.calibration import synthetic_task
+from jaxnas.population.lanes import Group, Running
+from jaxnas.population.program import Program, compile_training
+from jaxnas.training.loop import Schedule
 
 LANES = (1, 2, 4, 8, 16, 32)
 

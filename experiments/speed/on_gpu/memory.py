@@ -9,9 +9,9 @@ from on_gpu.lanes import shape_of
 from on_gpu.report import Report, at_once, print_table
 
 from arch.families import FAMILIES
-from jaxnas.evaluation.calibration import synthetic_task
-from jaxnas.evaluation.programs import Program, compile_program
-from jaxnas.evaluation.rates import fitted_rates
+from jaxnas.population.calibration import synthetic_task
+from jaxnas.population.cost_model import fitted_rates
+from jaxnas.population.program import Program, compile_program
 
 # Layers, width, window, batch, vocabulary.
 SIZE, LONG = (4, 128, 64, 4, 1024), (4, 256, 512, 8, 2048)

@@ -8,8 +8,8 @@ from on_gpu.report import Report, at_once, clock, print_table, temporary_bytes
 from arch import ArchitectureConfig, build_model
 from arch.cost import hardware_for, parameters, size_mib, training_flops
 from arch.initial import draw_parameters
-from jaxnas.train.loop import Schedule, fresh_state, training_functions
-from jaxnas.train.settings import TrainSettings
+from jaxnas.training.loop import Schedule, fresh_state, training_functions
+from jaxnas.training.settings import TrainSettings
 
 VOCAB, STREAM = 8192, 100_000
 STEPS = 10  # of a call

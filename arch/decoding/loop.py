@@ -1,0 +1,115 @@
+"""Decoding as two programs: one reads the prompts, one is a loop over tokens."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from arch.config import ArchitectureConfig
+from arch.decoding.sampling import Knobs, draw
+from arch.decoding.unrolled import LayerStates, Weights, init_layers, read_on
+
+Settings = tuple[Knobs, jax.Array]  # and the stop tokens, i32[S]
+
+
+class Progress(NamedTuple):
+    """Where the loop stands: B rows, room for M tokens in each."""
+
+    keys: jax.Array  # key[B], never consumed
+    states: LayerStates  # of all tokens but the last
+    drawn: jax.Array  # i32[], tokens drawn for the rows that have not ended
+    tokens: jax.Array  # i32[B, M]
+    lengths: jax.Array  # i32[B]
+    ended: jax.Array  # bool[B], a stop token was drawn
+    seen: jax.Array | None  # bool[B, V], tokens in the prompt or drawn
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def start(
+    config: ArchitectureConfig,
+    dtype: jax.typing.DTypeLike,
+    room: int,
+    weights: Weights,
+    settings: Settings,
+    key: jax.Array,
+    prompts: jax.Array,
+    lengths: jax.Array,
+) -> Progress:
+    """Reads prompts i32[B, T] of i32[B] tokens and draws their first token.
+
+    With room for `room` tokens, this one included.
+    """
+    batch, padded = prompts.shape
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    states = init_layers(config, batch, padded + room, dtype)
+    logits, states = read_on(config, weights, prompts, states, lengths, dtype)
+    seen = None
+    if settings[0].repetition_penalty is not None:
+        real = jnp.arange(padded)[None] < lengths[:, None]
+        seen = _mark(
+            jnp.zeros(logits.shape, bool),
+            jnp.where(real, prompts, config.vocab_size),  # padding marks nothing
+        )
+    nothing = Progress(
+        keys=keys,
+        states=states,
+        drawn=jnp.int32(0),
+        tokens=jnp.zeros((batch, room), jnp.int32),
+        lengths=jnp.zeros(batch, jnp.int32),
+        ended=jnp.zeros(batch, bool),
+        seen=seen,
+    )
+    return _drawn(settings, nothing, logits)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
+def go_on(
+    config: ArchitectureConfig,
+    dtype: jax.typing.DTypeLike,
+    weights: Weights,
+    settings: Settings,
+    progress: Progress,
+    until: jax.Array,
+) -> Progress:
+    """Draws until there are `until` tokens, i32[], or all rows have ended.
+
+    `progress` is used up: its memory becomes that of what is returned.
+    """
+
+    def unfinished(progress):
+        return (progress.drawn < until) & ~progress.ended.all()
+
+    def step(progress):
+        last = jax.lax.dynamic_slice_in_dim(
+            progress.tokens, progress.drawn - 1, 1, axis=1
+        )
+        logits, states = read_on(config, weights, last, progress.states, None, dtype)
+        return _drawn(settings, progress._replace(states=states), logits)
+
+    return jax.lax.while_loop(unfinished, step, progress)
+
+
+def _drawn(settings: Settings, progress: Progress, logits: jax.Array) -> Progress:
+    """Draws one more token for each row that has not ended."""
+    knobs, stops = settings
+    at = progress.drawn
+    keys = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, at)
+    tokens = jax.vmap(draw, (0, 0, 0, None))(keys, logits, progress.seen, knobs)
+    tokens = jnp.where(progress.ended, 0, tokens)
+    seen = progress.seen
+    return progress._replace(
+        drawn=at + 1,
+        tokens=jax.lax.dynamic_update_slice_in_dim(
+            progress.tokens, tokens[:, None], at, axis=1
+        ),
+        lengths=progress.lengths + ~progress.ended,
+        ended=progress.ended | (tokens[:, None] == stops[None]).any(axis=1),
+        seen=None if seen is None else _mark(seen, tokens[:, None]),
+    )
+
+
+def _mark(seen: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Sets seen [B, V] at each row's tokens [B, T]; those past V are left out."""
+    rows = jnp.arange(seen.shape[0])[:, None]
+    return seen.at[rows, tokens].set(True, mode="drop")

@@ -1,0 +1,1 @@
+"""Layers that every family is built from."""

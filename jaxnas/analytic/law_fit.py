@@ -1,0 +1,80 @@
+"""A scaling law fitted to what runs measured."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from arch import ArchitectureConfig
+from arch.families import FAMILIES
+from arch.scaling.fit import Fit, Row, fit
+from jaxnas.config import make_config, read_toml
+from jaxnas.errors import UsageError
+from jaxnas.storage.run_folder import RunFolder
+
+
+def rows_of(run: Path) -> list[Row]:
+    """The losses that a run measured: of each success, at the end of each phase.
+
+    Raises:
+      UsageError: the folder holds no run, or its results cannot be read.
+    """
+    folder = RunFolder(run)
+    if not folder.results.is_file():
+        raise UsageError(f"{run} holds no run (no {folder.results.name})")
+    settings = make_config(read_toml(folder.config), str(folder.config))
+    tokens = {
+        name: float(phase.samples * phase.epochs * settings.window)
+        for name, phase in settings.resolve("cpu").named_phases().items()
+    }
+    first = next(iter(tokens))
+    files = [path for path in (folder.results, folder.rungs) if path.is_file()]
+    return [row for path in files for row in _rows_in(path, tokens, first)]
+
+
+def _rows_in(path: Path, tokens: dict[str, float], first: str) -> list[Row]:
+    """A row for each line of a success; without a phase it is of the first."""
+    rows = []
+    # A line counts once its newline is there.
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            if entry["status"] == "ok":
+                found = ArchitectureConfig(**entry["config"])
+                seen = tokens[entry.get("phase", first)]
+                rows.append(Row(found, seen, entry["metrics"]["loss"]))
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} is damaged in line {number}") from None
+    return rows
+
+
+def fit_runs(runs: Sequence[Path]) -> Fit:
+    """The law of all their losses.
+
+    Raises:
+      UsageError: as `rows_of`, or there is too little to fit.
+    """
+    rows = [row for run in runs for row in rows_of(run)]
+    try:
+        return fit(rows)
+    except ValueError as error:
+        raise UsageError(f"--fit {', '.join(map(str, runs))}: {error}") from None
+
+
+def describe_fit(found: Fit) -> list[str]:
+    """The fit in lines: its error beside simpler laws', and its coefficients."""
+    law = found.law
+    families = [
+        f"{name} {value:+.3f}"
+        for name, value in zip(FAMILIES, law.families, strict=True)
+        if value
+    ]
+    return [
+        f"fitted on {found.rows} measured losses; error of the log loss on rows left "
+        f"out {found.error:.4f}, a constant's {found.constant_error:.4f}, a law of "
+        f"total parameters {found.total_error:.4f}",
+        f"E {law.irreducible:.4g}, A {law.parameter_scale:.4g}, alpha "
+        f"{law.parameter_exponent:.4g}, B {law.token_scale:.4g}, beta "
+        f"{law.token_exponent:.4g}; depth {law.depth:+.3f}, pruning {law.pruning:.3f}, "
+        f"rounding x{law.rounding:.3g}; families: {', '.join(families) or 'none'}",
+    ]

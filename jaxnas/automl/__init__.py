@@ -1,0 +1,1 @@
+"""The search for large models' shapes, by their costs alone."""

@@ -1,0 +1,270 @@
+"""The shapes that a spec allows, as genomes: a space for the strategies."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arch.config import ArchitectureConfig
+from arch.cost.sizes import Sizes, Storage, sizes_of
+from jaxnas.automl.spec import FIELD_OF, HALF, Spec, SpecError
+
+# Genes of which one decides which choices another has.
+_COUPLED = _WIDTH, _HEADS, _KV_HEADS = "hidden_size", "num_heads", "kv_heads"
+
+# What a config takes for a dimension that its family lacks.
+_ANY = {"num_layers": 1, "num_heads": 1, "ffn_multiplier": 4.0}
+
+
+class Block(NamedTuple):
+    """All valid genomes of one width, as columns that broadcast."""
+
+    genomes: tuple[np.ndarray, ...]  # i64, each gene's along its axis
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shapes:
+    """The genomes of a spec: i32[G], an index into each dimension's choices.
+
+    Widths and numbers of heads that fit nothing are left out of the choices.
+
+    Raises:
+      SpecError: nothing is left.
+    """
+
+    spec: Spec
+
+    def __post_init__(self):
+        if not self._fitting:
+            least, most = self.spec.head_size
+            heads = self.spec.dimensions.get(_HEADS, ())
+            raise SpecError(
+                f"dimensions.num_heads: none of {_few(heads)} divides a hidden_size "
+                f"of {_few(self.spec.dimensions[_WIDTH])} into heads of {least} to "
+                f"{most} channels that {self.spec.model['position_encoding']} and "
+                f"kv_heads allow"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dimension of each gene."""
+        return tuple(self.choices)
+
+    @functools.cached_property
+    def choices(self) -> dict[str, tuple]:
+        """Of each gene, ascending."""
+        found = dict(self.spec.dimensions)
+        for place, name in enumerate(_COUPLED):
+            if name in found:
+                left = {fit[place] for fit in self._fitting}
+                found[name] = tuple(sorted(left))
+        return found
+
+    @property
+    def total(self) -> int:
+        """Valid genomes."""
+        others = [
+            len(values) for name, values in self.choices.items() if name not in _COUPLED
+        ]
+        return len(self._fitting) * int(np.prod(others, dtype=np.int64))
+
+    # ---- as `search.types.Genes` ----
+
+    @property
+    def cardinality(self) -> jax.Array:
+        """i32[G], choices per gene."""
+        return jnp.asarray([len(values) for values in self.choices.values()], jnp.int32)
+
+    def valid(self, genome: jax.Array) -> jax.Array:
+        """i32[G] -> bool[]."""
+        return jnp.asarray(self._valid_table)[self._coupled(genome)]
+
+    def repair(self, genome: jax.Array) -> jax.Array:
+        """i32[G] -> i32[G]: heads that the width does not allow become the nearest."""
+        mended = jnp.asarray(self._repair_table)[self._coupled(genome)]
+        for place, name in enumerate((_HEADS, _KV_HEADS)):
+            if name in self.choices:
+                genome = genome.at[self.names.index(name)].set(mended[place])
+        return genome
+
+    # ---- genomes as columns and as configs, on the host ----
+
+    def mended(self, genomes: np.ndarray) -> np.ndarray:
+        """i[N, G] -> i32[N, G], as `repair` does, without JAX."""
+        genomes = np.array(genomes, np.int32)
+        rows = self._repair_table[self._coupled(genomes.T)]
+        for place, name in enumerate((_HEADS, _KV_HEADS)):
+            if name in self.choices:
+                genomes[:, self.names.index(name)] = rows[..., place]
+        return genomes
+
+    def sizes(self, genomes: Any) -> Sizes:
+        """Sizes of genomes [..., G].
+
+        int64 for a NumPy array; float32 for a jax.Array, rounded to 7 digits.
+        """
+        return self._sizes(tuple(genomes[..., at] for at in range(len(self.names))))
+
+    def block_sizes(self, block: Block) -> Sizes:
+        """Sizes of a block's genomes, int64."""
+        return self._sizes(block.genomes)
+
+    def blocks(self) -> Iterator[Block]:
+        """All valid genomes, width by width."""
+        for width in self.choices[_WIDTH]:
+            fits = [fit for fit in self._fitting if fit[0] == width]
+            index = {
+                name: np.asarray([self.choices[name].index(fit[at]) for fit in fits])
+                for at, name in enumerate(_COUPLED)
+                if name in self.choices
+            }
+            free = [name for name in self.names if name not in index]
+            shape = (len(fits), *(len(self.choices[name]) for name in free))
+            columns = []
+            for name in self.names:
+                axis = 0 if name in index else 1 + free.index(name)
+                column = index.get(name, np.arange(len(self.choices[name])))
+                ones = [1] * len(shape)
+                ones[axis] = len(column)
+                columns.append(column.reshape(ones))
+            yield Block(tuple(columns), shape)
+
+    def config(self, genome: np.ndarray) -> ArchitectureConfig:
+        """The config of a valid genome i[G]."""
+        values = {
+            name: self.choices[name][int(index)]
+            for name, index in zip(self.names, genome, strict=True)
+        }
+        return self._config(values)
+
+    def nearest(self, values: dict[str, float]) -> np.ndarray:
+        """i32[G], a valid genome near to a shape that may lie outside."""
+        genome = [
+            np.abs(np.asarray(choices, float) - values.get(name, choices[0])).argmin()
+            for name, choices in self.choices.items()
+        ]
+        return self.mended(np.asarray([genome]))[0]
+
+    def _config(self, values: dict[str, Any]) -> ArchitectureConfig:
+        fields: dict[str, Any] = {"arch_type": self.spec.family, **_ANY}
+        fields |= {FIELD_OF[name]: value for name, value in values.items()}
+        if fields.get("kv_heads") == HALF:
+            fields["kv_heads"] = None
+        return ArchitectureConfig(**fields, **self.spec.model)
+
+    def _sizes(self, index: tuple) -> Sizes:
+        exact = isinstance(index[0], np.ndarray)
+        at = dict(zip(self.names, index, strict=True))
+
+        def column(table: np.ndarray, *names: str):
+            places = tuple(at[name] for name in names)
+            if not names:
+                return table.item()
+            return table[places] if exact else jnp.asarray(table, jnp.float32)[places]
+
+        def choice(name: str):
+            values = np.asarray(self.choices.get(name, (1,)))
+            return column(values, *([name] if name in self.choices else []))
+
+        heads, kv_heads = choice(_HEADS), choice(_HEADS)
+        if _KV_HEADS in self.choices:
+            given = choice(_KV_HEADS)
+            half = given == HALF
+            kv_heads = half * (heads // 2) + (1 - half) * given
+        with_ffn = [name for name in ("ffn_multiplier",) if name in self.choices]
+        one = sizes_of(self._config(self._first))
+        return one._replace(
+            layers=choice("num_layers"),
+            hidden=choice(_WIDTH),
+            heads=heads,
+            kv_heads=kv_heads,
+            inner=column(self._inner_table, _WIDTH, *with_ffn),
+            storage=Storage(*one.storage),
+        )
+
+    @property
+    def _first(self) -> dict[str, Any]:
+        """A shape that exists: the first that fits."""
+        first = {name: values[0] for name, values in self.choices.items()}
+        return first | self._named(self._fitting[0])
+
+    def _named(self, fit: tuple) -> dict[str, Any]:
+        """The dimensions that the family has."""
+        named = zip(_COUPLED, fit, strict=True)
+        return {name: value for name, value in named if name in self.spec.dimensions}
+
+    def _coupled(self, genome: jax.Array | np.ndarray) -> tuple:
+        return tuple(
+            genome[self.names.index(name)] if name in self.choices else 0
+            for name in _COUPLED
+        )
+
+    # ---- tables ----
+
+    @functools.cached_property
+    def _fitting(self) -> list[tuple]:
+        """Width, heads and key-value heads that exist together; 1 for what is not."""
+        dimensions, (least, most) = self.spec.dimensions, self.spec.head_size
+        found = []
+        for width in dimensions[_WIDTH]:
+            for heads in dimensions.get(_HEADS, (1,)):
+                whole = width % heads == 0 and least <= width // heads <= most
+                if _HEADS in dimensions and not whole:
+                    continue
+                for kv_heads in dimensions.get(_KV_HEADS, (1,)):
+                    fit = (width, heads, kv_heads)
+                    with contextlib.suppress(ValueError):
+                        self._config(self._named(fit))
+                        found.append(fit)
+        return found
+
+    @functools.cached_property
+    def _valid_table(self) -> np.ndarray:
+        """bool[widths, heads, kv heads]."""
+        coupled = [self.choices.get(name, (1,)) for name in _COUPLED]
+        table = np.zeros([len(values) for values in coupled], bool)
+        for fit in self._fitting:
+            place = [v.index(own) for v, own in zip(coupled, fit, strict=True)]
+            table[tuple(place)] = True
+        return table
+
+    @functools.cached_property
+    def _repair_table(self) -> np.ndarray:
+        """i32[widths, heads, kv heads, 2]: the nearest valid heads of each width."""
+        table = self._valid_table
+        cells = np.argwhere(np.ones(table.shape[1:], bool))
+        rows = []
+        for valid in table:
+            fits = np.argwhere(valid)
+            steps = np.abs(cells[:, None] - fits[None])
+            distance = steps[..., 0] * table.shape[2] + steps[..., 1]
+            rows.append(fits[distance.argmin(axis=1)])
+        return np.asarray(rows, np.int32).reshape(*table.shape, 2)
+
+    @functools.cached_property
+    def _inner_table(self) -> np.ndarray:
+        """i64[widths] or [widths, multipliers], channels inside."""
+        widths = self.choices[_WIDTH]
+        multipliers = self.choices.get("ffn_multiplier")
+        fits = {fit[0]: fit for fit in self._fitting}
+        inner = []
+        for width, multiplier in itertools.product(widths, multipliers or (None,)):
+            values = self._named(fits[width])
+            if multiplier is not None:
+                values["ffn_multiplier"] = multiplier
+            inner.append(self._config(values).inner_channels)
+        shape = (len(widths), *([len(multipliers)] if multipliers else []))
+        return np.asarray(inner, np.int64).reshape(shape)
+
+
+def _few(values: tuple) -> str:
+    if len(values) <= 3:
+        return ", ".join(map(str, values))
+    return f"{values[0]} to {values[-1]}"

@@ -1,0 +1,306 @@
+"""What an architect asks for: a family, its dimensions, how it is used, limits."""
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS, QUANTIZATIONS
+from arch.families import FAMILIES, USES
+from arch.scaling.laws import LAWS
+from jaxnas.analytic.limits import Limit
+from jaxnas.analytic.objectives import OBJECTIVES, Use
+from jaxnas.errors import UsageError
+from jaxnas.runtime import hardware_named
+
+SPECS = Path(__file__).with_name("specs")
+
+HALF = 0  # as a number of key and value heads: half of the query heads
+
+# Objectives of the command line, by what is computed.
+AIMS = {
+    "params": "params",
+    "latency": "decode",
+    "performance": "loss",
+    "memory": "memory",
+}
+
+
+class SpecError(UsageError):
+    """A spec that cannot be used: what is wrong, where, and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One search among the shapes of a family.
+
+    Attributes:
+      name: for tables and files.
+      family: one of FAMILIES.
+      dimensions: name -> its choices, ascending.
+      head_size: least and most channels of a head.
+      model: fields of every config: vocab_size, activation, quantization, ...
+      use: see `Use`.
+      limits: on names in OBJECTIVES.
+      weights: name in AIMS -> weight in the score.
+    """
+
+    name: str
+    family: str
+    dimensions: dict[str, tuple]
+    head_size: tuple[int, int]
+    model: dict[str, Any]
+    use: Use
+    limits: tuple[Limit, ...]
+    weights: dict[str, float]
+
+
+# name -> (least, most, step) where a spec leaves a dimension out
+_DIMENSIONS = {
+    "hidden_size": (256, 8192, 64),
+    "num_layers": (4, 64, 1),
+    "num_heads": (4, 128, 1),
+    "ffn_multiplier": (2.0, 8.0, 0.25),
+}
+# Dimensions, and the fields of a config that they set.
+FIELD_OF = {
+    "hidden_size": "hidden_dim",
+    "num_layers": "num_layers",
+    "num_heads": "num_heads",
+    "kv_heads": "kv_heads",
+    "ffn_multiplier": "ffn_multiplier",
+}
+_HEAD_SIZE = (32, 256)
+_WEIGHTS = {"params": 0.05, "latency": 0.1, "performance": 1.0, "memory": 0.05}
+
+_MODEL = {
+    "vocab_size": 32_000,
+    "context": 2048,
+    "activation": "swiglu",
+    "normalization": "rmsnorm",
+    "position_encoding": "rope",
+    "tie_embeddings": False,
+    "precision": "fp16",
+}
+_AMONG = {
+    "activation": ACTIVATIONS,
+    "normalization": NORMALIZATIONS,
+    "position_encoding": POSITION_ENCODINGS,
+    "precision": QUANTIZATIONS,
+}
+_TRAINING = {"tokens": 1e12, "utilization": 0.4, "law": "besiroglu2024"}
+_DEPLOYMENT = {"hardware": "a100", "devices": 1, "batch": 1, "prompt": 512}
+_TABLES = ("dimensions", "model", "training", "deployment", "constraints", "weights")
+
+
+def shipped_specs() -> list[str]:
+    """Names of the example specs."""
+    return sorted(path.stem for path in SPECS.glob("*.toml"))
+
+
+def read_spec(path: str) -> Spec:
+    """A spec of a TOML file, or one that is shipped, by its name.
+
+    Raises:
+      SpecError: one line with what is wrong, where, and what is allowed.
+    """
+    file = Path(path)
+    if path in shipped_specs():
+        file = SPECS / f"{path}.toml"
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(
+            f"cannot read {file}: {error.strerror}; "
+            f"shipped are {', '.join(shipped_specs())}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file} is not TOML: {str(error).splitlines()[0]}") from None
+    try:
+        return make_spec(values, file.stem)
+    except SpecError as error:
+        raise SpecError(f"{file}: {error}") from None
+
+
+def make_spec(values: Mapping[str, Any], name: str = "spec") -> Spec:
+    """A spec of what its TOML says.
+
+    Raises:
+      SpecError: as `read_spec`.
+    """
+    _known(values, ("name", "family", *_TABLES), "the spec")
+    for table in _TABLES:
+        if not isinstance(values.get(table, {}), dict):
+            raise SpecError(f"{table}={values[table]!r} must be a table")
+    family = values.get("family", "transformer")
+    if family not in FAMILIES:
+        raise SpecError(f"family={family!r} must be one of {', '.join(FAMILIES)}")
+    model = _filled(values.get("model", {}), _MODEL, "model")
+    dimensions, head_size = _dimensions(values.get("dimensions", {}), family)
+    return Spec(
+        name=str(values.get("name", name)),
+        family=family,
+        dimensions=dimensions,
+        head_size=head_size,
+        model={
+            "vocab_size": model["vocab_size"],
+            "max_seq_length": model["context"],
+            "activation": model["activation"],
+            "normalization": model["normalization"],
+            "position_encoding": model["position_encoding"],
+            "tie_embeddings": model["tie_embeddings"],
+            "quantization": model["precision"],
+        },
+        use=_use(values, model["context"]),
+        limits=_limits(values.get("constraints", {})),
+        weights=_weights(values.get("weights", {})),
+    )
+
+
+def _known(values: Mapping[str, Any], names, where: str):
+    for key in values:
+        if key not in names:
+            raise SpecError(
+                f"unknown key {key!r} in {where}: known are {', '.join(names)}"
+            )
+
+
+def _filled(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], table: str
+) -> dict[str, Any]:
+    """The table with its defaults; each value of its default's kind."""
+    _known(given, tuple(defaults), f"[{table}]")
+    for key, value in given.items():
+        where, default = f"{table}.{key}={value!r}", defaults[key]
+        if key in _AMONG and value not in _AMONG[key]:
+            raise SpecError(f"{where} must be one of {', '.join(_AMONG[key])}")
+        if isinstance(default, (bool, str)):
+            if type(value) is not type(default):
+                raise SpecError(f"{where} must be a {type(default).__name__}")
+        elif isinstance(default, int):
+            _require_number(where, value, whole=True)
+        else:
+            _require_number(where, value)
+    return {**defaults, **given}
+
+
+def _require_number(where: str, value: Any, whole: bool = False):
+    kinds = (int,) if whole else (int, float)
+    right = type(value) in kinds and math.isfinite(value) and value > 0
+    if not right:
+        words = "a whole number" if whole else "a finite number"
+        raise SpecError(f"{where} must be {words} above 0")
+
+
+def _use(values: Mapping[str, Any], context: int) -> Use:
+    training = _filled(values.get("training", {}), _TRAINING, "training")
+    deployment = _filled(values.get("deployment", {}), _DEPLOYMENT, "deployment")
+    if training["law"] not in LAWS:
+        raise SpecError(
+            f"training.law={training['law']!r} must be one of {', '.join(LAWS)}"
+        )
+    try:
+        return Use(
+            hardware=hardware_named(deployment["hardware"]),
+            devices=deployment["devices"],
+            batch=deployment["batch"],
+            prompt=deployment["prompt"],
+            context=context,
+            training_tokens=float(training["tokens"]),
+            utilization=training["utilization"],
+            law=LAWS[training["law"]],
+        )
+    except UsageError as error:
+        raise SpecError(f"deployment.hardware: {error}") from None
+    except ValueError as error:
+        raise SpecError(str(error)) from None
+
+
+def _dimensions(given: Mapping[str, Any], family: str):
+    """Each dimension's choices, and the least and most size of a head."""
+    names = [*_DIMENSIONS, "head_size", "kv_heads"]
+    _known(given, names, "[dimensions]")
+    used = {
+        name: FIELD_OF.get(name, "num_heads") in USES[family]
+        for name in names  # the size of a head comes with the heads
+    }
+    for name in given:
+        if not used[name]:
+            raise SpecError(f"dimensions.{name}: family {family} has none")
+    found: dict[str, tuple] = {}
+    for name, bounds in _DIMENSIONS.items():
+        if used[name]:
+            whole = isinstance(bounds[0], int)
+            found[name] = _choices(name, given.get(name, {}), bounds, whole)
+    if used["kv_heads"]:
+        found["kv_heads"] = _kv_heads(given.get("kv_heads", "half"))
+    least, most = _HEAD_SIZE
+    sizes = _choices("head_size", given.get("head_size", {}), (least, most, 1), True)
+    return found, (sizes[0], sizes[-1])
+
+
+def _choices(name: str, given: Any, bounds: tuple, whole: bool) -> tuple:
+    """A number, a list of them, or {min, max, step}."""
+    where = f"dimensions.{name}={given!r}"
+    if not isinstance(given, dict):
+        values = given if isinstance(given, list) else [given]
+        for value in values:
+            _require_number(where, value, whole)
+        if not values or len(set(values)) < len(values):
+            raise SpecError(f"{where} must hold distinct numbers")
+        return tuple(sorted(values))
+    _known(given, ("min", "max", "step"), f"dimensions.{name}")
+    for key, value in given.items():
+        _require_number(f"dimensions.{name}.{key}={value!r}", value, whole)
+    least, most, step = (
+        given.get(key, default)
+        for key, default in zip(("min", "max", "step"), bounds, strict=True)
+    )
+    if least > most:
+        raise SpecError(f"{where}: min {least} is above max {most}")
+    number = math.floor((most - least) / step + 1e-9) + 1
+    values = [least + step * at for at in range(number)]
+    return tuple(values) if whole else tuple(float(value) for value in values)
+
+
+def _kv_heads(given: Any) -> tuple:
+    values = given if isinstance(given, list) else [given]
+    for value in values:
+        if value != "half":
+            _require_number(f"dimensions.kv_heads={given!r}", value, whole=True)
+    found = {HALF if value == "half" else value for value in values}
+    if not found:
+        raise SpecError('dimensions.kv_heads must hold numbers or "half"')
+    return tuple(sorted(found))
+
+
+def _limits(given: Mapping[str, Any]) -> tuple[Limit, ...]:
+    _known(given, tuple(OBJECTIVES), "[constraints]")
+    limits = []
+    for name, bounds in given.items():
+        where = f"constraints.{name}"
+        if not isinstance(bounds, dict) or not bounds:
+            raise SpecError(f"{where}={bounds!r} must be a table with min or max")
+        _known(bounds, ("min", "max"), where)
+        for key, value in bounds.items():
+            _require_number(f"{where}.{key}={value!r}", value)
+        limit = Limit(name, bounds.get("min", -math.inf), bounds.get("max", math.inf))
+        if limit.least > limit.most:
+            raise SpecError(f"{where}: min {limit.least} is above max {limit.most}")
+        limits.append(limit)
+    return tuple(limits)
+
+
+def _weights(given: Mapping[str, Any]) -> dict[str, float]:
+    _known(given, tuple(AIMS), "[weights]")
+    for name, value in given.items():
+        right = type(value) in (int, float) and np.isfinite(value) and value >= 0
+        if not right:
+            raise SpecError(
+                f"weights.{name}={value!r} must be a finite number, at least 0"
+            )
+    return _WEIGHTS | {name: float(value) for name, value in given.items()}

@@ -1,0 +1,95 @@
+"""Tables of an analytic search."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.table import Table
+
+from arch import ArchitectureConfig
+from arch.families import USES, has_heads
+from jaxnas.analytic.limits import Binding
+from jaxnas.automl.problem import SHOWN, Candidates
+from jaxnas.automl.prototypes import Prototypes
+from jaxnas.report.tables import add_numbers, plain_table
+
+
+def counted(number: float) -> str:
+    """8,030,261,248 -> 8.03B."""
+    for unit, size in (("B", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return f"{number:,.0f}"
+
+
+# A figure's column, and how it is written: short, for the file has all digits.
+_COLUMNS = {
+    "params": ("params", counted),
+    "memory": ("GiB", lambda value: f"{value / 1024:,.2f}"),
+    "prefill": ("prefill", lambda value: f"{value:,.1f}"),
+    "decode": ("decode", lambda value: f"{value:,.2f}"),
+    "loss": ("loss", lambda value: f"{value:.4f}"),
+}
+
+
+_DIMENSIONS = ("hidden", "layers", "heads", "kv", "FFN")
+
+
+def shapes_table(
+    title: str,
+    configs: Sequence[ArchitectureConfig],
+    candidates: Candidates,
+    scores: np.ndarray | None = None,
+) -> Table:
+    """A row a shape."""
+    table = plain_table(f"{title}; prefill and decode in ms, loss predicted")
+    table.padding = 0  # eleven columns
+    add_numbers(table, "#", *_DIMENSIONS)
+    add_numbers(table, *(_COLUMNS[name][0] for name in SHOWN))
+    if scores is not None:
+        add_numbers(table, "score")
+    for row, config in enumerate(configs):
+        figures = [_COLUMNS[name][1](candidates.values[name][row]) for name in SHOWN]
+        score = [] if scores is None else [f"{scores[row]:.4f}"]
+        table.add_row(str(row + 1), *_shape(config), *figures, *score)
+    return table
+
+
+def limits_table(binding: Sequence[Binding], number: int) -> Table:
+    """How many keep each limit, and how near to it the nearest comes."""
+    table = plain_table("Limits, the least often kept first", "limit")
+    add_numbers(table, "kept by", "share", "closest")
+    for one in binding:
+        share = f"{100 * one.met / number:.1f} %"
+        table.add_row(str(one.limit), f"{one.met:,}", share, f"{one.closest:,.6g}")
+    return table
+
+
+def prototypes_table(prototypes: Prototypes, predicted: Sequence[float]) -> Table:
+    """What was predicted for each shape, beside its prototype's measured loss."""
+    table = plain_table("Prototypes, really trained")
+    table.padding = 0
+    add_numbers(table, "#", *_DIMENSIONS)
+    add_numbers(table, "pred. loss", "its own", "measured", "bits/byte")
+    for row, (one, loss) in enumerate(zip(prototypes.each, predicted, strict=True), 1):
+        failed = one.loss is None
+        table.add_row(
+            str(row),
+            *_shape(one.config),
+            f"{loss:.4f}",
+            f"{one.predicted:.4f}",
+            "failed" if failed else f"{one.loss:.4f}",
+            "-" if failed else f"{one.bits_per_byte:.3f}",
+        )
+    return table
+
+
+def _shape(config: ArchitectureConfig) -> list[str]:
+    heads = has_heads(config.arch_type)
+    with_ffn = "ffn_multiplier" in USES[config.arch_type]
+    return [
+        str(config.hidden_dim),
+        str(config.num_layers),
+        str(config.num_heads) if heads else "-",
+        str(config.key_value_heads) if heads else "-",
+        f"{config.ffn_multiplier:g}" if with_ffn else "-",
+    ]

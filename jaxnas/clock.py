@@ -1,0 +1,209 @@
+"""A run that has to end in time: what it plans, and when each part must stop.
+
+Decisions that the clock makes are recorded as they are made, and a resume takes
+them over, so that it ends with the same bytes.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxnas.errors import UsageError
+from jaxnas.storage.files import write_json
+
+# By which share of the budget each part ends. The last share is for scoring the
+# winner and for what was not foreseen.
+SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.55, 0.8, 0.92
+
+LEAST = 30.0  # seconds
+
+BEGAN = time.monotonic()  # when this process did, or nearly: imported first of all
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)([smh]))+")
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of "90s", "30m", "1.5h" or "2h30m".
+
+    Raises:
+      ValueError: it is none of these, or less than `LEAST`.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is no duration: write 90s, 30m, 1.5h or 2h30m")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not LEAST <= seconds < math.inf:
+        raise ValueError(f"{text} must be at least {LEAST:.0f}s")
+    return seconds
+
+
+class Clock:
+    """How much of the budget is spent, and what it has decided so far.
+
+    Without a budget nothing is ever late and nothing is recorded.
+    """
+
+    def __init__(self, budget: float | None, path: Path, began: float):
+        """Goes on from the file, if there is one.
+
+        Args:
+          budget: seconds, None for no limit.
+          path: of the decisions.
+          began: by `time.monotonic`, when this process did.
+
+        Raises:
+          UsageError: the file is damaged.
+        """
+        self.budget, self._path, self._began = budget, path, began
+        self._decided: dict[str, Any] = {}
+        self._before = 0.0  # seconds, of earlier processes
+        if budget is None or not path.exists():
+            return
+        try:
+            found = json.loads(path.read_text())
+            self._decided, self._before = dict(found["decided"]), float(found["spent"])
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} is damaged: it holds no decisions") from None
+
+    def spent(self) -> float:
+        """Seconds so far, those before a resume among them."""
+        return self._before + time.monotonic() - self._began
+
+    def left(self, share: float = 1.0) -> float:
+        """Seconds until a share of the budget is spent; below zero when late."""
+        return math.inf if self.budget is None else share * self.budget - self.spent()
+
+    def late(self, share: float) -> bool:
+        """Whether a share of the budget is spent."""
+        return self.left(share) <= 0
+
+    def decided(self, name: str) -> Any:
+        """What was decided before, None if it was not."""
+        return self._decided.get(name)
+
+    def decide(self, name: str, value: Any) -> Any:
+        """Records a decision of the clock's, once; returns the one that holds."""
+        if self.budget is not None and name not in self._decided:
+            self._decided[name] = value
+            self.save()
+        return self._decided.get(name, value)
+
+    def save(self):
+        """Writes down what is spent."""
+        if self.budget is not None:
+            found = {"spent": round(self.spent(), 3), "decided": self._decided}
+            write_json(self._path, found)
+
+
+class Deadline:
+    """When a part of a run ends, and with how many candidates it did.
+
+    Once it has passed nothing new is trained; what is known counts all the same,
+    also after a resume.
+    """
+
+    def __init__(self, clock: Clock, share: float, name: str):
+        """`share` of the clock's budget; `name`, under which the end is recorded."""
+        self._clock, self._share, self._name = clock, share, name
+
+    @property
+    def ended(self) -> int | None:
+        """The candidates that the part ended with, None if it was not cut."""
+        return self._clock.decided(self._name)
+
+    def passed(self) -> bool:
+        """Whether nothing new is trained; writes down what is spent."""
+        self._clock.save()
+        return self.ended is not None or self._clock.late(self._share)
+
+    def end(self, number: int):
+        """Records that the part ends with so many candidates."""
+        self._clock.decide(self._name, number)
+
+
+NEVER = Deadline(Clock(None, Path(), 0.0), 1.0, "")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What a budget has room for."""
+
+    phases: tuple[int, ...]  # steps at the end of each
+    population: int
+    generations: int  # at most: the clock may end the search before
+
+
+_FEWEST_STEPS = 20
+TRIED = 12  # candidates that the forecast is made for
+_SURVIVORS = 5  # of whom the later phases are made
+
+
+def outline(
+    foreseen: Callable[[int], float],
+    presets: tuple[int, ...],
+    left: Callable[[float], float],
+    distinct: int,
+    *,
+    fixed: bool = False,
+    population: int | None = None,
+) -> Outline:
+    """Fits phases, population and generations into the seconds that are left.
+
+    Args:
+      foreseen: seconds that a generation of `TRIED` candidates takes if each
+        trains for so many steps, compilation included.
+      presets: steps at the end of each phase; never more than these.
+      left: seconds until a share of the budget is spent.
+      distinct: models in the space.
+      fixed: whether the phases are as they are.
+      population: of each generation, if it is settled.
+    """
+    search, later = left(SEARCH_ENDS), left(PHASES_END) - left(SEARCH_ENDS)
+    base = foreseen(0)
+    a_step = max(1e-6, (foreseen(presets[0]) - base) / presets[0])  # of all
+    fits = int((0.6 * search - base) / a_step)
+    fewest = presets[0] if fixed else min(_FEWEST_STEPS, presets[0])
+    first = max(fewest, min(presets[0], fits))
+    each = a_step * first / TRIED + 0.05 * base / TRIED  # one more candidate
+    if population is None:
+        population = int(max(4, min(50, distinct, 0.15 * search / each)))
+    room = max(search - base, 0.0) / (each * population)
+    generations = int(max(1, min(100, math.ceil(1.5 * room))))
+    phases = presets if fixed else _phases(first, presets, a_step / TRIED, later)
+    return Outline(phases=phases, population=population, generations=generations)
+
+
+def _phases(
+    first: int, presets: tuple[int, ...], a_step: float, later: float
+) -> tuple[int, ...]:
+    """As many as have room for the survivors, each in an equal part of the time.
+
+    Args:
+      first: steps of the first phase.
+      presets: steps at the end of each, at most.
+      a_step: seconds of one candidate.
+      later: seconds for all phases after the first.
+    """
+    phases, costs = [first], []
+    for longest in presets[1:]:
+        steps = min(longest, 4 * phases[-1])
+        if steps <= phases[-1]:
+            break
+        costs.append(_SURVIVORS * a_step * (steps - 0.8 * phases[-1]))
+        phases.append(steps)
+    while costs and max(costs) > later / len(costs):
+        costs.pop()
+        phases.pop()
+    return tuple(phases)
+
+
+def clock_words(seconds: float) -> str:
+    """75 -> "1:15"."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    return f"{minutes}:{rest:02d}"

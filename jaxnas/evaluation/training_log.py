@@ -1,0 +1,106 @@
+"""Which trainings were done, so that none is done twice."""
+
+import dataclasses
+import hashlib
+import json
+
+from arch import ArchitectureConfig
+from jaxnas.errors import UsageError
+from jaxnas.storage.jsonl import Lines
+from jaxnas.training.curves import Curve
+from jaxnas.training.scoring import Compression, Metrics
+from jaxnas.training.single import training_config
+
+_DIGITS = 16  # of a config's hash
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """The outcome of one training, for every compression that was scored."""
+
+    key: str
+    metrics: dict[Compression, Metrics | None]  # None: its loss is not finite
+    reason: str | None = None  # why it failed
+    stopped: int | None = None  # the step at which nothing was left to win
+    curve: Curve = ()  # of the stable part of its training
+    # The values of the user's objectives by name, or why there are none; by config.
+    extra: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
+
+
+def training_key(config: ArchitectureConfig, stage: str = "") -> str:
+    """The same for all configs that train alike.
+
+    Args:
+      config: compression is left out of account.
+      stage: what sets apart the trainings of one config, in a phase or from a
+        seed; "" for the first phase from the run's own.
+    """
+    fields = json.dumps(training_config(config).to_dict(), sort_keys=True)
+    return hashlib.sha256(fields.encode()).hexdigest()[:_DIGITS] + stage
+
+
+def stage_of(key: str) -> str:
+    """The stage of a training's key."""
+    return key[_DIGITS:]
+
+
+class Trainings:
+    """Trainings by key, kept as lines if there is a file for them."""
+
+    def __init__(self, lines: Lines | None = None):
+        """Reads the file's trainings."""
+        self._lines = lines
+        self._known: dict[str, Training] = {}
+        for number, line in enumerate(self._lines or (), 1):
+            try:
+                training = _read(line)
+            except (KeyError, TypeError) as error:
+                raise UsageError(
+                    f"{lines and lines.path} is damaged at line {number}: {error!r}"
+                ) from None
+            self._known[training.key] = training
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, config: ArchitectureConfig, stage: str = "") -> Training | None:
+        """The training of the config, if it was done."""
+        return self._known.get(training_key(config, stage))
+
+    def add(self, training: Training):
+        """Remembers one more."""
+        self._known[training.key] = training
+        if self._lines is not None:
+            self._lines.append(_written(training))
+
+
+def _written(training: Training) -> dict:
+    metrics = [
+        compression._asdict() | {"found": metrics and dataclasses.asdict(metrics)}
+        for compression, metrics in training.metrics.items()
+    ]
+    line = {
+        "key": training.key,
+        "reason": training.reason,
+        "stopped": training.stopped,
+        "curve": training.curve,
+        "metrics": metrics,
+    }
+    return line | ({"extra": training.extra} if training.extra else {})
+
+
+def _read(line: dict) -> Training:
+    metrics = {
+        Compression(entry["quantization"], entry["pruning_ratio"]): (
+            entry["found"] and Metrics(**entry["found"])
+        )
+        for entry in line["metrics"]
+    }
+    return Training(
+        key=line["key"],
+        reason=line["reason"],
+        stopped=line["stopped"],
+        curve=tuple((int(step), float(loss)) for step, loss in line["curve"]),
+        metrics=metrics,
+        extra=line.get("extra", {}),
+    )

@@ -1,0 +1,209 @@
+"""A model as a folder: weights as they are stored, config, tokenizer.
+
+The weights file holds what the size objective counts: a matrix at int8 or int4
+is its blocks' codes and their fp16 scales, everything else is fp16. A model that
+was not trained here can be kept exactly: then all of it is float32, or fp16 if
+that is exact.
+"""
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+from tokenizers import Tokenizer
+
+from arch import ArchitectureConfig, build_model
+from arch.layout import from_rows, layout_of, to_rows
+from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
+from jaxnas.compress.quantize import BLOCK
+from jaxnas.data import load_tokenizer
+from jaxnas.errors import UsageError
+from jaxnas.storage.files import write_whole
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+
+
+class LoadedModel(NamedTuple):
+    """What `load_model` reads."""
+
+    config: ArchitectureConfig
+    params: dict[str, Any]  # float32, as stored: rounded
+    tokenizer: Tokenizer
+
+
+def save_model(
+    folder: Path,
+    config: ArchitectureConfig,
+    params: dict,
+    tokenizer: Tokenizer,
+    exact: bool = False,
+) -> ArchitectureConfig:
+    """Prunes, quantises and writes a trained model.
+
+    Args:
+      folder: made if it is not there.
+      config: with the compression to apply.
+      params: uncompressed.
+      tokenizer: the one it was trained with.
+      exact: where fp16 would change a value, all weights are float32, which is
+        twice as large as the config counts.
+
+    Returns:
+      The config of the written model: pruned already.
+
+    Raises:
+      ValueError: `exact`, and the config quantises; or not, and a weight is
+        beyond the range of fp16.
+    """
+    if exact and config.quantization != "fp16":
+        raise ValueError(f"exact weights are not {config.quantization}: needs fp16")
+    if not exact:
+        _check_range(params)
+    folder.mkdir(parents=True, exist_ok=True)
+    config, params = prune(config, params)
+    tensors: dict[str, np.ndarray] = {}
+    kind = narrowest(jax.tree.leaves(params)) if exact else np.dtype(np.float16)
+
+    def store(path, weights):
+        weights = jnp.asarray(weights)
+        tensors.update(_stored(path, weights, config.quantization, kind))
+
+    jax.tree_util.tree_map_with_path(store, params)
+    # Names in order: the same model gives the same bytes.
+    ordered = {name: tensors[name] for name in sorted(tensors)}
+    write_whole(folder / WEIGHTS, safetensors.numpy.save(ordered, {"format": "jaxnas"}))
+    write_whole(folder / TOKENIZER, tokenizer.to_str(pretty=True))
+    write_whole(folder / CONFIG, config.to_json())
+    return config
+
+
+def _check_range(params: dict):
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(params))
+    if float(np.finfo(np.float16).max) < largest < np.inf:
+        raise ValueError(
+            f"a weight of size {largest:g} is beyond fp16: save with exact=True"
+        )
+
+
+def load_model(folder: str | Path) -> LoadedModel:
+    """Reads what `save_model` wrote.
+
+    Raises:
+      UsageError: the folder lacks a file, or holds other tensors than its
+        config asks for, or more tokens than it has room for.
+    """
+    folder = Path(folder)
+    try:
+        config = ArchitectureConfig.from_json(_text(folder / CONFIG))
+        tokenizer = load_tokenizer(_text(folder / TOKENIZER))
+        tensors = safetensors.numpy.load_file(folder / WEIGHTS)
+        model = build_model(config)
+    except Exception as error:  # each library has its own errors for a bad file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"cannot read a model from {folder}: {reason}") from None
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise UsageError(
+            f"{folder / TOKENIZER} has {tokenizer.get_vocab_size()} tokens, "
+            f"{folder / CONFIG} room for {config.vocab_size}"
+        )
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    wanted: dict[str, str] = {}
+    wide = all(x.dtype == np.float32 for x in tensors.values())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        wanted |= _expected(path, leaf.shape, config.quantization, wide)
+    held = {name: f"{x.dtype}{list(x.shape)}" for name, x in tensors.items()}
+    for name in sorted(wanted.keys() | held.keys()):
+        if wanted.get(name) != held.get(name):
+            raise UsageError(
+                f"{folder / WEIGHTS} does not fit {folder / CONFIG} at {name}: "
+                f"is {held.get(name, 'missing')}, "
+                f"needs to be {wanted.get(name, 'missing')}"
+            )
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _restored(path, leaf.shape, tensors), shapes
+    )
+    return LoadedModel(config, params, tokenizer)
+
+
+def narrowest(arrays: Iterable[np.ndarray | jax.Array]) -> np.dtype:
+    """float16 if each value of the float32 arrays is one, else float32."""
+
+    def survives(values: np.ndarray) -> bool:
+        with np.errstate(over="ignore"):
+            return np.array_equal(values, values.astype(np.float16))
+
+    exact = all(survives(np.asarray(array)) for array in arrays)
+    return np.dtype(np.float16 if exact else np.float32)
+
+
+def write_arrays(path: Path, params: dict, metadata: dict[str, str]):
+    """Writes a tree of arrays exactly, in one step."""
+    flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep=".").items()}
+    write_whole(path, safetensors.numpy.save(flat, metadata))
+
+
+def read_arrays(path: Path) -> tuple[dict, dict[str, str]]:
+    """The inverse of `write_arrays`: the tree and its metadata."""
+    with safetensors.safe_open(path, "numpy") as file:
+        flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return unflatten_dict(flat, sep="."), file.metadata() or {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _name(path: tuple) -> str:
+    return ".".join(entry.key for entry in path)
+
+
+def _stored(path, weights, quantization: str, kind) -> dict[str, np.ndarray]:
+    name, layout = _name(path), layout_of(path)
+    if quantization == "fp16" or not layout.matrix:
+        return {name: np.asarray(weights, kind)}
+    blocks = to_blocks(to_rows(layout, weights), quantization)
+    codes = np.asarray(blocks.codes)
+    if quantization == "int4":  # two codes a byte: the first 16, then the last
+        shifted = (codes + 8).astype(np.uint8)
+        codes = shifted[..., :16] | (shifted[..., 16:] << 4)
+    return {f"{name}.codes": codes, f"{name}.scales": np.asarray(blocks.scales)}
+
+
+def _expected(path, shape, quantization: str, wide: bool) -> dict[str, str]:
+    """Type and shape of what `_stored` gives, by name."""
+    name, layout = _name(path), layout_of(path)
+    if quantization == "fp16" or not layout.matrix:
+        kind = "float32" if wide and quantization == "fp16" else "float16"
+        return {name: f"{kind}{list(shape)}"}
+    rows = _rows_shape(layout, shape)
+    blocks = [*rows[:-1], -(-rows[-1] // BLOCK)]
+    kind, size = {"int8": ("int8", BLOCK), "int4": ("uint8", BLOCK // 2)}[quantization]
+    return {
+        f"{name}.codes": f"{kind}{[*blocks, size]}",
+        f"{name}.scales": f"float16{blocks}",
+    }
+
+
+def _restored(path, shape, tensors) -> jax.Array:
+    name, layout = _name(path), layout_of(path)
+    if name in tensors:
+        return jnp.asarray(tensors[name], jnp.float32)
+    codes = tensors[f"{name}.codes"]
+    if codes.dtype == np.uint8:
+        codes = np.concatenate([codes & 15, codes >> 4], axis=-1).astype(np.int8) - 8
+    blocks = Blocks(jnp.asarray(codes), jnp.asarray(tensors[f"{name}.scales"]))
+    row_length = _rows_shape(layout, shape)[-1]
+    return from_rows(layout, from_blocks(blocks, row_length), shape)
+
+
+def _rows_shape(layout, shape) -> tuple[int, ...]:
+    weights = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(functools.partial(to_rows, layout), weights).shape

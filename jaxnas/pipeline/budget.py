@@ -1,0 +1,199 @@
+"""A run's parts under its clock: what is planned for it, and where it stops."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from arch import ArchitectureConfig
+from arch.cost import size_mib
+from arch.space import Space
+from jaxnas.clock import (
+    PHASES_END,
+    SEARCH_ENDS,
+    TRAINING_ENDS,
+    TRIED,
+    Clock,
+    clock_words,
+    outline,
+)
+from jaxnas.config import RunConfig
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.keys import key_of
+from jaxnas.pipeline.promotion import Chosen
+from jaxnas.population.devices import Machine
+from jaxnas.population.planner import planner_for
+from jaxnas.presets import PRESETS
+from jaxnas.training.loop import batch_starts
+from jaxnas.training.phases import Phase, steps_of
+from jaxnas.training.single import (
+    continue_training,
+    starting_state,
+    training_config,
+)
+from jaxnas.training.task import Task
+
+DRAWN = 20 * TRIED  # candidates, of which some may be too large
+PLANNED = ("phases", "population", "generations", "final_steps")
+
+
+def fit_to_budget(
+    given: RunConfig,
+    config: RunConfig,
+    space: Space,
+    task: Task,
+    machine: Machine,
+    clock: Clock,
+) -> RunConfig:
+    """The resolved config with room for all that the budget is to hold.
+
+    Args:
+      given: as the user wrote it: what is open there may be planned.
+      config: resolved.
+      space: that is searched.
+      task: see `Task`.
+      machine: what it trains on.
+      clock: since the run began.
+    """
+    if clock.budget is None:
+        return config
+    planned = clock.decided("planned")
+    if planned is None:
+        planned = _planned(given, config, space, task, machine, clock)
+        opened = [name for name in PLANNED if getattr(given, name) is None]
+        clock.decide("open", opened)
+        clock.decide("planned", planned)
+    return dataclasses.replace(config, **planned).resolve(jax.default_backend())
+
+
+def _planned(given, config, space, task, machine, clock) -> dict[str, Any]:
+    """The settings that change; arguments as for `fit_to_budget`."""
+    settings = task.settings
+    tried = _tried(config, space, task)
+    scoring = config.eval_windows / (3 * settings.batch)
+
+    def foreseen(steps: int) -> float:
+        planner = planner_for(machine, settings, steps, scoring)
+        return planner.plan(list(tried)).seconds * TRIED / len(tried)
+
+    fixed = any(
+        getattr(given, name) is not None for name in ("phases", "samples", "epochs")
+    )
+    phases = config.named_phases() if fixed else PRESETS[config.preset].phases
+    found = outline(
+        foreseen,
+        tuple(steps_of(phase, settings) for phase in phases.values()),
+        clock.left,
+        space.distinct_count,
+        fixed=fixed,
+        population=given.population,
+    )
+    texts = [str(steps * settings.batch) for steps in found.phases]
+    planned: dict[str, Any] = {
+        "population": found.population,
+        "generations": found.generations,
+    }
+    if not fixed:
+        planned["phases"] = ",".join(texts)
+    changes = {
+        name: value for name, value in planned.items() if getattr(given, name) is None
+    }
+    if "phases" in changes:
+        changes |= {"samples": None, "epochs": None}
+        for name in ("decay_share", "repeats"):
+            changes[name] = getattr(given, name)
+    if given.repeats is None:
+        changes["repeats"] = 0  # the time is the winner's
+    return changes
+
+
+def _tried(config: RunConfig, space: Space, task: Task) -> set[ArchitectureConfig]:
+    """Trainings to foresee a generation with: of candidates that may be trained."""
+    fields = {
+        "vocab_size": task.dataset.vocab_size,
+        "max_seq_length": task.settings.window,
+    }
+    sample = space.sample(key_of(config.seed, "outlook"), DRAWN)
+    drawn = [space.decode(genome, **fields) for genome in sample]
+    small = [one for one in drawn if size_mib(one) <= config.max_size]
+    return {training_config(one) for one in (small or drawn)[:TRIED]}
+
+
+def words(config: RunConfig, clock: Clock) -> str | None:
+    """What a run with a budget is about to do."""
+    if clock.budget is None:
+        return None
+    until = {
+        share: clock_words(share * clock.budget)
+        for share in (SEARCH_ENDS, PHASES_END, TRAINING_ENDS)
+    }
+    later = list(config.named_phases())[1:]
+    phases = f", phases {' and '.join(later)} until {until[PHASES_END]}"
+    return (
+        f"budget       {clock_words(clock.budget)}, of which "
+        f"{clock_words(clock.spent())} are spent: search until "
+        f"{until[SEARCH_ENDS]}{phases if later else ''}, the winner trains on until "
+        f"{until[TRAINING_ENDS]}"
+    )
+
+
+def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
+    """Those of the chosen that a phase has time for, the best first.
+
+    The phases that are left share the time that is left equally.
+    """
+
+    def room(here: Evaluator, chosen: Chosen) -> Chosen:
+        if clock.budget is None:
+            return chosen
+        trainer = here.trainer
+        name = f"room {trainer.rungs[trainer.rung].name}"
+        number = clock.decided(name)
+        if number is None:
+            number = len(chosen.every)
+            part = clock.left(PHASES_END) / (len(trainer.rungs) - trainer.rung)
+            while number and _seconds(here, chosen, number) > part:
+                number -= 1
+            clock.decide(name, number)
+        return Chosen(
+            chosen.promoted[:number],
+            chosen.lucky[: max(0, number - len(chosen.promoted))],
+        )
+
+    return room
+
+
+def _seconds(here: Evaluator, chosen: Chosen, number: int) -> float:
+    configs = [ArchitectureConfig(**line["config"]) for line in chosen.every[:number]]
+    return here.trainer.foreseen(configs)
+
+
+def last_steps(
+    config: RunConfig, clock: Clock, model: ArchitectureConfig, task: Task, params: dict
+) -> int:
+    """Steps that the winner trains on for: as set, or as many as there is time for."""
+    if "final_steps" not in (clock.decided("open") or ()):
+        return config.final_steps
+    decided = clock.decided("final_steps")
+    if decided is not None:
+        return decided
+    if clock.late(TRAINING_ENDS):
+        return clock.decide("final_steps", 0)
+    a_step = _seconds_of_a_step(model, task, params)
+    return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
+
+
+def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: dict) -> float:
+    """Measured, after compiling, in the program that will train on."""
+    calls, settings = 4, task.settings
+    steps = calls * settings.steps_per_call
+    phase = Phase(samples=steps * settings.batch, epochs=1)
+    tokens = len(task.dataset.train)
+    starts = batch_starts(task.seed, tokens, settings, phase, "finish")
+    begun = starting_state(model, task, params)
+    ends = []
+    for _ in continue_training(model, task, begun, starts, "finish"):
+        ends.append(time.monotonic())
+    return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)

@@ -1,0 +1,163 @@
+"""From settings to the parts of a run."""
+
+from pathlib import Path
+
+from arch.space import Space
+from arch.spaces import SPACES
+from jaxnas.config import RunConfig, read_toml
+from jaxnas.data import Dataset
+from jaxnas.errors import UsageError
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.extra_scores import Extra
+from jaxnas.evaluation.fitness import FitnessSettings
+from jaxnas.evaluation.user_objectives import load_objectives, paths_in
+from jaxnas.pipeline.search import SearchPlan
+from jaxnas.population.trainer import Trainer
+from jaxnas.runtime import compute_dtype, hardware_named
+from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.rungs import Rung, rungs_of
+from jaxnas.training.scoring import Compression
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.task import Task
+
+
+def make_task(config: RunConfig, dataset: Dataset) -> Task:
+    """What every candidate is trained on, and how."""
+    names = TrainSettings.__dataclass_fields__
+    settings = TrainSettings(**{name: getattr(config, name) for name in names})
+    for split in ("train", "validation", "test"):
+        tokens = len(getattr(dataset, split))
+        if tokens <= config.window:
+            raise UsageError(
+                f"window={config.window} is too long: the {split} split of "
+                f"{dataset.spec} has {tokens} tokens"
+            )
+    return Task(
+        dataset=dataset, settings=settings, seed=config.seed, dtype=compute_dtype()
+    )
+
+
+def check_settings(config: RunConfig):
+    """Finds what is wrong with a run's settings, apart from its data.
+
+    Raises:
+      UsageError: as `make_fitness`, `hardware_named`, `load_objectives` and
+        `check_earlier`.
+    """
+    make_fitness(config)
+    hardware_named(config.hardware)
+    load_objectives(config.objectives)
+    check_earlier(config)
+
+
+def check_earlier(config: RunConfig):
+    """Compares the objectives with those of the run to learn from.
+
+    Raises:
+      UsageError: they are others; their number alone would not show it.
+    """
+    file = config.warm_start and RunFolder(Path(config.warm_start)).config
+    if not file or not file.exists():  # the results alone may be there
+        return
+    before = read_toml(file).get("objectives")
+    if paths_in(before) != paths_in(config.objectives):
+        raise UsageError(
+            f"warm_start: the run in {config.warm_start} has objectives={before!r}, "
+            f"this one {config.objectives!r}"
+        )
+
+
+def make_fitness(config: RunConfig) -> FitnessSettings:
+    """The run's scores.
+
+    Raises:
+      UsageError: they contradict each other.
+    """
+    names = FitnessSettings.__dataclass_fields__
+    try:
+        return FitnessSettings(**{name: getattr(config, name) for name in names})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def make_rungs(config: RunConfig, settings: TrainSettings) -> tuple[Rung, ...]:
+    """The run's phases as rungs of one training.
+
+    Raises:
+      UsageError: they do not follow each other.
+    """
+    try:
+        return rungs_of(config.named_phases(), settings)
+    except ValueError as error:
+        raise UsageError(f"phases={config.phases!r}: {error}") from None
+
+
+def make_trainer(config: RunConfig, task: Task, **parts) -> Trainer:
+    """What trains the run's candidates; `parts` as for `Trainer`."""
+    return Trainer(
+        task=task,
+        rungs=make_rungs(config, task.settings),
+        eval_windows=config.eval_windows,
+        flat=config.flat,
+        recovery_share=config.recovery_share,
+        **parts,
+    )
+
+
+def make_evaluator(config: RunConfig, trainer: Trainer, **parts) -> Evaluator:
+    """An evaluator of the run's candidates; `parts` as for `Evaluator`.
+
+    Among them the hardware, see `hardware_of`.
+    """
+    return Evaluator(
+        trainer=trainer,
+        latency=config.latency,
+        fitness=make_fitness(config),
+        max_size=config.max_size,
+        extra=Extra(
+            objectives=load_objectives(config.objectives),
+            families=SPACES[config.space].families,
+        ),
+        **parts,
+    )
+
+
+def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
+    """The search, with the vocabulary and window that the data decided."""
+    fields = {"vocab_size": dataset.vocab_size, "max_seq_length": config.window}
+    return SearchPlan(
+        space=space,
+        strategy=config.strategy,
+        strategy_settings={
+            "population": config.population,
+            "elite_share": config.elite_share,
+            "tournament_size": config.tournament_size,
+            "crossover_rate": config.crossover_rate,
+            "mutation_rate": config.mutation_rate,
+        },
+        population=config.population,
+        generations=config.generations,
+        max_evals=config.max_evals,
+        seed=config.seed,
+        config_fields=fields,
+        checkpoint_every=config.checkpoint_every,
+        earlier=None
+        if config.warm_start is None
+        else RunFolder(Path(config.warm_start)).results,
+    )
+
+
+def foreseen_compressions(config: RunConfig, space: Space) -> list[Compression]:
+    """What to score after every training, for candidates that may ask later.
+
+    Everything that the space can do to weights, if that costs less than the
+    training that it saves when one asks (a forward pass a window, against a
+    forward and a backward one); else nothing, and that training is done again.
+    """
+    quantizations, ratios = space.values("quantization"), space.values("pruning_ratio")
+    every = [Compression(q, float(p)) for q in quantizations for p in ratios]
+    phase = next(iter(config.named_phases().values()))
+    training = 3 * phase.samples * phase.epochs
+    recovering = config.recovery_share * training * sum(p > 0 for p in ratios)
+    scoring = len(every) * config.eval_windows
+    return every if scoring + recovering <= training else []

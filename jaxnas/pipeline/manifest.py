@@ -1,0 +1,134 @@
+"""What a run ran on: enough to know whether its results can be had again."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from arch.cost import Hardware
+from jaxnas.config import RunConfig
+from jaxnas.data import Dataset
+from jaxnas.errors import UsageError
+from jaxnas.population.calibration import Calibration
+from jaxnas.runtime import cores
+from jaxnas.storage.files import write_json
+
+PACKAGES = (
+    "jaxnas",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tokenizers",
+)
+
+
+# Settings that a run may change and still be the same run.
+_FREE = (
+    "generations",
+    "max_evals",
+    "top_k",
+    "measure_top",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "preset",
+)
+# Settings that say where to look; what was found there counts.
+_PLACES = ("data", "hardware")
+
+
+def manifest_of(
+    dataset: Dataset, config: RunConfig, hardware: Hardware, calibration: Calibration
+) -> dict[str, Any]:
+    """Versions, device, cores, seed and data; nothing that changes by the clock.
+
+    What must not change while a run goes on stands under "decides".
+    """
+    data = dataset.describe()
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in _FREE + _PLACES
+    }
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.local_device_count(),
+        "cores": cores(),
+        "seed": config.seed,
+        "data": data,
+        "calibration": calibration.to_dict(),
+        "decides": {
+            **settings,
+            "backend": jax.default_backend(),
+            "hardware_profile": dataclasses.asdict(hardware),
+            "corpus_hash": data["corpus_hash"],
+            "tokenizer_hash": data["tokenizer_hash"],
+        },
+    }
+
+
+def calibration_in(path: Path) -> Calibration | None:
+    """What a run's plans rest on since it began; None for a new run."""
+    try:
+        return Calibration.from_dict(json.loads(path.read_text())["calibration"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path} is damaged: it is no manifest") from None
+
+
+def record_compilations(path: Path, **entry: int):
+    """Adds what a generation compiled to the manifest.
+
+    Programs are those that train and score; what XLA built, and what it found in
+    its cache, counts every small operation too. A generation that runs again after
+    a kill has the entry of its last run.
+    """
+    manifest = json.loads(path.read_text())
+    before = manifest.get("compilations", [])
+    kept = [one for one in before if one["generation"] != entry["generation"]]
+    manifest["compilations"] = [*kept, entry]
+    write_json(path, manifest)
+
+
+def check_manifest(path: Path, now: dict[str, Any]) -> list[str]:
+    """Writes a new run's manifest, or compares it with the one that is there.
+
+    Returns:
+      What changed without harm beyond the last digits: a phrase each.
+
+    Raises:
+      UsageError: the file is damaged, or what decides the results changed.
+    """
+    if not path.exists():
+        write_json(path, now)
+        return []
+    try:
+        before = json.loads(path.read_text())
+        changed = [
+            f"{name} {before['decides'].get(name)!r} -> {value!r}"
+            for name, value in json.loads(json.dumps(now["decides"])).items()
+            if before["decides"].get(name) != value
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path} is damaged: it is no manifest") from None
+    if changed:
+        raise UsageError(
+            f"cannot resume: what the results depend on changed since the run "
+            f"began: {'; '.join(changed)}"
+        )
+    names = ("versions", "python", "platform", "device", "devices", "cores")
+    return [
+        f"{name} {before.get(name)!r} -> {now[name]!r}"
+        for name in names
+        if before.get(name) != now[name]
+    ]

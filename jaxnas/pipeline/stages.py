@@ -1,0 +1,175 @@
+"""The stages of a run: search, later phases, and the end."""
+
+from typing import NamedTuple
+
+from arch import ArchitectureConfig
+from arch.cost import Hardware
+from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock, Deadline
+from jaxnas.config import RunConfig
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.latency.finalists import measure_finalists
+from jaxnas.pipeline.budget import room_for
+from jaxnas.pipeline.finish import finish
+from jaxnas.pipeline.manifest import record_compilations
+from jaxnas.pipeline.phases import (
+    Climbed,
+    Promotions,
+    climb,
+    finalists,
+    keep_states,
+    repeated,
+)
+from jaxnas.pipeline.promotion import Line, Pool
+from jaxnas.pipeline.search import SearchPlan, run_search
+from jaxnas.pipeline.winner import BestWeights
+from jaxnas.population.compile_stats import compile_counts
+from jaxnas.population.devices import Machine
+from jaxnas.report.closing import summary_of
+from jaxnas.report.plots import plot_fitness, plot_pareto
+from jaxnas.report.progress import Progress
+from jaxnas.report.tables import top_lines
+from jaxnas.report.trust import phase_summary, trust_of
+from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.files import write_whole
+from jaxnas.storage.jsonl import Lines
+from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.task import Task
+
+
+class Ready(NamedTuple):
+    """What a run knows before anything trains."""
+
+    folder: RunFolder
+    config: RunConfig  # resolved, and fitted to the budget
+    clock: Clock
+    task: Task
+    hardware: Hardware  # whose latency is predicted
+    machine: Machine
+    plan: SearchPlan
+
+
+class Stages(NamedTuple):
+    """A run's parts while it goes on, and its steps in their order."""
+
+    ready: Ready
+    evaluator: Evaluator  # of the first phase
+    best_weights: BestWeights
+    results: Lines
+    later: Lines  # of the phases after the first
+    timings: Lines
+    progress: Progress
+
+    def search(self, pool: Pool) -> bool:
+        """The first phase; whether the space is exhausted."""
+        folder, config, clock, *_, plan = self.ready
+        with (
+            Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
+            self.progress.stage("search"),
+        ):
+            return run_search(
+                plan,
+                self.evaluator,
+                self.results,
+                checkpoints,
+                self.progress,
+                _Generations(folder, self.evaluator, pool),
+                Deadline(clock, SEARCH_ENDS, "evaluated"),
+            )
+
+    def climb(
+        self, lines: list[Line], pool: Pool, promotions: Promotions
+    ) -> list[Climbed]:
+        """The later phases."""
+        clock = self.ready.clock
+        with self.progress.stage("phases"):
+            if len(self.evaluator.trainer.rungs) > 1:
+                pool.read(lines)
+            return climb(
+                self.evaluator,
+                lines,
+                pool,
+                promotions,
+                self.best_weights,
+                self.later,
+                self.progress,
+                room_for(clock),
+                lambda name: Deadline(clock, PHASES_END, f"phase {name}"),
+            )
+
+    def say_what_ended(self, exhausted: bool, candidates: int):
+        """Says why there are fewer candidates than were asked for, if so."""
+        say, plan = self.progress.say, self.ready.plan
+        if exhausted:
+            say(
+                f"the space is exhausted: all {plan.space.distinct_count} distinct "
+                f"models were evaluated"
+            )
+        elif self.ready.clock.decided("evaluated") is not None:
+            say(f"the clock ends the search after {candidates} candidates")
+        elif plan.max_evals is not None and candidates >= plan.max_evals:
+            say(f"the search ends at max_evals={plan.max_evals}")
+
+    def plot(self, lines: list[Line]):
+        """Fitness over generations, and the front."""
+        folder = self.ready.folder
+        plot_fitness(folder.fitness_plot, lines)
+        plot_pareto(folder.pareto_plot, lines, self.evaluator.extra.names)
+
+    def finish(
+        self, lines: list[Line], phases: list[Climbed], exhausted: bool
+    ) -> tuple[dict, list[Line]]:
+        """Trains the winner on and measures.
+
+        Returns:
+          The summary, and the lines of the last phase that anyone survived.
+        """
+        folder, config, clock, *_, plan = self.ready
+        evaluator, progress = self.evaluator, self.progress
+        rung, last = finalists(lines, phases)
+        [winner] = top_lines(last, 1)
+        write_whole(folder.best, ArchitectureConfig(**winner["config"]).to_json())
+        with progress.stage("finish"):
+            final = finish(
+                folder,
+                config,
+                clock,
+                evaluator.at(rung),
+                winner,
+                self.best_weights,
+                progress,
+            )
+        with progress.stage("repeats"):
+            again = repeated(evaluator, winner, lines, config.repeats, progress)
+        with progress.stage("latency"):
+            best = top_lines(last, config.measure_top)
+            measured = measure_finalists(
+                best, evaluator.hardware, self.timings, progress.say
+            )
+        summary = summary_of(config, plan, evaluator, lines, winner, final, exhausted)
+        rungs = evaluator.trainer.rungs
+        summary["phases"] = phase_summary(rungs, lines, phases)
+        summary["trust"] = trust_of(rungs[0].name, lines, phases, again)
+        summary["latency"] = {"objective": config.latency, "finalists": measured}
+        return summary, last
+
+
+class _Generations:
+    """Records what each generation compiled, and forgets whom it left behind."""
+
+    def __init__(self, folder: RunFolder, evaluator: Evaluator, pool: Pool):
+        self._folder, self._evaluator, self._pool = folder, evaluator, pool
+        self._counts, self._programs = compile_counts(), 0
+
+    def __call__(self, generation: int, lines: list[dict]):
+        if self._evaluator.trainer.states is not None:  # there is a later phase
+            self._pool.read(lines)
+            keep_states(self._evaluator, self._pool.lines, 0)
+        counts, programs = compile_counts(), self._evaluator.trainer.programs()
+        record_compilations(
+            self._folder.manifest,
+            generation=generation,
+            candidates=sum(line["generation"] == generation for line in lines),
+            programs=programs - self._programs,
+            **counts.since(self._counts)._asdict(),
+        )
+        self._counts, self._programs = counts, programs

@@ -1,0 +1,1 @@
+"""Who shares a compiled program, and running it."""

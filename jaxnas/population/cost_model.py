@@ -1,0 +1,180 @@
+"""What training costs in seconds and bytes, before anything is compiled.
+
+A program's work is counted from its shape, and a few rates turn counts into
+seconds. How the families differ was fitted once, from measured programs
+(`python experiments/speed/rates.py`, kept in rates.json); how fast this device
+is, is calibrated, see `jaxnas.population.calibration`.
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from arch import ArchitectureConfig
+from arch.cost import forward, list_ops, parameters, sizes_of
+from arch.model import UNROLLED_LAYERS
+from jaxnas.population.program import Program
+from jaxnas.training.settings import TrainSettings
+
+# Layers one by one take this much of a loop's step: 0.74 to 0.91 at widths 96 to
+# 512 on a CPU, median 0.78 (python experiments/speed/forms.py).
+UNROLLED_FACTOR = 0.8
+
+FITTED = Path(__file__).with_name("rates.json")
+
+
+class Work(NamedTuple):
+    """What one training step of one member does."""
+
+    step: float  # 1
+    layers: float  # blocks run
+    tokens: float  # positions in a row, for what runs token by token, x blocks
+    flops: float  # of matrix products, forward and backward
+    values: float  # activations read and written, forward and backward
+    parameters: float  # that the optimizer updates, padding included
+
+
+_LAUNCHES = ("step", "layers", "tokens")
+
+
+class CompileWork(NamedTuple):
+    """What a compilation depends on."""
+
+    program: float  # 1
+    elastic: float  # 1 if traits are data
+    blocks: float  # compiled for themselves
+
+
+def work_of(
+    program: Program, config: ArchitectureConfig, settings: TrainSettings
+) -> Work:
+    """A training step of the member in the program.
+
+    Layers that the member lacks are skipped, but under `vmap`.
+    """
+    depth = program.shape.num_layers if program.vmapped else config.num_layers
+    return _work(program.shape, depth, settings.batch, settings.window)
+
+
+@functools.lru_cache(maxsize=4096)
+def _work(shape: ArchitectureConfig, depth: int, batch: int, tokens: int) -> Work:
+    run = dataclasses.replace(shape, num_layers=depth)
+    ops = list_ops(sizes_of(run), forward(batch, tokens))
+    scanned = shape.arch_type in ("mamba", "rwkv")
+    return Work(
+        step=1.0,
+        layers=float(depth),
+        tokens=float(depth * tokens * scanned),
+        flops=3.0 * float(sum(op.count * op.flops for op in ops)),
+        values=3.0 * float(sum(op.count * (op.read + op.written) for op in ops)),
+        parameters=float(parameters(shape)),
+    )
+
+
+def compile_work(program: Program) -> CompileWork:
+    """The program's training and scoring."""
+    blocks = 1 if is_looped(program) else program.shape.num_layers
+    return CompileWork(1.0, float(program.elastic), float(blocks))
+
+
+def is_looped(program: Program) -> bool:
+    """True if the program's layers are a loop."""
+    if program.form == "exact":
+        return program.shape.num_layers > UNROLLED_LAYERS
+    return program.form == "looped"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Turns work into seconds and bytes; a table of rates for each family.
+
+    Attributes:
+      step: family -> seconds for each unit of `Work`.
+      compile: family -> seconds for each unit of `CompileWork`.
+      memory: family -> (bytes a parameter, bytes a value of `Work.values`).
+      handling: seconds a parameter of the shape, to draw, pad and take out a member.
+      workers: members trained at once, as the step rates were measured.
+    """
+
+    step: dict[str, list[float]]
+    compile: dict[str, list[float]]
+    memory: dict[str, list[float]]
+    handling: float = 0.0
+    workers: int = 1
+
+    def step_seconds(
+        self, program: Program, config: ArchitectureConfig, settings: TrainSettings
+    ) -> float:
+        """One step of one call's lanes, while all workers are busy."""
+        rates = self.step[program.shape.arch_type]
+        work = work_of(program, config, settings)
+        seconds = 0.0
+        for name, rate, amount in zip(work._fields, rates, work, strict=True):
+            # Under `vmap` all lanes are one launch.
+            once = program.vmapped and name in _LAUNCHES
+            seconds += rate * amount * (1 if once else program.lanes)
+        return seconds * (1.0 if is_looped(program) else UNROLLED_FACTOR)
+
+    def launch_seconds(self, program: Program, settings: TrainSettings) -> float:
+        """Of one step, what it costs however much each operation does."""
+        rates = self.step[program.shape.arch_type]
+        work = work_of(program, program.shape, settings)
+        terms = zip(work._fields, rates, work, strict=True)
+        return sum(rate * amount for name, rate, amount in terms if name in _LAUNCHES)
+
+    def compile_seconds(self, program: Program) -> float:
+        """The program's compilation, while all workers are busy."""
+        rates = self.compile[program.shape.arch_type]
+        return sum(
+            rate * amount
+            for rate, amount in zip(rates, compile_work(program), strict=True)
+        )
+
+    def handling_seconds(self, program: Program) -> float:
+        """What a member costs beside its steps."""
+        return self.handling * parameters(program.shape)
+
+    def memory_bytes(self, program: Program, settings: TrainSettings) -> float:
+        """Of the device, for one call."""
+        a_parameter, a_value = self.memory[program.shape.arch_type]
+        work = work_of(program, program.shape, settings)
+        one = a_parameter * work.parameters + a_value * work.values
+        return one * program.lanes
+
+    def scaled(
+        self,
+        launches: float,
+        products: float,
+        rest: float,
+        compile: float,
+        handling: float,
+        workers: int,
+    ) -> "Rates":
+        """For a device that takes so many times as long for each; `handling` as is."""
+        special = dict.fromkeys(_LAUNCHES, launches) | {"flops": products}
+        factors = [special.get(name, rest) for name in Work._fields]
+        return dataclasses.replace(
+            self,
+            step={
+                name: [r * f for r, f in zip(rates, factors, strict=True)]
+                for name, rates in self.step.items()
+            },
+            compile={
+                name: [r * compile for r in rates]
+                for name, rates in self.compile.items()
+            },
+            handling=handling,
+            workers=workers,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return dataclasses.asdict(self)
+
+
+@functools.cache
+def fitted_rates() -> Rates:
+    """The rates of the machine on which they were fitted."""
+    return Rates(**json.loads(FITTED.read_text())["rates"])

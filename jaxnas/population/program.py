@@ -1,0 +1,182 @@
+"""What is compiled once, and trains and scores all members that fit into it."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from arch import ArchitectureConfig, LanguageModel, build_model
+from arch.padding import holds, parameter_shapes
+from jaxnas.population import program_cache
+from jaxnas.training.loop import Schedule, training_functions
+from jaxnas.training.members import Member, member_training, traits_array
+from jaxnas.training.scoring import SCORE_BATCH, Compression, scoring
+from jaxnas.training.task import Task
+
+FORMS = ("exact", "looped", "unrolled")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A shape, and how it is compiled.
+
+    Attributes:
+      shape: holds every member; of the form "exact" it is the only one.
+      form: "exact" has all traits compiled in; in "looped" and "unrolled" they
+        are data, and layers are a loop or compiled one by one.
+      lanes: members of one call.
+      vmapped: whether they run at once, see `member_training`.
+    """
+
+    shape: ArchitectureConfig
+    form: str = "exact"
+    lanes: int = 1
+    vmapped: bool = False
+
+    def __post_init__(self):
+        if self.form not in FORMS or self.lanes < 1:
+            raise ValueError(f"form={self.form!r} must be one of {FORMS}, lanes >= 1")
+
+    @property
+    def elastic(self) -> bool:
+        """True if it takes members of different traits and sizes."""
+        return self.form != "exact"
+
+    def takes(self, config: ArchitectureConfig) -> bool:
+        """Whether the config (a `training_config`) can be a member."""
+        return holds(self.shape, config) if self.elastic else self.shape == config
+
+    def model(self, dtype: jax.typing.DTypeLike) -> LanguageModel:
+        """The module of the shape."""
+        unrolled = self.form == "unrolled" if self.elastic else None
+        return build_model(self.shape, dtype, unrolled)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Program":
+        """The inverse of `to_dict`."""
+        return cls(**values | {"shape": ArchitectureConfig(**values["shape"])})
+
+
+class Compiled(NamedTuple):
+    """A program made ready for one device."""
+
+    train: jax.stages.Compiled  # see `member_training`
+    score: jax.stages.Compiled | None  # see `scoring`; None if nothing is scored
+    memory: int  # bytes of the device that the greater of the two takes
+
+
+def compile_program(
+    program: Program,
+    task: Task,
+    windows: int | None,
+    lone: Compression | None,
+    device: jax.Device,
+) -> Compiled:
+    """Compiles ahead of time, for one device.
+
+    Args:
+      program: see `Program`.
+      task: see `Task`.
+      windows: how many score a member; None if nothing is scored.
+      lone: the only compression that is asked for, to be compiled in; None if
+        there are several.
+      device: where it will run.
+    """
+    train = compile_training(program, task, device)
+    if windows is None:
+        return Compiled(train, None, _bytes(train))
+    score = compile_scoring(program, task, windows, lone, device)
+    return Compiled(train, score, max(map(_bytes, (train, score))))
+
+
+def compile_training(
+    program: Program, task: Task, device: jax.Device
+) -> jax.stages.Compiled:
+    """`member_training` of the program; arguments as `compile_program`."""
+    model = program.model(task.dtype)
+    init = training_functions(model, task.settings).init
+    state = jax.eval_shape(init, parameter_shapes(program.shape))
+    arguments = (
+        _stacked(state, program.lanes),
+        jax.eval_shape(lambda: _some_members(program)),
+        task.dataset.train,
+        _INT32((task.settings.steps_per_call, task.settings.batch)),
+        _INT32(()),
+    )
+    return program_cache.compiled(
+        member_training(model, task.settings, program.vmapped),
+        _on(device, arguments),
+        device,
+        about=f"training {program} {task.settings} {task.dtype}",
+        donated=(0,),
+    )
+
+
+def compile_scoring(
+    program: Program,
+    task: Task,
+    windows: int,
+    lone: Compression | None,
+    device: jax.Device,
+) -> jax.stages.Compiled:
+    """`scoring` of the program; arguments as `compile_program`."""
+    arguments = (
+        _stacked(parameter_shapes(program.shape), program.lanes),
+        jax.eval_shape(lambda: _some_members(program).traits),
+        _INT32((-(-windows // SCORE_BATCH), SCORE_BATCH, task.settings.window + 1)),
+        _INT32(()),
+        task.token_bytes,
+        _INT32(()),
+        _INT32((program.lanes,)),
+    )
+    return program_cache.compiled(
+        scoring(program.model(jnp.float32), lone, program.vmapped),
+        _on(device, arguments),
+        device,
+        about=f"scoring {program} {lone}",
+    )
+
+
+_INT32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+
+
+def _some_members(program: Program) -> Member:
+    lanes = program.lanes
+    schedule = Schedule(*[jnp.zeros(lanes)] * 4)
+    traits = None
+    if program.elastic:
+        one = traits_array(program.shape)
+        traits = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lanes,)), one)
+    return Member(schedule, jax.random.split(jax.random.key(0), lanes), traits)
+
+
+def _stacked(tree, lanes: int):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), tree
+    )
+
+
+def _on(device: jax.Device, tree):
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+    )
+
+
+def _bytes(compiled: jax.stages.Compiled) -> int:
+    found = compiled.memory_analysis()
+    if found is None:  # a backend that does not tell
+        return 0
+    return (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        + found.temp_size_in_bytes
+        - found.alias_size_in_bytes
+    )

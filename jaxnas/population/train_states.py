@@ -1,0 +1,73 @@
+"""Training states between phases, on the disk: Orbax, one folder a training."""
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from arch import ArchitectureConfig
+from arch.padding import parameter_shapes
+from jaxnas.evaluation.training_log import stage_of
+from jaxnas.storage.checkpoints import CHANGED, damaged, digest, folders_first, quiet
+from jaxnas.training.loop import TrainState, make_optimizer
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.single import training_config
+
+_CURE = "remove it, and what led to it is trained again"
+
+
+class States:
+    """States by training key. Orbax renames a whole one into place."""
+
+    def __init__(self, folder: Path):
+        """The folder is made when the first state comes."""
+        self.folder = folder.resolve()
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).is_dir()
+
+    def save(self, key: str, state: TrainState):
+        """Keeps a state, NumPy arrays; one that is there already is replaced."""
+        tree = jax.tree.map(np.asarray, state._asdict())
+        facts = {"digest": digest(tree)}
+        with quiet(), folders_first():
+            ocp.save(self._path(key), tree, overwrite=True, custom_metadata=facts)
+
+    def load(
+        self, key: str, config: ArchitectureConfig, settings: TrainSettings
+    ) -> TrainState:
+        """The state of a config's training, NumPy arrays.
+
+        Raises:
+          UsageError: it is damaged.
+        """
+        params = parameter_shapes(training_config(config))
+        moments = jax.eval_shape(make_optimizer(settings).init, params)
+        step = jax.ShapeDtypeStruct((), np.int32)
+        shapes = {"params": params, "moments": moments, "step": step}
+        # Orbax reads arrays of the host where it is shown some.
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+        path = self._path(key)
+        try:
+            with quiet():
+                said = ocp.metadata(path).custom_metadata["digest"]
+                found = ocp.load(path, like)
+        except Exception as error:  # Orbax has no one error for a damaged folder
+            raise damaged(path, error, _CURE) from None
+        if digest(found) != said:
+            raise damaged(path, ValueError(CHANGED), _CURE)
+        return TrainState(**jax.tree.map(np.asarray, found))
+
+    def keep(self, keys: Collection[str], stages: Collection[str]):
+        """Removes all others of these stages."""
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if path.name not in keys and stage_of(path.name) in stages:
+                shutil.rmtree(path)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key

@@ -1,0 +1,1 @@
+"""Files that survive being killed; knows no domain type."""

@@ -1,0 +1,228 @@
+"""The run folder: where each file of a run lies, and who may write there."""
+
+import contextlib
+import dataclasses
+import fcntl
+import itertools
+import shutil
+from pathlib import Path
+
+from jaxnas.config import RunConfig
+from jaxnas.errors import UsageError
+from jaxnas.storage.files import write_whole
+
+LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Settings, TOML; the first file that a run writes."""
+        return self.path / "config.toml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, device, seed, data."""
+        return self.path / "manifest.json"
+
+    @property
+    def results(self) -> Path:
+        """One line per evaluated candidate."""
+        return self.path / "results.jsonl"
+
+    @property
+    def trainings(self) -> Path:
+        """One line per training, with the metrics of every compression."""
+        return self.path / "trainings.jsonl"
+
+    @property
+    def budget(self) -> Path:
+        """What the clock decided, where there is a budget."""
+        return self.path / "budget.json"
+
+    @property
+    def rungs(self) -> Path:
+        """One line per candidate and phase after the first."""
+        return self.path / "rungs.jsonl"
+
+    @property
+    def states(self) -> Path:
+        """Orbax: what the candidates that may be promoted go on from."""
+        return self.path / "states"
+
+    @property
+    def plans(self) -> Path:
+        """One line per plan: who shares which program, and what that takes."""
+        return self.path / "plans.jsonl"
+
+    @property
+    def failures(self) -> Path:
+        """Tracebacks of the candidates that failed."""
+        return self.path / "failures.log"
+
+    @property
+    def timings(self) -> Path:
+        """Clock times, which are nowhere else."""
+        return self.path / "timings.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax: the strategy's state at the end of some generations."""
+        return self.path / "checkpoints"
+
+    @property
+    def finishing(self) -> Path:
+        """Orbax: the winner's last training, while it runs."""
+        return self.path / "finishing"
+
+    @property
+    def best_weights(self) -> Path:
+        """The best candidate's trained weights, until the winner is finished."""
+        return self.path / "best_weights.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The winner's config as it was searched."""
+        return self.path / "best.json"
+
+    @property
+    def summary(self) -> Path:
+        """What the run found; the last file that a run writes."""
+        return self.path / "summary.json"
+
+    @property
+    def model(self) -> Path:
+        """The winner: weights, config, tokenizer."""
+        return self.path / "model"
+
+    @property
+    def fitness_plot(self) -> Path:
+        """Fitness over generations."""
+        return self.path / "fitness.png"
+
+    @property
+    def pareto_plot(self) -> Path:
+        """Objectives against each other."""
+        return self.path / "pareto.png"
+
+    def holds_work(self) -> bool:
+        """True once a candidate was evaluated: that is never thrown away."""
+        return any(
+            path.exists() and path.stat().st_size > 0
+            for path in (self.results, self.trainings)
+        )
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keeps other processes out for as long as the block lasts.
+
+        Raises:
+          UsageError: another process works in the folder.
+        """
+        try:
+            file = (self.path / LOCK).open("w")
+        except OSError as error:
+            raise UsageError(f"cannot write in {self.path}: {error.strerror}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"{self.path} is in use by another process") from None
+            yield
+
+
+@contextlib.contextmanager
+def new_run(path: Path | None, config: RunConfig):
+    """Makes and locks the folder of a new run, with its settings in it.
+
+    If the block finds that the run cannot be used (a UsageError) before anything
+    was evaluated, what was made is taken back.
+
+    Args:
+      path: the folder itself, absent or empty; None takes the first free
+        runs/SPACE-NNN.
+      config: settings.
+
+    Yields:
+      The RunFolder.
+
+    Raises:
+      UsageError: the folder cannot be made, or holds something already.
+    """
+    made = _make_numbered(config.space) if path is None else _make(path)
+    folder = RunFolder(made[0] if path is None else path)
+    _check_empty(folder)
+    with folder.locked():
+        _check_empty(folder)  # once more, now that no one else may write
+        write_whole(folder.config, config.to_toml())
+        try:
+            yield folder
+        except UsageError:
+            if not folder.holds_work():
+                _take_back(folder, made)
+            raise
+
+
+def _take_back(folder: RunFolder, made: list[Path]):
+    """Empties a run's folder, and removes the folders that were made for it."""
+    for found in folder.path.iterdir():
+        shutil.rmtree(found) if found.is_dir() else found.unlink()
+    with contextlib.suppress(OSError):  # one that others use by now
+        for place in made:
+            place.rmdir()
+
+
+def _check_empty(folder: RunFolder):
+    if folder.config.exists():
+        raise UsageError(
+            f"{folder.path} holds a run already: go on with --resume {folder.path}, "
+            f"or choose another --out"
+        )
+    if any(found.name != LOCK for found in folder.path.iterdir()):
+        raise UsageError(f"{folder.path} is not empty: choose another --out")
+
+
+@contextlib.contextmanager
+def existing_run(path: Path):
+    """Locks the folder of a run to go on with, and yields its RunFolder.
+
+    Raises:
+      UsageError: there is no run, or another process works on it.
+    """
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        what = "holds no run" if path.is_dir() else "does not exist"
+        raise UsageError(f"cannot resume: {path} {what} (no {folder.config.name})")
+    with folder.locked():
+        yield folder
+
+
+def _make(path: Path) -> list[Path]:
+    """Makes a folder; returns those that were not there, the deepest first."""
+    absent = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path}: {error.strerror}") from None
+    return absent
+
+
+def _make_numbered(name: str) -> list[Path]:
+    """Makes the first free runs/NAME-NNN: no two processes get the same."""
+    runs = Path("runs")
+    above = _make(runs)
+    numbers = itertools.count(1)
+    while True:
+        path = runs / f"{name}-{next(numbers):03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"cannot make {path}: {error.strerror}") from None
+        return [path, *above]

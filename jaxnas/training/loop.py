@@ -1,0 +1,180 @@
+"""The training loop: many steps per call, windows gathered on the device."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from arch import LanguageModel
+from arch.layout import layout_of
+from arch.traits import Traits
+from jaxnas.training.phases import Phase, steps_of
+from jaxnas.training.settings import TrainSettings
+
+
+class Schedule(NamedTuple):
+    """Warm up, hold, decay to zero; data, so that lengths compile nothing."""
+
+    peak: float | jax.Array  # learning rate
+    warmup: float | jax.Array  # steps
+    decay: float | jax.Array  # steps, the last ones
+    total: float | jax.Array  # steps
+
+    @classmethod
+    def over(
+        cls, steps: int, settings: TrainSettings, first: int | None = None
+    ) -> "Schedule":
+        """The settings' schedule over a number of steps.
+
+        Args:
+          steps: of the whole training.
+          settings: see `TrainSettings`.
+          first: steps that the warm-up is a share of, if not all of them.
+        """
+        return cls(
+            peak=settings.learning_rate,
+            warmup=max(1.0, settings.warmup_share * (first or steps)),
+            decay=max(1.0, settings.decay_share * steps),
+            total=float(steps),
+        )
+
+    def rate(self, step: jax.Array) -> jax.Array:
+        """i32[] -> f32[], the learning rate of a step, counted from 0."""
+        up = (step + 1) / self.warmup
+        down = (self.total - step) / self.decay
+        return self.peak * jnp.clip(jnp.minimum(up, down), 0, 1)
+
+
+class TrainState(NamedTuple):
+    """Everything that goes on from one call to the next."""
+
+    params: dict
+    moments: optax.OptState
+    step: jax.Array | np.int32  # i32[], steps done
+
+
+class Trainer(NamedTuple):
+    """A model's compiled training.
+
+    init: (params) -> TrainState.
+    run: (state, tokens, starts, schedule, key, stop) -> (state, losses).
+      tokens: i32[N], resident on the device.
+      starts: i32[S, B], where each step's windows begin.
+      key: PRNG key of the dropout; the same for all calls of one training.
+      stop: i32[], steps to do, at most S.
+      losses: f32[S], nats per token, zero from `stop` on.
+      The state is donated.
+    """
+
+    init: Callable
+    run: Callable
+
+
+def make_trainer(model: LanguageModel, settings: TrainSettings) -> Trainer:
+    """A model's training, compiled when it is called."""
+    init, run = training_functions(model, settings)
+    return Trainer(jax.jit(init), jax.jit(run, donate_argnums=0))
+
+
+def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) but for its step size."""
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.scale_by_adam(b1=0.9, b2=settings.beta2, eps=1e-8),
+        optax.add_decayed_weights(settings.weight_decay, _is_matrix),
+    )
+
+
+def training_functions(model: LanguageModel, settings: TrainSettings) -> Trainer:
+    """The pure functions of `make_trainer`.
+
+    `run` takes the traits last, of a model that is padded into this one's shape.
+    """
+    optimizer = make_optimizer(settings)
+
+    def init(params):
+        return TrainState(params, optimizer.init(params), jnp.int32(0))
+
+    def loss_of(params, windows, key, traits):
+        logits = logits_of(model, params, windows[:, :-1], key, traits)
+        return next_token_losses(logits, windows[:, 1:]).mean()
+
+    def step(state, tokens, starts, schedule, key, traits):
+        windows = gather_windows(tokens, starts, settings.window)
+        drop = jax.random.fold_in(key, state.step)
+        differentiate = jax.value_and_grad(loss_of)
+        loss, grads = differentiate(state.params, windows, drop, traits)
+        updates, moments = optimizer.update(grads, state.moments, state.params)
+        rate = schedule.rate(state.step)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        return TrainState(params, moments, state.step + 1), loss
+
+    def run(state, tokens, starts, schedule, key, stop, traits=None):
+        def body(i, carry):
+            state, losses = carry
+            state, loss = step(state, tokens, starts[i], schedule, key, traits)
+            return state, losses.at[i].set(loss)
+
+        losses = jnp.zeros(len(starts), jnp.float32)
+        return jax.lax.fori_loop(0, stop, body, (state, losses))
+
+    return Trainer(init, run)
+
+
+def fresh_state(params: dict, settings: TrainSettings) -> TrainState:
+    """An optimizer that has seen nothing, made on the host: nothing compiles."""
+    moments = jax.eval_shape(make_optimizer(settings).init, params)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), moments)
+    return TrainState(params, zeros, np.int32(0))
+
+
+def logits_of(
+    model: LanguageModel,
+    params: dict,
+    tokens: jax.Array,
+    dropout_key: jax.Array | None = None,
+    traits: Traits | None = None,
+) -> jax.Array:
+    """i32[B, T] -> f32[B, T, V]."""
+    return jnp.asarray(model.apply({"params": params}, tokens, traits, dropout_key))
+
+
+def next_token_losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """f32[..., V], i32[...] -> f32[...], nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+
+
+def gather_windows(tokens: jax.Array, starts: jax.Array, length: int) -> jax.Array:
+    """i[N], i32[B] -> i32[B, length + 1]: each window and the token after it."""
+    places = starts[:, None] + jnp.arange(length + 1)[None]
+    return tokens[places].astype(jnp.int32)
+
+
+def batch_starts(
+    seed: int,
+    tokens: int,
+    settings: TrainSettings,
+    phase: Phase,
+    purpose: str = "search",
+) -> np.ndarray:
+    """Where the windows of each training step begin: i32[steps, batch].
+
+    The phase's samples are drawn once, each epoch takes them in a new order, and
+    what is left of the last batch is dropped. The same for every candidate of
+    a run, so that candidates differ by their architecture alone; another
+    purpose draws other windows.
+    """
+    rng = np.random.default_rng([seed, phase.samples, *purpose.encode()])
+    drawn = rng.integers(0, tokens - settings.window, phase.samples, dtype=np.int32)
+    order = np.concatenate([rng.permutation(drawn) for _ in range(phase.epochs)])
+    return np.resize(order, (steps_of(phase, settings), settings.batch))
+
+
+def _is_matrix(params):
+    """Weight decay is for matrices; scales, biases, decays are not pulled to zero."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: layout_of(path).matrix, params
+    )

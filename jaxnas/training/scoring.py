@@ -1,0 +1,183 @@
+"""The quality of trained weights as they would be exported."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arch import ArchitectureConfig, LanguageModel, build_model
+from arch.config import QUANTIZATIONS
+from arch.cost import kept_channels
+from jaxnas.compress import prune_in_place, round_weights
+from jaxnas.training.loop import logits_of, next_token_losses
+from jaxnas.training.members import stack
+from jaxnas.training.single import training_config
+from jaxnas.training.task import Task
+
+SCORE_BATCH = 8  # windows scored at once
+
+
+class Compression(NamedTuple):
+    """What is done to the weights after training; it changes no training."""
+
+    quantization: str
+    pruning_ratio: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Quality over the targets of some windows."""
+
+    accuracy: float  # share of next tokens that are the first choice
+    loss: float  # nats per token
+    perplexity: float  # exp of it
+    bits_per_byte: float  # compares across tokenizers
+
+
+def score(
+    config: ArchitectureConfig,
+    task: Task,
+    params: dict,
+    windows: np.ndarray,
+    compressions: Sequence[Compression],
+) -> list[Metrics | None]:
+    """Quality after each of the compressions, on the same windows.
+
+    One compiled program serves them all; a lone compression is compiled in.
+
+    Args:
+      config: compression is left out of account.
+      task: see `Task`.
+      params: of the config's model, uncompressed.
+      windows: i32[N, T+1].
+      compressions: what to do to the weights first.
+
+    Returns:
+      Metrics for each compression, None where a loss is not finite.
+    """
+    lone = compressions[0] if len(compressions) == 1 else None
+    model = training_config(config)
+    scorer = functools.partial(_scorer(model, lone), stack([params]), None)
+    found = scores_of(scorer, [config], task, windows, compressions)
+    return [metrics[0] for metrics in found]
+
+
+def scores_of(
+    scorer: Callable,
+    configs: Sequence[ArchitectureConfig],
+    task: Task,
+    windows: np.ndarray,
+    compressions: Sequence[Compression],
+    put: Callable = lambda leaf: leaf,
+) -> list[list[Metrics | None]]:
+    """Calls a scorer for each of the compressions.
+
+    Args:
+      scorer: `scoring`, with the members' parameters and traits given.
+      configs: the members.
+      task: see `Task`.
+      windows: i32[N, T+1].
+      compressions: what to do to the weights first.
+      put: takes an array to the scorer's device.
+
+    Returns:
+      For each compression each member's metrics, None where a loss is not finite.
+    """
+    number = len(windows)
+    shape = (-(-number // SCORE_BATCH), SCORE_BATCH, windows.shape[1])
+    padded = put(np.resize(windows, shape).astype(np.int32))
+    token_bytes, count = put(task.token_bytes), put(np.int32(number))
+    found = []
+    for one in compressions:
+        quantization = put(np.int32(QUANTIZATIONS.index(one.quantization)))
+        kept = [kept_channels(c.inner_channels, one.pruning_ratio) for c in configs]
+        kept = put(np.asarray(kept, np.int32))
+        sums = scorer(padded, count, token_bytes, quantization, kept)
+        nats, hits, bytes_ = map(np.asarray, sums)
+        targets = windows[:, 1:].size
+        found.append(
+            [
+                _metrics(targets, nats[m], hits[m], bytes_[m])
+                for m in range(len(configs))
+            ]
+        )
+    return found
+
+
+def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Callable:
+    """The scores of compressed members, to be jitted.
+
+    Pruned channels are zeroed in place, which is the function of the smaller
+    model that an export would cut out. To be given a model of float32: a bfloat16
+    product would round the weights once more, and hide what storing them at fp16
+    or int8 costs.
+
+    Args:
+      model: of the shape that holds the members.
+      lone: the only compression, compiled in; None where it is data.
+      vmapped: see `member_training`.
+
+    Returns:
+      (params [M], traits [M] or None, windows i32[N, B, T+1], number, token_bytes,
+      quantization, kept i32[M]) -> (nats, hits, bytes), each [M, N]. The first
+      `number` windows count; the last two are data unless there is a lone one.
+    """
+
+    def score_one(params, traits, kept, windows, number, token_bytes, quantization):
+        if traits is not None and vmapped:
+            traits = traits._replace(depth=model.config.num_layers)
+        if lone is not None:
+            quantization = QUANTIZATIONS.index(lone.quantization)
+        if lone is None or lone.pruning_ratio > 0:
+            params = prune_in_place(params, kept)
+        width = None if traits is None else traits.width
+        params = round_weights(params, quantization, width)
+
+        def batch(args):
+            tokens, first = args
+            counted = (first + jnp.arange(len(tokens)) < number)[:, None]
+            logits = logits_of(model, params, tokens[:, :-1], traits=traits)
+            targets = tokens[:, 1:]
+            return (
+                jnp.sum(next_token_losses(logits, targets) * counted),
+                jnp.sum((jnp.argmax(logits, axis=-1) == targets) & counted),
+                jnp.sum(token_bytes[targets] * counted),
+            )
+
+        firsts = jnp.arange(len(windows)) * windows.shape[1]
+        with jax.default_matmul_precision("float32"):
+            return jax.lax.map(batch, (windows, firsts))
+
+    def score(params, traits, windows, number, token_bytes, quantization, kept):
+        shared = (windows, number, token_bytes, quantization)
+        if vmapped:
+            each = (0, 0, 0, *(None,) * len(shared))
+            return jax.vmap(score_one, each)(params, traits, kept, *shared)
+        one_by_one = lambda one: score_one(one[0], one[1], one[2], *shared)
+        return jax.lax.map(one_by_one, (params, traits, kept))
+
+    return score
+
+
+@functools.lru_cache(maxsize=1)
+def _scorer(config: ArchitectureConfig, lone: Compression | None):
+    return jax.jit(scoring(build_model(config), lone, vmapped=False))
+
+
+def _metrics(targets: int, losses, hits, token_bytes) -> Metrics | None:
+    """From sums per batch: added on the host, in double precision."""
+    nats = losses.astype(np.float64).sum()
+    if not np.isfinite(nats):
+        return None
+    loss = float(nats / targets)
+    return Metrics(
+        accuracy=float(hits.sum() / targets),
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_byte=float(nats / math.log(2) / token_bytes.astype(np.float64).sum()),
+    )

@@ -1,0 +1,135 @@
+"""Real training of one candidate."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from arch import ArchitectureConfig, build_model
+from arch.initial import draw_parameters
+from jaxnas.training.loop import (
+    Schedule,
+    Trainer,
+    TrainState,
+    batch_starts,
+    make_trainer,
+)
+from jaxnas.training.phases import Phase
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.task import Task
+
+Report = Callable[[int, int, float], None]  # steps done, all steps, last loss
+
+
+ALIKE = ("transformer", "flash_attention")  # without dropout of attention
+DENSE_TOKENS = 128  # one block of flash attention
+
+
+class TrainingFailed(RuntimeError):
+    """A training that ended without a usable model."""
+
+
+@functools.lru_cache(maxsize=1)  # the winner trains on in the program it had
+def _trainer(
+    config: ArchitectureConfig, settings: TrainSettings, dtype: np.dtype
+) -> Trainer:
+    return make_trainer(build_model(config, dtype), settings)
+
+
+def training_config(config: ArchitectureConfig) -> ArchitectureConfig:
+    """The config as far as training knows it: equal for equal trainings.
+
+    Compression comes after training, and dense attention without dropout is the
+    same function as flash attention: long sequences take the one that needs less
+    memory, short ones the one that takes less time.
+    """
+    config = config.canonical()
+    changes: dict = {"quantization": "fp16", "pruning_ratio": 0.0}
+    if config.arch_type in ALIKE and config.attention_dropout == 0:
+        long = config.max_seq_length > DENSE_TOKENS
+        changes["arch_type"] = "flash_attention" if long else "transformer"
+    return dataclasses.replace(config, **changes)
+
+
+def starting_state(
+    config: ArchitectureConfig, task: Task, params: dict | None = None
+) -> TrainState:
+    """A fresh optimizer at the given parameters, or at untrained ones."""
+    if params is None:
+        params = draw_parameters(build_model(config), task.key("parameters"))
+    init = _trainer(training_config(config), task.settings, task.dtype).init
+    return init(params)
+
+
+def continue_training(
+    config: ArchitectureConfig,
+    task: Task,
+    state: TrainState,
+    starts: np.ndarray,
+    purpose: str,
+    schedule: Schedule | None = None,
+) -> Iterator[tuple[TrainState, np.ndarray]]:
+    """Trains from the state's step to the end of `starts`, call by call.
+
+    Args:
+      config: compression is left out of account.
+      task: see `Task`.
+      state: donated; its step says which rows of `starts` are done.
+      starts: i32[steps, B], from `batch_starts`.
+      purpose: which of the task's keys dropout draws from.
+      schedule: of the training; None is the settings', over all steps.
+
+    Yields:
+      After each device call the state, which the next call donates, and the
+      losses of the steps done in it, f32[<= steps_per_call].
+
+    Raises:
+      TrainingFailed: the loss stopped being finite.
+    """
+    run = _trainer(training_config(config), task.settings, task.dtype).run
+    if schedule is None:
+        schedule = Schedule.over(len(starts), task.settings)
+    key = task.key(purpose)
+    size = task.settings.steps_per_call
+    for begin in range(int(state.step), len(starts), size):
+        rows = starts[begin : begin + size]
+        full = np.resize(rows, (size, rows.shape[1]))
+        state, losses = run(state, task.train_tokens, full, schedule, key, len(rows))
+        losses = np.asarray(losses)[: len(rows)]
+        if not np.isfinite(losses).all():
+            bad = begin + int(np.argmin(np.isfinite(losses)))
+            raise TrainingFailed(
+                f"the training loss is {losses[bad - begin]} at step {bad}"
+            )
+        yield state, losses
+
+
+def train(
+    config: ArchitectureConfig,
+    task: Task,
+    phase: Phase,
+    *,
+    report: Report = lambda done, total, loss: None,
+) -> tuple[dict, np.ndarray]:
+    """Trains a fresh model for a phase.
+
+    Args:
+      config: compression is left out of account.
+      task: see `Task`.
+      phase: how long.
+      report: called with steps done, all steps, and the last loss.
+
+    Returns:
+      The parameters and f32[steps], the training loss of each step.
+
+    Raises:
+      TrainingFailed: the loss stopped being finite.
+    """
+    starts = batch_starts(task.seed, len(task.dataset.train), task.settings, phase)
+    fresh = starting_state(config, task)
+    curve: list[np.ndarray] = []
+    for state, losses in continue_training(config, task, fresh, starts, "dropout"):
+        curve.append(losses)
+        report(int(state.step), len(starts), float(losses[-1]))
+    return state.params, np.concatenate(curve)

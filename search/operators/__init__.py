@@ -1,0 +1,1 @@
+"""Pure functions from genomes to genomes."""

@@ -1,0 +1,70 @@
+"""Objectives of genomes that were not evaluated: guessed, or known exactly."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from search.individuals import Individuals
+from search.surrogate.contrasts import Effects, effects
+from search.surrogate.regression import regress
+from search.types import Genes
+
+
+class Surrogate(NamedTuple):
+    """Of M objectives, those in `guessed` by regression, the others by `cheap`."""
+
+    columns: Effects
+    guessed: tuple[int, ...]
+    known: tuple[int, ...]
+    cheap: Callable[[jax.Array], jax.Array] | None
+
+    def draw(self, key: jax.Array, rows: Individuals, number: int) -> jax.Array:
+        """f32[number, K, D], functions that could have given the rows."""
+        keys = jax.random.split(key, (len(self.guessed), number))
+        drawn = []
+        for column, those in zip(self.guessed, keys, strict=True):
+            values = rows.objectives[:, column]
+            found = regress(self.columns, rows.genomes, values, rows.used)
+            drawn.append(jax.vmap(found.draw)(those))
+        return jnp.stack(drawn, axis=1)
+
+    def predict(self, weights: jax.Array, genomes: jax.Array) -> jax.Array:
+        """Weights f32[K, D] of one draw, i32[N, G] -> f32[N, M]."""
+        main = self.columns.main(genomes)
+        guesses = jax.vmap(self.columns.apply, (0, None))(weights, main).T
+        if self.cheap is None:
+            return guesses
+        both = jnp.concatenate([guesses, self.cheap(genomes)], axis=1)
+        return both[:, np.argsort([*self.guessed, *self.known])]
+
+
+def surrogate(
+    genes: Genes,
+    *,
+    objectives: int,
+    ordered: np.ndarray | None,
+    cheap: Callable[[jax.Array], jax.Array] | None,
+    cheap_columns: tuple[int, ...],
+) -> Surrogate:
+    """The arguments are those of `predictor`.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    length = genes.cardinality.size
+    in_order = np.zeros(length, bool) if ordered is None else np.asarray(ordered)
+    if in_order.shape != (length,) or in_order.dtype != bool:
+        raise ValueError(f"ordered must be bool[{length}], got {ordered}")
+    guessed = tuple(m for m in range(objectives) if m not in cheap_columns)
+    if len(guessed) + len(cheap_columns) != objectives or not guessed:
+        raise ValueError(
+            f"cheap_columns must be distinct, some of 0 to {objectives - 1} and not "
+            f"all, got {cheap_columns}"
+        )
+    if (cheap is None) != (not cheap_columns):
+        raise ValueError(f"cheap and cheap_columns go together, got {cheap_columns}")
+    columns = effects(np.asarray(genes.cardinality), in_order)
+    return Surrogate(columns, guessed, cheap_columns, cheap)
