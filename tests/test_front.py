@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from results import made_result
 
 from arch.cost import HARDWARE, decode_ms, prefill_ms, size_bytes, state_bytes
 from arch.scaling.laws import LAWS
@@ -205,21 +206,16 @@ def test_a_law_is_fitted_to_what_a_run_measured(tmp_path, capsys):
     every = [SPACES["medium"].decode(genome, **FIELDS) for genome in genomes]
 
     def lines(configs, tokens, **more):
-        return [
-            json.dumps(
-                {
-                    "status": "ok",
-                    "config": config.to_dict(),
-                    "metrics": {"loss": predicted_loss(config, tokens, law)},
-                    **more,
-                }
-            )
+        results = [
+            made_result(config=config, loss=predicted_loss(config, tokens, law))
             for config in configs
         ]
+        return [json.dumps(result.to_row() | more) for result in results]
 
-    first = [*lines(every, 1000 * 64), json.dumps({"status": "failed"})]
+    failed = json.dumps(made_result(status="failed").to_row())
+    first = [*lines(every, 1000 * 64), failed]
     (run / "results.jsonl").write_text("\n".join(first) + "\n{cut short")
-    later = lines(every[:10], 8000 * 64, phase="4000x2")
+    later = lines(every[:10], 8000 * 64, phase="4000x2", by="rank")
     (run / "rungs.jsonl").write_text("\n".join(later) + "\n")
     tokens = [row.tokens for row in rows_of(run)]
     assert tokens == 40 * [64_000.0] + 10 * [512_000.0]

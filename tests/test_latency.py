@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from calibrated import LATENCY
 from cost_configs import VARIANTS, of_family
+from results import made_result
 
 from arch import ArchitectureConfig, cost
 from arch.cost.calibrated import TERMS
@@ -235,7 +236,7 @@ def test_what_a_search_minimises_and_measures(given, latency, measured):
 def test_finalists_are_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxnas.latency.measure.SECONDS", 0.01)
     config = of_family("transformer", num_layers=1, hidden_dim=32, vocab_size=64)
-    lines = [{"id": 7, "config": config.to_dict()}]
+    lines = [made_result(7, config=config)]
     said = []
     with Lines(tmp_path / "timings.jsonl") as timings:
         [one] = finalists.measure_finalists(lines, HERE, timings, said.append)

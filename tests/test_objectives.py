@@ -41,7 +41,8 @@ from jaxnas.population.program import Program
 from jaxnas.report.plots import plot_pareto
 from jaxnas.report.progress import Progress
 from jaxnas.report.tables import top_table
-from jaxnas.results.spread import front_of
+from jaxnas.results.ranking import front_of
+from jaxnas.results.result import ResultLog
 from jaxnas.run import main
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.jsonl import Lines
@@ -356,7 +357,7 @@ def searched(folder, extra, strategy="random", earlier=None, **changes):
     folder.mkdir(exist_ok=True)
     console = Console(file=io.StringIO())
     with (
-        Lines(folder / "results.jsonl") as results,
+        ResultLog(folder / "results.jsonl") as results,
         Lines(folder / "timings.jsonl") as timings,
         Checkpoints(folder / "checkpoints", keep=3) as checkpoints,
         Progress(console, plan.most_candidates, timings) as progress,
@@ -370,7 +371,7 @@ def test_a_search_ends_after_max_evals_and_goes_on_to_more(tmp_path):
     extra = Extra(objectives=load_objectives("energy_module:energy"))
     whole = searched(tmp_path / "whole", extra)
     assert len(whole) == SPACE.distinct_count == 8
-    assert {len(line["objectives"]) for line in whole} == {4}
+    assert {len(line.objectives) for line in whole} == {4}
     content = (tmp_path / "whole" / "results.jsonl").read_bytes()
     for most in (2, 3, 5, 5):  # within a generation, at its end; once more; higher
         part = searched(tmp_path / "part", extra, max_evals=most)
@@ -385,10 +386,10 @@ def test_the_front_takes_in_the_users_objective(modules, tmp_path):
     lines = searched(tmp_path / "run", extra)
     wanted = {
         number: [
-            one["id"]
+            one.id
             for one in lines
             if not any(
-                dominated(other["objectives"][:number], one["objectives"][:number])
+                dominated(other.objectives[:number], one.objectives[:number])
                 for other in lines
             )
         ]
@@ -411,9 +412,9 @@ def test_a_failing_objective_does_not_stop_the_search(tmp_path):
 
     extra = Extra(objectives=(Objective("here:deep", deep),))
     lines = searched(tmp_path / "run", extra, "local")
-    status = {line["config"]["num_layers"]: line["status"] for line in lines}
+    status = {line.config.num_layers: line.status for line in lines}
     assert status == {4: "failed", 6: "ok"}
-    assert all("here:deep" in line["reason"] for line in lines if line["reason"])
+    assert all("here:deep" in line.reason for line in lines if line.reason)
 
 
 @pytest.mark.usefixtures("modules")
@@ -452,12 +453,12 @@ def test_tables_and_plots_hold_them_by_name(modules, tmp_path):
     console = Console(file=io.StringIO(), width=200)
     console.print(top_table(lines, 1, extra.names))
     said = console.file.getvalue()
-    best = max(lines, key=lambda line: line["fitness"])
+    best = max(lines, key=lambda line: line.fitness)
     assert said.splitlines()[1].split()[-1] == "energy"
-    assert said.split()[-1] == f"{best['objectives'][3]:.4g}"
+    assert said.split()[-1] == f"{best.objectives[3]:.4g}"
     for names in ((), extra.names):
         known = [
-            line | {"objectives": line["objectives"][: 3 + len(names)]}
+            dataclasses.replace(line, objectives=line.objectives[: 3 + len(names)])
             for line in lines
         ]
         plot_pareto(tmp_path / f"{len(names)}.png", known, names)

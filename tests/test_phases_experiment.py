@@ -1,10 +1,12 @@
 """The experiment on what phases reach, of runs that are made up."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from results import made_result
 
 from arch.baselines import BASELINES
 from jaxnas.config import RunConfig
@@ -24,15 +26,13 @@ def experiment():
 
 def line(number, accuracy, **more):
     """One of five trainings; a smaller model each time."""
-    config = CONFIG.to_dict() | {"num_layers": 1 + number}
-    return {
-        "id": number,
-        "status": "ok",
-        "config": config,
-        "metrics": {"accuracy": accuracy},
-        "objectives": [1 - accuracy, SIZES[number], 1.0],
-        **more,
-    }
+    result = made_result(
+        number,
+        config=dataclasses.replace(CONFIG, num_layers=1 + number),
+        accuracy=accuracy,
+        objectives=[1 - accuracy, SIZES[number], 1.0],
+    )
+    return result.to_row() | more
 
 
 def write_run(folder, settings, results, later=()):
@@ -53,7 +53,8 @@ def test_the_best_that_came_by_rank_is_placed_among_the_full_search(
     accuracies = (0.1, 0.2, 0.3, 0.4, 0.5)
     full = [line(at, accuracy) for at, accuracy in enumerate(accuracies)]
     write_run(tmp_path / "full", {"phases": "80", **shared}, full)
-    skipped = {"status": "skipped", "config": CONFIG.to_dict() | {"num_layers": 12}}
+    deep = dataclasses.replace(CONFIG, num_layers=12)
+    skipped = made_result(5, config=deep, status="skipped").to_row()
     first = [*(line(at, 0.05) for at in range(4)), line(3, 0.05), skipped]
     later = [
         line(2, 0.25, phase="80", by="rank"),

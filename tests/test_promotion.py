@@ -6,34 +6,36 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from results import made_result
 from scipy.stats import spearmanr
 from tasks import TINY
 
 from jaxnas.evaluation.training_log import Training, training_key
-from jaxnas.pipeline.phases import Climbed, Promotions, finalists, keep_states
-from jaxnas.pipeline.promotion import Chosen, Pool, choose, number_promoted
+from jaxnas.pipeline.phases import Promotions, keep_states
+from jaxnas.pipeline.promotion import Pool, choose, number_promoted
 from jaxnas.population.train_states import States
-from jaxnas.report.trust import rank_correlation, trust_of
+from jaxnas.results.phases import Chosen, PhaseResult, finalists
+from jaxnas.results.trust import rank_correlation, trust_of
 
 
 def lines_of(number, seed=0, objectives=3, failed=()):
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, 6, (number, objectives)).astype(float)
     return [
-        {
-            "id": at,
-            "generation": at // 4,
-            "status": "failed" if at in failed else "ok",
-            "objectives": None if at in failed else row.tolist(),
-            "fitness": None if at in failed else float(-row.sum() + 1e-3 * at),
-            "metrics": None if at in failed else {"accuracy": float(-row[0])},
-        }
+        made_result(
+            at,
+            generation=at // 4,
+            status="failed" if at in failed else "ok",
+            objectives=row.tolist(),
+            fitness=float(-row.sum() + 1e-3 * at),
+            accuracy=float(-row[0]),
+        )
         for at, row in enumerate(rows)
     ]
 
 
 def dominates(one, other):
-    pairs = list(zip(one["objectives"], other["objectives"], strict=True))
+    pairs = list(zip(one.objectives, other.objectives, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
@@ -42,8 +44,8 @@ def dominates(one, other):
 def test_no_one_left_behind_dominates_one_that_goes_on(seed, number):
     lines = lines_of(21, seed, failed=(2, 9))
     chosen = choose(lines, number, lucky=0, seed=0)
-    ok = [line for line in lines if line["status"] == "ok"]
-    fittest = max(ok, key=lambda line: line["fitness"])
+    ok = [line for line in lines if line.status == "ok"]
+    fittest = max(ok, key=lambda line: line.fitness)
     assert len(chosen.promoted) == number
     assert fittest in chosen.promoted
     behind = [line for line in ok if line not in chosen.promoted]
@@ -55,11 +57,11 @@ def test_of_those_at_the_ends_the_best_at_the_first_objective_goes_on():
     # Each is at an end of some objective.
     rows = [(3.0, 0.0, 2.0), (3.0, 2.0, 0.0), (0.0, 3.0, 3.0), (1.0, 2.5, 2.5)]
     lines = [
-        line | {"objectives": list(row), "fitness": -float(at)}
+        dataclasses.replace(line, objectives=list(row), fitness=-float(at))
         for at, (line, row) in enumerate(zip(lines_of(4), rows, strict=True))
     ]
     chosen = choose(lines, 2, lucky=0, seed=0)
-    assert [line["id"] for line in chosen.promoted] == [0, 2]  # 0 is the fittest
+    assert [line.id for line in chosen.promoted] == [0, 2]  # 0 is the fittest
 
 
 def test_the_lucky_are_drawn_from_the_others():
@@ -68,9 +70,9 @@ def test_the_lucky_are_drawn_from_the_others():
     for seed in range(40):
         chosen = choose(lines, 5, lucky=2, seed=seed)
         assert len(chosen.lucky) == 2
-        taken = {line["id"] for line in chosen.promoted}
-        assert not taken & {line["id"] for line in chosen.lucky}
-        drawn |= {line["id"] for line in chosen.lucky}
+        taken = {line.id for line in chosen.promoted}
+        assert not taken & {line.id for line in chosen.lucky}
+        drawn |= {line.id for line in chosen.lucky}
         assert chosen == choose(lines[::-1], 5, lucky=2, seed=seed)
     assert len(drawn) > 18  # of 25
     assert choose(lines[:3], 5, lucky=2, seed=0).lucky == []
@@ -80,22 +82,22 @@ def test_the_lucky_are_drawn_from_the_others():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_pool_loses_no_one_who_is_still_among_the_best(seed):
     lines = lines_of(40, seed)
-    pool = Pool(6, 2, 0, lambda line: line["objectives"])
+    pool = Pool(6, 2, 0, lambda line: line.objectives)
     seen = set()
     for generation in range(10):
         known = lines[: 4 * generation + 4]
-        before = {line["id"] for line in pool.lines}
+        before = {line.id for line in pool.results}
         pool.read(known)
-        now = {line["id"] for line in pool.lines}
-        new = {line["id"] for line in known[-4:]}
+        now = {line.id for line in pool.results}
+        new = {line.id for line in known[-4:]}
         assert now <= before | new  # who dropped out does not come back
         assert len(now) <= 8
         seen |= now
-    again = Pool(6, 2, 0, lambda line: line["objectives"])
+    again = Pool(6, 2, 0, lambda line: line.objectives)
     again.read(lines)  # as a resume does, at once
-    assert again.lines == pool.lines
-    fittest = max(lines, key=lambda line: line["fitness"])
-    assert fittest in pool.lines
+    assert again.results == pool.results
+    fittest = max(lines, key=lambda line: line.fitness)
+    assert fittest in pool.results
 
 
 @pytest.mark.parametrize(
@@ -108,14 +110,7 @@ def test_how_many_go_on(candidates, share, number):
 
 def scored(accuracies, by="rank"):
     return [
-        {
-            "id": at,
-            "status": "ok",
-            "metrics": {"accuracy": accuracy},
-            "fitness": accuracy,
-            "by": by,
-        }
-        for at, accuracy in accuracies.items()
+        made_result(at, accuracy=accuracy, by=by) for at, accuracy in accuracies.items()
     ]
 
 
@@ -124,7 +119,10 @@ def test_what_phases_say_of_each_other():
     promoted, lucky = first[2:5], first[:1]
     second = scored({2: 0.5, 3: 0.7, 4: 0.6, 0: 0.8})
     trust = trust_of(
-        "fast", first, [Climbed("full", Chosen(promoted, lucky), second)], [0.5, 0.54]
+        "fast",
+        first,
+        [PhaseResult("full", Chosen(promoted, lucky), second)],
+        [0.5, 0.54],
     )
     [step] = trust["phases"]
     assert (step["from"], step["to"], step["candidates"]) == ("fast", "full", 6)
@@ -146,8 +144,11 @@ def test_a_correlation_needs_three_different_values():
 
 def test_the_finalists_are_of_the_last_phase_in_which_one_succeeded():
     first, second = scored({0: 0.1}), scored({0: 0.2})
-    third = [{**second[0], "status": "failed"}]
-    phases = [Climbed("b", Chosen([], []), second), Climbed("c", Chosen([], []), third)]
+    third = [made_result(0, status="failed")]
+    phases = [
+        PhaseResult("b", Chosen([], []), second),
+        PhaseResult("c", Chosen([], []), third),
+    ]
     assert finalists(first, phases) == (1, second)
     assert finalists(first, []) == (0, first)
 
@@ -172,12 +173,11 @@ def test_a_phase_keeps_its_own_states_and_those_below_and_above(tmp_path):
         return {path.name for path in tmp_path.iterdir()}
 
     own, others = ([training_key(one, at) for at in STAGES] for one in (TINY, other))
-    line = {"config": TINY.to_dict()}
-    keep_states(evaluator, [line], 0)
+    keep_states(evaluator, [TINY], 0)
     assert left() == {*own, *others[1:]}
-    keep_states(evaluator, [line], 1)
+    keep_states(evaluator, [TINY], 1)
     assert left() == {*own, others[2]}
-    keep_states(evaluator, [line], 2)
+    keep_states(evaluator, [TINY], 2)
     assert left() == set(own[1:])
     keep_states(evaluator, [], 2)
     assert left() == set()
@@ -194,8 +194,8 @@ def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
     def foreseen(known, loss):
         trainings = SimpleNamespace(find=lambda config, stage: known)
         evaluator = phases_with(None, trainings, rung=0, rungs=rungs)
-        line = {"config": TINY.to_dict(), "objectives": [0.9, 3.0, 5.0]}
-        return promotions.objectives(evaluator)(line | {"metrics": {"loss": loss}})
+        result = made_result(objectives=[0.9, 3.0, 5.0], loss=loss)
+        return promotions.objectives(evaluator)(result)
 
     fall = 3 * (101**-0.5 - 1601**-0.5)
     for loss in (2.4, 6.0):

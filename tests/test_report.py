@@ -5,24 +5,26 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
+from results import made_result
 from rich.console import Console
 
 from arch.baselines import BASELINES
 from jaxnas.evaluation.fitness import FitnessSettings, scores
 from jaxnas.population.plan import Bucket, Plan
 from jaxnas.population.program import Program
-from jaxnas.report.families import family_summary, family_table
+from jaxnas.report.families import family_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
-from jaxnas.report.progress import Progress, generation_statistics
+from jaxnas.report.progress import Progress
 from jaxnas.report.tables import (
     millions,
     quality_table,
     spread_table,
-    top_lines,
     top_table,
 )
 from jaxnas.report.words import describe, told_apart
+from jaxnas.results.ranking import top_results
 from jaxnas.results.spread import saturated, score_spread
+from jaxnas.results.summary import family_summary, generation_statistics
 from jaxnas.storage.jsonl import Lines
 
 CONFIG = BASELINES["gpt2-like"]
@@ -34,24 +36,18 @@ def line(identity, fitness, generation=0, status="ok", **changes):
     rng = np.random.default_rng(identity)
     accuracy, bits = rng.uniform(0.1, 0.9), rng.uniform(1, 5)
     size, latency = rng.uniform(50, 600), rng.uniform(1, 60)
-    found = {
-        "id": identity,
-        "generation": generation,
-        "status": status,
-        "reason": None if status == "ok" else "TrainingFailed: nan",
-        "config": dataclasses.replace(CONFIG, **changes).to_dict(),
-        "costs": {
-            "stored_parameters": int(1e6 * (identity + 7)),
-            "size_mib": size,
-            "latency_ms": latency,
-        },
-        "metrics": {"accuracy": accuracy, "bits_per_byte": bits},
-        "objectives": [1 - accuracy, size, latency],
-        "fitness": fitness,
-    }
-    if status != "ok":
-        found |= {"metrics": None, "objectives": None, "fitness": None}
-    return found
+    return made_result(
+        identity,
+        generation=generation,
+        status=status,
+        config=dataclasses.replace(CONFIG, **changes),
+        stored_parameters=int(1e6 * (identity + 7)),
+        size=size,
+        latency=latency,
+        accuracy=accuracy,
+        bits_per_byte=bits,
+        fitness=fitness,
+    )
 
 
 FAILED = line(50, None, status="failed")
@@ -154,13 +150,13 @@ def test_each_familys_best_is_told():
         ["1", "-", "rwkv:"],
     ]
     for row, one in zip(rows, (lines[7], LINES[1]), strict=False):
-        assert row.split()[-1] == f"{one['fitness']:.4f}"
-        assert row.split()[-3] == f"{one['metrics']['accuracy']:.4f}"
+        assert row.split()[-1] == f"{one.fitness:.4f}"
+        assert row.split()[-3] == f"{one.metrics.accuracy:.4f}"
 
 
 def test_spread_is_that_of_the_scores():
     spread = score_spread(LINES, SETTINGS)
-    objectives = [one["objectives"] for one in LINES if one["status"] == "ok"]
+    objectives = [one.objectives for one in LINES if one.status == "ok"]
     found = scores(np.asarray(objectives), SETTINGS)
     assert found.shape == (5, 3)
     for place, name in enumerate(("accuracy", "size", "latency")):
@@ -179,26 +175,26 @@ def test_a_score_that_is_the_same_for_all_is_flagged(value):
     size = SETTINGS.size_limit - value * (SETTINGS.size_limit - SETTINGS.size_target)
     lines = [line(number, 0.5) for number in range(4)]
     for one in lines:
-        one["objectives"][1] = size
+        one.objectives[1] = size
     assert saturated(score_spread(lines, SETTINGS)) == ["size"]
     # Two that differ below the target have the same score all the same.
     for number, one in enumerate(lines):
-        one["objectives"] = [0.5, 10.0 + number, 1.0 + number]
+        one.objectives[:] = [0.5, 10.0 + number, 1.0 + number]
     spread = score_spread(lines, SETTINGS)
     assert saturated(spread) == ["accuracy", "size", "latency"]
-    lines[0]["objectives"] = [0.4, 10.0, 10.1]
+    lines[0].objectives[:] = [0.4, 10.0, 10.1]
     assert saturated(score_spread(lines, SETTINGS)) == ["size"]
 
 
 def test_the_best_come_first_and_of_equals_the_older():
-    assert [one["id"] for one in top_lines(LINES, 9)] == [1, 12, 2, 0, 11]
-    assert [one["id"] for one in top_lines(LINES[::-1], 3)] == [1, 12, 2]
-    assert top_lines([FAILED], 3) == []
+    assert [one.id for one in top_results(LINES, 9)] == [1, 12, 2, 0, 11]
+    assert [one.id for one in top_results(LINES[::-1], 3)] == [1, 12, 2]
+    assert top_results([FAILED], 3) == []
 
 
 def test_statistics_of_a_generation():
     for generation, ids in ((0, [0, 1, 2]), (1, [12, 11])):
-        values = np.array([one["fitness"] for one in LINES if one["id"] in ids])
+        values = np.array([one.fitness for one in LINES if one.id in ids])
         assert generation_statistics(LINES, generation) == {
             "generation": generation,
             "new": len(ids),
@@ -216,16 +212,16 @@ def test_the_top_table_holds_the_figures():
     rows = [row for row in text.splitlines() if re.match(r"\s*\d+ +\d+ ", row)]
     assert len(rows) == 3
     assert "Top 3" in text
-    for rank, (row, one) in enumerate(zip(rows, top_lines(LINES, 3), strict=True), 1):
+    for rank, (row, one) in enumerate(zip(rows, top_results(LINES, 3), strict=True), 1):
         for figure in (
             str(rank),
-            str(one["id"]),
-            millions(one["costs"]["stored_parameters"]),
-            f"{one['costs']['size_mib']:.1f}",
-            f"{one['costs']['latency_ms']:.2f}",
-            f"{one['metrics']['accuracy']:.4f}",
-            f"{one['metrics']['bits_per_byte']:.3f}",
-            f"{one['fitness']:.4f}",
+            str(one.id),
+            millions(one.costs.stored_parameters),
+            f"{one.costs.size_mib:.1f}",
+            f"{one.costs.latency_ms:.2f}",
+            f"{one.metrics.accuracy:.4f}",
+            f"{one.metrics.bits_per_byte:.3f}",
+            f"{one.fitness:.4f}",
         ):
             assert figure in row.split()
     for words in ("L9", "int4", CONFIG.arch_type, f"H{CONFIG.hidden_dim}"):
@@ -284,11 +280,10 @@ def test_a_plot_is_a_png_of_its_data(tmp_path, plot):
     assert min(first.shape[:2]) > 300
     np.testing.assert_array_equal(first, again)
     # Who failed is not drawn.
-    without = [one for one in LINES if one["status"] == "ok"]
+    without = [one for one in LINES if one.status == "ok"]
     np.testing.assert_array_equal(drawn(without), first)
-    moved = [dict(one) for one in without]
-    moved[0] |= {"fitness": 0.65, "objectives": [0.99, 30.0, 50.0]}
-    other = drawn(moved)
+    changes = {"fitness": 0.65, "objectives": [0.99, 30.0, 50.0]}
+    other = drawn([dataclasses.replace(without[0], **changes), *without[1:]])
     assert other.shape != first.shape or np.any(other != first)
     assert np.unique(first.reshape(-1, first.shape[-1]), axis=0).shape[0] > 10
 
@@ -309,9 +304,9 @@ def test_progress_says_each_candidate_and_generation(tmp_path):
     timings.close()
     text = console.file.getvalue()
     for one in LINES[:3]:
-        assert describe(one["config"]) in text
-        assert f"{one['metrics']['accuracy']:.4f}" in text
-        assert f"fitness {one['fitness']:.4f}" in text
+        assert describe(one.config) in text
+        assert f"{one.metrics.accuracy:.4f}" in text
+        assert f"fitness {one.fitness:.4f}" in text
     assert "failed: TrainingFailed: nan" in text
     assert "generation 1: best fitness 0.7000, mean 0.6000 +- 0.0816 over 3 new" in text
     assert "generation 3: best fitness 0.7000, mean nothing new" in text

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from results import made_result
 from searching import jitted
 
 from arch import ArchitectureConfig
@@ -14,7 +15,8 @@ from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.pipeline.search import SearchPlan, make_strategy
 from jaxnas.pipeline.warm_start import warm_start
-from jaxnas.storage.jsonl import read_lines, to_line
+from jaxnas.results.result import read_results
+from jaxnas.storage.jsonl import to_line
 
 SPACE = SPACES["medium"]
 FIELDS = {"vocab_size": 1024, "max_seq_length": 64}
@@ -37,7 +39,7 @@ def strategy_named(name):
 
 def line_of(config, objectives):
     status = "failed" if objectives is None else "ok"
-    return {"config": config.to_dict(), "status": status, "objectives": objectives}
+    return made_result(config=config, status=status, objectives=objectives)
 
 
 @pytest.fixture
@@ -51,10 +53,11 @@ def lines(key):
     another = {**FIELDS, "vocab_size": 512}
     outside = SPACES["full"].choices[2][0]
     small = SPACE.decode(genomes[0], **FIELDS).to_dict() | {"hidden_dim": outside}
+    small = ArchitectureConfig(**small)
     return [
         *found,
         line_of(SPACE.decode(genomes[0], **another), [0.1, 1.0, 1.0]),
-        {"config": small, "status": "ok", "objectives": [0.1, 1.0, 1.0]},
+        line_of(small, [0.1, 1.0, 1.0]),
         line_of(SPACE.decode(genomes[1], **FIELDS), None),
     ]
 
@@ -68,14 +71,12 @@ def test_it_equals_being_told_by_hand(name, lines):
     start = strategy.init(jax.random.key(1))
     warm, told = warm_start(strategy, start, lines, SPACE, FIELDS)
     assert told == 6
-    canonical = [
-        SPACE.encode(ArchitectureConfig(**line["config"])) for line in lines[:6]
-    ]
+    canonical = [SPACE.encode(line.config) for line in lines[:6]]
     by_hand = strategy.tell(
         start,
         jnp.arange(-6, 0, dtype=jnp.int32),
         jnp.asarray(np.stack(canonical)),
-        jnp.asarray([line["objectives"] for line in lines[:6]], jnp.float32),
+        jnp.asarray([line.objectives for line in lines[:6]], jnp.float32),
         jnp.ones(6, bool),
     )
     chex.assert_trees_all_equal(warm, by_hand)
@@ -93,12 +94,12 @@ def test_without_a_line_of_use_nothing_is_told(lines):
 
 def test_lines_are_read_while_another_run_writes_them(tmp_path, lines):
     path = tmp_path / "results.jsonl"
-    torn = to_line(lines[1])[:-20]
-    path.write_bytes(to_line(lines[0]) + torn)
-    assert read_lines(path) == lines[:1]
+    torn = to_line(lines[1].to_row())[:-20]
+    path.write_bytes(to_line(lines[0].to_row()) + torn)
+    assert read_results(path) == lines[:1]
     assert path.read_bytes().endswith(torn)
     with pytest.raises(UsageError, match=r"cannot read .*absent"):
-        read_lines(tmp_path / "absent")
+        read_results(tmp_path / "absent")
 
 
 def test_the_folder_is_anchored_and_written(tmp_path, monkeypatch):

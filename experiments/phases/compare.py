@@ -13,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from arch import ArchitectureConfig
 from jaxnas import api
 from jaxnas.commands.options import file_to_write
 from jaxnas.config import RunConfig, read_toml
 from jaxnas.evaluation.training_log import training_key
 from jaxnas.presets import phases_of
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.results.result import Scored, read_results, scored
 from jaxnas.storage.files import write_json
-from jaxnas.storage.jsonl import read_lines
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 
@@ -73,12 +72,13 @@ def search(options, name: str, seed: int) -> Path:
 
 def figures(phased: Path, full: Path, options) -> dict:
     """What the phased run reached among the full run's candidates."""
-    all_full = _ok(read_lines(full / "results.jsonl"))
+    all_full = scored(read_results(full / "results.jsonl"))
     names = [name.strip() for name in options.phases.split(",")]
-    later = read_lines(phased / "rungs.jsonl")
-    reached = _ok([line for line in later if line["phase"] == names[-1]])
-    by_rank = [line for line in reached if line["by"] == "rank"]
-    reference = np.asarray([line["objectives"] for line in all_full]).max(axis=0) * 1.1
+    later = scored(read_results(phased / "rungs.jsonl"))
+    reached = [result for result in later if result.phase == names[-1]]
+    by_rank = [result for result in reached if result.by == "rank"]
+    worst = np.asarray([result.objectives for result in all_full]).max(axis=0)
+    reference = worst * 1.1
     summary = json.loads((phased / "summary.json").read_text())
     tokens = {
         run: _tokens(folder) for run, folder in (("phases", phased), ("full", full))
@@ -156,33 +156,28 @@ def _tokens(run: Path) -> int:
     fields = TrainSettings.__dataclass_fields__
     settings = TrainSettings(**{name: getattr(config, name) for name in fields})
     rungs = rungs_of(phases_of(config.phases, config.preset), settings)
-    trained = {rungs[0].name: read_lines(run / "results.jsonl")}
-    for line in read_lines(run / "rungs.jsonl") if len(rungs) > 1 else ():
-        trained.setdefault(line["phase"], []).append(line)
+    trained = {rungs[0].name: read_results(run / "results.jsonl")}
+    for result in read_results(run / "rungs.jsonl") if len(rungs) > 1 else ():
+        trained.setdefault(result.phase, []).append(result)
     tokens = 0
     for rung in rungs:
-        lines = trained.get(rung.name, [])
         keys = {
-            training_key(ArchitectureConfig(**line["config"]))
-            for line in lines
-            if line["status"] != "skipped"
+            training_key(result.config)
+            for result in trained.get(rung.name, [])
+            if result.status != "skipped"
         }
         tokens += len(keys) * rung.new_steps * settings.batch * settings.window
     return tokens
 
 
-def _ok(lines: list[dict]) -> list[dict]:
-    return [line for line in lines if line["status"] == "ok"]
-
-
-def _accuracy(line: dict) -> float:
-    return line["metrics"]["accuracy"]
+def _accuracy(result: Scored) -> float:
+    return result.metrics.accuracy
 
 
 def _alone(reference: np.ndarray):
     """A candidate's own hypervolume below the reference."""
-    return lambda line: float(
-        np.prod(np.maximum(0.0, reference - np.asarray(line["objectives"])))
+    return lambda result: float(
+        np.prod(np.maximum(0.0, reference - np.asarray(result.objectives)))
     )
 
 

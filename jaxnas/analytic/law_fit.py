@@ -1,14 +1,13 @@
 """A scaling law fitted to what runs measured."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from arch.scaling.fit import Fit, Row, fit
 from jaxnas.config import make_config, read_toml
 from jaxnas.errors import UsageError
+from jaxnas.results.result import read_results, scored
 from jaxnas.storage.run_folder import RunFolder
 
 
@@ -28,24 +27,13 @@ def rows_of(run: Path) -> list[Row]:
     }
     first = next(iter(tokens))
     files = [path for path in (folder.results, folder.rungs) if path.is_file()]
-    return [row for path in files for row in _rows_in(path, tokens, first)]
-
-
-def _rows_in(path: Path, tokens: dict[str, float], first: str) -> list[Row]:
-    """A row for each line of a success; without a phase it is of the first."""
-    rows = []
-    # A line counts once its newline is there.
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            if entry["status"] == "ok":
-                found = ArchitectureConfig(**entry["config"])
-                seen = tokens[entry.get("phase", first)]
-                rows.append(Row(found, seen, entry["metrics"]["loss"]))
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{path} is damaged in line {number}") from None
-    return rows
+    found = [result for path in files for result in scored(read_results(path))]
+    if unknown := {result.phase or first for result in found} - tokens.keys():
+        raise UsageError(f"{folder.rungs} is damaged: no phase {min(unknown)!r}")
+    return [
+        Row(result.config, tokens[result.phase or first], result.metrics.loss)
+        for result in found
+    ]
 
 
 def fit_runs(runs: Sequence[Path]) -> Fit:

@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 
-from arch import ArchitectureConfig
 from arch.cost import DEVICE_KINDS, Calibrated, Hardware, decode_ms, prefill_ms
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.latency.configs import as_executed
 from jaxnas.latency.measure import measure
 from jaxnas.latency.store import calibration_for
+from jaxnas.results.result import Result
 from jaxnas.runtime import compute_dtype, cores, hardware_named
 from jaxnas.storage.jsonl import Lines
 
@@ -67,7 +67,7 @@ def describe_latency(name: str, hardware: Hardware) -> str:
 
 
 def measure_finalists(
-    lines: Sequence[dict[str, Any]],
+    results: Sequence[Result],
     hardware: Hardware,
     timings: Lines,
     say: Callable[[str], None],
@@ -77,7 +77,7 @@ def measure_finalists(
     What was measured stands in the timings, and is not measured again.
 
     Args:
-      lines: of the candidates, from results.jsonl.
+      results: of the candidates.
       hardware: whose predictions stand beside; if it is not this device, nothing
         is measured.
       timings: of the run.
@@ -86,7 +86,7 @@ def measure_finalists(
     if not is_here(hardware):
         return []
     known = {row["latency_of"]: row["measured"] for row in timings if "measured" in row}
-    configs = {line["id"]: ArchitectureConfig(**line["config"]) for line in lines}
+    configs = {result.id: result.config for result in results}
     missing = [one for one in configs if one not in known]
     if missing:
         say(f"measuring the latency of {len(missing)} of the best")

@@ -22,10 +22,10 @@ from jaxnas.clock import (
 from jaxnas.config import RunConfig
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.keys import key_of
-from jaxnas.pipeline.promotion import Chosen
 from jaxnas.population.devices import Machine
 from jaxnas.population.planner import planner_for
 from jaxnas.presets import PRESETS
+from jaxnas.results.phases import Chosen
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.phases import Phase, steps_of
 from jaxnas.training.single import (
@@ -166,7 +166,7 @@ def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
 
 
 def _seconds(here: Evaluator, chosen: Chosen, number: int) -> float:
-    configs = [ArchitectureConfig(**line["config"]) for line in chosen.every[:number]]
+    configs = [result.config for result in chosen.every[:number]]
     return here.trainer.foreseen(configs)
 
 

@@ -15,6 +15,7 @@ from jaxnas.pipeline.budget import last_steps
 from jaxnas.pipeline.winner import BestWeights, score_splits, train_on, training_name
 from jaxnas.report.progress import Progress
 from jaxnas.report.words import describe
+from jaxnas.results.result import Scored
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.single import TrainingFailed
@@ -25,7 +26,7 @@ def finish(
     config: RunConfig,
     clock: Clock,
     evaluator: Evaluator,
-    winner: dict,
+    winner: Scored,
     best_weights: BestWeights,
     progress: Progress,
 ) -> dict:
@@ -34,8 +35,8 @@ def finish(
     If training on fails, the winner is what the search found.
     """
     task = evaluator.task
-    model = ArchitectureConfig(**winner["config"])
-    progress.say(f"winner: {winner['id']}  {describe(model)}")
+    model = winner.config
+    progress.say(f"winner: {winner.id}  {describe(model)}")
     params = best_weights.read(model, evaluator.trainer.rung)
     if params is None:
         progress.say("its weights were not kept: training them again first")

@@ -4,26 +4,18 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import NamedTuple
 
 from arch import ArchitectureConfig
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import RunConfig
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.training_log import training_key
-from jaxnas.pipeline.promotion import Chosen, Line, Pool, choose, number_promoted
+from jaxnas.pipeline.promotion import Pool, choose, number_promoted
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.report.progress import Progress
-from jaxnas.storage.jsonl import Lines
+from jaxnas.results.phases import Chosen, PhaseResult
+from jaxnas.results.result import Result, ResultLog, Scored, scored
 from jaxnas.training.curves import extrapolated
-
-
-class Climbed(NamedTuple):
-    """A phase after the first."""
-
-    name: str
-    chosen: Chosen  # lines of the phase before, of those that were trained in this
-    lines: list[Line]  # what became of them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,13 +46,12 @@ class Promotions:
         )
 
     def choose(
-        self, evaluator: Evaluator, lines: Sequence[Line], among: Sequence[Line]
+        self, evaluator: Evaluator, results: Sequence[Result], among: Sequence[Result]
     ) -> Chosen:
         """Who goes on from the evaluator's phase, of those that still can."""
-        ok = sum(line["status"] == "ok" for line in lines)
         return choose(
             among,
-            number_promoted(ok, self.share),
+            number_promoted(len(scored(results)), self.share),
             self.lucky,
             self._seed(evaluator.trainer.rung),
             self.objectives(evaluator),
@@ -75,23 +66,23 @@ class Promotions:
             self.objectives(evaluator),
         )
 
-    def objectives(self, evaluator: Evaluator) -> Callable[[Line], list[float]]:
+    def objectives(self, evaluator: Evaluator) -> Callable[[Scored], list[float]]:
         """What the candidates of a phase are ordered by."""
         if not self.by_curve:
-            return lambda line: line["objectives"]
-        return functools.partial(_foreseen, evaluator)
+            return lambda result: result.objectives
+        return functools.partial(_predicted, evaluator)
 
     def _seed(self, rung: int) -> int:
         return self.seed * 1000 + rung
 
 
-def _foreseen(evaluator: Evaluator, line: Line) -> list[float]:
-    """A line's objectives, with the loss at the last phase's end for its quality.
+def _predicted(evaluator: Evaluator, result: Scored) -> list[float]:
+    """A result's objectives, with the loss at the last phase's end for its quality.
 
     That is its own loss now, after its compression, less what its learning curve
     still has to fall.
     """
-    config, trainer = ArchitectureConfig(**line["config"]), evaluator.trainer
+    config, trainer = result.config, evaluator.trainer
     curve: list[tuple[int, float]] = []
     stopped = False
     for rung in range(trainer.rung + 1):
@@ -99,52 +90,51 @@ def _foreseen(evaluator: Evaluator, line: Line) -> list[float]:
         if training is not None and not stopped:
             curve += training.curve
             stopped = training.stopped is not None
-    _, *others = line["objectives"]
+    _, *others = result.objectives
     fall = 0.0
     if len(curve) > 1 and not stopped:
         now, last = (trainer.rungs[at].steps for at in (trainer.rung, -1))
         fall = extrapolated(curve, now) - extrapolated(curve, last)
-    return [line["metrics"]["loss"] - fall, *others]
+    return [result.metrics.loss - fall, *others]
 
 
-def keep_states(evaluator: Evaluator, lines: Iterable[Line], rung: int):
+def keep_states(evaluator: Evaluator, configs: Iterable[ArchitectureConfig], rung: int):
     """Leaves, of the states up to a phase, its candidates' in it and the one below.
 
     States of later phases stay: a run that is resumed comes by here again.
 
     Args:
       evaluator: of any phase.
-      lines: the candidates'.
+      configs: of the candidates.
       rung: the phase.
     """
     if evaluator.trainer.states is None:
         return
     stages = [evaluator.trainer.at(one).stage for one in range(rung + 1)]
-    configs = [ArchitectureConfig(**line["config"]) for line in lines]
     kept = {training_key(one, stage) for one in configs for stage in stages[-2:]}
     evaluator.trainer.states.keep(kept, stages)
 
 
-def climb(
+def promote(
     evaluator: Evaluator,
-    lines: Sequence[Line],
+    results: Sequence[Result],
     pool: Pool,
     promotions: Promotions,
     best: BestWeights,
-    record: Lines,
+    record: ResultLog,
     progress: Progress,
     room: Callable[[Evaluator, Chosen], Chosen] = lambda here, chosen: chosen,
     deadline: Callable[[str], Deadline] = lambda name: NEVER,
-) -> list[Climbed]:
+) -> list[PhaseResult]:
     """Trains the survivors of each phase on, to the last one.
 
     Args:
       evaluator: of the first phase.
-      lines: its candidates.
+      results: of its candidates.
       pool: those among them whose states were kept.
       promotions: who goes on.
       best: keeps the best candidate's weights; a later phase beats an earlier one.
-      record: a line a candidate and phase; written anew, from what the evaluator
+      record: a result a candidate and phase; written anew, from what the evaluator
         remembers of its trainings.
       progress: is told of everything as it happens.
       room: leaves of the chosen those that a phase has time for.
@@ -154,41 +144,41 @@ def climb(
       The later phases. A candidate that fails in one is not in the next.
     """
     record.keep(0)
-    phases: list[Climbed] = []
-    among = pool.lines
+    phases: list[PhaseResult] = []
+    among: Sequence[Result] = pool.results
     for rung in range(1, len(evaluator.trainer.rungs)):
         below = evaluator.at(rung - 1)
         here = evaluator.at(rung, on_trained=functools.partial(best.offer, rung=rung))
-        chosen = room(here, promotions.choose(below, lines, among))
+        chosen = room(here, promotions.choose(below, results, among))
         if not chosen.every:
             break
-        keep_states(evaluator, chosen.every, rung)
+        keep_states(evaluator, [result.config for result in chosen.every], rung)
         name = evaluator.trainer.rungs[rung].name
         progress.phase(name, len(chosen.promoted), len(chosen.lucky))
-        found = []
+        found: list[Result] = []
         ends = deadline(name)
         with contextlib.closing(_evaluated(here, chosen, ends, progress)) as evaluated:
-            for line in evaluated:
-                record.append(line)
-                progress.candidate(line)
-                found.append(line)
+            for result in evaluated:
+                record.append(result)
+                progress.candidate(result)
+                found.append(result)
         if len(found) < len(chosen.every):
             ends.end(len(found))
-        phases.append(Climbed(name, chosen.among(found), found))
-        lines = among = found
+        phases.append(PhaseResult(name, chosen.among(found), found))
+        results = among = found
     keep_states(evaluator, (), len(evaluator.trainer.rungs) - 1)
     return phases
 
 
 def _evaluated(
     here: Evaluator, chosen: Chosen, deadline: Deadline, progress: Progress
-) -> Generator[Line]:
-    """The chosen ones' lines in this phase.
+) -> Generator[Result]:
+    """The chosen ones' results in this phase.
 
     After the deadline only of those that are known, or have ended in the meantime;
     of as many as it takes for one to succeed.
     """
-    configs = [ArchitectureConfig(**line["config"]) for line in chosen.every]
+    configs = [result.config for result in chosen.every]
     name = here.trainer.rungs[here.trainer.rung].name
     evaluations = here.evaluate_until(
         lambda succeeded: succeeded > 0 and deadline.passed(),
@@ -196,18 +186,18 @@ def _evaluated(
         progress.steps(f"phase {name}"),
         phase=name,
     )
-    promoted = {line["id"] for line in chosen.promoted}
+    promoted = {result.id for result in chosen.promoted}
     with contextlib.closing(evaluations):
-        for line, evaluation in zip(chosen.every, evaluations, strict=True):
+        for result, evaluation in zip(chosen.every, evaluations, strict=True):
             if evaluation is not None:
-                by = "rank" if line["id"] in promoted else "luck"
-                yield line | evaluation.to_dict() | {"phase": name, "by": by}
+                by = "rank" if result.id in promoted else "luck"
+                yield result.in_phase(name, by, evaluation)
 
 
 def repeated(
     evaluator: Evaluator,
-    winner: Line,
-    lines: Sequence[Line],
+    winner: Scored,
+    results: Sequence[Result],
     number: int,
     progress: Progress,
 ) -> list[float]:
@@ -215,16 +205,16 @@ def repeated(
 
     Args:
       evaluator: of the first phase.
-      winner: a line.
-      lines: the first phase's; the winner's is among them.
+      winner: of the last phase.
+      results: the first phase's; the winner's is among them.
       number: of other seeds; 0 to train nothing.
       progress: is told.
     """
     if not number:
         return []
-    config = ArchitectureConfig(**winner["config"])
-    [own] = [line for line in lines if line["id"] == winner["id"]]
-    found = [own["metrics"]["accuracy"]]
+    config = winner.config
+    [own] = [result for result in scored(results) if result.id == winner.id]
+    found = [own.metrics.accuracy]
     for repeat in range(1, number + 1):
         other = evaluator.at(0, repeat, on_trained=None)
         title = f"winner from seed {other.task.seed + repeat}"
@@ -232,13 +222,3 @@ def repeated(
         if evaluation.metrics is not None:
             found.append(evaluation.metrics.accuracy)
     return found
-
-
-def finalists(
-    lines: Sequence[Line], phases: Sequence[Climbed]
-) -> tuple[int, list[Line]]:
-    """The last phase in which one succeeded, by number, and its candidates."""
-    for rung, phase in reversed([*enumerate(phases, 1)]):
-        if any(line["status"] == "ok" for line in phase.lines):
-            return rung, phase.lines
-    return 0, list(lines)

@@ -36,9 +36,11 @@ from jaxnas.population.devices import local_machine
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.train_states import States
 from jaxnas.report.announce import announce
-from jaxnas.report.closing import close, last_phase, show_found
+from jaxnas.report.closing import close, show_found
 from jaxnas.report.progress import Progress
 from jaxnas.report.tables import plain_console, top_table
+from jaxnas.results.phases import last_phase
+from jaxnas.results.result import ResultLog, read_results
 from jaxnas.runtime import set_up
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
@@ -90,14 +92,14 @@ def run(
         promotions = Promotions.of(ready.config)
         pool = promotions.pool(session.evaluator, ready.plan.most_candidates)
         exhausted = session.search(pool)
-        lines = list(session.results)
-        phases = session.climb(lines, pool, promotions)
-        session.say_what_ended(exhausted, len(lines))
-        session.plot(lines)
-        summary, last = session.finish(lines, phases, exhausted)
+        results = list(session.results)
+        phases = session.promote(results, pool, promotions)
+        session.say_what_ended(exhausted, len(results))
+        session.plot(results)
+        summary, last = session.finish(results, phases, exhausted)
     write_json(folder.summary, summary)
     _tidy(folder)
-    close(folder, ready.config, summary, lines, last, console)
+    close(folder, ready.config, summary, results, last, console)
     return summary
 
 
@@ -144,16 +146,11 @@ def _open(
 ) -> Stages:
     """Opens what a run writes to, until the stack is closed."""
     folder, config, plan = ready.folder, ready.config, ready.plan
-    results, trainings, plans, timings, later = (
-        stack.enter_context(Lines(path))
-        for path in (
-            folder.results,
-            folder.trainings,
-            folder.plans,
-            folder.timings,
-            folder.rungs,
-        )
-    )
+    results = stack.enter_context(ResultLog(folder.results))
+    trainings = stack.enter_context(Lines(folder.trainings))
+    plans = stack.enter_context(Lines(folder.plans))
+    timings = stack.enter_context(Lines(folder.timings))
+    later = stack.enter_context(ResultLog(folder.rungs))
     progress = stack.enter_context(Progress(console, plan.most_candidates, timings))
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
@@ -215,10 +212,10 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
         checkpoints.check()
     try:
         summary = json.loads(folder.summary.read_text())
-        lines = [json.loads(line) for line in folder.results.open()]
+        results = read_results(folder.results)
         number = len(summary["search"]["top"])
         names = objective_names(config.objectives)
-        last = last_phase(folder, lines)
+        last = last_phase(folder.rungs, results)
         top_table(last, number, names)
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
@@ -227,5 +224,5 @@ def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dic
         ) from None
     _tidy(folder)
     console.print(f"{folder.path} is finished already")
-    show_found(summary, lines, last, number, console, names)
+    show_found(summary, results, last, number, console, names)
     return summary

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,19 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arch import ArchitectureConfig
 from arch.baselines import BASELINES
 from arch.space import GENES, Space
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.errors import RunFailed, UsageError
-from jaxnas.evaluation.evaluator import Evaluation, Evaluator
+from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
 from jaxnas.keys import key_of
 from jaxnas.pipeline.lookahead import outlook_of
 from jaxnas.pipeline.warm_start import warm_start
 from jaxnas.report.progress import Progress
+from jaxnas.results.result import Result, ResultLog, read_results, scored
 from jaxnas.storage.checkpoints import Checkpoints
-from jaxnas.storage.jsonl import Lines, read_lines
 from search import STRATEGIES, Strategy
 
 
@@ -90,23 +89,23 @@ def make_strategy(
 def run_search(
     plan: SearchPlan,
     evaluator: Evaluator,
-    results: Lines,
+    results: ResultLog,
     checkpoints: Checkpoints,
     progress: Progress,
-    on_generation: Callable[[int, list[dict]], None] = lambda generation, lines: None,
+    on_generation: Callable[[int, list[Result]], None] = lambda *_: None,
     deadline: Deadline = NEVER,
 ) -> bool:
-    """Runs the generations that are left; each new candidate becomes a line.
+    """Runs the generations that are left; each new candidate becomes a result.
 
     Args:
       plan: see `SearchPlan`.
       evaluator: see `Evaluator`.
-      results: lines beyond the last checkpoint are written anew; what they
+      results: those beyond the last checkpoint are written anew; what they
         took to find out is in the evaluator's trainings.
       checkpoints: where to go on from, and where to save.
       progress: is told of everything as it happens.
       on_generation: called at the end of each generation with its number, from 0,
-        and all lines so far.
+        and all results so far.
       deadline: after which no new candidate is trained.
 
     Returns:
@@ -140,9 +139,9 @@ def run_search(
             plan, evaluator, generation, genomes, seen, most, deadline, progress
         )
         with contextlib.closing(new):
-            for line in new:
-                results.append(line)
-                progress.candidate(line)
+            for result in new:
+                results.append(result)
+                progress.candidate(result)
         # One that was cut is not told: a resume with a higher bound asks it again.
         whole = all(tuple(genome) in seen for genome in genomes.tolist())
         late = not whole and len(seen) < most
@@ -168,9 +167,9 @@ def run_search(
             checkpoints.save(done, saved)
         if late:
             break
-    if not any(line["status"] == "ok" for line in results):
-        reasons = {line["reason"] for line in results}
-        raise RunFailed(f"no candidate succeeded: {'; '.join(sorted(reasons)[:3])}")
+    if not scored(results):
+        reasons = sorted({str(result.reason) for result in results})
+        raise RunFailed(f"no candidate succeeded: {'; '.join(reasons[:3])}")
     return exhausted
 
 
@@ -183,13 +182,14 @@ def _warm(
     progress: Progress,
 ):
     """The state before the first generation, told of the earlier run."""
-    lines = read_lines(earlier)
-    try:
-        state, told = warm_start(
-            strategy, state, lines, plan.space, plan.config_fields, number
-        )
-    except (KeyError, TypeError):
-        raise UsageError(f"{earlier} is damaged: a line is no result") from None
+    state, told = warm_start(
+        strategy,
+        state,
+        read_results(earlier),
+        plan.space,
+        plan.config_fields,
+        number,
+    )
     if not told:
         raise UsageError(
             f"nothing in {earlier} can be used: no candidate that succeeded is "
@@ -199,7 +199,7 @@ def _warm(
     return state
 
 
-def _restore(state, results: Lines, checkpoints: Checkpoints):
+def _restore(state, results: ResultLog, checkpoints: Checkpoints):
     """The first generation to run, and the strategy's state before it."""
     found = checkpoints.latest(Checkpointed(state, jnp.int32(0)))
     if found is None:
@@ -215,12 +215,9 @@ def _restore(state, results: Lines, checkpoints: Checkpoints):
     return generation, saved.strategy
 
 
-def _seen(results: Lines) -> dict[tuple, list[float] | None]:
+def _seen(results: Iterable[Result]) -> dict[tuple, list[float] | None]:
     """Genome -> objectives of the candidates that were evaluated."""
-    try:
-        return {tuple(line["genome"]): line["objectives"] for line in results}
-    except (KeyError, TypeError):
-        raise UsageError(f"{results.path} is damaged: a line is no result") from None
+    return {result.genome: result.objectives for result in results}
 
 
 def _evaluate_new(
@@ -232,14 +229,14 @@ def _evaluate_new(
     most: float,
     deadline: Deadline,
     progress: Progress,
-) -> Generator[dict[str, Any]]:
+) -> Generator[Result]:
     """Evaluates the genomes not seen before, while `most` are not; fills `seen`.
 
     After the deadline only those that are known already; before one has succeeded,
     as many more as that takes.
 
     Yields:
-      Their lines.
+      Their results.
     """
     places: dict[tuple, int] = {}
     for place, genome in enumerate(genomes.tolist()):
@@ -271,24 +268,7 @@ def _evaluate_new(
                 continue
             seen[genome] = evaluation.objectives
             identity = generation * plan.population + place
-            yield line_of(identity, generation, list(genome), config, evaluation)
-
-
-def line_of(
-    identity: int,
-    generation: int,
-    genome: list[int],
-    config: ArchitectureConfig,
-    evaluation: Evaluation,
-) -> dict[str, Any]:
-    """A candidate's line of results.jsonl."""
-    return {
-        "id": identity,
-        "generation": generation,
-        "genome": genome,
-        "config": config.to_dict(),
-        **evaluation.to_dict(),
-    }
+            yield Result.of(identity, generation, genome, config, evaluation)
 
 
 def _told(objectives: list[float] | None, number: int) -> list[float]:

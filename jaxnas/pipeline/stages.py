@@ -1,8 +1,7 @@
 """The stages of a run: search, later phases, and the end."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig
@@ -12,23 +11,23 @@ from jaxnas.pipeline.budget import room_for
 from jaxnas.pipeline.finish import finish
 from jaxnas.pipeline.manifest import record_compilations
 from jaxnas.pipeline.phases import (
-    Climbed,
     Promotions,
-    climb,
-    finalists,
     keep_states,
+    promote,
     repeated,
 )
-from jaxnas.pipeline.promotion import Line, Pool
+from jaxnas.pipeline.promotion import Pool
 from jaxnas.pipeline.search import SearchPlan, run_search
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine
-from jaxnas.report.closing import summary_of
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
-from jaxnas.report.tables import top_lines
-from jaxnas.report.trust import phase_summary, trust_of
+from jaxnas.results.phases import PhaseResult, finalists
+from jaxnas.results.ranking import top_results
+from jaxnas.results.result import Result, ResultLog
+from jaxnas.results.summary import summary_of
+from jaxnas.results.trust import phase_summary, trust_of
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import write_whole
 from jaxnas.storage.jsonl import Lines
@@ -54,8 +53,8 @@ class Stages(NamedTuple):
     ready: Ready
     evaluator: Evaluator  # of the first phase
     best_weights: BestWeights
-    results: Lines
-    later: Lines  # of the phases after the first
+    results: ResultLog
+    later: ResultLog  # of the phases after the first
     timings: Lines
     progress: Progress
 
@@ -76,17 +75,17 @@ class Stages(NamedTuple):
                 Deadline(clock, SEARCH_ENDS, "evaluated"),
             )
 
-    def climb(
-        self, lines: list[Line], pool: Pool, promotions: Promotions
-    ) -> list[Climbed]:
+    def promote(
+        self, results: list[Result], pool: Pool, promotions: Promotions
+    ) -> list[PhaseResult]:
         """The later phases."""
         clock = self.ready.clock
         with self.progress.stage("phases"):
             if len(self.evaluator.trainer.rungs) > 1:
-                pool.read(lines)
-            return climb(
+                pool.read(results)
+            return promote(
                 self.evaluator,
-                lines,
+                results,
                 pool,
                 promotions,
                 self.best_weights,
@@ -109,25 +108,25 @@ class Stages(NamedTuple):
         elif plan.max_evals is not None and candidates >= plan.max_evals:
             say(f"the search ends at max_evals={plan.max_evals}")
 
-    def plot(self, lines: list[Line]):
+    def plot(self, results: list[Result]):
         """Fitness over generations, and the front."""
         folder = self.ready.folder
-        plot_fitness(folder.fitness_plot, lines)
-        plot_pareto(folder.pareto_plot, lines, self.evaluator.extra.names)
+        plot_fitness(folder.fitness_plot, results)
+        plot_pareto(folder.pareto_plot, results, self.evaluator.extra.names)
 
     def finish(
-        self, lines: list[Line], phases: list[Climbed], exhausted: bool
-    ) -> tuple[dict, list[Line]]:
+        self, results: list[Result], phases: list[PhaseResult], exhausted: bool
+    ) -> tuple[dict[str, Any], list[Result]]:
         """Trains the winner on and measures.
 
         Returns:
-          The summary, and the lines of the last phase that anyone survived.
+          The summary, and the results of the last phase that anyone survived.
         """
-        folder, config, clock, *_, plan = self.ready
+        folder, config, clock, *_ = self.ready
         evaluator, progress = self.evaluator, self.progress
-        rung, last = finalists(lines, phases)
-        [winner] = top_lines(last, 1)
-        write_whole(folder.best, ArchitectureConfig(**winner["config"]).to_json())
+        rung, last = finalists(results, phases)
+        [winner] = top_results(last, 1)
+        write_whole(folder.best, winner.config.to_json())
         with progress.stage("finish"):
             final = finish(
                 folder,
@@ -139,16 +138,16 @@ class Stages(NamedTuple):
                 progress,
             )
         with progress.stage("repeats"):
-            again = repeated(evaluator, winner, lines, config.repeats, progress)
+            again = repeated(evaluator, winner, results, config.repeats, progress)
         with progress.stage("latency"):
-            best = top_lines(last, config.measure_top)
+            best = top_results(last, config.measure_top)
             measured = measure_finalists(
                 best, evaluator.hardware, self.timings, progress.say
             )
-        summary = summary_of(config, plan, evaluator, lines, winner, final, exhausted)
+        summary = summary_of(config, evaluator, results, winner, final, exhausted)
         rungs = evaluator.trainer.rungs
-        summary["phases"] = phase_summary(rungs, lines, phases)
-        summary["trust"] = trust_of(rungs[0].name, lines, phases, again)
+        summary["phases"] = phase_summary(rungs, results, phases)
+        summary["trust"] = trust_of(rungs[0].name, results, phases, again)
         summary["latency"] = {"objective": config.latency, "finalists": measured}
         return summary, last
 
@@ -160,15 +159,16 @@ class _Generations:
         self._folder, self._evaluator, self._pool = folder, evaluator, pool
         self._counts, self._programs = compile_counts(), 0
 
-    def __call__(self, generation: int, lines: list[dict]):
+    def __call__(self, generation: int, results: list[Result]):
         if self._evaluator.trainer.states is not None:  # there is a later phase
-            self._pool.read(lines)
-            keep_states(self._evaluator, self._pool.lines, 0)
+            self._pool.read(results)
+            kept = [result.config for result in self._pool.results]
+            keep_states(self._evaluator, kept, 0)
         counts, programs = compile_counts(), self._evaluator.trainer.programs()
         record_compilations(
             self._folder.manifest,
             generation=generation,
-            candidates=sum(line["generation"] == generation for line in lines),
+            candidates=sum(result.generation == generation for result in results),
             programs=programs - self._programs,
             **counts.since(self._counts)._asdict(),
         )

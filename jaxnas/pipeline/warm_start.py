@@ -10,13 +10,14 @@ from arch import ArchitectureConfig
 from arch.space import Space
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import OBJECTIVES
+from jaxnas.results.result import Result, scored
 from search.types import State, Strategy
 
 
 def warm_start(
     strategy: Strategy[State],
     state: State,
-    lines: Iterable[dict[str, Any]],
+    results: Iterable[Result],
     space: Space,
     fields: dict[str, Any],
     objectives: int = len(OBJECTIVES),
@@ -29,7 +30,7 @@ def warm_start(
     Args:
       strategy: any.
       state: its state.
-      lines: of a results.jsonl.
+      results: of the earlier run.
       space: of the new run; candidates that are not in it are left out.
       fields: of the new run's configs, what is no gene: vocab_size, ...; candidates
         with others are left out.
@@ -42,10 +43,9 @@ def warm_start(
       UsageError: the earlier run had more or fewer objectives.
     """
     rows = [
-        (genome, line["objectives"])
-        for line in lines
-        if line["status"] == "ok"
-        and (genome := _genome(line["config"], space, fields)) is not None
+        (genome, result.objectives)
+        for result in scored(results)
+        if (genome := _genome(result.config, space, fields)) is not None
     ]
     if not rows:
         return state, 0
@@ -66,12 +66,13 @@ def warm_start(
     return state, number
 
 
-def _genome(config, space: Space, fields: dict[str, Any]) -> np.ndarray | None:
-    """i32[12] of a config as a dict, or None if the new run could not ask it."""
-    known = ArchitectureConfig(**config)
-    if any(getattr(known, name) != value for name, value in fields.items()):
+def _genome(
+    config: ArchitectureConfig, space: Space, fields: dict[str, Any]
+) -> np.ndarray | None:
+    """i32[12] of a config, or None if the new run could not ask for it."""
+    if any(getattr(config, name) != value for name, value in fields.items()):
         return None
     try:
-        return space.encode(known)
+        return space.encode(config)
     except ValueError:
         return None

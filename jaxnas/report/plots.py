@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,16 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxnas.evaluation.fitness import OBJECTIVES
-from jaxnas.results.spread import front_of
+from jaxnas.results.ranking import front_of
+from jaxnas.results.result import Result, scored
 
 _MOST_DOTS = 20_000  # of models that are not on the front
 
 
-def plot_fitness(path: Path, lines: list[dict[str, Any]]):
+def plot_fitness(path: Path, results: Sequence[Result]):
     """Fitness of every candidate, and the best so far, over generations."""
-    scored = [line for line in lines if line["status"] == "ok"]
-    generations = np.asarray([line["generation"] + 1 for line in scored])
-    fitness = np.asarray([line["fitness"] for line in scored])
+    successes = scored(results)
+    generations = np.asarray([result.generation + 1 for result in successes])
+    fitness = np.asarray([result.fitness for result in successes])
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.scatter(generations, fitness, s=16, alpha=0.6, label="candidate")
@@ -38,18 +38,18 @@ def plot_fitness(path: Path, lines: list[dict[str, Any]]):
     figure.savefig(path, dpi=120)
 
 
-def plot_pareto(path: Path, lines: list[dict[str, Any]], extra: Sequence[str] = ()):
+def plot_pareto(path: Path, results: Sequence[Result], extra: Sequence[str] = ()):
     """The objectives in pairs; candidates that no other dominates stand out.
 
     Args:
       path: of the PNG.
-      lines: of results.jsonl.
+      results: of all candidates.
       extra: the names of the user's objectives; each has a row against ours.
     """
-    scored = [line for line in lines if line["status"] == "ok"]
-    objectives = np.asarray([line["objectives"] for line in scored])
-    chosen = set(front_of(lines))
-    front = np.asarray([line["id"] in chosen for line in scored])
+    successes = scored(results)
+    objectives = np.asarray([result.objectives for result in successes])
+    chosen = set(front_of(results))
+    front = np.asarray([result.id in chosen for result in successes])
     names = [*OBJECTIVES, *extra]
     pairs = [(1, 0), (2, 0), (1, 2)]
     pairs += [(own, ours) for own in range(3, len(names)) for ours in range(3)]

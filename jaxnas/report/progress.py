@@ -1,9 +1,8 @@
 """What a run says while it works."""
 
 import contextlib
-import math
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import rich.progress
 from rich.console import Console
@@ -11,6 +10,8 @@ from rich.console import Console
 from jaxnas.population.plan import Plan
 from jaxnas.report.plans import plan_table
 from jaxnas.report.words import describe
+from jaxnas.results.result import Result, Scored, scored
+from jaxnas.results.summary import generation_statistics
 from jaxnas.storage.jsonl import Lines
 
 
@@ -90,14 +91,14 @@ class Progress:
 
         return report
 
-    def candidate(self, line: dict[str, Any]):
+    def candidate(self, result: Result):
         """One candidate is done."""
         self._done += 1
         self._bars.update(
             self._all, completed=self._done, left=f"at most {self._left()} left"
         )
         self.say(
-            f"  {line['id']:>4}  {describe(line['config'])}\n        {_outcome(line)}"
+            f"  {result.id:>4}  {describe(result.config)}\n        {_outcome(result)}"
         )
 
     def phase(self, name: str, promoted: int, lucky: int):
@@ -119,11 +120,11 @@ class Progress:
         self._done += number
         self._bars.update(self._all, completed=self._done)
 
-    def end_generation(self, generation: int, lines: list[dict[str, Any]]):
+    def end_generation(self, generation: int, results: Sequence[Result]):
         """Best so far, and this generation's mean and deviation."""
-        stats = generation_statistics(lines, generation)
-        scored = [line["fitness"] for line in lines if line["status"] == "ok"]
-        best = f"{max(scored):.4f}" if scored else "none yet"
+        stats = generation_statistics(results, generation)
+        fitness = [result.fitness for result in scored(results)]
+        best = f"{max(fitness):.4f}" if fitness else "none yet"
         now = (
             f"{stats['mean']:.4f} +- {stats['std']:.4f} over {stats['new']} new"
             if stats["new"]
@@ -143,34 +144,15 @@ class Progress:
         self.console.print(text, soft_wrap=True)
 
 
-def generation_statistics(lines: list[dict[str, Any]], generation: int) -> dict:
-    """Fitness over the new candidates of a generation that succeeded."""
-    found = [
-        line["fitness"]
-        for line in lines
-        if line["generation"] == generation and line["status"] == "ok"
-    ]
-    if not found:
-        return {"generation": generation, "new": 0}
-    mean = sum(found) / len(found)
-    return {
-        "generation": generation,
-        "new": len(found),
-        "best": max(found),
-        "mean": mean,
-        "std": math.sqrt(sum((x - mean) ** 2 for x in found) / len(found)),
-    }
-
-
-def _outcome(line: dict[str, Any]) -> str:
-    if line["status"] != "ok":
-        return f"{line['status']}: {line['reason']}"
-    metrics, costs = line["metrics"], line["costs"]
+def _outcome(result: Result) -> str:
+    if not isinstance(result, Scored):
+        return f"{result.status}: {result.reason}"
+    metrics, costs = result.metrics, result.costs
     return (
-        f"accuracy {metrics['accuracy']:.4f}  "
-        f"bits/byte {metrics['bits_per_byte']:.3f}  "
-        f"{costs['size_mib']:.1f} MiB  {costs['latency_ms']:.2f} ms  "
-        f"fitness {line['fitness']:.4f}"
+        f"accuracy {metrics.accuracy:.4f}  "
+        f"bits/byte {metrics.bits_per_byte:.3f}  "
+        f"{costs.size_mib:.1f} MiB  {costs.latency_ms:.2f} ms  "
+        f"fitness {result.fitness:.4f}"
     )
 
 

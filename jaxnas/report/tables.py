@@ -1,6 +1,6 @@
 """Tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
@@ -9,6 +9,8 @@ from rich.table import Table
 
 from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.report.words import told_apart
+from jaxnas.results.ranking import top_results
+from jaxnas.results.result import Result, Scored
 
 
 def plain_console() -> Console:
@@ -38,24 +40,24 @@ def add_numbers(table: Table, *columns: str):
 
 
 def top_table(
-    lines: list[dict[str, Any]], number: int, extra: Sequence[str] = ()
+    results: Iterable[Result], number: int, extra: Sequence[str] = ()
 ) -> Table:
     """The best candidates by fitness; what they share stands in the title.
 
     Args:
-      lines: of results.jsonl.
+      results: of all candidates.
       number: of candidates at most.
       extra: the names of the user's objectives.
     """
-    best = top_lines(lines, number)
-    shared, own = told_apart([line["config"] for line in best])
+    best = top_results(results, number)
+    shared, own = told_apart([result.config.to_dict() for result in best])
     table = plain_table(f"Top {len(best)}: {' '.join(shared)}")
     add_numbers(table, "rank", "id")
     table.add_column("model", overflow="fold")
     add_numbers(table, *candidate_columns(extra))
-    for rank, (line, words) in enumerate(zip(best, own, strict=True), 1):
-        cells = candidate_cells(line)
-        table.add_row(str(rank), str(line["id"]), " ".join(words), *cells)
+    for rank, (result, words) in enumerate(zip(best, own, strict=True), 1):
+        cells = candidate_cells(result)
+        table.add_row(str(rank), str(result.id), " ".join(words), *cells)
     return table
 
 
@@ -65,25 +67,19 @@ def candidate_columns(extra: Sequence[str]) -> list[str]:
     return [*figures, *extra] if extra else ["params", *figures]
 
 
-def candidate_cells(line: dict[str, Any]) -> list[str]:
+def candidate_cells(result: Scored) -> list[str]:
     """A scored candidate's figures, under `candidate_columns`."""
-    costs, metrics = line["costs"], line["metrics"]
-    own = line["objectives"][len(OBJECTIVES) :]
+    costs, metrics = result.costs, result.metrics
+    own = result.objectives[len(OBJECTIVES) :]
     return [
-        *([] if own else [millions(costs["stored_parameters"])]),
-        f"{costs['size_mib']:.1f}",
-        f"{costs['latency_ms']:.2f}",
-        f"{metrics['accuracy']:.4f}",
-        f"{metrics['bits_per_byte']:.3f}",
-        f"{line['fitness']:.4f}",
+        *([] if own else [millions(costs.stored_parameters)]),
+        f"{costs.size_mib:.1f}",
+        f"{costs.latency_ms:.2f}",
+        f"{metrics.accuracy:.4f}",
+        f"{metrics.bits_per_byte:.3f}",
+        f"{result.fitness:.4f}",
         *(f"{value:.4g}" for value in own),
     ]
-
-
-def top_lines(lines: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    """The best by fitness, the older first of equals."""
-    scored = [line for line in lines if line["status"] == "ok"]
-    return sorted(scored, key=lambda line: (-line["fitness"], line["id"]))[:number]
 
 
 def spread_table(

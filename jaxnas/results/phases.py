@@ -1,0 +1,55 @@
+"""Results of the phases after the first, and who was chosen for them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxnas.results.result import Result, Scored, read_results, scored
+
+
+class Chosen(NamedTuple):
+    """Results whose candidates go on to the next phase."""
+
+    promoted: list[Scored]  # the fittest first, then by rank
+    lucky: list[Scored]  # drawn at random from the others
+
+    @property
+    def every(self) -> list[Scored]:
+        """Both."""
+        return [*self.promoted, *self.lucky]
+
+    def among(self, results: Iterable[Result]) -> "Chosen":
+        """Those whose candidates have one of these results."""
+        ids = {result.id for result in results}
+        parts = ([result for result in part if result.id in ids] for part in self)
+        return Chosen(*parts)
+
+
+class PhaseResult(NamedTuple):
+    """A phase after the first."""
+
+    name: str
+    chosen: Chosen  # results of the phase before, of those that were trained in this
+    results: list[Result]  # of this phase
+
+
+def finalists(
+    results: Sequence[Result], phases: Sequence[PhaseResult]
+) -> tuple[int, list[Result]]:
+    """The last phase in which a candidate succeeded, by number, and its results."""
+    for rung, phase in reversed([*enumerate(phases, 1)]):
+        if scored(phase.results):
+            return rung, phase.results
+    return 0, list(results)
+
+
+def last_phase(rungs: Path, results: Sequence[Result]) -> list[Result]:
+    """A finished run's finalists: the last phase in which one succeeded.
+
+    Args:
+      rungs: the file of the later phases' results; it may be absent.
+      results: of the first phase.
+    """
+    later = read_results(rungs) if rungs.exists() else []
+    names = [result.phase for result in scored(later)]
+    return [one for one in later if one.phase == names[-1]] if names else list(results)

@@ -1,0 +1,29 @@
+"""Which results are best, and which are on the Pareto front."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from jaxnas.results.result import Result, Scored, scored
+from search.pareto.exact_front import exact_front
+
+
+def top_results(results: Iterable[Result], number: int) -> list[Scored]:
+    """The best by fitness, the older first of equals."""
+    ranked = sorted(scored(results), key=lambda result: (-result.fitness, result.id))
+    return ranked[:number]
+
+
+def front_of(results: Iterable[Result]) -> list[int]:
+    """The ids of the candidates that no other dominates, over all objectives."""
+    successes = scored(results)
+    objectives = np.asarray([result.objectives for result in successes], np.float64)
+    return [successes[index].id for index in exact_front(objectives)]
+
+
+def by_family(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Family -> its results, in the order in which the families come."""
+    families: dict[str, list[Result]] = {}
+    for result in results:
+        families.setdefault(result.config.arch_type, []).append(result)
+    return families
