@@ -8,7 +8,7 @@ from cost_configs import SMALL, of_family
 
 from arch import cost, scaling
 from arch.families import FAMILIES
-from arch.scaling.fit import FEWEST_ROWS, Row, fit, fit_law, log_error, take
+from arch.scaling.fit import FEWEST_ROWS, MeasuredLoss, fit, fit_law, log_error, take
 
 TRUE = scaling.ScalingLaw(
     name="true",
@@ -43,7 +43,7 @@ def random_rows(number, law=TRUE, noise=0.0, seed=0, tokens=None):
         )
         read = tokens or 10 ** rng.uniform(6, 9)
         loss = scaling.predicted_loss(config, read, law) * np.exp(noise * rng.normal())
-        rows.append(Row(config, read, loss))
+        rows.append(MeasuredLoss(config, read, loss))
     return rows
 
 
@@ -123,10 +123,10 @@ def test_the_same_rows_give_the_same_law():
     ("rows", "said"),
     [
         (random_rows(FEWEST_ROWS - 1), "9 rows are too few"),
-        ([Row(SMALL, 1e6, 3.0)] * 12, "one size"),
-        ([*random_rows(12), Row(SMALL, 1e6, float("nan"))], "every loss"),
-        ([*random_rows(12), Row(SMALL, 1e6, 0.0)], "every loss"),
-        ([*random_rows(12), Row(SMALL, -1.0, 3.0)], "every number of tokens"),
+        ([MeasuredLoss(SMALL, 1e6, 3.0)] * 12, "one size"),
+        ([*random_rows(12), MeasuredLoss(SMALL, 1e6, float("nan"))], "every loss"),
+        ([*random_rows(12), MeasuredLoss(SMALL, 1e6, 0.0)], "every loss"),
+        ([*random_rows(12), MeasuredLoss(SMALL, -1.0, 3.0)], "every number of tokens"),
     ],
 )
 def test_rows_that_say_nothing_are_refused(rows, said):

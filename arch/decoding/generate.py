@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
-from arch.decoding.loop import Progress, go_on, start
+from arch.decoding.loop import DecodeState, go_on, start
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import Weights
 from arch.families import USES
@@ -106,7 +106,7 @@ def stream(
         yield _so_far(progress, max_new)
 
 
-def _so_far(progress: Progress, max_new: int) -> Generated:
+def _so_far(progress: DecodeState, max_new: int) -> Generated:
     return Generated(np.array(progress.tokens)[:, :max_new], np.array(progress.lengths))
 
 

@@ -13,7 +13,7 @@ from arch.decoding.unrolled import LayerStates, Weights, init_layers, read_on
 Settings = tuple[Knobs, jax.Array]  # and the stop tokens, i32[S]
 
 
-class Progress(NamedTuple):
+class DecodeState(NamedTuple):
     """Where the loop stands: B rows, room for M tokens in each."""
 
     keys: jax.Array  # key[B], never consumed
@@ -35,7 +35,7 @@ def start(
     key: jax.Array,
     prompts: jax.Array,
     lengths: jax.Array,
-) -> Progress:
+) -> DecodeState:
     """Reads prompts i32[B, T] of i32[B] tokens and draws their first token.
 
     With room for `room` tokens, this one included.
@@ -51,7 +51,7 @@ def start(
             jnp.zeros(logits.shape, bool),
             jnp.where(real, prompts, config.vocab_size),  # padding marks nothing
         )
-    nothing = Progress(
+    nothing = DecodeState(
         keys=keys,
         states=states,
         drawn=jnp.int32(0),
@@ -69,42 +69,40 @@ def go_on(
     dtype: jax.typing.DTypeLike,
     weights: Weights,
     settings: Settings,
-    progress: Progress,
+    state: DecodeState,
     until: jax.Array,
-) -> Progress:
+) -> DecodeState:
     """Draws until there are `until` tokens, i32[], or all rows have ended.
 
-    `progress` is used up: its memory becomes that of what is returned.
+    `state` is used up: its memory becomes that of what is returned.
     """
 
-    def unfinished(progress):
-        return (progress.drawn < until) & ~progress.ended.all()
+    def unfinished(state):
+        return (state.drawn < until) & ~state.ended.all()
 
-    def step(progress):
-        last = jax.lax.dynamic_slice_in_dim(
-            progress.tokens, progress.drawn - 1, 1, axis=1
-        )
-        logits, states = read_on(config, weights, last, progress.states, None, dtype)
-        return _drawn(settings, progress._replace(states=states), logits)
+    def step(state):
+        last = jax.lax.dynamic_slice_in_dim(state.tokens, state.drawn - 1, 1, axis=1)
+        logits, states = read_on(config, weights, last, state.states, None, dtype)
+        return _drawn(settings, state._replace(states=states), logits)
 
-    return jax.lax.while_loop(unfinished, step, progress)
+    return jax.lax.while_loop(unfinished, step, state)
 
 
-def _drawn(settings: Settings, progress: Progress, logits: jax.Array) -> Progress:
+def _drawn(settings: Settings, state: DecodeState, logits: jax.Array) -> DecodeState:
     """Draws one more token for each row that has not ended."""
     knobs, stops = settings
-    at = progress.drawn
-    keys = jax.vmap(jax.random.fold_in, (0, None))(progress.keys, at)
-    tokens = jax.vmap(draw, (0, 0, 0, None))(keys, logits, progress.seen, knobs)
-    tokens = jnp.where(progress.ended, 0, tokens)
-    seen = progress.seen
-    return progress._replace(
+    at = state.drawn
+    keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, at)
+    tokens = jax.vmap(draw, (0, 0, 0, None))(keys, logits, state.seen, knobs)
+    tokens = jnp.where(state.ended, 0, tokens)
+    seen = state.seen
+    return state._replace(
         drawn=at + 1,
         tokens=jax.lax.dynamic_update_slice_in_dim(
-            progress.tokens, tokens[:, None], at, axis=1
+            state.tokens, tokens[:, None], at, axis=1
         ),
-        lengths=progress.lengths + ~progress.ended,
-        ended=progress.ended | (tokens[:, None] == stops[None]).any(axis=1),
+        lengths=state.lengths + ~state.ended,
+        ended=state.ended | (tokens[:, None] == stops[None]).any(axis=1),
         seen=None if seen is None else _mark(seen, tokens[:, None]),
     )
 

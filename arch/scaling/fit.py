@@ -42,7 +42,7 @@ _WITH_PRIOR = [*_EXPONENTS, *range(5, len(_LEAST))]
 _STARTS = (0.3, 0.8)
 
 
-class Row(NamedTuple):
+class MeasuredLoss(NamedTuple):
     """One measured loss."""
 
     config: ArchitectureConfig
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit:
+class LawFit:
     """A fitted law, and how far it can be trusted.
 
     Errors are mean absolute errors of the logarithm of the loss, on rows that
@@ -65,7 +65,7 @@ class Fit:
     total_error: float  # of the same law on total parameters
 
 
-def fit(rows: Sequence[Row]) -> Fit:
+def fit(rows: Sequence[MeasuredLoss]) -> LawFit:
     """Fits the law's coefficients and corrections to measured losses.
 
     Raises:
@@ -81,7 +81,7 @@ def fit(rows: Sequence[Row]) -> Fit:
         raise ValueError("models of one size only: no law can be fitted")
     tokens = np.asarray([row.tokens for row in rows], np.float64)
     losses = np.asarray([row.loss for row in rows], np.float64)
-    return Fit(
+    return LawFit(
         law=fit_law(capacity, tokens, losses),
         rows=len(rows),
         error=_held_out_error(capacity, tokens, losses),
@@ -209,7 +209,7 @@ def _columns(capacities: Sequence[Capacity]) -> Capacity:
     return jax.tree.map(lambda *values: np.asarray(values, np.float64), *capacities)
 
 
-def _totals(rows: Sequence[Row], *, pruned: bool) -> np.ndarray:
+def _totals(rows: Sequence[MeasuredLoss], *, pruned: bool) -> np.ndarray:
     sizes = (sizes_of(row.config, pruned=pruned) for row in rows)
     return np.asarray([total_parameters(one) for one in sizes], np.float64)
 

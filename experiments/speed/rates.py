@@ -20,7 +20,7 @@ from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from arch.padding import common_shape
 from jaxnas.commands.options import file_to_write
-from jaxnas.population.calibration import Measured, fit, measure, synthetic_task
+from jaxnas.population.calibration import ProgramTiming, fit, measure, synthetic_task
 from jaxnas.population.program import Program
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.runtime import workers_of
@@ -67,7 +67,7 @@ def main():
     given = parser.parse_args()
     [device, *_] = jax.devices()
     workers = workers_of(device)
-    measured: dict[str, list[Measured]] = {}
+    measured: dict[str, list[ProgramTiming]] = {}
     for family in FAMILIES:
         for program, dimensions in programs_of(family, SMALL if given.small else SIZES):
             task = synthetic_task(*dimensions)

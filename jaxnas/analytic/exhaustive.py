@@ -13,7 +13,7 @@ from jaxnas.analytic.objectives import Use, columns_of
 from search.pareto.exact_front import exact_front
 
 
-class Scored(NamedTuple):
+class ScoredCells(NamedTuple):
     """The cells of a family: genomes that differ only in what costs nothing."""
 
     grid: Grid
@@ -58,7 +58,7 @@ class SpaceFront(NamedTuple):
 
 def score_space(
     space: Space, figures: Sequence[str], use: Use, **fields: Any
-) -> list[Scored]:
+) -> list[ScoredCells]:
     """All valid genomes of a space, family by family.
 
     Args:
@@ -126,13 +126,13 @@ def front_of(
     )
 
 
-def _scored(grid: Grid, figures: Sequence[str], use: Use) -> Scored:
+def _scored(grid: Grid, figures: Sequence[str], use: Use) -> ScoredCells:
     columns = columns_of(figures, grid.trained, grid.sizes, use)
     shape = np.broadcast_shapes(*(column.shape for column in columns))
     genomes = np.broadcast_to(_counted(grid, shape), shape).reshape(-1)
     cells = np.flatnonzero(genomes)
     values = [np.broadcast_to(column, shape).reshape(-1)[cells] for column in columns]
-    return Scored(
+    return ScoredCells(
         grid=grid,
         cells=cells,
         shape=shape,

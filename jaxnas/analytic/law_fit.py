@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arch.families import FAMILIES
-from arch.scaling.fit import Fit, Row, fit
+from arch.scaling.fit import LawFit, MeasuredLoss, fit
 from jaxnas.config import make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.results.result import read_results, scored
 from jaxnas.storage.run_folder import RunFolder
 
 
-def rows_of(run: Path) -> list[Row]:
+def rows_of(run: Path) -> list[MeasuredLoss]:
     """The losses that a run measured: of each success, at the end of each phase.
 
     Raises:
@@ -31,12 +31,12 @@ def rows_of(run: Path) -> list[Row]:
     if unknown := {result.phase or first for result in found} - tokens.keys():
         raise UsageError(f"{folder.rungs} is damaged: no phase {min(unknown)!r}")
     return [
-        Row(result.config, tokens[result.phase or first], result.metrics.loss)
+        MeasuredLoss(result.config, tokens[result.phase or first], result.metrics.loss)
         for result in found
     ]
 
 
-def fit_runs(runs: Sequence[Path]) -> Fit:
+def fit_runs(runs: Sequence[Path]) -> LawFit:
     """The law of all their losses.
 
     Raises:
@@ -49,7 +49,7 @@ def fit_runs(runs: Sequence[Path]) -> Fit:
         raise UsageError(f"--fit {', '.join(map(str, runs))}: {error}") from None
 
 
-def describe_fit(found: Fit) -> list[str]:
+def describe_fit(found: LawFit) -> list[str]:
     """The fit in lines: its error beside simpler laws', and its coefficients."""
     law = found.law
     families = [

@@ -54,7 +54,7 @@ class Use:
             )
 
 
-class Objective(NamedTuple):
+class CostObjective(NamedTuple):
     """A figure of a model.
 
     of: (sizes before pruning, sizes as exported, use) -> numbers or columns.
@@ -98,57 +98,57 @@ def _gpu_hours(trained, exported, use):
     return _training_flops(trained, exported, use) / a_second / 3600
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "params": Objective(
+OBJECTIVES: dict[str, CostObjective] = {
+    "params": CostObjective(
         "params",
         ",.0f",
         "parameters, before pruning",
         lambda trained, exported, use: total_parameters(trained),
     ),
-    "size": Objective(
+    "size": CostObjective(
         "MiB",
         ",.1f",
         "MiB of the exported weights",
         lambda trained, exported, use: total_bytes(exported) / MIB,
     ),
-    "flops": Objective("GFLOP", ",.3f", "1e9 FLOPs of a forward pass", _flops),
-    "latency": Objective(
+    "flops": CostObjective("GFLOP", ",.3f", "1e9 FLOPs of a forward pass", _flops),
+    "latency": CostObjective(
         "ms",
         ",.3f",
         "ms of a forward pass, logits of every token",
         _latency(lambda use: forward(use.batch, use.prompt)),
     ),
-    "prefill": Objective(
+    "prefill": CostObjective(
         "prefill ms",
         ",.3f",
         "ms until the prompt is read",
         _latency(lambda use: prefill(use.batch, use.prompt)),
     ),
-    "decode": Objective(
+    "decode": CostObjective(
         "ms/token",
         ",.3f",
         "ms of one more token, the context remembered",
         _latency(lambda use: decode(use.batch, use.context)),
     ),
-    "memory": Objective(
+    "memory": CostObjective(
         "MiB in use",
         ",.0f",
         "MiB of weights and of what is remembered of the context, a device",
         _memory,
     ),
-    "training_flops": Objective(
+    "training_flops": CostObjective(
         "train FLOPs",
         ".3g",
         "FLOPs of the whole training, 3 forward passes a token",
         _training_flops,
     ),
-    "gpu_hours": Objective(
+    "gpu_hours": CostObjective(
         "GPU hours",
         ",.0f",
         "hours of one device that the training takes, at an assumed utilization",
         _gpu_hours,
     ),
-    "loss": Objective(
+    "loss": CostObjective(
         "pred. loss",
         ".4f",
         "predicted nats a token, by a scaling law: a ranking until it is fitted",

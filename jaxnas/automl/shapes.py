@@ -22,7 +22,7 @@ _COUPLED = _WIDTH, _HEADS, _KV_HEADS = "hidden_size", "num_heads", "kv_heads"
 _ANY = {"num_layers": 1, "num_heads": 1, "ffn_multiplier": 4.0}
 
 
-class Block(NamedTuple):
+class GenomeBlock(NamedTuple):
     """All valid genomes of one width, as columns that broadcast."""
 
     genomes: tuple[np.ndarray, ...]  # i64, each gene's along its axis
@@ -112,11 +112,11 @@ class Shapes:
         """
         return self._sizes(tuple(genomes[..., at] for at in range(len(self.names))))
 
-    def block_sizes(self, block: Block) -> Sizes:
+    def block_sizes(self, block: GenomeBlock) -> Sizes:
         """Sizes of a block's genomes, int64."""
         return self._sizes(block.genomes)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[GenomeBlock]:
         """All valid genomes, width by width."""
         for width in self.choices[_WIDTH]:
             fits = [fit for fit in self._fitting if fit[0] == width]
@@ -134,7 +134,7 @@ class Shapes:
                 ones = [1] * len(shape)
                 ones[axis] = len(column)
                 columns.append(column.reshape(ones))
-            yield Block(tuple(columns), shape)
+            yield GenomeBlock(tuple(columns), shape)
 
     def config(self, genome: np.ndarray) -> ArchitectureConfig:
         """The config of a valid genome i[G]."""

@@ -55,7 +55,7 @@ VMAP_GAIN = 1.2  # by how much it must be faster
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
+class ProgramTiming:
     """One program on one device."""
 
     program: Program
@@ -156,7 +156,9 @@ def calibrate(device: jax.Device, workers: int) -> Calibration:
     )
 
 
-def measure(program: Program, task: Task, device: jax.Device, workers: int) -> Measured:
+def measure(
+    program: Program, task: Task, device: jax.Device, workers: int
+) -> ProgramTiming:
     """Compiles a program and times its steps with all workers busy."""
     with _without_cache():
         lone = Compression("fp16", 0.0)
@@ -184,7 +186,7 @@ def _clocked(function: Callable, *arguments) -> tuple[float, Any]:
     return time.monotonic() - begin, done
 
 
-def _timed(program, task, device, workers, seconds, train) -> Measured:
+def _timed(program, task, device, workers, seconds, train) -> ProgramTiming:
     size = task.settings.steps_per_call
     starts = np.zeros((size, task.settings.batch), np.int32)
     config = program.shape
@@ -208,7 +210,7 @@ def _timed(program, task, device, workers, seconds, train) -> Measured:
         thread.start()
     for thread in threads:
         thread.join()
-    return Measured(
+    return ProgramTiming(
         program=program,
         settings=task.settings,
         compile=seconds,
@@ -218,7 +220,7 @@ def _timed(program, task, device, workers, seconds, train) -> Measured:
     )
 
 
-def fit(measured: dict[str, Sequence[Measured]], workers: int) -> Rates:
+def fit(measured: dict[str, Sequence[ProgramTiming]], workers: int) -> Rates:
     """Rates, none below zero, that come closest to what was measured.
 
     Families share what a step, a product and a parameter cost; launches, values
@@ -273,7 +275,7 @@ def _fit(rows: dict[str, list], own: tuple[int, ...]) -> dict[str, list[float]]:
     return rates
 
 
-def _two_factors(measured: list[Measured], rates: Rates) -> tuple[float, float]:
+def _two_factors(measured: list[ProgramTiming], rates: Rates) -> tuple[float, float]:
     """How many times as long matrix products take, and all the rest."""
     rows = []
     for one in measured:

@@ -25,7 +25,7 @@ UNROLLED_FACTOR = 0.8
 FITTED = Path(__file__).with_name("rates.json")
 
 
-class Work(NamedTuple):
+class StepWork(NamedTuple):
     """What one training step of one member does."""
 
     step: float  # 1
@@ -49,7 +49,7 @@ class CompileWork(NamedTuple):
 
 def work_of(
     program: Program, config: ArchitectureConfig, settings: TrainSettings
-) -> Work:
+) -> StepWork:
     """A training step of the member in the program.
 
     Layers that the member lacks are skipped, but under `vmap`.
@@ -59,11 +59,11 @@ def work_of(
 
 
 @functools.lru_cache(maxsize=4096)
-def _work(shape: ArchitectureConfig, depth: int, batch: int, tokens: int) -> Work:
+def _work(shape: ArchitectureConfig, depth: int, batch: int, tokens: int) -> StepWork:
     run = dataclasses.replace(shape, num_layers=depth)
     ops = list_ops(sizes_of(run), forward(batch, tokens))
     scanned = shape.arch_type in ("mamba", "rwkv")
-    return Work(
+    return StepWork(
         step=1.0,
         layers=float(depth),
         tokens=float(depth * tokens * scanned),
@@ -91,9 +91,9 @@ class Rates:
     """Turns work into seconds and bytes; a table of rates for each family.
 
     Attributes:
-      step: family -> seconds for each unit of `Work`.
+      step: family -> seconds for each unit of `StepWork`.
       compile: family -> seconds for each unit of `CompileWork`.
-      memory: family -> (bytes a parameter, bytes a value of `Work.values`).
+      memory: family -> (bytes a parameter, bytes a value of `StepWork.values`).
       handling: seconds a parameter of the shape, to draw, pad and take out a member.
       workers: members trained at once, as the step rates were measured.
     """
@@ -154,7 +154,7 @@ class Rates:
     ) -> "Rates":
         """For a device that takes so many times as long for each; `handling` as is."""
         special = dict.fromkeys(_LAUNCHES, launches) | {"flops": products}
-        factors = [special.get(name, rest) for name in Work._fields]
+        factors = [special.get(name, rest) for name in StepWork._fields]
         return dataclasses.replace(
             self,
             step={

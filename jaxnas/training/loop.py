@@ -56,7 +56,7 @@ class TrainState(NamedTuple):
     step: jax.Array | np.int32  # i32[], steps done
 
 
-class Trainer(NamedTuple):
+class TrainingFunctions(NamedTuple):
     """A model's compiled training.
 
     init: (params) -> TrainState.
@@ -73,10 +73,10 @@ class Trainer(NamedTuple):
     run: Callable
 
 
-def make_trainer(model: LanguageModel, settings: TrainSettings) -> Trainer:
+def make_trainer(model: LanguageModel, settings: TrainSettings) -> TrainingFunctions:
     """A model's training, compiled when it is called."""
     init, run = training_functions(model, settings)
-    return Trainer(jax.jit(init), jax.jit(run, donate_argnums=0))
+    return TrainingFunctions(jax.jit(init), jax.jit(run, donate_argnums=0))
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
@@ -88,7 +88,9 @@ def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
     )
 
 
-def training_functions(model: LanguageModel, settings: TrainSettings) -> Trainer:
+def training_functions(
+    model: LanguageModel, settings: TrainSettings
+) -> TrainingFunctions:
     """The pure functions of `make_trainer`.
 
     `run` takes the traits last, of a model that is padded into this one's shape.
@@ -121,7 +123,7 @@ def training_functions(model: LanguageModel, settings: TrainSettings) -> Trainer
         losses = jnp.zeros(len(starts), jnp.float32)
         return jax.lax.fori_loop(0, stop, body, (state, losses))
 
-    return Trainer(init, run)
+    return TrainingFunctions(init, run)
 
 
 def fresh_state(params: dict, settings: TrainSettings) -> TrainState:

@@ -35,7 +35,7 @@ def member_training(
 
     Returns:
       (states [M], members [M], tokens, starts, stop) -> (states, losses f32[M, S]);
-      the last three are shared, as for a `Trainer`.
+      the last three are shared, as for a `TrainingFunctions`.
     """
     run = training_functions(model, settings).run
 

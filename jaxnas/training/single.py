@@ -10,7 +10,7 @@ from arch import ArchitectureConfig, build_model
 from arch.initial import draw_parameters
 from jaxnas.training.loop import (
     Schedule,
-    Trainer,
+    TrainingFunctions,
     TrainState,
     batch_starts,
     make_trainer,
@@ -33,7 +33,7 @@ class TrainingFailed(RuntimeError):
 @functools.lru_cache(maxsize=1)  # the winner trains on in the program it had
 def _trainer(
     config: ArchitectureConfig, settings: TrainSettings, dtype: np.dtype
-) -> Trainer:
+) -> TrainingFunctions:
     return make_trainer(build_model(config, dtype), settings)
 
 
