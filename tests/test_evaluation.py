@@ -257,7 +257,7 @@ def test_configs_that_differ_in_compression_share_a_training(calls):
     found = [shared(compressed(compression)) for compression in COMPRESSIONS]
     assert calls == [training_config(CONFIG)]
     assert len(shared.trainings) == 1
-    config, params, evaluation = told[0]
+    config, params, evaluation, _ = told[0]
     asked = compressed(COMPRESSIONS[0])
     assert (len(told), config, evaluation) == (1, asked, found[0])
     assert cost.parameters(config) == sum(x.size for x in jax.tree.leaves(params))

@@ -27,6 +27,7 @@ from jaxnas.export.model_folder import (
     write_arrays,
 )
 from jaxnas.pipeline.winner import BestWeights
+from jaxnas.training.phase import Phase
 
 GATED = ArchitectureConfig(
     arch_type="transformer",
@@ -246,7 +247,8 @@ def test_the_best_weights_are_kept(tmp_path):
     assert again.read(TIED) is None
     again.offer(TIED, parameters(TIED), evaluation(0.31))
     chex.assert_trees_all_equal(again.read(TIED), parameters(TIED))
-    again.offer(GATED, parameters(GATED), evaluation(0.1), rung=1)  # a later phase
+    later = Phase(rung=1)
+    again.offer(GATED, parameters(GATED), evaluation(0.1), later)
     chex.assert_trees_all_equal(again.read(GATED, rung=1), parameters(GATED))
     BestWeights(path).offer(TIED, parameters(TIED), evaluation(0.9))
     assert again.read(TIED) is None

@@ -240,7 +240,7 @@ def test_one_training_answers_for_all_that_share_it(tmp_path, monkeypatch):
     evaluator = evaluator_of(
         extra=extra,
         trainings=Trainings(lines),
-        on_trained=lambda config, params, found: told.update({config: found}),
+        on_trained=lambda config, params, found, phase: told.update({config: found}),
     )
     configs = [variant(*pair) for pair in itertools.product(ALIKE, COMPRESSIONS)]
     first = evaluator(configs[0])

@@ -24,6 +24,7 @@ from jaxnas.population.lanes import Running
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.trainer import NOTHING_AHEAD
 from jaxnas.storage.jsonl import Lines
+from jaxnas.training.phase import FIRST
 from jaxnas.training.phases import Phase
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
@@ -70,7 +71,7 @@ class Opened:
             trainings=Trainings(self.trainings),
             plans=Plans(self.plans),
             machine=machine(compile_factor),
-            on_trained=lambda config, params, _: self.trained.update({config: params}),
+            on_trained=lambda config, params, *_: self.trained.update({config: params}),
             on_planned=self.planned.append,
         )
 
@@ -118,7 +119,9 @@ def test_a_recorded_plan_is_executed_not_made_anew(whole, tmp_path, known):
     (tmp_path / "trainings.jsonl").write_text("".join(lines[:known]))
     # This device would train more of them in their own programs.
     second = Opened(tmp_path, compile_factor=1e-6)
-    assert len(second.evaluator.trainer._plan(CONFIGS, NOTHING_AHEAD).buckets) > 1
+    assert (
+        len(second.evaluator.trainer._plan(CONFIGS, NOTHING_AHEAD, FIRST).buckets) > 1
+    )
     again = list(second.evaluator.evaluate(CONFIGS))
     second.close()
     assert again == evaluations

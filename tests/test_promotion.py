@@ -11,11 +11,15 @@ from scipy.stats import spearmanr
 from tasks import TINY
 
 from jaxnas.evaluation.training_log import Training, training_key
-from jaxnas.pipeline.phases import Promotions, keep_states
+from jaxnas.pipeline.phases import Promotions
 from jaxnas.pipeline.promotion import Pool, choose, number_promoted
 from jaxnas.population.train_states import States
+from jaxnas.population.trainer import Trainer
 from jaxnas.results.phases import Chosen, PhaseResult, finalists
 from jaxnas.results.trust import rank_correlation, trust_of
+from jaxnas.training.phases import Phase as PhaseLength
+from jaxnas.training.rungs import rungs_of
+from jaxnas.training.settings import TrainSettings
 
 
 def lines_of(number, seed=0, objectives=3, failed=()):
@@ -153,18 +157,23 @@ def test_the_finalists_are_of_the_last_phase_in_which_one_succeeded():
     assert finalists(first, []) == (0, first)
 
 
+RUNGS = rungs_of(
+    {
+        "fast": PhaseLength(samples=400, epochs=1),
+        "medium": PhaseLength(samples=1600, epochs=1),
+        "full": PhaseLength(samples=6400, epochs=1),
+    },
+    TrainSettings(window=8, batch=4, steps_per_call=5, learning_rate=1e-3),
+)
 STAGES = "", "@medium", "@full"
 
 
-def phases_with(states, trainings=None, **trains):
-    """What is asked of an evaluator of three phases."""
-    every = [SimpleNamespace(stage=stage) for stage in STAGES]
-    trainer = SimpleNamespace(states=states, at=lambda rung: every[rung], **trains)
-    return SimpleNamespace(trainer=trainer, trainings=trainings)
+def trainer_of_three(states=None):
+    return Trainer(task=None, rungs=RUNGS, eval_windows=1, states=states)
 
 
 def test_a_phase_keeps_its_own_states_and_those_below_and_above(tmp_path):
-    evaluator = phases_with(States(tmp_path))
+    trainer = trainer_of_three(States(tmp_path))
     other = dataclasses.replace(TINY, num_layers=2)
     for one, stage in itertools.product((TINY, other), STAGES):
         (tmp_path / training_key(one, stage)).mkdir()
@@ -172,14 +181,16 @@ def test_a_phase_keeps_its_own_states_and_those_below_and_above(tmp_path):
     def left():
         return {path.name for path in tmp_path.iterdir()}
 
+    fast, medium, full = trainer.phases
+    assert [phase.stage for phase in trainer.phases] == list(STAGES)
     own, others = ([training_key(one, at) for at in STAGES] for one in (TINY, other))
-    keep_states(evaluator, [TINY], 0)
+    trainer.keep_states([TINY], fast)
     assert left() == {*own, *others[1:]}
-    keep_states(evaluator, [TINY], 1)
+    trainer.keep_states([TINY], medium)
     assert left() == {*own, others[2]}
-    keep_states(evaluator, [TINY], 2)
+    trainer.keep_states([TINY], full)
     assert left() == set(own[1:])
-    keep_states(evaluator, [], 2)
+    trainer.keep_states([], full)
     assert left() == set()
 
 
@@ -188,12 +199,12 @@ def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
     curve = tuple((step, 2 + 3 * (step + 1) ** -0.5) for step in range(10, 90, 10))
     training = Training(key="", metrics={}, curve=curve)
     stopped = dataclasses.replace(training, stopped=80)
-    rungs = [SimpleNamespace(steps=steps) for steps in (100, 400, 1600)]
+    assert [rung.steps for rung in RUNGS] == [100, 400, 1600]
     promotions = Promotions(share=0.25, lucky=0, seed=0, by_curve=True)
 
     def foreseen(known, loss):
-        trainings = SimpleNamespace(find=lambda config, stage: known)
-        evaluator = phases_with(None, trainings, rung=0, rungs=rungs)
+        trainings = SimpleNamespace(find=lambda config, phase: known)
+        evaluator = SimpleNamespace(trainer=trainer_of_three(), trainings=trainings)
         result = made_result(objectives=[0.9, 3.0, 5.0], loss=loss)
         return promotions.objectives(evaluator)(result)
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from arch import ArchitectureConfig
 from arch.cost import Hardware
@@ -14,6 +14,7 @@ from jaxnas.evaluation.fitness import FitnessSettings, fitness_of, objectives_of
 from jaxnas.evaluation.training_log import Training, Trainings
 from jaxnas.population.call import Outcome
 from jaxnas.population.trainer import NOTHING_AHEAD, Outlook, Trainer
+from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.single import Report, TrainingFailed
 from jaxnas.training.task import Task
@@ -35,20 +36,26 @@ class Evaluation:
         return dataclasses.asdict(self)
 
 
+# Config, weights, what was found, and in which phase.
+OnTrained: TypeAlias = Callable[
+    [ArchitectureConfig, dict[str, Any], Evaluation, Phase], None
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluator:
     """Evaluates configs on one task: trains what it does not know yet.
 
     Attributes:
-      trainer: of one phase, see `at`.
+      trainer: of all phases.
       hardware: whose latency is an objective.
       fitness: weights and targets of the score.
       max_size: in MiB; larger models are not trained.
       latency: which one is an objective, of `LATENCIES`.
       extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
-      on_trained: called with each newly trained config, its weights and its
-        evaluation, before the training is remembered.
+      on_trained: called with each newly trained config, its weights, its
+        evaluation and its phase, before the training is remembered.
       on_failed: called with each config whose training failed and the traceback.
     """
 
@@ -59,7 +66,7 @@ class Evaluator:
     latency: str = "estimate"
     extra: Extra = dataclasses.field(default_factory=Extra)
     trainings: Trainings = dataclasses.field(default_factory=Trainings)
-    on_trained: Callable[[ArchitectureConfig, dict, Evaluation], None] | None = None
+    on_trained: OnTrained | None = None
     on_failed: Callable[[ArchitectureConfig, str], None] = lambda config, trace: None
 
     @property
@@ -67,19 +74,11 @@ class Evaluator:
         """What it trains for."""
         return self.trainer.task
 
-    def at(self, rung: int, repeat: int = 0, **changes: Any) -> "Evaluator":
-        """This evaluator in another phase or from another seed, see `Trainer.at`.
-
-        Args:
-          rung: place in the trainer's rungs.
-          repeat: from 1 on, another seed each.
-          **changes: of other fields.
-        """
-        changes = {"trainer": self.trainer.at(rung, repeat)} | changes
-        return dataclasses.replace(self, **changes)
-
     def __call__(
-        self, config: ArchitectureConfig, report: Report = lambda *_: None
+        self,
+        config: ArchitectureConfig,
+        report: Report = lambda *_: None,
+        phase: Phase = FIRST,
     ) -> Evaluation:
         """Evaluates one config; whatever goes wrong in it is in the result.
 
@@ -87,7 +86,7 @@ class Evaluator:
           ValueError: the config's vocabulary is smaller than the tokenizer's, or
             its sequences than a window.
         """
-        [evaluation] = self.evaluate([config], report)
+        [evaluation] = self.evaluate([config], report, phase=phase)
         return evaluation
 
     def evaluate(
@@ -95,7 +94,8 @@ class Evaluator:
         configs: Sequence[ArchitectureConfig],
         report: Report = lambda *_: None,
         outlook: Outlook = NOTHING_AHEAD,
-        **about: Any,
+        phase: Phase = FIRST,
+        generation: int | None = None,
     ) -> Generator[Evaluation]:
         """Evaluates configs together, in as few seconds as the planner can.
 
@@ -103,7 +103,8 @@ class Evaluator:
           configs: in any number.
           report: told of the steps of all of them.
           outlook: what may come after them.
-          **about: recorded with the plan.
+          phase: see `Phase`.
+          generation: recorded with the plan.
 
         Yields:
           Their evaluations, in their order; each as soon as it is there.
@@ -112,7 +113,7 @@ class Evaluator:
           ValueError: as `__call__`, before anything is trained.
         """
         for found in self.evaluate_until(
-            lambda succeeded: False, configs, report, outlook, **about
+            lambda succeeded: False, configs, report, outlook, phase, generation
         ):
             assert found is not None
             yield found
@@ -123,7 +124,8 @@ class Evaluator:
         configs: Sequence[ArchitectureConfig],
         report: Report = lambda *_: None,
         outlook: Outlook = NOTHING_AHEAD,
-        **about: Any,
+        phase: Phase = FIRST,
+        generation: int | None = None,
     ) -> Generator[Evaluation | None]:
         """As `evaluate`, but that trainings may end before all are done.
 
@@ -133,7 +135,8 @@ class Evaluator:
           configs: and all others, as for `evaluate`.
           report: as there.
           outlook: as there.
-          **about: as there.
+          phase: as there.
+          generation: as there.
 
         Yields:
           In the configs' order, an evaluation of those that are known, None for
@@ -143,7 +146,7 @@ class Evaluator:
             self._check(config)
         costs = list(map(self._costs, configs))
         waiting = [
-            self._skipped(cost) or self._known(config, cost)
+            self._skipped(cost) or self._known(config, cost, phase)
             for config, cost in zip(configs, costs, strict=True)
         ]
         open_ = [at for at, known in enumerate(waiting) if known is None]
@@ -151,33 +154,37 @@ class Evaluator:
         succeeded = sum(one is not None and one.status == "ok" for one in waiting)
         chosen = [] if enough(succeeded) else [configs[at] for at in open_]
         with contextlib.closing(
-            self._train(chosen, report, outlook, about)
+            self._train(chosen, report, outlook, phase, generation)
         ) as trainings:
             for trained in trainings:
                 while done < len(configs):
-                    found = waiting[done] or self._known(configs[done], costs[done])
+                    found = waiting[done] or self._known(
+                        configs[done], costs[done], phase
+                    )
                     if found is None:
                         break
                     yield found
                     done += 1
                 for config in trained:
-                    found = self._known(config, cost_of[config])
+                    found = self._known(config, cost_of[config], phase)
                     succeeded += found is not None and found.status == "ok"
                 if enough(succeeded):
                     break
         for at in range(done, len(configs)):
-            yield waiting[at] or self._known(configs[at], costs[at])
+            yield waiting[at] or self._known(configs[at], costs[at], phase)
 
-    def weights(self, config: ArchitectureConfig, report: Report) -> dict:
+    def weights(
+        self, config: ArchitectureConfig, report: Report, phase: Phase = FIRST
+    ) -> dict[str, Any]:
         """What a config's training left, by training it again as it was planned.
 
         Raises:
           TrainingFailed: the loss stopped being finite.
         """
-        if self._has_stopped(config):
-            return self._below.weights(config, report)
-        asked = {self.trainer.key(config): [compression_of(config)]}
-        outcomes = self.trainer.run([config], asked, report)
+        if self._has_stopped(config, phase):
+            return self.weights(config, report, self.trainer.below(phase))
+        asked = {self.trainer.key(config, phase): [compression_of(config)]}
+        outcomes = self.trainer.run([config], asked, report, phase=phase)
         [outcome] = list(outcomes)
         weights = outcome.weights_for(config.pruning_ratio)
         if weights is None:
@@ -203,14 +210,17 @@ class Evaluator:
         reason = f"{costs.size_mib:.1f} MiB is over max_size={self.max_size}"
         return Evaluation(status="skipped", costs=costs, reason=reason)
 
-    def _known(self, config: ArchitectureConfig, costs: Costs) -> Evaluation | None:
-        training = self.trainings.find(config, self.trainer.stage)
-        if training is None and self._has_stopped(config):
+    def _known(
+        self, config: ArchitectureConfig, costs: Costs, phase: Phase
+    ) -> Evaluation | None:
+        training = self.trainings.find(config, phase)
+        if training is None and self._has_stopped(config, phase):
             # There was nothing left to win: the phase before has its result.
-            before = self._below._known(config, costs)
-            training = self.trainings.find(config, self._below.trainer.stage)
+            below = self.trainer.below(phase)
+            before = self._known(config, costs, below)
+            training = self.trainings.find(config, below)
             if before is not None and training is not None:
-                key = self.trainer.key(config)
+                key = self.trainer.key(config, phase)
                 self.trainings.add(dataclasses.replace(training, key=key))
             return before
         if training is None:
@@ -223,7 +233,12 @@ class Evaluator:
         return None if unscored else self._judge(config, costs, training)
 
     def _train(
-        self, configs, report, outlook, about
+        self,
+        configs: Sequence[ArchitectureConfig],
+        report: Report,
+        outlook: Outlook,
+        phase: Phase,
+        generation: int | None,
     ) -> Generator[Sequence[ArchitectureConfig]]:
         """Trains the configs, each training once; remembers what it finds.
 
@@ -232,30 +247,35 @@ class Evaluator:
         """
         sharing: dict[str, list[ArchitectureConfig]] = {}
         for config in configs:
-            sharing.setdefault(self.trainer.key(config), []).append(config)
-        wanted = {key: self._asked(same) for key, same in sharing.items()}
+            sharing.setdefault(self.trainer.key(config, phase), []).append(config)
+        wanted = {key: self._asked(same, phase) for key, same in sharing.items()}
         first = [same[0] for same in sharing.values()]
-        for outcome in self.trainer.run(first, wanted, report, outlook, **about):
-            same = sharing[self.trainer.key(first[outcome.place])]
-            self.trainings.add(self._training(same, outcome))
+        for outcome in self.trainer.run(
+            first, wanted, report, outlook, phase, generation
+        ):
+            same = sharing[self.trainer.key(first[outcome.place], phase)]
+            self.trainings.add(self._training(same, outcome, phase))
             yield same
 
-    def _asked(self, same: Sequence[ArchitectureConfig]) -> list[Compression]:
+    def _asked(
+        self, same: Sequence[ArchitectureConfig], phase: Phase
+    ) -> list[Compression]:
         """How the weights of a training are to be scored, for those that share it."""
-        known = self.trainings.find(same[0], self.trainer.stage)
-        every = dict.fromkeys([*self.trainer.compressions, *map(compression_of, same)])
+        known = self.trainings.find(same[0], phase)
+        ahead = self.trainer.scored_ahead(phase)
+        every = dict.fromkeys([*ahead, *map(compression_of, same)])
         if known is None or any(self.extra.lacks(config, known) for config in same):
             return list(every)
         return [one for one in every if one not in known.metrics]
 
     def _training(
-        self, same: Sequence[ArchitectureConfig], outcome: Outcome
+        self, same: Sequence[ArchitectureConfig], outcome: Outcome, phase: Phase
     ) -> Training:
         """What is known of a training now, beside what was known before."""
         config = same[0]
-        known = self.trainings.find(config, self.trainer.stage)
+        known = self.trainings.find(config, phase)
         training = Training(
-            key=self.trainer.key(config),
+            key=self.trainer.key(config, phase),
             metrics=known.metrics if known else {},
             extra=known.extra if known else {},
         )
@@ -274,24 +294,22 @@ class Evaluator:
         weights = outcome.weights_for(config.pruning_ratio)
         if self.on_trained is not None and weights is not None:
             judged = self._judge(config, self._costs(config), training)
-            self.on_trained(config, weights, judged)
+            self.on_trained(config, weights, judged, phase)
         return training
 
     def _costs(self, config: ArchitectureConfig) -> Costs:
         return costs_of(config, self.hardware, self.latency)
 
-    @property
-    def _below(self) -> "Evaluator":
-        return self.at(self.trainer.rung - 1)
-
-    def _has_stopped(self, config: ArchitectureConfig) -> bool:
+    def _has_stopped(self, config: ArchitectureConfig, phase: Phase) -> bool:
         """Whether the config was done with in the phase before."""
-        if not self.trainer.rung:
+        if not phase.rung:
             return False
-        before = self.trainings.find(config, self._below.trainer.stage)
+        before = self.trainings.find(config, self.trainer.below(phase))
         return before is not None and before.stopped is not None
 
-    def _judge(self, config, costs: Costs, training: Training) -> Evaluation:
+    def _judge(
+        self, config: ArchitectureConfig, costs: Costs, training: Training
+    ) -> Evaluation:
         metrics = training.metrics.get(compression_of(config))
         if metrics is None:
             reason = training.reason or "the validation loss is not finite"

@@ -8,6 +8,7 @@ from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.storage.jsonl import Lines
 from jaxnas.training.curves import Curve
+from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.single import training_config
 
@@ -63,9 +64,9 @@ class Trainings:
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, config: ArchitectureConfig, stage: str = "") -> Training | None:
-        """The training of the config, if it was done."""
-        return self._known.get(training_key(config, stage))
+    def find(self, config: ArchitectureConfig, phase: Phase = FIRST) -> Training | None:
+        """The training of the config in a phase, if it was done."""
+        return self._known.get(training_key(config, phase.stage))
 
     def add(self, training: Training):
         """Remembers one more."""

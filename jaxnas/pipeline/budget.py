@@ -20,14 +20,16 @@ from jaxnas.clock import (
     outline,
 )
 from jaxnas.config import RunConfig
-from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.keys import key_of
 from jaxnas.population.devices import Machine
 from jaxnas.population.planner import planner_for
+from jaxnas.population.trainer import Trainer
 from jaxnas.presets import PRESETS
 from jaxnas.results.phases import Chosen
 from jaxnas.training.loop import batch_starts
-from jaxnas.training.phases import Phase, steps_of
+from jaxnas.training.phase import Phase
+from jaxnas.training.phases import Phase as TrainLength
+from jaxnas.training.phases import steps_of
 from jaxnas.training.single import (
     continue_training,
     starting_state,
@@ -139,22 +141,22 @@ def words(config: RunConfig, clock: Clock) -> str | None:
     )
 
 
-def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
+def room_for(clock: Clock, trainer: Trainer) -> Callable[[Phase, Chosen], Chosen]:
     """Those of the chosen that a phase has time for, the best first.
 
     The phases that are left share the time that is left equally.
     """
 
-    def room(here: Evaluator, chosen: Chosen) -> Chosen:
+    def room(phase: Phase, chosen: Chosen) -> Chosen:
         if clock.budget is None:
             return chosen
-        trainer = here.trainer
-        name = f"room {trainer.rungs[trainer.rung].name}"
+        name = f"room {phase.name}"
         number = clock.decided(name)
         if number is None:
             number = len(chosen.every)
-            part = clock.left(PHASES_END) / (len(trainer.rungs) - trainer.rung)
-            while number and _seconds(here, chosen, number) > part:
+            part = clock.left(PHASES_END) / (len(trainer.rungs) - phase.rung)
+            configs = [result.config for result in chosen.every]
+            while number and trainer.predicted_seconds(configs[:number], phase) > part:
                 number -= 1
             clock.decide(name, number)
         return Chosen(
@@ -163,11 +165,6 @@ def room_for(clock: Clock) -> Callable[[Evaluator, Chosen], Chosen]:
         )
 
     return room
-
-
-def _seconds(here: Evaluator, chosen: Chosen, number: int) -> float:
-    configs = [result.config for result in chosen.every[:number]]
-    return here.trainer.foreseen(configs)
 
 
 def last_steps(
@@ -189,7 +186,7 @@ def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: dict) -> f
     """Measured, after compiling, in the program that will train on."""
     calls, settings = 4, task.settings
     steps = calls * settings.steps_per_call
-    phase = Phase(samples=steps * settings.batch, epochs=1)
+    phase = TrainLength(samples=steps * settings.batch, epochs=1)
     tokens = len(task.dataset.train)
     starts = batch_starts(task.seed, tokens, settings, phase, "finish")
     begun = starting_state(model, task, params)

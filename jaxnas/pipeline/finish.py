@@ -18,6 +18,7 @@ from jaxnas.report.words import describe
 from jaxnas.results.result import Scored
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.phase import Phase
 from jaxnas.training.single import TrainingFailed
 
 
@@ -26,6 +27,7 @@ def finish(
     config: RunConfig,
     clock: Clock,
     evaluator: Evaluator,
+    phase: Phase,
     winner: Scored,
     best_weights: BestWeights,
     progress: Progress,
@@ -37,16 +39,16 @@ def finish(
     task = evaluator.task
     model = winner.config
     progress.say(f"winner: {winner.id}  {describe(model)}")
-    params = best_weights.read(model, evaluator.trainer.rung)
+    params = best_weights.read(model, phase.rung)
     if params is None:
         progress.say("its weights were not kept: training them again first")
-        params = evaluator.weights(model, progress.steps("winner again"))
+        params = evaluator.weights(model, progress.steps("winner again"), phase)
     final: dict[str, Any] = {"steps": 0, "reason": None}
     try:
         steps = last_steps(config, clock, model, task, params)
         final["steps"] = steps
         progress.say(f"the winner trains on for {steps} steps")
-        part = folder.finishing / training_name(model, evaluator.trainer.rung, steps)
+        part = folder.finishing / training_name(model, phase.rung, steps)
         with Checkpoints(part, keep=1) as checkpoints:
             report = progress.steps("winner")
             trained = train_on(

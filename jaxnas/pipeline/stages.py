@@ -12,7 +12,6 @@ from jaxnas.pipeline.finish import finish
 from jaxnas.pipeline.manifest import record_compilations
 from jaxnas.pipeline.phases import (
     Promotions,
-    keep_states,
     promote,
     repeated,
 )
@@ -32,6 +31,7 @@ from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import write_whole
 from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.phase import FIRST
 from jaxnas.training.task import Task
 
 
@@ -51,7 +51,7 @@ class Stages(NamedTuple):
     """A run's parts while it goes on, and its steps in their order."""
 
     ready: Ready
-    evaluator: Evaluator  # of the first phase
+    evaluator: Evaluator
     best_weights: BestWeights
     results: ResultLog
     later: ResultLog  # of the phases after the first
@@ -88,10 +88,9 @@ class Stages(NamedTuple):
                 results,
                 pool,
                 promotions,
-                self.best_weights,
                 self.later,
                 self.progress,
-                room_for(clock),
+                room_for(clock, self.evaluator.trainer),
                 lambda name: Deadline(clock, PHASES_END, f"phase {name}"),
             )
 
@@ -132,7 +131,8 @@ class Stages(NamedTuple):
                 folder,
                 config,
                 clock,
-                evaluator.at(rung),
+                evaluator,
+                evaluator.trainer.phases[rung],
                 winner,
                 self.best_weights,
                 progress,
@@ -163,7 +163,7 @@ class _Generations:
         if self._evaluator.trainer.states is not None:  # there is a later phase
             self._pool.read(results)
             kept = [result.config for result in self._pool.results]
-            keep_states(self._evaluator, kept, 0)
+            self._evaluator.trainer.keep_states(kept, FIRST)
         counts, programs = compile_counts(), self._evaluator.trainer.programs()
         record_compilations(
             self._folder.manifest,

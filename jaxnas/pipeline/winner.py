@@ -14,7 +14,8 @@ from jaxnas.evaluation.training_log import training_key
 from jaxnas.export.model_folder import read_arrays, write_arrays
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.training.loop import batch_starts
-from jaxnas.training.phases import Phase
+from jaxnas.training.phase import FIRST, Phase
+from jaxnas.training.phases import Phase as TrainLength
 from jaxnas.training.scoring import Compression, score
 from jaxnas.training.single import Report, continue_training, starting_state
 from jaxnas.training.task import Task
@@ -41,7 +42,7 @@ class BestWeights:
         config: ArchitectureConfig,
         params: dict,
         found: Evaluation,
-        rung: int = 0,
+        phase: Phase = FIRST,
     ):
         """Writes the weights if the candidate is better than all before.
 
@@ -49,8 +50,12 @@ class BestWeights:
           config: the candidate.
           params: its weights as they were scored, before quantisation.
           found: the scores.
-          rung: the phase that they are of; a later one beats all earlier ones.
+          phase: that they are of; a later one beats all earlier ones, and those
+            from other seeds do not count.
         """
+        rung = phase.rung
+        if phase.repeat:
+            return
         if found.fitness is not None and (rung, found.fitness) > self._best:
             metadata = {
                 "training": training_name(config, rung),
@@ -91,7 +96,7 @@ def train_on(
     """
     if steps == 0:
         return params
-    phase = Phase(samples=steps * task.settings.batch, epochs=1)
+    phase = TrainLength(samples=steps * task.settings.batch, epochs=1)
     tokens = len(task.dataset.train)
     starts = batch_starts(task.seed, tokens, task.settings, phase, "finish")
     begun = starting_state(config, task, params)

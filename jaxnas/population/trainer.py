@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,7 +21,8 @@ from jaxnas.population.planner import Expected, Planner, planner_for
 from jaxnas.population.program import Program
 from jaxnas.population.train_states import States
 from jaxnas.training.loop import TrainState, batch_starts
-from jaxnas.training.phases import Phase
+from jaxnas.training.phase import FIRST, Phase
+from jaxnas.training.phases import Phase as TrainLength
 from jaxnas.training.rungs import Rung, rung_starts
 from jaxnas.training.scoring import Compression
 from jaxnas.training.single import Report, training_config
@@ -41,18 +41,22 @@ class Outlook(NamedTuple):
 
 NOTHING_AHEAD = Outlook()
 
+# A plan's, of `training_config`; None is done already.
+Candidates: TypeAlias = Sequence[ArchitectureConfig | None]
+
 # By the compression that is built in, None where it is data.
 Compilers: TypeAlias = dict[Compression | None, Compiler]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Trainer:
-    """Trains configs on one task, in one of its phases.
+    """Trains configs on one task, in any of its phases.
+
+    A later phase needs a survivor's state; where that is not kept any more, the
+    phases before are done again. From another seed no state is kept.
 
     Attributes:
       rungs: the phases, each going on where the one before was stable.
-      rung: which of them this one trains for, see `at`.
-      repeat: 0, or which repetition from another seed.
       recovery_share: of a rung's steps, that pruned weights train on for.
       flat: share of its loss that a training has to win to go on, see `Work`.
       compressions: scored after every training, for those that may ask later.
@@ -67,8 +71,6 @@ class Trainer:
     task: Task
     rungs: Sequence[Rung]
     eval_windows: int
-    rung: int = 0
-    repeat: int = 0
     recovery_share: float = 0.0
     flat: float = 0.0
     compressions: Sequence[Compression] = ()
@@ -80,34 +82,23 @@ class Trainer:
     say: Callable[[str], None] = lambda text: None
     compilers: Compilers = dataclasses.field(default_factory=dict)
 
-    def at(self, rung: int, repeat: int = 0) -> "Trainer":
-        """The same in another phase, or from another seed.
-
-        It shares all that is known and compiled. A later phase needs a survivor's
-        state; where that is not kept any more, the phases before are done again.
-
-        Args:
-          rung: place in `rungs`.
-          repeat: from 1 on, another seed each, of which no state is kept.
-        """
-        scored_ahead = () if rung and len(self.compressions) > 1 else self.compressions
-        return dataclasses.replace(
-            self,
-            rung=rung,
-            repeat=repeat,
-            compressions=scored_ahead,  # later, only what is asked for
-            states=None if repeat else self.states,
-        )
-
     @property
-    def stage(self) -> str:
-        """What sets its trainings apart from those of other phases and seeds."""
-        phase = f"@{self.rungs[self.rung].name}" if self.rung else ""
-        return phase + (f"#{self.repeat}" if self.repeat else "")
+    def phases(self) -> list[Phase]:
+        """The run's phases, from its own seed."""
+        return [Phase(number, rung.name) for number, rung in enumerate(self.rungs)]
 
-    def key(self, config: ArchitectureConfig) -> str:
-        """What a config's training in this phase is known by."""
-        return training_key(config, self.stage)
+    def below(self, phase: Phase) -> Phase:
+        """The phase before one that is not the first."""
+        return self.phases[phase.rung - 1]
+
+    def key(self, config: ArchitectureConfig, phase: Phase = FIRST) -> str:
+        """What a config's training in a phase is known by."""
+        return training_key(config, phase.stage)
+
+    def scored_ahead(self, phase: Phase = FIRST) -> Sequence[Compression]:
+        """The compressions scored after every training; later, what is asked for."""
+        several = len(self.compressions) > 1
+        return () if phase.rung and several else self.compressions
 
     def run(
         self,
@@ -115,7 +106,8 @@ class Trainer:
         wanted: Mapping[str, Sequence[Compression]],
         report: Report = lambda *_: None,
         outlook: Outlook = NOTHING_AHEAD,
-        **about: Any,
+        phase: Phase = FIRST,
+        generation: int | None = None,
     ) -> Iterator[Outcome]:
         """Outcomes of the configs, in the plan that was made for them before.
 
@@ -124,15 +116,17 @@ class Trainer:
           wanted: by `key`, how its weights are to be compressed and scored.
           report: told of the steps of all of them.
           outlook: what may come after them.
-          **about: recorded with a new plan.
+          phase: see `Phase`.
+          generation: recorded with a new plan.
         """
         if not configs:
             return
-        keys = [self.key(config) for config in configs]
+        keys = [self.key(config, phase) for config in configs]
         found = self.plans.find(keys)
         if found is None:
-            planned, plan = keys, self._plan(configs, outlook)
-            self.plans.add(keys, plan, **about)
+            planned, plan = keys, self._plan(configs, outlook, phase)
+            about = {} if generation is None else {"generation": generation}
+            self.plans.add(keys, plan, **about, **phase.recorded())
             self.on_planned(plan)
         else:
             planned, plan = found
@@ -144,13 +138,14 @@ class Trainer:
         ]
         begin = time.monotonic()
         work = self._work(
-            candidates, lambda place: wanted.get(planned[place], ()), report
+            candidates, lambda place: wanted.get(planned[place], ()), report, phase
         )
+        states = self._states(phase)
         outcomes = execute(
             plan,
             candidates,
             work,
-            self._compiler({one for every in wanted.values() for one in every}),
+            self._compiler({one for every in wanted.values() for one in every}, phase),
             devices=self.machine.devices,
             workers=self.machine.workers,
             memory=self.machine.memory,
@@ -160,17 +155,19 @@ class Trainer:
         with contextlib.closing(outcomes):
             for outcome in outcomes:
                 key = planned[outcome.place]
-                if self.states is not None and outcome.state is not None:
-                    self.states.save(key, outcome.state)
+                if states is not None and outcome.state is not None:
+                    states.save(key, outcome.state)
                 yield dataclasses.replace(outcome, place=place_of[key])
         if found is None:  # all of it ran, as it was foreseen
             self.on_run(plan, time.monotonic() - begin)
 
-    def foreseen(self, configs: Sequence[ArchitectureConfig]) -> float:
+    def predicted_seconds(
+        self, configs: Sequence[ArchitectureConfig], phase: Phase = FIRST
+    ) -> float:
         """Seconds that these would take, with what is compiled so far."""
-        chosen = {self.key(config): training_config(config) for config in configs}
+        chosen = {training_key(config): training_config(config) for config in configs}
         known = list(self.plans.homes())
-        return self._planner.plan(list(chosen.values()), known=known).seconds
+        return self._planner(phase).plan(list(chosen.values()), known=known).seconds
 
     def close(self):
         """Gives up what was to be compiled; nothing is evaluated afterwards."""
@@ -194,10 +191,26 @@ class Trainer:
             f"now {parts[0].form} in {parts[0].lanes}"
         )
 
-    def _plan(self, configs, outlook: Outlook) -> Plan:
+    def keep_states(self, configs: Iterable[ArchitectureConfig], phase: Phase):
+        """Leaves, of the states up to a phase, the configs' in it and the one below.
+
+        States of later phases stay: a run that is resumed comes by here again.
+        """
+        if self.states is None:
+            return
+        stages = [one.stage for one in self.phases[: phase.rung + 1]]
+        kept = {training_key(one, at) for one in configs for at in stages[-2:]}
+        self.states.keep(kept, stages)
+
+    def _states(self, phase: Phase) -> States | None:
+        return None if phase.repeat else self.states
+
+    def _plan(
+        self, configs: Sequence[ArchitectureConfig], outlook: Outlook, phase: Phase
+    ) -> Plan:
         homes = self.plans.homes()
         known = list(homes)
-        return self._planner.plan(
+        return self._planner(phase).plan(
             [training_config(config) for config in configs],
             known=known,
             horizon=outlook.horizon,
@@ -211,33 +224,39 @@ class Trainer:
             homes=None if self.machine.portable else homes,
         )
 
-    @functools.cached_property
-    def _planner(self) -> Planner:
-        settings, rung = self.task.settings, self.rungs[self.rung]
-        scored = max(1, len(self.compressions)) * self.eval_windows
+    def _planner(self, phase: Phase) -> Planner:
+        settings, rung = self.task.settings, self.rungs[phase.rung]
+        ahead, recovery = self.scored_ahead(phase), self._recovery(phase)
+        scored = max(1, len(ahead)) * self.eval_windows
         scoring = scored / (3 * settings.batch)  # forward, of three passes
-        if self._recovery is not None:
-            pruned = {one.pruning_ratio for one in self.compressions} - {0.0}
-            scoring += len(pruned) * len(self._recovery)
+        if recovery is not None:
+            pruned = {one.pruning_ratio for one in ahead} - {0.0}
+            scoring += len(pruned) * len(recovery)
         return planner_for(self.machine, settings, rung.new_steps, scoring)
 
-    def _compiler(self, wanted: set[Compression]) -> Compiler:
+    def _compiler(self, wanted: set[Compression], phase: Phase) -> Compiler:
         """The programs; where all of a run ask for one compression, it is built in."""
-        lone = None
-        if len(self.compressions) == 1 and wanted <= set(self.compressions):
-            lone = self.compressions[0]
+        lone, ahead = None, self.scored_ahead(phase)
+        if len(ahead) == 1 and wanted <= set(ahead):
+            lone = ahead[0]
         if lone not in self.compilers:
             windows, cores = len(self.validation_windows()), self.machine.cores
             self.compilers[lone] = Compiler(self.task, windows, lone, cores)
         return self.compilers[lone]
 
-    def _work(self, candidates, wanted, report) -> Work:
-        """What all candidates of a plan do in this phase."""
-        rung, settings = self.rungs[self.rung], self.task.settings
-        task = self._own_task
+    def _work(
+        self,
+        candidates: Candidates,
+        wanted: Callable[[int], Sequence[Compression]],
+        report: Report,
+        phase: Phase,
+    ) -> Work:
+        """What all candidates of a plan do in a phase."""
+        rung, settings = self.rungs[phase.rung], self.task.settings
+        task = self.task.repeated(phase.repeat)
         tokens = len(task.dataset.train)
-        rungs = self.rungs[: self.rung + 1]
-        begun = self._begun(candidates, report) if rung.begin else None
+        rungs = self.rungs[: phase.rung + 1]
+        begun = self._begun(candidates, report, phase) if rung.begin else None
         return Work(
             task=task,
             starts=rung_starts(task.seed, tokens, settings, rungs),
@@ -246,39 +265,37 @@ class Trainer:
             schedule=rung.schedule(settings),
             begin=rung.begin,
             begun=begun,
-            keep=None if self.states is None else rung.keep,
+            keep=None if self._states(phase) is None else rung.keep,
             flat=self.flat,
-            recovery=self._recovery,
+            recovery=self._recovery(phase),
         )
 
-    def _begun(self, candidates, report) -> Callable[[int], TrainState]:
+    def _begun(
+        self, candidates: Candidates, report: Report, phase: Phase
+    ) -> Callable[[int], TrainState]:
         """Where each candidate goes on from; what is missing is trained again."""
         assert self.states is not None
-        below, states = self.at(self.rung - 1), self.states
+        below, states, settings = self.below(phase), self.states, self.task.settings
         every = [config for config in candidates if config is not None]
-        missing = [config for config in every if below.key(config) not in states]
+        missing = [one for one in every if self.key(one, below) not in states]
         if missing:
-            for _ in below.run(missing, {}, report):
+            for _ in self.run(missing, {}, report, phase=below):
                 pass  # the states are saved as they come
-        return lambda place: states.load(
-            below.key(candidates[place]), candidates[place], self.task.settings
-        )
 
-    @functools.cached_property
-    def _own_task(self) -> Task:
-        """The task; from another seed for a repetition."""
-        if not self.repeat:
-            return self.task
-        return dataclasses.replace(self.task, seed=self.task.seed + self.repeat)
+        def begun(place: int) -> TrainState:
+            config = candidates[place]
+            assert config is not None
+            return states.load(self.key(config, below), config, settings)
 
-    @functools.cached_property
-    def _recovery(self) -> np.ndarray | None:
+        return begun
+
+    def _recovery(self, phase: Phase) -> np.ndarray | None:
         """i32[R, B], where windows begin that pruned weights train on for."""
         settings = self.task.settings
-        steps = round(self.recovery_share * self.rungs[self.rung].steps)
+        steps = round(self.recovery_share * self.rungs[phase.rung].steps)
         if not steps:
             return None
-        phase = Phase(samples=steps * settings.batch, epochs=1)
-        task = self._own_task
+        length = TrainLength(samples=steps * settings.batch, epochs=1)
+        task = self.task.repeated(phase.repeat)
         tokens = len(task.dataset.train)
-        return batch_starts(task.seed, tokens, settings, phase, "recovery")
+        return batch_starts(task.seed, tokens, settings, length, "recovery")

@@ -21,6 +21,17 @@ class Task:
     seed: int
     dtype: np.dtype  # of the matrix products
 
+    def repeated(self, number: int) -> "Task":
+        """The same from another seed, one for each number; itself for 0."""
+        if number not in self._repeated:
+            seed = self.seed + number
+            self._repeated[number] = dataclasses.replace(self, seed=seed)
+        return self._repeated[number]
+
+    @functools.cached_property
+    def _repeated(self) -> dict[int, "Task"]:
+        return {0: self}
+
     @functools.cached_property
     def train_tokens(self) -> jax.Array:
         """The training split, resident on the device."""
