@@ -25,10 +25,10 @@ from arch.spaces import SPACES
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.costs import costs_of
-from jaxnas.evaluation.extra_scores import Extra
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness_of
 from jaxnas.evaluation.training_log import Training, Trainings, training_key
 from jaxnas.evaluation.user_objectives import (
+    Extra,
     Objective,
     changed_since,
     load_objectives,

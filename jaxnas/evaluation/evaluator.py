@@ -9,9 +9,9 @@ from arch import ArchitectureConfig
 from arch.cost import Hardware
 from jaxnas.errors import reason_of
 from jaxnas.evaluation.costs import Costs, costs_of
-from jaxnas.evaluation.extra_scores import Extra, ObjectiveFailed, compression_of
 from jaxnas.evaluation.fitness import FitnessSettings, fitness_of, objectives_of
 from jaxnas.evaluation.training_log import Training, Trainings
+from jaxnas.evaluation.user_objectives import Extra, ObjectiveFailed, compression_of
 from jaxnas.population.call import Outcome
 from jaxnas.population.trainer import NOTHING_AHEAD, Outlook, Trainer
 from jaxnas.training.phase import FIRST, Phase

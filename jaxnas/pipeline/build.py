@@ -8,9 +8,8 @@ from jaxnas.config import RunConfig, read_toml
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.evaluation.extra_scores import Extra
 from jaxnas.evaluation.fitness import FitnessSettings
-from jaxnas.evaluation.user_objectives import load_objectives, paths_in
+from jaxnas.evaluation.user_objectives import Extra, load_objectives, paths_in
 from jaxnas.pipeline.search import SearchPlan
 from jaxnas.population.trainer import Trainer
 from jaxnas.runtime import compute_dtype, hardware_named
