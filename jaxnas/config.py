@@ -22,7 +22,7 @@ from jaxnas.presets import (
     search_length,
     search_rates,
 )
-from jaxnas.training.phases import Phase
+from jaxnas.training.lengths import PhaseLength
 
 
 def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
@@ -291,15 +291,15 @@ class RunConfig:
         }
         return dataclasses.replace(self, preset=name, **open_fields)
 
-    def named_phases(self) -> dict[str, Phase]:
+    def named_phases(self) -> dict[str, PhaseLength]:
         """The phases of a resolved config, by name, in their order."""
         phases = self._phases(self.phases, self.preset)
         if len(phases) > 1:
             return phases
         [name] = phases
-        return {name: Phase(samples=self.samples, epochs=self.epochs)}
+        return {name: PhaseLength(samples=self.samples, epochs=self.epochs)}
 
-    def _phases(self, text: str, preset: str) -> dict[str, Phase]:
+    def _phases(self, text: str, preset: str) -> dict[str, PhaseLength]:
         try:
             phases = phases_of(text, preset)
         except ValueError as error:

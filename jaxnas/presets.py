@@ -2,14 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from jaxnas.training.phases import PHASES, SMALL_PHASES, Phase
+from jaxnas.training.lengths import PHASES, SMALL_PHASES, PhaseLength
 
 
 class Preset(NamedTuple):
     """Values for the settings that were left open."""
 
     settings: dict[str, Any]
-    phases: dict[str, Phase]
+    phases: dict[str, PhaseLength]
 
 
 PRESETS = {
@@ -62,7 +62,7 @@ def search_length(space: str) -> dict[str, Any]:
     return {"population": 50, "generations": 100, "phases": ",".join(PHASE_NAMES)}
 
 
-def phases_of(text: str, preset: str) -> dict[str, Phase]:
+def phases_of(text: str, preset: str) -> dict[str, PhaseLength]:
     """Phases by their name: named ones, or SAMPLES or SAMPLESxEPOCHS.
 
     Raises:
@@ -78,7 +78,7 @@ def phases_of(text: str, preset: str) -> dict[str, Phase]:
             found[name] = known[name]
         elif len(numbers) <= 2 and all(n.isascii() and n.isdigit() for n in numbers):
             epochs = int(numbers[1]) if len(numbers) == 2 else 1
-            found[name] = Phase(samples=int(numbers[0]), epochs=epochs)
+            found[name] = PhaseLength(samples=int(numbers[0]), epochs=epochs)
         else:
             raise ValueError(
                 f"{name!r} is no phase: {', '.join(known)}, or SAMPLES or "

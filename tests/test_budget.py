@@ -25,7 +25,7 @@ from jaxnas.errors import UsageError
 from jaxnas.pipeline.budget import fit_to_budget
 from jaxnas.population.devices import local_machine
 from jaxnas.run import main
-from jaxnas.training.phases import steps_of
+from jaxnas.training.lengths import steps_of
 from jaxnas.training.settings import TrainSettings
 
 

@@ -8,7 +8,7 @@ from jaxnas.commands.options import Parser, add_settings, given_settings
 from jaxnas.config import RunConfig, kind_of, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.presets import PRESETS
-from jaxnas.training.phases import Phase
+from jaxnas.training.lengths import PhaseLength
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
 OPEN = {
@@ -231,9 +231,11 @@ def test_length_of_a_search(space):
         assert list(config.named_phases()) == phases
         assert config.decay_share == (0.9 if space == "minimal" else 0.2)
         short = RunConfig(space=space, samples=8).resolve(backend)
-        assert short.named_phases() == {"fast": Phase(samples=8, epochs=short.epochs)}
+        assert short.named_phases() == {
+            "fast": PhaseLength(samples=8, epochs=short.epochs)
+        }
         own = RunConfig(space=space, phases="8,16x3").resolve(backend)
-        assert own.named_phases()["16x3"] == Phase(samples=16, epochs=3)
+        assert own.named_phases()["16x3"] == PhaseLength(samples=16, epochs=3)
         assert own.resolve("cpu") == own
     own = RunConfig(space=space, population=7).resolve("cpu")
     assert (own.population, own.generations) == (7, wanted[1])

@@ -22,7 +22,7 @@ from jaxnas.population import compiler as compiler_module
 from jaxnas.population.lanes import Running
 from jaxnas.population.program import Compiled
 from jaxnas.storage.jsonl import Lines
-from jaxnas.training.phases import Phase
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.scoring import Compression, Metrics, score
 from jaxnas.training.settings import TrainSettings
@@ -43,8 +43,8 @@ CONFIG = ArchitectureConfig(
     max_seq_length=16,
 )
 SETTINGS = TrainSettings(window=16, batch=8, learning_rate=2e-2)
-PHASE = Phase(samples=960, epochs=2)
-SHORT = Phase(samples=16, epochs=1)
+PHASE = PhaseLength(samples=960, epochs=2)
+SHORT = PhaseLength(samples=16, epochs=1)
 HARDWARE = cost.HARDWARE["cpu-core"]
 FITNESS = FitnessSettings(size_target=0.01, size_limit=1.0, latency_target=0.001)
 COMPRESSIONS = [Compression(q, p) for q in QUANTIZATIONS for p in (0.0, 0.6)]
@@ -451,7 +451,7 @@ def test_a_failure_is_a_result(monkeypatch, tmp_path, error, reason, where):
 
 def test_a_training_that_diverges_is_a_result():
     wild = dataclasses.replace(SETTINGS, learning_rate=3e37)
-    rungs = rungs_of({"fast": Phase(samples=80, epochs=1)}, wild)
+    rungs = rungs_of({"fast": PhaseLength(samples=80, epochs=1)}, wild)
     found = evaluator_of(task_of(settings=wild), rungs=rungs)(CONFIG)
     assert found.status == "failed"
     assert found.reason.startswith("TrainingFailed: the training loss is ")

@@ -16,8 +16,8 @@ from jaxnas.population.compiler import Compiler
 from jaxnas.population.executor import execute
 from jaxnas.population.lanes import Running
 from jaxnas.population.program import Program
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import batch_starts
-from jaxnas.training.phases import Phase
 from jaxnas.training.scoring import Compression, score
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import TrainingFailed, train
@@ -31,7 +31,7 @@ CONFIGS = (
 )
 # A small rate: where a gradient is all rounding, AdamW's step is a coin's toss.
 SETTINGS = TrainSettings(window=12, batch=4, learning_rate=3e-4, steps_per_call=3)
-PHASE = Phase(samples=32, epochs=1)  # 8 steps, 3 calls
+PHASE = PhaseLength(samples=32, epochs=1)  # 8 steps, 3 calls
 CALLS = 3
 PAIR = (Compression("fp16", 0.0), Compression("int4", 0.5))
 

@@ -46,7 +46,7 @@ from jaxnas.results.result import ResultLog
 from jaxnas.run import main
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.jsonl import Lines
-from jaxnas.training.phases import Phase
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.settings import TrainSettings
@@ -193,7 +193,7 @@ ALIKE = ("transformer", "flash_attention")
 def evaluator_of(**changes):
     parts = {
         "task": noise_task(SETTINGS),
-        "rungs": rungs_of({"fast": Phase(samples=20, epochs=1)}, SETTINGS),
+        "rungs": rungs_of({"fast": PhaseLength(samples=20, epochs=1)}, SETTINGS),
         "hardware": HARDWARE,
         "fitness": FitnessSettings(size_target=0.01, size_limit=1.0),
         "max_size": 500.0,

@@ -24,8 +24,8 @@ from jaxnas.population.lanes import Running
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.trainer import NOTHING_AHEAD
 from jaxnas.storage.jsonl import Lines
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.phase import FIRST
-from jaxnas.training.phases import Phase
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 
@@ -63,7 +63,9 @@ class Opened:
         self.trained, self.planned = {}, []
         self.evaluator = evaluator_with(
             task=task(),
-            rungs=rungs_of({"fast": Phase(samples=20, epochs=1)}, SETTINGS),  # 5 steps
+            rungs=rungs_of(
+                {"fast": PhaseLength(samples=20, epochs=1)}, SETTINGS
+            ),  # 5 steps
             hardware=cost.HARDWARE["cpu-core"],
             fitness=FitnessSettings(size_target=0.01, size_limit=1.0),
             max_size=500.0,

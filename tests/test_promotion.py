@@ -17,7 +17,7 @@ from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
 from jaxnas.results.phases import Chosen, PhaseResult, finalists
 from jaxnas.results.trust import rank_correlation, trust_of
-from jaxnas.training.phases import Phase as PhaseLength
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 

@@ -21,7 +21,7 @@ from jaxnas.population.executor import execute
 from jaxnas.population.program import Program
 from jaxnas.population.train_states import States
 from jaxnas.training.curves import extrapolated, points_of
-from jaxnas.training.phases import Phase
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rung_starts, rungs_of
 from jaxnas.training.scoring import Compression
 from jaxnas.training.settings import TrainSettings
@@ -32,9 +32,9 @@ SETTINGS = TrainSettings(
     window=12, batch=4, learning_rate=3e-4, decay_share=0.25, steps_per_call=3
 )
 PHASES = {
-    "fast": Phase(samples=32, epochs=1),  # 8 steps
-    "medium": Phase(samples=40, epochs=2),  # 20 steps
-    "full": Phase(samples=176, epochs=1),  # 44 steps
+    "fast": PhaseLength(samples=32, epochs=1),  # 8 steps
+    "medium": PhaseLength(samples=40, epochs=2),  # 20 steps
+    "full": PhaseLength(samples=176, epochs=1),  # 44 steps
 }
 RUNGS = rungs_of(PHASES, SETTINGS)
 CONFIGS = (
@@ -70,16 +70,26 @@ def test_the_windows_of_a_phase_follow_those_of_the_one_before():
     ("phases", "share", "word"),
     [
         (
-            {"a": Phase(samples=32, epochs=1), "b": Phase(samples=32, epochs=1)},
+            {
+                "a": PhaseLength(samples=32, epochs=1),
+                "b": PhaseLength(samples=32, epochs=1),
+            },
             0.2,
             "b",
         ),
-        ({"a": Phase(samples=32, epochs=1), "b": Phase(samples=64, epochs=1)}, 1, "1"),
         (
             {
-                "a": Phase(samples=400, epochs=1),
-                "b": Phase(samples=404, epochs=1),
-                "c": Phase(samples=1600, epochs=1),
+                "a": PhaseLength(samples=32, epochs=1),
+                "b": PhaseLength(samples=64, epochs=1),
+            },
+            1,
+            "1",
+        ),
+        (
+            {
+                "a": PhaseLength(samples=400, epochs=1),
+                "b": PhaseLength(samples=404, epochs=1),
+                "c": PhaseLength(samples=1600, epochs=1),
             },
             0.2,
             "phase b adds no step",

@@ -12,8 +12,8 @@ from jax import monitoring
 from arch import ArchitectureConfig, build_model
 from arch.initial import draw_parameters
 from jaxnas.data import Dataset, token_bytes, train_tokenizer
+from jaxnas.training.lengths import PHASES, SMALL_PHASES, PhaseLength
 from jaxnas.training.loop import Schedule, batch_starts, gather_windows, make_trainer
-from jaxnas.training.phases import PHASES, SMALL_PHASES, Phase
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import (
     TrainingFailed,
@@ -85,7 +85,7 @@ def compiled():
 @pytest.mark.parametrize("samples", [8, 12, 100])
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_every_sample_is_seen_once_an_epoch(samples, epochs):
-    phase = Phase(samples=samples, epochs=epochs)
+    phase = PhaseLength(samples=samples, epochs=epochs)
     starts = batch_starts(3, 500, SETTINGS, phase)
     assert starts.shape == (samples * epochs // 4, 4)
     assert starts.dtype == np.int32
@@ -97,29 +97,32 @@ def test_every_sample_is_seen_once_an_epoch(samples, epochs):
 
 
 def test_what_is_left_of_the_last_batch_is_dropped():
-    whole = batch_starts(0, 500, SETTINGS, Phase(samples=13, epochs=3))
+    whole = batch_starts(0, 500, SETTINGS, PhaseLength(samples=13, epochs=3))
     assert whole.shape == (9, 4)  # of 39 samples
     seen, counts = np.unique(whole, return_counts=True)
     assert seen.size <= 13
     assert counts.sum() == 36
-    assert batch_starts(0, 500, SETTINGS, Phase(samples=2, epochs=1)).shape == (1, 4)
+    assert batch_starts(0, 500, SETTINGS, PhaseLength(samples=2, epochs=1)).shape == (
+        1,
+        4,
+    )
 
 
 @pytest.mark.parametrize("tokens", [13, 14, 20, 500])
 def test_windows_lie_in_the_split_and_reach_its_ends(tokens):
-    starts = batch_starts(1, tokens, SETTINGS, Phase(samples=4000, epochs=1))
+    starts = batch_starts(1, tokens, SETTINGS, PhaseLength(samples=4000, epochs=1))
     assert starts.min() == 0
     assert starts.max() == tokens - 13  # a window and the token after it
 
 
 def test_starts_depend_on_the_seed_and_the_phase_alone():
-    phase = Phase(samples=64, epochs=2)
+    phase = PhaseLength(samples=64, epochs=2)
     first = batch_starts(5, 500, SETTINGS, phase)
     rate = dataclasses.replace(SETTINGS, learning_rate=1.0, steps_per_call=3)
     np.testing.assert_array_equal(batch_starts(5, 500, rate, phase), first)
     for other in (
         batch_starts(6, 500, SETTINGS, phase),
-        batch_starts(5, 500, SETTINGS, Phase(samples=68, epochs=2))[:32],
+        batch_starts(5, 500, SETTINGS, PhaseLength(samples=68, epochs=2))[:32],
     ):
         assert not np.array_equal(other, first)
 
@@ -212,7 +215,7 @@ def test_the_loop_is_adamw_with_clipping_decay_and_schedule():
         SETTINGS, weight_decay=1.0, clip_norm=0.7, warmup_share=0.2, decay_share=0.5
     )
     task = task_of(settings)
-    starts = batch_starts(0, 500, settings, Phase(samples=120, epochs=1))
+    starts = batch_starts(0, 500, settings, PhaseLength(samples=120, epochs=1))
     params = draw_parameters(build_model(CALM), task.key("parameters"))
     wanted, losses, norms = reference(params, stream(500), starts, settings)
     assert min(norms) < 0.7 < max(norms)  # some steps are clipped, some are not
@@ -237,7 +240,7 @@ def run_in_calls(size, starts, state=None):
 
 @pytest.fixture(scope="module")
 def in_sevens():
-    starts = batch_starts(0, 500, SETTINGS, Phase(samples=STEPS * 4, epochs=1))
+    starts = batch_starts(0, 500, SETTINGS, PhaseLength(samples=STEPS * 4, epochs=1))
     return (starts, *run_in_calls(7, starts))
 
 
@@ -297,7 +300,7 @@ def test_without_dropout_the_same_windows_give_the_same_loss():
 
 def test_training_learns_and_reports_what_it_does():
     told = []
-    phase = Phase(samples=320, epochs=1)
+    phase = PhaseLength(samples=320, epochs=1)
     report = lambda done, total, loss: told.append((done, total, loss))
     params, curve = train(CONFIG, task_of(), phase, report=report)
     assert curve.shape == (80,)
@@ -314,7 +317,7 @@ def test_training_learns_and_reports_what_it_does():
 def test_a_diverging_training_fails_where_the_loss_does():
     wild = dataclasses.replace(SETTINGS, learning_rate=3e37, steps_per_call=7)
     task = task_of(wild)
-    phase = Phase(samples=80, epochs=1)
+    phase = PhaseLength(samples=80, epochs=1)
     starts = batch_starts(0, 500, wild, phase)
     trainer = make_trainer(build_model(CONFIG), wild)
     _, losses = trainer.run(
@@ -350,7 +353,7 @@ def test_trainings_of_other_lengths_share_the_program(compiled):
     task = task_of(dataclasses.replace(SETTINGS, learning_rate=2e-2))
     int4 = dataclasses.replace(CALM, quantization="int4", pruning_ratio=0.5)
     for config, samples in ((CALM, 160), (CALM, 100), (int4, 60)):
-        _, curve = train(config, task, Phase(samples=samples, epochs=1))
+        _, curve = train(config, task, PhaseLength(samples=samples, epochs=1))
         assert len(curve) == samples // 4
     assert (traced.count("run"), built.count("jit(run)")) == (1, 1)
 
@@ -361,7 +364,7 @@ def test_starting_leaves_the_given_weights_alone():
     on_device = jax.tree.map(jnp.asarray, params)
     begun = starting_state(CALM, task, on_device)
     chex.assert_trees_all_equal(begun.params, params)
-    starts = batch_starts(0, 500, SETTINGS, Phase(samples=8, epochs=1))
+    starts = batch_starts(0, 500, SETTINGS, PhaseLength(samples=8, epochs=1))
     done = [int(s.step) for s, _ in continue_training(CALM, task, begun, starts, "x")]
     assert done == [2]
     chex.assert_trees_all_equal(on_device, params)  # not donated
@@ -374,7 +377,7 @@ def test_starting_leaves_the_given_weights_alone():
 @pytest.mark.parametrize("changes", [{"samples": 0}, {"epochs": 0}, {"samples": -1}])
 def test_an_empty_phase_is_refused(changes):
     with pytest.raises(ValueError, match="at least 1 sample and epoch"):
-        Phase(**{"samples": 1, "epochs": 1} | changes)
+        PhaseLength(**{"samples": 1, "epochs": 1} | changes)
 
 
 def test_phases_are_as_long_as_they_are_called():

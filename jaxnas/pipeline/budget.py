@@ -26,10 +26,9 @@ from jaxnas.population.planner import planner_for
 from jaxnas.population.trainer import Trainer
 from jaxnas.presets import PRESETS
 from jaxnas.results.phases import Chosen
+from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.phase import Phase
-from jaxnas.training.phases import Phase as TrainLength
-from jaxnas.training.phases import steps_of
 from jaxnas.training.single import (
     continue_training,
     starting_state,
@@ -186,7 +185,7 @@ def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: dict) -> f
     """Measured, after compiling, in the program that will train on."""
     calls, settings = 4, task.settings
     steps = calls * settings.steps_per_call
-    phase = TrainLength(samples=steps * settings.batch, epochs=1)
+    phase = PhaseLength(samples=steps * settings.batch, epochs=1)
     tokens = len(task.dataset.train)
     starts = batch_starts(task.seed, tokens, settings, phase, "finish")
     begun = starting_state(model, task, params)

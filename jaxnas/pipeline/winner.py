@@ -13,9 +13,9 @@ from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.evaluation.training_log import training_key
 from jaxnas.export.model_folder import read_arrays, write_arrays
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.phase import FIRST, Phase
-from jaxnas.training.phases import Phase as TrainLength
 from jaxnas.training.scoring import Compression, score
 from jaxnas.training.single import Report, continue_training, starting_state
 from jaxnas.training.task import Task
@@ -96,7 +96,7 @@ def train_on(
     """
     if steps == 0:
         return params
-    phase = TrainLength(samples=steps * task.settings.batch, epochs=1)
+    phase = PhaseLength(samples=steps * task.settings.batch, epochs=1)
     tokens = len(task.dataset.train)
     starts = batch_starts(task.seed, tokens, task.settings, phase, "finish")
     begun = starting_state(config, task, params)

@@ -20,9 +20,9 @@ from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
 from jaxnas.population.program import Program
 from jaxnas.population.train_states import States
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import TrainState, batch_starts
 from jaxnas.training.phase import FIRST, Phase
-from jaxnas.training.phases import Phase as TrainLength
 from jaxnas.training.rungs import Rung, rung_starts
 from jaxnas.training.scoring import Compression
 from jaxnas.training.single import Report, training_config
@@ -295,7 +295,7 @@ class Trainer:
         steps = round(self.recovery_share * self.rungs[phase.rung].steps)
         if not steps:
             return None
-        length = TrainLength(samples=steps * settings.batch, epochs=1)
+        length = PhaseLength(samples=steps * settings.batch, epochs=1)
         task = self.task.repeated(phase.repeat)
         tokens = len(task.dataset.train)
         return batch_starts(task.seed, tokens, settings, length, "recovery")

@@ -11,7 +11,7 @@ import optax
 from arch import LanguageModel
 from arch.layout import layout_of
 from arch.traits import Traits
-from jaxnas.training.phases import Phase, steps_of
+from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.settings import TrainSettings
 
 
@@ -159,7 +159,7 @@ def batch_starts(
     seed: int,
     tokens: int,
     settings: TrainSettings,
-    phase: Phase,
+    phase: PhaseLength,
     purpose: str = "search",
 ) -> np.ndarray:
     """Where the windows of each training step begin: i32[steps, batch].

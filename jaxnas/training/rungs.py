@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.loop import Schedule, batch_starts
-from jaxnas.training.phases import Phase, steps_of
 from jaxnas.training.settings import TrainSettings
 
 
@@ -22,7 +22,7 @@ class Rung:
     """A part of a training, in steps counted from the training's first."""
 
     name: str
-    phase: Phase
+    phase: PhaseLength
     begin: int  # where a survivor of the rung before goes on
     keep: int | None  # whose state goes on to the next rung; None for the last rung
     steps: int  # the end, when the learning rate has decayed
@@ -42,7 +42,9 @@ class Rung:
         return int(self.steps - self.schedule(settings).decay)
 
 
-def rungs_of(phases: Mapping[str, Phase], settings: TrainSettings) -> tuple[Rung, ...]:
+def rungs_of(
+    phases: Mapping[str, PhaseLength], settings: TrainSettings
+) -> tuple[Rung, ...]:
     """The rungs of phases that follow each other.
 
     Raises:

@@ -8,6 +8,7 @@ import numpy as np
 
 from arch import ArchitectureConfig, build_model
 from arch.initial import draw_parameters
+from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import (
     Schedule,
     TrainingFunctions,
@@ -15,7 +16,6 @@ from jaxnas.training.loop import (
     batch_starts,
     make_trainer,
 )
-from jaxnas.training.phases import Phase
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.task import Task
 
@@ -108,7 +108,7 @@ def continue_training(
 def train(
     config: ArchitectureConfig,
     task: Task,
-    phase: Phase,
+    phase: PhaseLength,
     *,
     report: Report = lambda done, total, loss: None,
 ) -> tuple[dict, np.ndarray]:
