@@ -76,7 +76,8 @@ def search(out: str | Path | None = None, **settings: Any) -> dict[str, Any]:
       RunFailed: no candidate succeeded.
     """
     config = RunConfig(**settings).anchored()
-    with new_run(None if out is None else Path(out), config) as folder:
+    path = None if out is None else Path(out)
+    with new_run(path, config.space, config.to_toml()) as folder:
         return run(folder, config)
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.cost import HARDWARE, Hardware, hardware_for
-from jaxnas.data import cache_dir
 from jaxnas.errors import UsageError
+from jaxnas.storage.cache import cache_dir
 
 
 def set_up():

@@ -17,11 +17,12 @@ from jaxnas.compress import prune, round_weights
 from jaxnas.data import Dataset, train_tokenizer, windows
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.fitness import FitnessSettings, fitness_of
-from jaxnas.evaluation.training_log import Training, Trainings, training_key
+from jaxnas.evaluation.training_log import Training, Trainings
 from jaxnas.population import compiler as compiler_module
 from jaxnas.population.lanes import Running
 from jaxnas.population.program import Compiled
 from jaxnas.storage.jsonl import Lines
+from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.scoring import Compression, Metrics, score

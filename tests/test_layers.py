@@ -152,3 +152,56 @@ def test_costs_need_no_more_of_arch_than_the_config():
                 if not name.startswith(("arch.cost", "arch.scaling"))
             }
             assert outside <= {"arch.config", "arch.families"}, module
+
+
+# The folders of a package from the bottom up: each imports from earlier ones only.
+# A module beside the folders counts as one of its own.
+FOLDERS = {
+    "jaxnas": (
+        ("errors", "keys"),
+        ("storage",),
+        ("data", "compress", "runtime"),
+        ("training",),
+        ("presets", "clock"),
+        ("config",),
+        ("population",),
+        ("evaluation",),
+        ("results",),
+        ("latency", "analytic", "export"),
+        ("report",),
+        ("pipeline",),
+        ("api",),
+        ("automl",),
+        ("commands",),
+        ("run",),
+    ),
+    "search": (
+        ("types", "hashing", "order"),
+        ("pareto",),
+        ("individuals", "walk", "simulate"),
+        ("operators",),
+        ("surrogate",),
+        ("strategies",),
+    ),
+}
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_each_folder_imports_from_those_below_it(package):
+    levels = enumerate(FOLDERS[package])
+    height = {folder: level for level, folders in levels for folder in folders}
+
+    def folder_of(module):
+        return module.split(".")[1] if "." in module else None
+
+    wrong = []
+    for module, others in dependencies_in(package).items():
+        if (own := folder_of(module)) is None:
+            continue
+        folders = {folder_of(other) for other in others} - {None, own}
+        wrong += [
+            f"{module} imports from {folder}"
+            for folder in folders
+            if height[folder] >= height[own]
+        ]
+    assert not wrong

@@ -26,7 +26,7 @@ from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness_of
-from jaxnas.evaluation.training_log import Training, Trainings, training_key
+from jaxnas.evaluation.training_log import Training, Trainings
 from jaxnas.evaluation.user_objectives import (
     Extra,
     Objective,
@@ -46,6 +46,7 @@ from jaxnas.results.result import ResultLog
 from jaxnas.run import main
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.jsonl import Lines
+from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.scoring import Compression, Metrics

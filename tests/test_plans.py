@@ -18,12 +18,13 @@ from tasks import TINY, evaluator_with, noise_task
 from arch import cost
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
-from jaxnas.evaluation.training_log import Trainings, training_key
+from jaxnas.evaluation.training_log import Trainings
 from jaxnas.population.devices import Machine
 from jaxnas.population.lanes import Running
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.trainer import NOTHING_AHEAD
 from jaxnas.storage.jsonl import Lines
+from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.phase import FIRST
 from jaxnas.training.rungs import rungs_of

@@ -10,13 +10,14 @@ from results import made_result
 from scipy.stats import spearmanr
 from tasks import TINY
 
-from jaxnas.evaluation.training_log import Training, training_key
+from jaxnas.evaluation.training_log import Training
 from jaxnas.pipeline.phases import Promotions
 from jaxnas.pipeline.promotion import Pool, choose, number_promoted
 from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
 from jaxnas.results.phases import Chosen, PhaseResult, finalists
 from jaxnas.results.trust import rank_correlation, trust_of
+from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings

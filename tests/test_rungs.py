@@ -14,13 +14,13 @@ import jaxnas
 from arch.cost import kept_channels
 from arch.padding import common_shape
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.training_log import stage_of
 from jaxnas.population.call import Work
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.executor import execute
 from jaxnas.population.program import Program
 from jaxnas.population.train_states import States
 from jaxnas.training.curves import extrapolated, points_of
+from jaxnas.training.keys import stage_of
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rung_starts, rungs_of
 from jaxnas.training.scoring import Compression

@@ -16,11 +16,11 @@ import numpy as np
 from jaxnas import api
 from jaxnas.commands.options import file_to_write
 from jaxnas.config import RunConfig, read_toml
-from jaxnas.evaluation.training_log import training_key
 from jaxnas.presets import phases_of
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.results.result import Scored, read_results, scored
 from jaxnas.storage.files import write_json
+from jaxnas.training.keys import training_key
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 

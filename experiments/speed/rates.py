@@ -4,7 +4,7 @@
 
 Compiles and runs programs of every family, form and some sizes, two or more at
 once as a search does, and fits non-negative rates to the counted work. Prints
-the error of the fit; --out writes the rates (jaxnas/evaluation/rates.json is
+the error of the fit; --out writes the rates (jaxnas/population/rates.json is
 such a file).
 """
 

@@ -1,18 +1,14 @@
 """Which trainings were done, so that none is done twice."""
 
 import dataclasses
-import hashlib
-import json
 
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.storage.jsonl import Lines
 from jaxnas.training.curves import Curve
+from jaxnas.training.keys import training_key
 from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import Compression, Metrics
-from jaxnas.training.single import training_config
-
-_DIGITS = 16  # of a config's hash
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,23 +22,6 @@ class Training:
     curve: Curve = ()  # of the stable part of its training
     # The values of the user's objectives by name, or why there are none; by config.
     extra: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
-
-
-def training_key(config: ArchitectureConfig, stage: str = "") -> str:
-    """The same for all configs that train alike.
-
-    Args:
-      config: compression is left out of account.
-      stage: what sets apart the trainings of one config, in a phase or from a
-        seed; "" for the first phase from the run's own.
-    """
-    fields = json.dumps(training_config(config).to_dict(), sort_keys=True)
-    return hashlib.sha256(fields.encode()).hexdigest()[:_DIGITS] + stage
-
-
-def stage_of(key: str) -> str:
-    """The stage of a training's key."""
-    return key[_DIGITS:]
 
 
 class Trainings:

@@ -17,8 +17,9 @@ import numpy as np
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError, reason_of
 from jaxnas.evaluation.costs import Costs
-from jaxnas.evaluation.training_log import Training, training_key
+from jaxnas.evaluation.training_log import Training
 from jaxnas.population.call import Outcome
+from jaxnas.training.keys import training_key
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.single import ALIKE
 

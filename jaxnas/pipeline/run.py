@@ -86,7 +86,7 @@ def run(
     with contextlib.ExitStack() as stack:
         session = _open(stack, ready, console, verbose)
         _check_manifest(ready, session.evaluator, console)
-        announce(folder, ready.plan, session.evaluator, console)
+        announce(folder, ready.config, ready.plan.space, session.evaluator, console)
         if (text := words(ready.config, clock)) is not None:
             console.print(text, soft_wrap=True)
         promotions = Promotions.of(ready.config)

@@ -10,9 +10,9 @@ from arch import ArchitectureConfig
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.errors import RunFailed
 from jaxnas.evaluation.evaluator import Evaluation
-from jaxnas.evaluation.training_log import training_key
 from jaxnas.export.model_folder import read_arrays, write_arrays
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.phase import FIRST, Phase

@@ -10,8 +10,8 @@ from orbax.checkpoint import v1 as ocp
 
 from arch import ArchitectureConfig
 from arch.padding import parameter_shapes
-from jaxnas.evaluation.training_log import stage_of
 from jaxnas.storage.checkpoints import CHANGED, damaged, digest, folders_first, quiet
+from jaxnas.training.keys import stage_of
 from jaxnas.training.loop import TrainState, make_optimizer
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import training_config

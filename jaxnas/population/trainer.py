@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from arch import ArchitectureConfig
-from jaxnas.evaluation.training_log import training_key
 from jaxnas.population.call import Outcome, Work
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import Machine, local_machine
@@ -20,6 +19,7 @@ from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
 from jaxnas.population.program import Program
 from jaxnas.population.train_states import States
+from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import TrainState, batch_starts
 from jaxnas.training.phase import FIRST, Phase

@@ -3,29 +3,34 @@
 import jax
 from rich.console import Console
 
+from arch.space import Space
+from jaxnas.config import RunConfig
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.latency.finalists import describe_latency
-from jaxnas.pipeline.search import SearchPlan
 from jaxnas.storage.run_folder import RunFolder
 
 
 def announce(
-    folder: RunFolder, plan: SearchPlan, evaluator: Evaluator, console: Console
+    folder: RunFolder,
+    config: RunConfig,
+    space: Space,
+    evaluator: Evaluator,
+    console: Console,
 ):
     """Where, what, on which data, how, and what there is to beat."""
     dataset, settings = evaluator.task.dataset, evaluator.task.settings
     chosen = evaluator.trainer.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
     bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
-    most = plan.max_evals
+    most = config.max_evals
     bound = "" if most is None else f"{most} candidates at most, "
     lines = [
         f"run folder   {folder.path}",
-        f"space        {plan.space.name}: {plan.space.distinct_count:,} distinct "
-        f"models; {plan.generations} generations of {plan.population}, "
-        f"{bound}{plan.strategy}, seed {plan.seed}",
+        f"space        {space.name}: {space.distinct_count:,} distinct "
+        f"models; {config.generations} generations of {config.population}, "
+        f"{bound}{config.strategy}, seed {config.seed}",
         f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
         f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
         f"tokens of a vocabulary of {dataset.vocab_size}",
@@ -38,8 +43,8 @@ def announce(
     ]
     if names := evaluator.extra.names:
         lines.insert(2, f"objectives   {', '.join([*OBJECTIVES, *names])}")
-        if plan.strategy in ("random", "genetic"):
-            lines[2] += f"; {plan.strategy} search is guided by none of yours"
+        if config.strategy in ("random", "genetic"):
+            lines[2] += f"; {config.strategy} search is guided by none of yours"
     console.print("\n".join(lines), soft_wrap=True)
 
 

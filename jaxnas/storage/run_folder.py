@@ -7,7 +7,6 @@ import itertools
 import shutil
 from pathlib import Path
 
-from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.storage.files import write_whole
 
@@ -137,7 +136,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def new_run(path: Path | None, config: RunConfig):
+def new_run(path: Path | None, name: str, settings: str):
     """Makes and locks the folder of a new run, with its settings in it.
 
     If the block finds that the run cannot be used (a UsageError) before anything
@@ -145,8 +144,9 @@ def new_run(path: Path | None, config: RunConfig):
 
     Args:
       path: the folder itself, absent or empty; None takes the first free
-        runs/SPACE-NNN.
-      config: settings.
+        runs/NAME-NNN.
+      name: see there.
+      settings: TOML.
 
     Yields:
       The RunFolder.
@@ -154,12 +154,12 @@ def new_run(path: Path | None, config: RunConfig):
     Raises:
       UsageError: the folder cannot be made, or holds something already.
     """
-    made = _make_numbered(config.space) if path is None else _make(path)
+    made = _make_numbered(name) if path is None else _make(path)
     folder = RunFolder(made[0] if path is None else path)
     _check_empty(folder)
     with folder.locked():
         _check_empty(folder)  # once more, now that no one else may write
-        write_whole(folder.config, config.to_toml())
+        write_whole(folder.config, settings)
         try:
             yield folder
         except UsageError:
