@@ -17,10 +17,12 @@ from jaxnas.presets import (
     PRESETS,
     SPACE_NAMES,
     STRATEGY_NAMES,
+    STRATEGY_SETTINGS,
     phases_of,
+    readers_of,
     search_latency,
     search_length,
-    search_rates,
+    unread_by,
 )
 from jaxnas.training.lengths import PhaseLength
 
@@ -84,22 +86,29 @@ class RunConfig:
         0, "search", "decides every random choice of the run", least=0, most=2**32 - 1
     )
     elite_share: float = setting(
-        0.2, "search", "of the population that survives, genetic", least=0, most=1
+        None,
+        "search",
+        "of the population that survives; genetic alone, 0.2",
+        least=0,
+        most=1,
     )
     tournament_size: int = setting(
-        3, "search", "rivals for a parent's place, genetic", least=1
+        None,
+        "search",
+        "candidates that compete to be a parent; genetic alone, 3",
+        least=1,
     )
     crossover_rate: float = setting(
         None,
         "search",
-        "how likely a child mixes its parents; nsga2 0.9, genetic 0.7",
+        "how likely a child mixes its parents; nsga2 0.9, genetic 0.7, no other",
         least=0,
         most=1,
     )
     mutation_rate: float = setting(
         None,
         "search",
-        "how likely each gene changes; nsga2 0.1, genetic 0.3",
+        "how likely each gene changes; nsga2 0.1, genetic 0.3, no other",
         least=0,
         most=1,
     )
@@ -249,6 +258,12 @@ class RunConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        for name in unread_by(self.strategy):
+            if (value := getattr(self, name)) is not None:
+                raise UsageError(
+                    f"{name}={value!r} is not read by strategy {self.strategy}: only "
+                    f"by {', '.join(readers_of(name))}"
+                )
         if self.budget is not None:
             self.budget_seconds()
         if self.phases is not None:
@@ -262,7 +277,7 @@ class RunConfig:
         values = {
             **PRESETS[name].settings,
             **search_length(self.space),
-            **search_rates(self.strategy),
+            **STRATEGY_SETTINGS[self.strategy],
         }
         if self.samples is not None or self.epochs is not None:
             values["phases"] = "fast"
@@ -386,7 +401,19 @@ def read_toml(path: Path) -> dict[str, Any]:
             f"{path} has the unknown key {', '.join(map(repr, unknown))}; "
             f"known: {', '.join(known)}"
         )
-    return values
+    return _without_unread(values)
+
+
+def _without_unread(values: dict[str, Any]) -> dict[str, Any]:
+    """Run folders made before 0.1.0 hold these defaults whatever the strategy."""
+    strategy = values.get("strategy")
+    if strategy not in STRATEGY_SETTINGS:
+        return values
+    defaults = STRATEGY_SETTINGS["genetic"]
+    unread = {
+        name for name in unread_by(strategy) if values.get(name) == defaults[name]
+    }
+    return {name: value for name, value in values.items() if name not in unread}
 
 
 def make_config(values: dict[str, Any], where: str) -> RunConfig:

@@ -100,8 +100,28 @@ def search_latency(space: str) -> str:
 DECODE_SHARE = 0.1
 
 
-def search_rates(strategy: str) -> dict[str, float]:
-    """How much a child differs from its parents; most strategies ignore it."""
-    if strategy == "nsga2":
-        return {"crossover_rate": 0.9, "mutation_rate": 0.1}  # about one of 12 genes
-    return {"crossover_rate": 0.7, "mutation_rate": 0.3}
+# What each strategy reads beside the population, with its defaults.
+STRATEGY_SETTINGS: dict[str, dict[str, float]] = {
+    "random": {},
+    "genetic": {
+        "elite_share": 0.2,
+        "tournament_size": 3,
+        "crossover_rate": 0.7,
+        "mutation_rate": 0.3,
+    },
+    "nsga2": {"crossover_rate": 0.9, "mutation_rate": 0.1},  # about one of 12 genes
+    "aging": {},
+    "local": {},
+    "predictor": {},
+}
+
+
+def readers_of(setting: str) -> list[str]:
+    """The strategies that read a setting; none for one that is not of strategies."""
+    return [name for name, reads in STRATEGY_SETTINGS.items() if setting in reads]
+
+
+def unread_by(strategy: str) -> list[str]:
+    """The settings that are other strategies'."""
+    every = {name for reads in STRATEGY_SETTINGS.values() for name in reads}
+    return sorted(every - STRATEGY_SETTINGS[strategy].keys())

@@ -184,8 +184,11 @@ def changed(field):
 
 
 def test_toml_is_read_back(tmp_path):
-    full = RunConfig(**{name: changed(field) for name, field in FIELDS.items()})
-    for config in (RunConfig(), full, full.resolve("cpu"), RunConfig().resolve("gpu")):
+    every = {name: changed(field) for name, field in FIELDS.items()}
+    full = RunConfig(**every | {"strategy": "genetic"})  # which reads all the others
+    other = RunConfig(strategy=every["strategy"])
+    gpu = RunConfig().resolve("gpu")
+    for config in (RunConfig(), full, full.resolve("cpu"), other, gpu):
         values = read_toml(toml(tmp_path, config.to_toml()))
         assert make_config(values, "") == config
     assert "population" not in RunConfig().to_toml()  # open, so left out
@@ -216,7 +219,7 @@ def test_presets_fill_what_is_open_and_nothing_else():
     opened = {name for name, field in FIELDS.items() if field.default is None}
     searched = {"population", "generations", "samples", "epochs"}
     searched |= {"crossover_rate", "mutation_rate", "phases", "repeats", "decay_share"}
-    searched |= {"latency", "measure_top"}
+    searched |= {"elite_share", "tournament_size", "latency", "measure_top"}
     for preset in PRESETS.values():
         assert set(preset.settings) | searched | OPEN == opened
 

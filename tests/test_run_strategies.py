@@ -1,18 +1,22 @@
 """Every strategy as a run uses it: made of its settings, saved and restored."""
 
+import inspect
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tomli_w
 from searching import jitted
 
 from arch.spaces import SPACES
-from jaxnas.config import RunConfig
+from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.pipeline.search import SearchPlan, make_strategy
-from jaxnas.presets import STRATEGY_NAMES
+from jaxnas.presets import STRATEGY_NAMES, STRATEGY_SETTINGS, unread_by
+from jaxnas.run import main
 from jaxnas.storage.checkpoints import Checkpoints
 from search import STRATEGIES
 
@@ -21,8 +25,7 @@ POPULATION = 6
 
 def plan_of(name):
     config = RunConfig(strategy=name, space="medium").resolve("cpu")
-    rates = ("elite_share", "tournament_size", "crossover_rate", "mutation_rate")
-    settings = {key: getattr(config, key) for key in rates}
+    settings = {key: getattr(config, key) for key in STRATEGY_SETTINGS[name]}
     return SearchPlan(
         space=SPACES["medium"],
         strategy=name,
@@ -46,6 +49,45 @@ def test_the_config_knows_every_strategy():
     assert set(STRATEGY_NAMES) == STRATEGIES.keys()
     with pytest.raises(UsageError, match="'best' must be one of random, genetic"):
         RunConfig(strategy="best")
+
+
+@pytest.mark.parametrize("name", STRATEGY_NAMES)
+def test_a_strategy_reads_the_settings_that_it_takes(name):
+    takes = inspect.signature(STRATEGIES[name]).parameters
+    reads = STRATEGY_SETTINGS[name]
+    assert takes.keys().isdisjoint(unread_by(name))
+    assert reads.keys() <= takes.keys()
+    for setting, default in reads.items():
+        assert takes[setting].default in (default, None)
+    config = RunConfig(strategy=name).resolve("cpu")
+    assert {key: getattr(config, key) for key in reads} == reads
+    assert all(getattr(config, key) is None for key in unread_by(name))
+
+
+@pytest.mark.parametrize("name", STRATEGY_NAMES)
+def test_a_setting_that_the_strategy_does_not_read_is_refused(name, tmp_path):
+    file = tmp_path / "settings.toml"
+    for setting in unread_by(name):
+        given = {"strategy": name, setting: 1 if setting == "tournament_size" else 0.9}
+        line = f"{setting}=.* is not read by strategy {name}: only by genetic"
+        with pytest.raises(UsageError, match=line):
+            RunConfig(**given)
+        file.write_text(tomli_w.dumps(given))
+        with pytest.raises(UsageError, match=line):
+            make_config(read_toml(file), str(file))
+    # Earlier run folders hold genetic's defaults whatever the strategy is.
+    file.write_text(tomli_w.dumps({**STRATEGY_SETTINGS["genetic"], "strategy": name}))
+    if name != "nsga2":
+        config = make_config(read_toml(file), str(file))
+        assert config.resolve("cpu") == RunConfig(strategy=name).resolve("cpu")
+
+
+def test_the_command_line_says_so_in_one_line(capsys):
+    given = ["--strategy", "random", "--tournament-size", "9"]
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert "tournament_size=9 is not read by strategy random" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ from jaxnas.storage.jsonl import to_line
 
 SPACE = SPACES["medium"]
 FIELDS = {"vocab_size": 1024, "max_seq_length": 64}
-SETTINGS = {"population": 6, "elite_share": 0.5}
+SETTINGS = {"genetic": {"elite_share": 0.5}}
 
 
 def strategy_named(name):
     plan = SearchPlan(
         space=SPACE,
         strategy=name,
-        strategy_settings=SETTINGS,
+        strategy_settings={"population": 6, **SETTINGS.get(name, {})},
         population=6,
         generations=3,
         seed=0,

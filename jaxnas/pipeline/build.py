@@ -12,6 +12,7 @@ from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.user_objectives import Extra, load_objectives, paths_in
 from jaxnas.pipeline.search import SearchPlan
 from jaxnas.population.trainer import Trainer
+from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.runtime import compute_dtype, hardware_named
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.rungs import Rung, rungs_of
@@ -128,11 +129,8 @@ def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
         space=space,
         strategy=config.strategy,
         strategy_settings={
-            "population": config.population,
-            "elite_share": config.elite_share,
-            "tournament_size": config.tournament_size,
-            "crossover_rate": config.crossover_rate,
-            "mutation_rate": config.mutation_rate,
+            name: getattr(config, name)
+            for name in ("population", *STRATEGY_SETTINGS[config.strategy])
         },
         population=config.population,
         generations=config.generations,

@@ -14,6 +14,7 @@ from jaxnas.config import RunConfig
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.population.calibration import Calibration
+from jaxnas.presets import unread_by
 from jaxnas.runtime import cores
 from jaxnas.storage.files import write_json
 
@@ -112,12 +113,15 @@ def check_manifest(path: Path, now: dict[str, Any]) -> list[str]:
     if not path.exists():
         write_json(path, now)
         return []
+    unread = unread_by(now["decides"]["strategy"])
     try:
         before = json.loads(path.read_text())
         changed = [
             f"{name} {before['decides'].get(name)!r} -> {value!r}"
             for name, value in json.loads(json.dumps(now["decides"])).items()
             if before["decides"].get(name) != value
+            # Written before 0.1.0 whatever the strategy, and read by none of these.
+            and not (value is None and name in unread)
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{path} is damaged: it is no manifest") from None

@@ -33,7 +33,7 @@ class SearchPlan:
 
     space: Space
     strategy: str
-    strategy_settings: dict[str, Any]  # keyword arguments; it gets those it has
+    strategy_settings: dict[str, Any]  # its keyword arguments
     population: int
     generations: int
     seed: int
@@ -72,8 +72,7 @@ def make_strategy(
         for config in BASELINES.values()
         if config.arch_type in families
     ]
-    given = {
-        **plan.strategy_settings,
+    facts = {
         "objectives": objectives,
         "scalarize": lambda objectives: -fitness(objectives, settings, jnp),
         "ordered": plan.space.ordered,
@@ -82,8 +81,9 @@ def make_strategy(
         "stratum": GENES.index("arch_type") if len(families) > 1 else None,
     }
     make = STRATEGIES[plan.strategy]
-    takes = inspect.signature(make).parameters
-    return make(plan.space, **{key: given[key] for key in given.keys() & takes})
+    takes = inspect.signature(make).parameters  # not each needs every fact
+    needed = {name: fact for name, fact in facts.items() if name in takes}
+    return make(plan.space, **plan.strategy_settings, **needed)
 
 
 def run_search(
