@@ -60,7 +60,7 @@ class ArchitectureConfig:
     kv_heads: int | None = None  # of keys and values; None for half of num_heads
     inner_dim: int | None = None  # Mamba's channels; None for twice hidden_dim
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             _require(getattr(self, name) in allowed, name, self, " | ".join(allowed))
         for name in _COUNTS:
@@ -93,7 +93,7 @@ class ArchitectureConfig:
         )
         self._check_shapes()
 
-    def _check_shapes(self):
+    def _check_shapes(self) -> None:
         hidden, heads, uses = self.hidden_dim, self.num_heads, USES[self.arch_type]
         if has_heads(self.arch_type):
             _require(

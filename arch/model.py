@@ -65,7 +65,7 @@ class LanguageModel(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
     unrolled: bool | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         config = self.config
         self.embed = nn.Embed(
             config.vocab_size,

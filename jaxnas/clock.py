@@ -94,7 +94,7 @@ class Clock:
             self.save()
         return self._decided.get(name, value)
 
-    def save(self):
+    def save(self) -> None:
         """Writes down what is spent."""
         if self.budget is not None:
             found = {"spent": round(self.spent(), 3), "decided": self._decided}
@@ -108,7 +108,7 @@ class Deadline:
     also after a resume.
     """
 
-    def __init__(self, clock: Clock, share: float, name: str):
+    def __init__(self, clock: Clock, share: float, name: str) -> None:
         """`share` of the clock's budget; `name`, under which the end is recorded."""
         self._clock, self._share, self._name = clock, share, name
 
@@ -122,7 +122,7 @@ class Deadline:
         self._clock.save()
         return self.ended is not None or self._clock.late(self._share)
 
-    def end(self, number: int):
+    def end(self, number: int) -> None:
         """Records that the part ends with so many candidates."""
         self._clock.decide(self._name, number)
 

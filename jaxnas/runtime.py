@@ -13,7 +13,7 @@ from jaxnas.errors import UsageError
 from jaxnas.storage.cache import cache_dir
 
 
-def set_up():
+def set_up() -> None:
     """Keeps compiled programs across processes: a second run compiles nothing.
 
     A cache that the user has set up is left as it is.

@@ -47,7 +47,7 @@ class Sampling:
     min_p: float = 0.0  # (arXiv:2407.01082) of the likeliest token's probability
     repetition_penalty: float = 1.0  # of CTRL (arXiv:1909.05858); 1 is none
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         temperature, top_k = self.temperature, self.top_k
         self._require(
             "temperature",

@@ -61,7 +61,7 @@ class ScalingLaw:
     rounding: float = 1.0  # what rounding adds, over what is published; at least 0
     families: tuple[float, ...] = (0.0,) * len(FAMILIES)  # N x e^this, as FAMILIES
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self.counts in COUNTS, "counts", self.counts, " | ".join(COUNTS))
         for name in _COEFFICIENTS:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")

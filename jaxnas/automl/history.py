@@ -38,7 +38,7 @@ def seeds_from(folder: Path, shapes: Shapes) -> np.ndarray | None:
     return np.unique(np.stack(genomes), axis=0) if genomes else None
 
 
-def keep_in(folder: Path, result: dict[str, Any]):
+def keep_in(folder: Path, result: dict[str, Any]) -> None:
     """Adds a result, under a name that its content decides."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, sort_keys=True)

@@ -152,7 +152,7 @@ def _objectives(
 
 def _print(
     console: Console, problem: Problem, found: Found, strategy: str, seconds: float
-):
+) -> None:
     spec, shapes = problem.spec, problem.shapes
     use = spec.use
     console.print(
@@ -291,7 +291,7 @@ def _rows(problem: Problem, candidates: Candidates) -> list[dict[str, Any]]:
     ]
 
 
-def _write(out: Path, problem: Problem, found: Found, result: dict[str, Any]):
+def _write(out: Path, problem: Problem, found: Found, result: dict[str, Any]) -> None:
     from jaxnas.report.plots import plot_front
 
     write_whole(out / "automl.json", json.dumps(result, indent=1) + "\n")

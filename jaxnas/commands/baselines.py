@@ -22,7 +22,7 @@ from jaxnas.report.tables import (
 from jaxnas.runtime import hardware_named
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Prints a row a baseline; trains them if asked to."""
     parser = Parser(
         prog="python -m jaxnas.run baselines",
@@ -73,7 +73,7 @@ def _known_models() -> Table:
     return table
 
 
-def _evaluate(config, console: Console):
+def _evaluate(config, console: Console) -> None:
     from jaxnas.api import make_config_evaluator
 
     evaluator = make_config_evaluator(config)

@@ -25,7 +25,7 @@ version of jax, in place of what was there; a search without one measures by its
 FEWEST = 12  # models, two of each family
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Measures, fits, keeps; with --check prints how it agrees on other models."""
     options = _parse(arguments)
     # Only now, for it takes seconds.
@@ -102,7 +102,7 @@ def _shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     bars = bars_on(console)
     tasks: dict[str, rich.progress.TaskID] = {}
 
-    def report(what: str, done: int, total: int):
+    def report(what: str, done: int, total: int) -> None:
         if what not in tasks:
             tasks[what] = bars.add_task(what, total=total)
         bars.update(tasks[what], completed=done)

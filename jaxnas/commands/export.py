@@ -16,7 +16,7 @@ formats:
 """
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Exports a model folder, or a config with random weights."""
     parser = Parser(
         prog="python -m jaxnas.run export",
@@ -52,7 +52,7 @@ def _export(model: Path, out: Path, seed: int | None) -> Exported:
     return export_folder(model, out)
 
 
-def _print(out: Path, written: Exported):
+def _print(out: Path, written: Exported) -> None:
     tokens = "none: random weights have no words"
     if written.tokens is not None:
         tokens = f"{written.tokens:,} tokens"

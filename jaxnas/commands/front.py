@@ -84,7 +84,7 @@ def main(arguments: list[str]):
         raise UsageError("no model of the space keeps the limits")
 
 
-def _add_options(parser: argparse.ArgumentParser):
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("space", metavar="SPACE", help=", ".join(SPACES))
     parser.add_argument(
         "--objectives",
@@ -206,7 +206,7 @@ def _table(found: SpaceFront, most: int) -> Table:
 
 def _write(
     out: Path, found: SpaceFront, objectives: list[str], options: argparse.Namespace
-):
+) -> None:
     from jaxnas.report.plots import plot_front
 
     settings: dict[str, Any] = vars(options) | {

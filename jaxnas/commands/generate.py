@@ -76,7 +76,7 @@ def main(arguments: list[str]):
 class Speed:
     """Counts tokens and their time; what is compiled on the way is left out."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.tokens = 0
         self.timed = 0  # tokens of which the time is known
         self.seconds = 0.0
@@ -142,7 +142,7 @@ def _held_back(text: str, stops: list[str]) -> int:
     return len(text) - len(whole) + max(begun, default=0)
 
 
-def _write(text: str):
+def _write(text: str) -> None:
     # UTF-8 in every locale, and on the terminal at once.
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()

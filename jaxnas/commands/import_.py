@@ -8,7 +8,7 @@ from jaxnas.report.tables import plain_console
 from jaxnas.report.words import describe
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Makes a model folder from one that transformers wrote."""
     names = ", ".join(native.name for native in CLASSES)
     parser = Parser(

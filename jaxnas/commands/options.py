@@ -15,7 +15,7 @@ from jaxnas.presets import PRESETS
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
-    def __init__(self, **options):
+    def __init__(self, **options) -> None:
         super().__init__(
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,7 +46,7 @@ def file_to_write(text: str) -> Path:
     return path
 
 
-def add_settings(parser: argparse.ArgumentParser):
+def add_settings(parser: argparse.ArgumentParser) -> None:
     """One flag for each field of RunConfig, in its groups."""
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(RunConfig):
@@ -63,7 +63,7 @@ def add_settings(parser: argparse.ArgumentParser):
         )
 
 
-def add_fit(parser: argparse.ArgumentParser):
+def add_fit(parser: argparse.ArgumentParser) -> None:
     """The runs that a scaling law is to be fitted to."""
     parser.add_argument(
         "--fit",

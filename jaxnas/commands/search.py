@@ -24,7 +24,7 @@ def _others() -> str:
     return "\n".join(f"  {name:<10} {text}" for name, text in others)
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Starts a run, or goes on with one."""
     parser = Parser(
         prog="python -m jaxnas.run",

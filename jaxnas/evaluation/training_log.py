@@ -47,7 +47,7 @@ class Trainings:
         """The training of the config in a phase, if it was done."""
         return self._known.get(training_key(config, phase.stage))
 
-    def add(self, training: Training):
+    def add(self, training: Training) -> None:
         """Remembers one more."""
         self._known[training.key] = training
         if self._lines is not None:

@@ -71,7 +71,7 @@ def save_model(
     tensors: dict[str, np.ndarray] = {}
     kind = narrowest(jax.tree.leaves(params)) if exact else np.dtype(np.float16)
 
-    def store(path, weights):
+    def store(path, weights) -> None:
         weights = jnp.asarray(weights)
         tensors.update(_stored(path, weights, config.quantization, kind))
 
@@ -144,7 +144,7 @@ def narrowest(arrays: Iterable[np.ndarray | jax.Array]) -> np.dtype:
     return np.dtype(np.float16 if exact else np.float32)
 
 
-def write_arrays(path: Path, params: dict, metadata: dict[str, str]):
+def write_arrays(path: Path, params: dict, metadata: dict[str, str]) -> None:
     """Writes a tree of arrays exactly, in one step."""
     flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep=".").items()}
     write_whole(path, safetensors.numpy.save(flat, metadata))

@@ -69,7 +69,7 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
     return Imported(native.architecture, config, parameters, size)
 
 
-def _keep(source: Path, content: dict[str, Any], folder: Path):
+def _keep(source: Path, content: dict[str, Any], folder: Path) -> None:
     """What transformers needs to read text as the source did."""
     if not keep_tokens(source, folder):
         write_generation(folder, special_ids(content))

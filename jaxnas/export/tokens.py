@@ -56,7 +56,7 @@ def write_tokens(source: Path, tokenizer: Tokenizer, length: int, out: Path) -> 
     return ids
 
 
-def write_generation(out: Path, ids: dict[str, Any]):
+def write_generation(out: Path, ids: dict[str, Any]) -> None:
     """A generation config that is greedy and ends at the end of the text."""
     write_json(out / GENERATION, {"do_sample": False, **ids})
 

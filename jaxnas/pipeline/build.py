@@ -37,7 +37,7 @@ def make_task(config: RunConfig, dataset: Dataset) -> Task:
     )
 
 
-def check_settings(config: RunConfig):
+def check_settings(config: RunConfig) -> None:
     """Finds what is wrong with a run's settings, apart from its data.
 
     Raises:

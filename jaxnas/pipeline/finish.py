@@ -65,7 +65,7 @@ def finish(
     return final | {"splits": splits}
 
 
-def log_failure(folder: RunFolder, config: ArchitectureConfig, trace: str):
+def log_failure(folder: RunFolder, config: ArchitectureConfig, trace: str) -> None:
     """Keeps the traceback of a candidate that failed."""
     with folder.failures.open("a") as file:
         file.write(f"{describe(config)}\n{trace}\n")

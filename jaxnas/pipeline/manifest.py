@@ -87,7 +87,7 @@ def calibration_in(path: Path) -> Calibration | None:
         raise UsageError(f"{path} is damaged: it is no manifest") from None
 
 
-def record_compilations(path: Path, **entry: int):
+def record_compilations(path: Path, **entry: int) -> None:
     """Adds what a generation compiled to the manifest.
 
     Programs are those that train and score; what XLA built, and what it found in

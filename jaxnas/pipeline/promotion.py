@@ -80,13 +80,13 @@ class Pool:
         lucky: int,
         seed: int,
         objectives: Callable[[Scored], Sequence[float]],
-    ):
+    ) -> None:
         """Arguments as for `choose`."""
         self._rule = number, lucky, seed, objectives
         self._generations = 0
         self.results: list[Scored] = []
 
-    def read(self, results: Sequence[Result]):
+    def read(self, results: Sequence[Result]) -> None:
         """Enters the new candidates of the generations it has not seen."""
         last = max((result.generation for result in results), default=-1)
         for generation in range(self._generations, last + 1):

@@ -120,7 +120,7 @@ def _prepare(
       console: is told what takes long.
     """
 
-    def say(text: str):
+    def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
     space = SPACES[config.space]
@@ -177,7 +177,7 @@ def _open(
     return Stages(ready, evaluator, best_weights, results, later, timings, progress)
 
 
-def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console):
+def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console) -> None:
     """Writes the manifest; warns if the run began under other conditions."""
     file = ready.folder.manifest
     manifest = manifest_of(
@@ -199,7 +199,7 @@ def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console):
         )
 
 
-def _tidy(folder: RunFolder):
+def _tidy(folder: RunFolder) -> None:
     """Removes what only an unfinished run needs."""
     folder.best_weights.unlink(missing_ok=True)
     shutil.rmtree(folder.states, ignore_errors=True)

@@ -94,7 +94,7 @@ class Stages(NamedTuple):
                 lambda name: Deadline(clock, PHASES_END, f"phase {name}"),
             )
 
-    def say_what_ended(self, exhausted: bool, candidates: int):
+    def say_what_ended(self, exhausted: bool, candidates: int) -> None:
         """Says why there are fewer candidates than were asked for, if so."""
         say, plan = self.progress.say, self.ready.plan
         if exhausted:
@@ -107,7 +107,7 @@ class Stages(NamedTuple):
         elif plan.max_evals is not None and candidates >= plan.max_evals:
             say(f"the search ends at max_evals={plan.max_evals}")
 
-    def plot(self, results: list[Result]):
+    def plot(self, results: list[Result]) -> None:
         """Fitness over generations, and the front."""
         folder = self.ready.folder
         plot_fitness(folder.fitness_plot, results)
@@ -155,11 +155,11 @@ class Stages(NamedTuple):
 class _Generations:
     """Records what each generation compiled, and forgets whom it left behind."""
 
-    def __init__(self, folder: RunFolder, evaluator: Evaluator, pool: Pool):
+    def __init__(self, folder: RunFolder, evaluator: Evaluator, pool: Pool) -> None:
         self._folder, self._evaluator, self._pool = folder, evaluator, pool
         self._counts, self._programs = compile_counts(), 0
 
-    def __call__(self, generation: int, results: list[Result]):
+    def __call__(self, generation: int, results: list[Result]) -> None:
         if self._evaluator.trainer.states is not None:  # there is a later phase
             self._pool.read(results)
             kept = [result.config for result in self._pool.results]

@@ -26,7 +26,7 @@ SAVE_EVERY = 60.0  # seconds between checkpoints of the last training
 class BestWeights:
     """Keeps the trained weights of the best candidate so far, in one file."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """What the file holds already has to be beaten; a damaged one goes."""
         self.path = path
         self._best = 0, -float("inf")
@@ -43,7 +43,7 @@ class BestWeights:
         params: dict,
         found: Evaluation,
         phase: Phase = FIRST,
-    ):
+    ) -> None:
         """Writes the weights if the candidate is better than all before.
 
         Args:

@@ -194,7 +194,7 @@ def _timed(program, task, device, workers, seconds, train) -> ProgramTiming:
     taken = [float("inf")] * workers
     handling = [0.0] * workers
 
-    def work(at: int):
+    def work(at: int) -> None:
         begin = time.monotonic()
         schedule = Schedule.over(len(starts), task.settings)
         running = Running(group, task, schedule, device)

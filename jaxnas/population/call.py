@@ -293,6 +293,6 @@ def _recovered(
     return running
 
 
-def _add(found: list[dict], more: list[dict]):
+def _add(found: list[dict], more: list[dict]) -> None:
     for lane, metrics in enumerate(more):
         found[lane].update(metrics)

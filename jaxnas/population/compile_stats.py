@@ -21,19 +21,19 @@ class Counts(NamedTuple):
 class _Counter:
     """Listens to JAX; what is found in the cache is told apart from what is built."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked = self._cached = self._stored = 0
         self._here = threading.local()
         monitoring.register_event_duration_secs_listener(self._hear_duration)
         monitoring.register_event_listener(self._hear)
 
-    def _hear_duration(self, event: str, duration_secs: float, **_: str | int):
+    def _hear_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith("/backend_compile_duration"):
             with self._lock:
                 self._asked += 1
 
-    def _hear(self, event: str, **_: str | int):
+    def _hear(self, event: str, **_: str | int) -> None:
         if event.endswith("/compilation_cache/cache_hits"):
             with self._lock:
                 self._cached += 1
@@ -42,7 +42,7 @@ class _Counter:
     def hits_here(self) -> int:
         return getattr(self._here, "hits", 0)
 
-    def hear_stored(self):
+    def hear_stored(self) -> None:
         with self._lock:
             self._stored += 1
 
@@ -66,6 +66,6 @@ def cache_hits_here() -> int:
     return _counter().hits_here()
 
 
-def count_stored():
+def count_stored() -> None:
     """Counts a program that was found without asking XLA."""
     _counter().hear_stored()

@@ -15,7 +15,7 @@ class Compiler:
 
     def __init__(
         self, task: Task, windows: int | None, lone: Compression | None, cores: int = 2
-    ):
+    ) -> None:
         """Compiles on as many cores; the rest as `compile_program`."""
         self._about = (task, windows, lone)
         self._ready: dict[tuple[Program, int], Future[Compiled]] = {}
@@ -30,14 +30,14 @@ class Compiler:
                 self._ready[key] = self._pool.submit(self._compile, program, device)
             return self._ready[key]
 
-    def forget(self, program: Program, device: jax.Device):
+    def forget(self, program: Program, device: jax.Device) -> None:
         """A program that could not be compiled may be tried again."""
         with self._lock:
             future = self._ready.get((program, device.id))
             if future and future.done() and future.exception() is not None:
                 del self._ready[program, device.id]
 
-    def close(self):
+    def close(self) -> None:
         """Gives up what was not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -86,7 +86,9 @@ def execute(
 class _Crew:
     """The workers, what is left for them to do, and what they say."""
 
-    def __init__(self, candidates, work: Work, compiler: Compiler, memory: float):
+    def __init__(
+        self, candidates, work: Work, compiler: Compiler, memory: float
+    ) -> None:
         self._candidates, self._work, self._compiler = candidates, work, compiler
         self._memory = memory
         self._todo: dict[int, list[tuple[Program, Places]]] = {}
@@ -97,11 +99,11 @@ class _Crew:
         self.events: queue.Queue = queue.Queue()
         self.calls = 0
 
-    def add(self, device: int, program: Program, places: Places):
+    def add(self, device: int, program: Program, places: Places) -> None:
         self._todo.setdefault(device, []).append((program, places))
         self.calls += 1
 
-    def start(self, devices: Sequence[jax.Device], workers: int):
+    def start(self, devices: Sequence[jax.Device], workers: int) -> None:
         for at, calls in self._todo.items():
             for _ in range(min(workers, len(calls))):
                 thread = threading.Thread(
@@ -114,14 +116,14 @@ class _Crew:
         alive = any(thread.is_alive() for thread in self._threads)
         return alive or not self.events.empty()
 
-    def stop(self):
+    def stop(self) -> None:
         with self._lock:
             self._stopped = True
             self._lock.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _serve(self, at: int, device: jax.Device):
+    def _serve(self, at: int, device: jax.Device) -> None:
         """A worker's day: the next call whose program is there."""
         try:
             while (call := self._next(at, device)) is not None:

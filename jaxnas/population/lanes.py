@@ -50,7 +50,7 @@ class Running:
         device: jax.Device,
         purpose: str = "dropout",
         begun: Sequence[TrainState] | None = None,
-    ):
+    ) -> None:
         """Puts members on the device.
 
         Args:
@@ -76,7 +76,7 @@ class Running:
         self._tokens = task.tokens_on(device)
         self.step = int(states[0].step)
 
-    def follow(self, schedules: Sequence[Schedule]):
+    def follow(self, schedules: Sequence[Schedule]) -> None:
         """Changes the members' schedules for the steps to come."""
         empty = self.group.program.lanes - len(schedules)
         every = [*schedules, *[schedules[-1]] * empty]
@@ -136,11 +136,11 @@ class Running:
         padded = pad(params, config, self.group.program.shape)
         return fresh_state(padded, self._task.settings)
 
-    def drop_moments(self):
+    def drop_moments(self) -> None:
         """Frees what only training needs: room for scoring."""
         self._states = self._states._replace(moments=None)
 
-    def drop(self):
+    def drop(self) -> None:
         """Frees the members; only their number is known afterwards."""
         self._states = self._states._replace(params=None, moments=None)
 

@@ -36,12 +36,12 @@ class Plans:
                 return known, plan
         return None
 
-    def add(self, keys: Sequence[str], plan: Plan, **about: Any):
+    def add(self, keys: Sequence[str], plan: Plan, **about: Any) -> None:
         """Records a plan; what it is about is for the reader of the file."""
         self._known.append((list(keys), plan))
         self._write(about | {"keys": list(keys), "plan": plan.to_dict()})
 
-    def split(self, program: Program, parts: Sequence[Program], reason: str):
+    def split(self, program: Program, parts: Sequence[Program], reason: str) -> None:
         """Records that a program does not fit, and what took its place."""
         if program not in self._split:
             self._split[program] = list(parts)
@@ -78,6 +78,6 @@ class Plans:
             raise ValueError("the plan's members are not its trainings")
         self._known.append((keys, plan))
 
-    def _write(self, line: dict[str, Any]):
+    def _write(self, line: dict[str, Any]) -> None:
         if self._lines is not None:
             self._lines.append(line)

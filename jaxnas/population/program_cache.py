@@ -115,7 +115,7 @@ def _load(path: Path, device: jax.Device) -> jax.stages.Compiled | None:
         return None
 
 
-def _store(path: Path, made: jax.stages.Compiled):
+def _store(path: Path, made: jax.stages.Compiled) -> None:
     try:
         parts = serialize_executable.serialize(made)
     except Exception:  # any: not every backend and every program can be written

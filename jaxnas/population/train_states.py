@@ -22,14 +22,14 @@ _CURE = "remove it, and what led to it is trained again"
 class States:
     """States by training key. Orbax renames a whole one into place."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         """The folder is made when the first state comes."""
         self.folder = folder.resolve()
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).is_dir()
 
-    def save(self, key: str, state: TrainState):
+    def save(self, key: str, state: TrainState) -> None:
         """Keeps a state, NumPy arrays; one that is there already is replaced."""
         tree = jax.tree.map(np.asarray, state._asdict())
         facts = {"digest": digest(tree)}
@@ -61,7 +61,7 @@ class States:
             raise damaged(path, ValueError(CHANGED), _CURE)
         return TrainState(**jax.tree.map(np.asarray, found))
 
-    def keep(self, keys: Collection[str], stages: Collection[str]):
+    def keep(self, keys: Collection[str], stages: Collection[str]) -> None:
         """Removes all others of these stages."""
         if not self.folder.is_dir():
             return

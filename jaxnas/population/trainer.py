@@ -169,7 +169,7 @@ class Trainer:
         known = list(self.plans.homes())
         return self._planner(phase).plan(list(chosen.values()), known=known).seconds
 
-    def close(self):
+    def close(self) -> None:
         """Gives up what was to be compiled; nothing is evaluated afterwards."""
         for compiler in self.compilers.values():
             compiler.close()
@@ -182,7 +182,7 @@ class Trainer:
         """i32[<= eval_windows, T+1], the same for every candidate."""
         return self.task.windows("validation", self.eval_windows)
 
-    def _split(self, program: Program, parts: list[Program], reason: str):
+    def _split(self, program: Program, parts: list[Program], reason: str) -> None:
         self.plans.split(program, parts, reason)
         shape = program.shape
         self.say(
@@ -191,7 +191,7 @@ class Trainer:
             f"now {parts[0].form} in {parts[0].lanes}"
         )
 
-    def keep_states(self, configs: Iterable[ArchitectureConfig], phase: Phase):
+    def keep_states(self, configs: Iterable[ArchitectureConfig], phase: Phase) -> None:
         """Leaves, of the states up to a phase, the configs' in it and the one below.
 
         States of later phases stay: a run that is resumed comes by here again.

@@ -18,7 +18,7 @@ def announce(
     space: Space,
     evaluator: Evaluator,
     console: Console,
-):
+) -> None:
     """Where, what, on which data, how, and what there is to beat."""
     dataset, settings = evaluator.task.dataset, evaluator.task.settings
     chosen = evaluator.trainer.validation_windows()

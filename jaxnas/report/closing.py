@@ -23,7 +23,7 @@ def close(
     results: Sequence[Result],
     last: Sequence[Result],
     console: Console,
-):
+) -> None:
     """The closing tables, and where the files are."""
     spread = summary["search"]["spread"]
     names = objective_names(config.objectives)
@@ -67,7 +67,7 @@ def show_found(
     number: int,
     console: Console,
     names: list[str],
-):
+) -> None:
     """The best of the last phase, of each family, and how far to trust them.
 
     Args:

@@ -16,7 +16,7 @@ from jaxnas.results.result import Result, scored
 _MOST_DOTS = 20_000  # of models that are not on the front
 
 
-def plot_fitness(path: Path, results: Sequence[Result]):
+def plot_fitness(path: Path, results: Sequence[Result]) -> None:
     """Fitness of every candidate, and the best so far, over generations."""
     successes = scored(results)
     generations = np.asarray([result.generation + 1 for result in successes])
@@ -38,7 +38,9 @@ def plot_fitness(path: Path, results: Sequence[Result]):
     figure.savefig(path, dpi=120)
 
 
-def plot_pareto(path: Path, results: Sequence[Result], extra: Sequence[str] = ()):
+def plot_pareto(
+    path: Path, results: Sequence[Result], extra: Sequence[str] = ()
+) -> None:
     """The objectives in pairs; candidates that no other dominates stand out.
 
     Args:
@@ -62,7 +64,7 @@ def plot_pareto(path: Path, results: Sequence[Result], extra: Sequence[str] = ()
     figure.savefig(path, dpi=120)
 
 
-def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, front: np.ndarray):
+def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, front: np.ndarray) -> None:
     axes.scatter(x[~front], y[~front], s=16, alpha=0.5, label="dominated")
     axes.scatter(x[front], y[front], s=28, color="tab:red", label="Pareto front")
     axes.legend()
@@ -73,7 +75,7 @@ def plot_front(
     every: np.ndarray,
     front: Sequence[Sequence[float]] | np.ndarray,
     titles: Sequence[str],
-):
+) -> None:
     """All models and those on the front, the objectives in pairs.
 
     Args:

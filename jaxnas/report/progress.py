@@ -18,7 +18,7 @@ from jaxnas.storage.jsonl import Lines
 class Progress:
     """Prints a line a candidate and a line a generation; bars on a terminal."""
 
-    def __init__(self, console: Console, candidates: int, timings: Lines):
+    def __init__(self, console: Console, candidates: int, timings: Lines) -> None:
         """`candidates` is how many distinct ones there can be at most."""
         self.console = console
         self._timings = timings
@@ -42,7 +42,7 @@ class Progress:
         self._bars.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self._bars.stop()
 
     @contextlib.contextmanager
@@ -53,16 +53,16 @@ class Progress:
         seconds = round(time.monotonic() - began, 3)
         self._timings.append({"stage": name, "seconds": seconds})
 
-    def begin_generation(self, generation: int):
+    def begin_generation(self, generation: int) -> None:
         """Names the generation in the bar."""
         self._bars.update(self._all, description=f"generation {generation + 1}")
 
-    def planned(self, plan: Plan, verbose: bool):
+    def planned(self, plan: Plan, verbose: bool) -> None:
         """A plan is about to run."""
         if verbose:
             self.console.print(plan_table(plan))
 
-    def plan_has_run(self, plan: Plan, seconds: float):
+    def plan_has_run(self, plan: Plan, seconds: float) -> None:
         """A plan is done: what it took stands beside what was foreseen."""
         self._timings.append(
             {
@@ -78,7 +78,7 @@ class Progress:
         """A report function that moves the bar of steps, with its time left."""
         began = time.monotonic()
 
-        def report(done: int, total: int, loss: float):
+        def report(done: int, total: int, loss: float) -> None:
             left = (time.monotonic() - began) / done * (total - done)
             self._bars.update(
                 self._steps,
@@ -91,7 +91,7 @@ class Progress:
 
         return report
 
-    def candidate(self, result: Result):
+    def candidate(self, result: Result) -> None:
         """One candidate is done."""
         self._done += 1
         self._bars.update(
@@ -101,7 +101,7 @@ class Progress:
             f"  {result.id:>4}  {describe(result.config)}\n        {_outcome(result)}"
         )
 
-    def phase(self, name: str, promoted: int, lucky: int):
+    def phase(self, name: str, promoted: int, lucky: int) -> None:
         """A later phase begins."""
         drawn = f" and {lucky} drawn at random" if lucky else ""
         self.say(f"phase {name}: the best {promoted}{drawn} train on")
@@ -115,12 +115,12 @@ class Progress:
             left="",
         )
 
-    def known(self, number: int):
+    def known(self, number: int) -> None:
         """Candidates that an earlier process evaluated."""
         self._done += number
         self._bars.update(self._all, completed=self._done)
 
-    def end_generation(self, generation: int, results: Sequence[Result]):
+    def end_generation(self, generation: int, results: Sequence[Result]) -> None:
         """Best so far, and this generation's mean and deviation."""
         stats = generation_statistics(results, generation)
         fitness = [result.fitness for result in scored(results)]
@@ -139,7 +139,7 @@ class Progress:
         mean = self._spent / max(1, self._trained)
         return _clock(mean * max(0, self._candidates - self._done))
 
-    def say(self, text: str):
+    def say(self, text: str) -> None:
         """Prints a line above the bars."""
         self.console.print(text, soft_wrap=True)
 

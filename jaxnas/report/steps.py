@@ -31,7 +31,7 @@ def steps_shown(
     bar = bars_on(console)
     task = bar.add_task(title, total=None)
 
-    def report(done: int, total: int, loss: float):
+    def report(done: int, total: int, loss: float) -> None:
         words = f"{title}, loss {loss:.3f}"
         bar.update(task, completed=done, total=total, description=words)
 

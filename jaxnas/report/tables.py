@@ -33,7 +33,7 @@ def plain_table(title: str, *columns: str) -> Table:
     return table
 
 
-def add_numbers(table: Table, *columns: str):
+def add_numbers(table: Table, *columns: str) -> None:
     """Adds columns of figures."""
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

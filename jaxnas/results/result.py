@@ -127,7 +127,7 @@ def scored(results: Iterable[Result]) -> list[Scored]:
 class ResultLog:
     """Results as a JSON-lines file, parsed once when it is opened."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """Opens the file, or makes it.
 
         Raises:
@@ -147,24 +147,24 @@ class ResultLog:
     def __iter__(self) -> Iterator[Result]:
         return iter(self._results)
 
-    def append(self, result: Result):
+    def append(self, result: Result) -> None:
         """Writes one more, and waits until the system has it."""
         self._lines.append(result.to_row())
         self._results.append(result)
 
-    def keep(self, number: int):
+    def keep(self, number: int) -> None:
         """Drops all but the first `number`."""
         self._lines.keep(number)
         del self._results[number:]
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         self._lines.close()
 
     def __enter__(self) -> "ResultLog":
         return self
 
-    def __exit__(self, *_: object):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -41,7 +41,7 @@ class Checkpoints:
         except Exception as error:  # Orbax has no one error for a damaged folder
             raise damaged(folder, error, _CURE) from None
 
-    def save(self, step: int, state: Any):
+    def save(self, step: int, state: Any) -> None:
         """Saves a tree of arrays and ints; a step that is there stays."""
         if step in [found.step for found in self._orbax.checkpoints]:
             return
@@ -65,7 +65,7 @@ class Checkpoints:
             return None
         return newest.step, self._load(newest.step, like)
 
-    def check(self):
+    def check(self) -> None:
         """Reads the newest checkpoint, whatever it holds, if there is one.
 
         Raises:
@@ -89,14 +89,14 @@ class Checkpoints:
             raise damaged(path, ValueError(CHANGED), _CURE)
         return state
 
-    def close(self):
+    def close(self) -> None:
         """Waits for what is being written."""
         self._orbax.close()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self.close()
 
 

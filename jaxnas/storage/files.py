@@ -22,12 +22,12 @@ def write_whole(path: Path, content: str | bytes):
         raise
 
 
-def remove_partial(folder: Path):
+def remove_partial(folder: Path) -> None:
     """Removes what a killed `write_whole` left in the folder."""
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink()
 
 
-def write_json(path: Path, value: dict):
+def write_json(path: Path, value: dict) -> None:
     """`write_whole` of indented JSON."""
     write_whole(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

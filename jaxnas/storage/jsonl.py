@@ -15,7 +15,7 @@ from jaxnas.errors import UsageError
 class Lines:
     """A JSON-lines file that is appended to, each line flushed as it comes."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """Opens the file; what follows its last newline is cut off.
 
         Raises:
@@ -34,7 +34,7 @@ class Lines:
     def __iter__(self):
         return iter(self._entries)
 
-    def append(self, entry: dict):
+    def append(self, entry: dict) -> None:
         """Writes one line, and waits until the system has it."""
         line = to_line(entry)
         self._file.write(line)
@@ -43,19 +43,19 @@ class Lines:
         self._entries.append(json.loads(line))
         self._ends.append(self._end() + len(line))
 
-    def keep(self, number: int):
+    def keep(self, number: int) -> None:
         """Drops all lines but the first `number`."""
         self._entries, self._ends = self._entries[:number], self._ends[:number]
         self._file.truncate(self._end())
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self.close()
 
     def _end(self) -> int:

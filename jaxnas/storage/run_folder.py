@@ -168,7 +168,7 @@ def new_run(path: Path | None, name: str, settings: str):
             raise
 
 
-def _take_back(folder: RunFolder, made: list[Path]):
+def _take_back(folder: RunFolder, made: list[Path]) -> None:
     """Empties a run's folder, and removes the folders that were made for it."""
     for found in folder.path.iterdir():
         shutil.rmtree(found) if found.is_dir() else found.unlink()
