@@ -118,11 +118,11 @@ def test_any_genome_is_repaired_into_a_valid_one_of_its_width(family):
     genomes = np.stack(np.meshgrid(*map(np.arange, lengths)), -1).reshape(
         -1, len(lengths)
     )
-    mended = np.asarray(jax.vmap(shapes.repair)(jax.numpy.asarray(genomes, np.int32)))
-    assert np.array_equal(mended, shapes.mended(genomes))
-    assert np.asarray(jax.vmap(shapes.valid)(mended)).all()
+    repaired = np.asarray(jax.vmap(shapes.repair)(jax.numpy.asarray(genomes, np.int32)))
+    assert np.array_equal(repaired, shapes.repaired(genomes))
+    assert np.asarray(jax.vmap(shapes.valid)(repaired)).all()
     free = [shapes.names.index(name) for name in ("hidden_size", "num_layers")]
-    assert np.array_equal(mended[:, free], genomes[:, free])
+    assert np.array_equal(repaired[:, free], genomes[:, free])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -373,7 +373,7 @@ def test_history_starts_near_earlier_results_of_the_family(spec_file, tmp_path, 
 def test_prototypes_keep_ratios():
     shapes = Shapes(read_spec("8b"))
     rng = np.random.default_rng(0)
-    genomes = shapes.mended(rng.integers(0, shapes.cardinality, (30, 5)))
+    genomes = shapes.repaired(rng.integers(0, shapes.cardinality, (30, 5)))
     configs = [shapes.config(genome) for genome in genomes]
     small = scaled_down(configs, 1000, 64)
     assert max(config.hidden_dim for config in small) == WIDTH
@@ -388,7 +388,7 @@ def test_prototypes_keep_ratios():
 def test_prototypes_are_trained():
     shapes = Shapes(small("transformer"))
     rng = np.random.default_rng(0)
-    genomes = shapes.mended(rng.integers(0, shapes.cardinality, (4, 4)))
+    genomes = shapes.repaired(rng.integers(0, shapes.cardinality, (4, 4)))
     configs = [shapes.config(genome) for genome in genomes]
     losses = [predicted_loss(config, 1e9) for config in configs]
     made = train_prototypes(configs, losses, steps=30, seed=0)

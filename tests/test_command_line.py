@@ -252,8 +252,8 @@ def test_damaged_run_folders(folder, run):
     for path in sorted(checkpoint.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     checkpoint.rmdir()
-    mended = run(["--resume", "run"])
-    assert mended.returncode == 0, mended.stderr
+    repaired = run(["--resume", "run"])
+    assert repaired.returncode == 0, repaired.stderr
     assert (folder / "run" / "results.jsonl").read_bytes() == results
 
     config = folder / "run" / "config.toml"

@@ -112,7 +112,7 @@ def test_flash_computes_the_blocks_that_hold_a_score_to_be_seen(tokens, past):
     blocks = np.zeros((number[0], size[0], number[1], size[1]), bool)
     blocks.reshape(number[0] * size[0], -1)[:tokens, : past + tokens] = seen
     computed = int(blocks.any(axis=(1, 3)).sum()) * math.prod(size)
-    reading = cost.Reading(
+    reading = cost.Workload(
         batch=2, tokens=tokens, past=past, logits=1, remembers=past > 0
     )
     dense, by_blocks = (

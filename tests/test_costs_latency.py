@@ -122,7 +122,7 @@ def test_only_attention_decodes_slower_the_more_it_has_read(family):
 def test_a_state_is_written_by_the_prompt_and_read_and_written_by_each_token(family):
     device, config = cost.HARDWARE["a100"], of_family(family)
     state = cost.state_bytes(config, 3, 1, device.value_bytes)
-    training = cost.Reading(batch=3, tokens=130, logits=1)
+    training = cost.Workload(batch=3, tokens=130, logits=1)
     prompt = moved_bytes(config, device, cost.prefill(3, 130))
     assert prompt == moved_bytes(config, device, training) + state
     first, next_one = (moved_bytes(config, device, cost.decode(3, n)) for n in (0, 9))

@@ -145,7 +145,7 @@ def test_the_layer_is_its_formula(position):
 
 
 @jax.jit
-def go_on(weights, x, state, traits, lengths):
+def decode_loop(weights, x, state, traits, lengths):
     """One program for all position encodings."""
     config = config_of("flash_attention")
     return run(config, weights, x, state, traits, lengths=lengths)
@@ -163,7 +163,7 @@ def test_a_long_prompt_fills_the_cache_and_decoding_goes_on(position, dtype):
     )
     state = attention_state(config, batch=2, capacity=200, dtype=dtype)
     traits = as_data(config)
-    got, state = go_on(weights, padded.astype(dtype), state, traits, lengths)
+    got, state = decode_loop(weights, padded.astype(dtype), state, traits, lengths)
     atol = 1e-5 if dtype == jnp.float32 else 0.06
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(
@@ -171,7 +171,9 @@ def test_a_long_prompt_fills_the_cache_and_decoding_goes_on(position, dtype):
         )
     for more in range(3):
         token = np.stack([x[row, length + more] for row, length in enumerate(lengths)])
-        got, state = go_on(weights, token[:, None].astype(dtype), state, traits, None)
+        got, state = decode_loop(
+            weights, token[:, None].astype(dtype), state, traits, None
+        )
         for row, length in enumerate(lengths):
             wanted = whole[row, length + more]
             np.testing.assert_allclose(

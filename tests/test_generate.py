@@ -67,15 +67,15 @@ def logits_after(config, sequence):
 @pytest.fixture
 def traces(monkeypatch):
     """How often the model was traced for a program."""
-    counted = chex.assert_max_traces(n=2)(arch.decoding.loop.read_on)
+    counted = chex.assert_max_traces(n=2)(arch.decoding.loop.forward_with_cache)
     calls = []
 
-    def read_on(*arguments):
+    def forward_with_cache(*arguments):
         calls.append(None)
         return counted(*arguments)
 
     chex.clear_trace_counter()
-    monkeypatch.setattr(arch.decoding.loop, "read_on", read_on)
+    monkeypatch.setattr(arch.decoding.loop, "forward_with_cache", forward_with_cache)
     return lambda: len(calls)
 
 
@@ -171,14 +171,14 @@ def test_nothing_is_computed_once_all_rows_have_ended(monkeypatch):
     stops = set(free.tokens[:, 2].tolist())
     last = max(next(i for i, t in enumerate(row) if t in stops) for row in free.tokens)
     counts = []
-    original = arch.decoding.generate.go_on
+    original = arch.decoding.generate.decode_loop
 
     def counted(*arguments):
         after = original(*arguments)
         counts.append(int(after.drawn))
         return after
 
-    monkeypatch.setattr(arch.decoding.generate, "go_on", counted)
+    monkeypatch.setattr(arch.decoding.generate, "decode_loop", counted)
     run(TINY, PROMPTS[1:], stop_tokens=sorted(stops))
     assert counts == [last + 1]  # the loop itself left off
     counts.clear()

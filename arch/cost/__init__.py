@@ -33,7 +33,7 @@ from arch.cost.totals import (
     total_parameters,
     training_flops,
 )
-from arch.cost.workload import Reading, decode, forward, prefill
+from arch.cost.workload import Workload, decode, forward, prefill
 
 __all__ = [
     "CHANNEL_MULTIPLE",
@@ -48,11 +48,11 @@ __all__ = [
     "Hardware",
     "Op",
     "OpLatency",
-    "Reading",
     "Sizes",
     "State",
     "Storage",
     "Weight",
+    "Workload",
     "activation_bytes",
     "decode",
     "decode_flops",

@@ -6,7 +6,7 @@ all T x S of T new tokens and S with those before, or blocks of them.
 
 from arch.cost.parts import Op, matmul
 from arch.cost.sizes import Count, Sizes
-from arch.cost.workload import Reading
+from arch.cost.workload import Workload
 
 SOFTMAX_FLOPS = 6  # scale, max, subtract, exp, sum, divide
 ALIBI_FLOPS = 2  # distance times slope, add
@@ -16,7 +16,7 @@ DENSE_TOKENS = 16  # so many new tokens at most make one matrix of scores
 BLOCK = 128  # rows and columns of a block of scores, at most
 
 
-def attention(sizes: Sizes, reading: Reading) -> list[Op]:
+def attention(sizes: Sizes, reading: Workload) -> list[Op]:
     """Attention by its paper (Vaswani et al. 2017, arXiv:1706.03762).
 
     Scores are written, turned into weights and read again. Key and value heads
@@ -60,7 +60,7 @@ def attention(sizes: Sizes, reading: Reading) -> list[Op]:
     ]
 
 
-def flash_attention(sizes: Sizes, reading: Reading) -> list[Op]:
+def flash_attention(sizes: Sizes, reading: Workload) -> list[Op]:
     """The same function by blocks, in one op (Dao 2023, arXiv:2307.08691).
 
     Scores never reach the memory: it reads queries, keys and values, and writes
@@ -87,7 +87,7 @@ def flash_attention(sizes: Sizes, reading: Reading) -> list[Op]:
     ]
 
 
-def _visited(reading: Reading) -> int:
+def _visited(reading: Workload) -> int:
     """Scores of one head and sequence, in the blocks that hold one to be seen."""
     seen = reading.past + reading.tokens
     rows, columns = _block_length(reading.tokens), _block_length(seen)
@@ -101,7 +101,7 @@ def _block_length(tokens: int) -> int:
     return -(-tokens // -(-tokens // BLOCK))
 
 
-def projections(sizes: Sizes, reading: Reading) -> list[Op]:
+def projections(sizes: Sizes, reading: Workload) -> list[Op]:
     """Queries, keys and values of the new tokens, and their rotation.
 
     Keys and values are written where they are remembered.
@@ -124,7 +124,7 @@ def projections(sizes: Sizes, reading: Reading) -> list[Op]:
     ]
 
 
-def out(sizes: Sizes, reading: Reading) -> Op:
+def out(sizes: Sizes, reading: Workload) -> Op:
     """The projection back into the residual stream, which waits."""
     stream = reading.positions * sizes.hidden
     return matmul(

@@ -15,7 +15,7 @@ from arch.cost.ops import list_ops
 from arch.cost.parts import KINDS, Op
 from arch.cost.sizes import Amount, Count, Sizes
 from arch.cost.totals import larger
-from arch.cost.workload import Reading
+from arch.cost.workload import Workload
 
 VALUE_BYTES = 4  # of a weight and of an activation, as they are executed
 
@@ -59,7 +59,7 @@ class Calibrated:
     prefill: Fit
     decode: Fit
 
-    def of(self, reading: Reading) -> Fit:
+    def of(self, reading: Workload) -> Fit:
         """What holds for one new token, or for several."""
         return self.decode if reading.tokens == 1 else self.prefill
 
@@ -74,7 +74,9 @@ class Calibrated:
         return cls(**{name: Fit(**value) for name, value in values.items()})
 
 
-def terms_of(sizes: Sizes, reading: Reading, cache_bytes: int = 0) -> dict[str, Amount]:
+def terms_of(
+    sizes: Sizes, reading: Workload, cache_bytes: int = 0
+) -> dict[str, Amount]:
     """How much there is of each of TERMS; columns for columns."""
     found: dict[str, Amount] = {name: int(name == CALL) for name in TERMS}
     weights: Count = 0
@@ -88,7 +90,7 @@ def terms_of(sizes: Sizes, reading: Reading, cache_bytes: int = 0) -> dict[str, 
 
 
 def calibrated_seconds(
-    sizes: Sizes, calibrated: Calibrated, reading: Reading
+    sizes: Sizes, calibrated: Calibrated, reading: Workload
 ) -> Amount:
     """Seconds of a forward pass; float64 columns for columns."""
     fit = calibrated.of(reading)

@@ -19,7 +19,7 @@ from arch.cost.ops import list_ops
 from arch.cost.parts import Op
 from arch.cost.sizes import Amount, Count, Sizes, sizes_of
 from arch.cost.totals import FLOAT32_BYTES, larger, weight_bytes
-from arch.cost.workload import Reading, decode, forward, prefill
+from arch.cost.workload import Workload, decode, forward, prefill
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class OpLatency:
     compute_bound: bool
 
 
-def total_seconds(sizes: Sizes, hardware: Hardware, reading: Reading) -> Amount:
+def total_seconds(sizes: Sizes, hardware: Hardware, reading: Workload) -> Amount:
     """Seconds of a forward pass; float64 columns for columns."""
     if hardware.calibrated is not None:
         return calibrated_seconds(sizes, hardware.calibrated, reading)
@@ -81,7 +81,7 @@ def decode_ms(
 
 
 def latency_breakdown(
-    config: ArchitectureConfig, hardware: Hardware, reading: Reading
+    config: ArchitectureConfig, hardware: Hardware, reading: Workload
 ) -> tuple[OpLatency, ...]:
     """The roofline op by op: it is the sum of both kinds of milliseconds.
 
@@ -108,7 +108,7 @@ def latency_breakdown(
 
 
 def _milliseconds(
-    config: ArchitectureConfig, hardware: Hardware, reading: Reading
+    config: ArchitectureConfig, hardware: Hardware, reading: Workload
 ) -> float:
     return 1e3 * float(total_seconds(sizes_of(config), hardware, reading))
 

@@ -9,13 +9,13 @@ from arch.cost.attention import out, projections
 from arch.cost.parts import Op
 from arch.cost.sizes import Count, Sizes
 from arch.cost.state import linear_state
-from arch.cost.workload import Reading
+from arch.cost.workload import Workload
 
 CHUNK = 64  # tokens that attend to one another directly, at most
 FEATURE_FLOPS = 4  # elu(x) + 1: exp, add, two choices
 
 
-def linear_attention(sizes: Sizes, reading: Reading) -> list[Op]:
+def linear_attention(sizes: Sizes, reading: Workload) -> list[Op]:
     """Chunks of equal size for many tokens, a step of the state for one."""
     stream = reading.positions * sizes.hidden
     features = Op(
@@ -32,7 +32,7 @@ def linear_attention(sizes: Sizes, reading: Reading) -> list[Op]:
     return [*projections(sizes, reading), features, *mixer, out(sizes, reading)]
 
 
-def _step(sizes: Sizes, reading: Reading) -> Op:
+def _step(sizes: Sizes, reading: Workload) -> Op:
     # Each sum fades (1), takes up the token (key times value, 1; add, 1) and is
     # read (2); then a division.
     stream, state = reading.positions * sizes.hidden, linear_state(sizes, reading.batch)
@@ -48,7 +48,7 @@ def _step(sizes: Sizes, reading: Reading) -> Op:
     )
 
 
-def _chunks(sizes: Sizes, reading: Reading) -> list[Op]:
+def _chunks(sizes: Sizes, reading: Workload) -> list[Op]:
     chunks = -(-reading.tokens // CHUNK)
     length = -(-reading.tokens // chunks)
     padded = reading.batch * chunks * length
@@ -98,7 +98,7 @@ def _chunks(sizes: Sizes, reading: Reading) -> list[Op]:
 
 
 def _between_chunks(
-    sizes: Sizes, reading: Reading, chunks: int, stream: Count, held: Count
+    sizes: Sizes, reading: Workload, chunks: int, stream: Count, held: Count
 ) -> list[Op]:
     # One chunk that nothing comes after, nor came before, needs no state.
     count = sizes.layers * int(chunks > 1 or reading.remembers)

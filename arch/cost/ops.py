@@ -9,7 +9,7 @@ from arch.cost.linear_attention import linear_attention
 from arch.cost.parts import Op, embeddings, feedforward, head, residual_stream
 from arch.cost.recurrent import channel_mix, mamba, time_mix
 from arch.cost.sizes import Sizes
-from arch.cost.workload import Reading
+from arch.cost.workload import Workload
 
 # Each family's sub-layers; a block adds each to the residual stream.
 _SUBLAYERS = {
@@ -22,7 +22,7 @@ _SUBLAYERS = {
 }
 
 
-def list_ops(sizes: Sizes, reading: Reading) -> tuple[Op, ...]:
+def list_ops(sizes: Sizes, reading: Workload) -> tuple[Op, ...]:
     """The ops of one forward pass: all their weights are the model's."""
     sublayers = _SUBLAYERS[sizes.arch_type]
     return (

@@ -4,7 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 from arch.cost.sizes import Count, Sizes
-from arch.cost.workload import Reading
+from arch.cost.workload import Workload
 from arch.families import USES, has_embedding_norm, has_norm_bias
 
 KINDS = ("matmul", "attention", "scan", "elementwise", "gather")
@@ -71,7 +71,7 @@ def matmul(
     )
 
 
-def embeddings(sizes: Sizes, reading: Reading) -> list[Op]:
+def embeddings(sizes: Sizes, reading: Workload) -> list[Op]:
     """What comes before the first block."""
     values = reading.positions * sizes.hidden
     ops = [
@@ -91,7 +91,7 @@ def embeddings(sizes: Sizes, reading: Reading) -> list[Op]:
     return ops
 
 
-def residual_stream(sizes: Sizes, reading: Reading, branches: Count) -> list[Op]:
+def residual_stream(sizes: Sizes, reading: Workload, branches: Count) -> list[Op]:
     """The norms of all branches and of both ends, and each branch's addition."""
     values = reading.positions * sizes.hidden
     ends = 2 if has_embedding_norm(sizes.arch_type) else 1
@@ -108,13 +108,13 @@ def residual_stream(sizes: Sizes, reading: Reading, branches: Count) -> list[Op]
     return [norm, _elementwise("residual", branches, values, read=2)]
 
 
-def head(sizes: Sizes, reading: Reading) -> Op:
+def head(sizes: Sizes, reading: Workload) -> Op:
     """The logits."""
     asked = reading.batch * reading.logits
     return matmul("head", 1, sizes.hidden, sizes.vocab, asked)
 
 
-def feedforward(sizes: Sizes, reading: Reading) -> list[Op]:
+def feedforward(sizes: Sizes, reading: Workload) -> list[Op]:
     """Up, activate, down; with a gate where there is one."""
     layers, hidden, inner = sizes.layers, sizes.hidden, sizes.inner
     positions = reading.positions

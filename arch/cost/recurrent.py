@@ -9,7 +9,7 @@ from arch.config import MAMBA_STATE, MAMBA_TAPS
 from arch.cost.parts import ACTIVATION_FLOPS, Op, Weight, matmul, vector
 from arch.cost.sizes import Count, Sizes
 from arch.cost.state import mamba_state, rwkv_state
-from arch.cost.workload import Reading
+from arch.cost.workload import Workload
 
 SOFTPLUS_FLOPS = 4  # bias, exp, add, log
 SCAN_FLOPS = 7  # of a state: decay's product and exp, input, 2 update, 2 output
@@ -20,7 +20,7 @@ WKV_FLOPS = 23
 SIGMOID_FLOPS = 3  # exp, add, divide
 
 
-def mamba(sizes: Sizes, reading: Reading) -> list[Op]:
+def mamba(sizes: Sizes, reading: Workload) -> list[Op]:
     """Mamba-1 (Gu and Dao 2023, arXiv:2312.00752)."""
     layers, hidden, inner = sizes.layers, sizes.hidden, sizes.inner
     rank, positions = sizes.step_rank, reading.positions
@@ -80,7 +80,7 @@ def mamba(sizes: Sizes, reading: Reading) -> list[Op]:
     ]
 
 
-def time_mix(sizes: Sizes, reading: Reading) -> list[Op]:
+def time_mix(sizes: Sizes, reading: Workload) -> list[Op]:
     """RWKV-4's mixer (Peng et al. 2023, arXiv:2305.13048)."""
     layers, hidden, positions = sizes.layers, sizes.hidden, reading.positions
     stream, state = positions * hidden, rwkv_state(sizes, reading.batch)
@@ -108,7 +108,7 @@ def time_mix(sizes: Sizes, reading: Reading) -> list[Op]:
     ]
 
 
-def channel_mix(sizes: Sizes, reading: Reading) -> list[Op]:
+def channel_mix(sizes: Sizes, reading: Workload) -> list[Op]:
     """RWKV-4's feed-forward layer, which looks one token back."""
     layers, hidden, inner = sizes.layers, sizes.hidden, sizes.inner
     positions = reading.positions
@@ -132,7 +132,7 @@ def channel_mix(sizes: Sizes, reading: Reading) -> list[Op]:
     ]
 
 
-def _shift(name: str, sizes: Sizes, reading: Reading, mixes: int) -> Op:
+def _shift(name: str, sizes: Sizes, reading: Workload, mixes: int) -> Op:
     # Half of the inputs that a layer keeps are of either sub-layer.
     values = reading.positions * sizes.hidden
     last = rwkv_state(sizes, reading.batch).values // 2

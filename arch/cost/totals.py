@@ -13,7 +13,7 @@ from arch.cost.ops import list_ops
 from arch.cost.parts import Op, Weight
 from arch.cost.sizes import FP16_BYTES, Amount, Count, Sizes, sizes_of
 from arch.cost.state import state_of
-from arch.cost.workload import Reading, decode, forward, prefill
+from arch.cost.workload import Workload, decode, forward, prefill
 
 _Number = TypeVar("_Number", Count, Amount)
 
@@ -38,12 +38,12 @@ def total_bytes(sizes: Sizes) -> Count:
     return sum(op.count * weight_bytes(op.weights, sizes) for op in ops)
 
 
-def total_flops(sizes: Sizes, reading: Reading) -> Count:
+def total_flops(sizes: Sizes, reading: Workload) -> Count:
     """FLOPs of a forward pass, 2 a multiply-add."""
     return sum(op.count * op.flops for op in list_ops(sizes, reading))
 
 
-def peak_bytes(sizes: Sizes, reading: Reading, bytes_per_value: int = 2) -> Count:
+def peak_bytes(sizes: Sizes, reading: Workload, bytes_per_value: int = 2) -> Count:
     """The most activation bytes alive at once in a forward pass."""
     alive = (_alive_bytes(op, bytes_per_value) for op in list_ops(sizes, reading))
     return functools.reduce(larger, alive)

@@ -4,7 +4,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
+class Workload:
     """`tokens` new tokens of each sequence, after `past` that are remembered.
 
     Raises:
@@ -47,16 +47,16 @@ class Reading:
         return int(self.remembers)
 
 
-def forward(batch: int = 1, tokens: int = 128) -> Reading:
+def forward(batch: int = 1, tokens: int = 128) -> Workload:
     """Whole sequences, logits of all tokens, nothing remembered: training."""
-    return Reading(batch=batch, tokens=tokens, logits=tokens)
+    return Workload(batch=batch, tokens=tokens, logits=tokens)
 
 
-def prefill(batch: int = 1, tokens: int = 128) -> Reading:
+def prefill(batch: int = 1, tokens: int = 128) -> Workload:
     """A prompt: the logits of its last token, and a state to go on from."""
-    return Reading(batch=batch, tokens=tokens, logits=1, remembers=True)
+    return Workload(batch=batch, tokens=tokens, logits=1, remembers=True)
 
 
-def decode(batch: int = 1, past: int = 128) -> Reading:
+def decode(batch: int = 1, past: int = 128) -> Workload:
     """One more token, after `past` tokens."""
-    return Reading(batch=batch, tokens=1, past=past, logits=1, remembers=True)
+    return Workload(batch=batch, tokens=1, past=past, logits=1, remembers=True)

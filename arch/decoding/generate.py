@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
-from arch.decoding.loop import DecodeState, go_on, start
+from arch.decoding.loop import DecodeState, decode_loop, start
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import Weights
 from arch.families import USES
@@ -102,7 +102,7 @@ def stream(
     yield _so_far(progress, max_new)
     while (drawn := int(progress.drawn)) < max_new and not progress.ended.all():
         until = jnp.int32(min(drawn + block, max_new))
-        progress = go_on(config, dtype, weights, settings, progress, until)
+        progress = decode_loop(config, dtype, weights, settings, progress, until)
         yield _so_far(progress, max_new)
 
 

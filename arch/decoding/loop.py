@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from arch.config import ArchitectureConfig
-from arch.decoding.sampling import Knobs, draw
-from arch.decoding.unrolled import LayerStates, Weights, init_layers, read_on
+from arch.decoding.sampling import SamplingParams, draw
+from arch.decoding.unrolled import LayerStates, Weights, forward_with_cache, init_layers
 
-Settings = tuple[Knobs, jax.Array]  # and the stop tokens, i32[S]
+Settings = tuple[SamplingParams, jax.Array]  # and the stop tokens, i32[S]
 
 
 class DecodeState(NamedTuple):
@@ -43,7 +43,9 @@ def start(
     batch, padded = prompts.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
     states = init_layers(config, batch, padded + room, dtype)
-    logits, states = read_on(config, weights, prompts, states, lengths, dtype)
+    logits, states = forward_with_cache(
+        config, weights, prompts, states, lengths, dtype
+    )
     seen = None
     if settings[0].repetition_penalty is not None:
         real = jnp.arange(padded)[None] < lengths[:, None]
@@ -64,7 +66,7 @@ def start(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def go_on(
+def decode_loop(
     config: ArchitectureConfig,
     dtype: jax.typing.DTypeLike,
     weights: Weights,
@@ -82,7 +84,9 @@ def go_on(
 
     def step(state):
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.drawn - 1, 1, axis=1)
-        logits, states = read_on(config, weights, last, state.states, None, dtype)
+        logits, states = forward_with_cache(
+            config, weights, last, state.states, None, dtype
+        )
         return _drawn(settings, state._replace(states=states), logits)
 
     return jax.lax.while_loop(unfinished, step, state)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 MIN_TEMPERATURE = 1e-6  # above 0; far below it float32 would divide by zero
 
 
-class Knobs(NamedTuple):
+class SamplingParams(NamedTuple):
     """Settings as data. None is off, and leaves no trace in the program."""
 
     temperature: jax.Array | None = None  # f32[]; None takes the likeliest token
@@ -81,7 +81,7 @@ class Sampling:
             got = getattr(self, name)
             raise ValueError(f"{name}={got!r} is not allowed: needs {allowed}")
 
-    def knobs(self) -> Knobs:
+    def knobs(self) -> SamplingParams:
         """The settings that change anything, as arrays."""
         off = Sampling()
         changed = {
@@ -90,15 +90,15 @@ class Sampling:
             if getattr(self, field.name) != getattr(off, field.name)
         }
         if self.temperature == 0:  # what is cut off is never the likeliest token
-            return Knobs(repetition_penalty=changed.get("repetition_penalty"))
-        return Knobs(**({"temperature": jnp.float32(1)} | changed))
+            return SamplingParams(repetition_penalty=changed.get("repetition_penalty"))
+        return SamplingParams(**({"temperature": jnp.float32(1)} | changed))
 
 
 GREEDY = Sampling(temperature=0)
 
 
 def process_logits(
-    logits: jax.Array, seen: jax.Array | None, knobs: Knobs
+    logits: jax.Array, seen: jax.Array | None, knobs: SamplingParams
 ) -> jax.Array:
     """Scores to draw from: the softmax of what comes back is the distribution.
 
@@ -131,7 +131,7 @@ def process_logits(
 
 
 def draw(
-    key: jax.Array, logits: jax.Array, seen: jax.Array | None, knobs: Knobs
+    key: jax.Array, logits: jax.Array, seen: jax.Array | None, knobs: SamplingParams
 ) -> jax.Array:
     """Draws a token.
 

@@ -58,7 +58,7 @@ def init_layers(
     return LayerStates(tuple(layers), jnp.zeros(batch, jnp.int32))
 
 
-def read_on(
+def forward_with_cache(
     config: ArchitectureConfig,
     weights: Weights,
     tokens: jax.Array,

@@ -67,7 +67,7 @@ def _varied(problem: Problem, genome: np.ndarray, genes: list[int]) -> np.ndarra
 
 def _valid(problem: Problem, parts: list[np.ndarray]) -> np.ndarray:
     inside = np.clip(np.concatenate(parts), 0, _lengths(problem) - 1)
-    return np.unique(problem.shapes.mended(inside), axis=0)
+    return np.unique(problem.shapes.repaired(inside), axis=0)
 
 
 def _lengths(problem: Problem) -> np.ndarray:

@@ -120,7 +120,7 @@ class Problem:
         """
         ends = [(0, len(values) - 1) for values in self.shapes.choices.values()]
         grid = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, len(ends))
-        corners = np.unique(self.shapes.mended(grid), axis=0)
+        corners = np.unique(self.shapes.repaired(grid), axis=0)
         values = self.candidates(corners).values
         limits = {limit.objective: limit for limit in self.spec.limits}
         found = {}

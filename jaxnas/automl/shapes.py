@@ -88,15 +88,15 @@ class Shapes:
 
     def repair(self, genome: jax.Array) -> jax.Array:
         """i32[G] -> i32[G]: heads that the width does not allow become the nearest."""
-        mended = jnp.asarray(self._repair_table)[self._coupled(genome)]
+        repaired = jnp.asarray(self._repair_table)[self._coupled(genome)]
         for place, name in enumerate((_HEADS, _KV_HEADS)):
             if name in self.choices:
-                genome = genome.at[self.names.index(name)].set(mended[place])
+                genome = genome.at[self.names.index(name)].set(repaired[place])
         return genome
 
     # ---- genomes as columns and as configs, on the host ----
 
-    def mended(self, genomes: np.ndarray) -> np.ndarray:
+    def repaired(self, genomes: np.ndarray) -> np.ndarray:
         """i[N, G] -> i32[N, G], as `repair` does, without JAX."""
         genomes = np.array(genomes, np.int32)
         rows = self._repair_table[self._coupled(genomes.T)]
@@ -150,7 +150,7 @@ class Shapes:
             np.abs(np.asarray(choices, float) - values.get(name, choices[0])).argmin()
             for name, choices in self.choices.items()
         ]
-        return self.mended(np.asarray([genome]))[0]
+        return self.repaired(np.asarray([genome]))[0]
 
     def _config(self, values: dict[str, Any]) -> ArchitectureConfig:
         fields: dict[str, Any] = {"arch_type": self.spec.family, **_ANY}

@@ -10,8 +10,8 @@ from arch import ArchitectureConfig
 from arch.cost import (
     Calibrated,
     Hardware,
-    Reading,
     Sizes,
+    Workload,
     sizes_of,
     total_flops,
     total_parameters,
@@ -22,7 +22,7 @@ from arch.cost.sizes import Amount
 from jaxnas.latency.fit import READINGS
 from jaxnas.latency.measure import Measured
 
-ALONE: dict[str, Callable[[Sizes, Reading], Amount]] = {
+ALONE: dict[str, Callable[[Sizes, Workload], Amount]] = {
     "FLOPs alone": total_flops,
     "parameters alone": lambda sizes, reading: total_parameters(sizes),
 }

@@ -6,12 +6,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from arch import ArchitectureConfig
-from arch.cost import Calibrated, Fit, Reading, decode, prefill, sizes_of, terms_of
+from arch.cost import Calibrated, Fit, Workload, decode, prefill, sizes_of, terms_of
 from arch.cost.calibrated import TERMS
 from jaxnas.latency.configs import PROMPT
 from jaxnas.latency.measure import Measured
 
-READINGS: dict[str, Reading] = {
+READINGS: dict[str, Workload] = {
     "prefill": prefill(tokens=PROMPT),
     "decode": decode(past=PROMPT),
 }
@@ -45,7 +45,7 @@ def fit(
 
 
 def _fit(
-    configs: Sequence[ArchitectureConfig], reading: Reading, seconds: np.ndarray
+    configs: Sequence[ArchitectureConfig], reading: Workload, seconds: np.ndarray
 ) -> Fit:
     """The size of the caches is that which leaves the least squares."""
     tables = {cache: table_of(configs, reading, cache) for cache in CACHES}
@@ -64,7 +64,7 @@ def _fit(
 
 
 def table_of(
-    configs: Sequence[ArchitectureConfig], reading: Reading, cache_bytes: int
+    configs: Sequence[ArchitectureConfig], reading: Workload, cache_bytes: int
 ) -> np.ndarray:
     """f64[N, TERMS]."""
     terms = [terms_of(sizes_of(config), reading, cache_bytes) for config in configs]

@@ -12,7 +12,7 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.decoding.generate import bucket
-from arch.decoding.loop import go_on, start
+from arch.decoding.loop import decode_loop, start
 from arch.decoding.sampling import GREEDY
 from arch.decoding.unrolled import unstack
 from arch.model import build_model
@@ -98,7 +98,7 @@ def compile_model(
     )
     progress = jax.tree.map(spec, prefill.out_info)
     until = jax.ShapeDtypeStruct((), jnp.int32, sharding=place)
-    decode = go_on.lower(config, dtype, weights, settings, progress, until)
+    decode = decode_loop.lower(config, dtype, weights, settings, progress, until)
     return Programs(config, weights, prefill.compile(), decode.compile())
 
 

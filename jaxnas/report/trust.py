@@ -9,9 +9,9 @@ from jaxnas.report.tables import add_numbers, plain_table
 
 def trust_table(trust: dict[str, Any]) -> Table:
     """A line for each step from a phase to the next."""
-    table = plain_table("How far a phase foretells the next", "from", "to")
+    table = plain_table("Rank correlation between phases", "from", "to")
     add_numbers(
-        table, "of", "promoted", "by luck", "rank corr.", "promoted's", "top lost"
+        table, "of", "promoted", "random", "rank corr.", "promoted's", "top lost"
     )
     for step in trust["phases"]:
         table.add_row(

@@ -1,4 +1,4 @@
-"""How lonely an individual is on its front."""
+"""Crowding distance of the individuals on a front."""
 
 import jax
 import jax.numpy as jnp
