@@ -1,5 +1,7 @@
 """One pre-norm residual block (Xiong et al. 2020, arXiv:2002.04745)."""
 
+from typing import TypeVar
+
 import flax.linen as nn
 import jax
 
@@ -13,7 +15,9 @@ from arch.layers.sublayer import Sublayer, no_state
 from arch.mixers import MIXERS
 from arch.traits import Traits, channel_index
 
-# From so many tokens on, a block of flash attention is computed again in the
+_State = TypeVar("_State", dict, None)  # sub-layer name -> its state
+
+# From this many tokens on, a block of flash attention is computed again in the
 # backward pass: a third more work, for memory that does not grow with depth.
 RECOMPUTED_TOKENS = 1024
 
@@ -56,13 +60,13 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        state,
+        state: _State,
         traits: Traits,
-        dropout_key=None,
-        lengths=None,
+        dropout_key: jax.Array | None = None,
+        lengths: jax.Array | None = None,
         present: jax.Array | None = None,
         layer: jax.Array | None = None,
-    ):
+    ) -> tuple[jax.Array, _State]:
         """[B, T, D], states by name -> [B, T, D], states by name.
 
         Where `present`, bool[], is False, x comes back as it was; for training.
@@ -70,16 +74,23 @@ class Block(nn.Module):
         """
         del layer
 
-        def read(block, x):
+        def read(block: "Block", x: jax.Array) -> tuple[jax.Array, _State]:
             return block._read(x, state, traits, dropout_key, lengths)
 
         if state is None and is_recomputed(self.config, x.shape[1]):
             read = nn.remat(read)
         if present is None:
             return read(self, x)
-        return nn.cond(present, read, lambda block, x: (x, None), self, x)
+        return nn.cond(present, read, lambda block, x: (x, state), self, x)
 
-    def _read(self, x, state, traits, dropout_key, lengths):
+    def _read(
+        self,
+        x: jax.Array,
+        state: _State,
+        traits: Traits,
+        dropout_key: jax.Array | None,
+        lengths: jax.Array | None,
+    ) -> tuple[jax.Array, _State]:
         channels, _ = channel_index(x.shape[-1], traits.width)
         inside, *outside = (
             (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)

@@ -163,7 +163,7 @@ class ArchitectureConfig:
         return self.activation in GATED_ACTIVATIONS
 
     def canonical(self) -> "ArchitectureConfig":
-        """The one config that stands for all of its family that build the same model.
+        """The one config of all in its family that build the same model.
 
         Fields the family does not read take a fixed value, and an override
         (`ffn_dim`, `kv_heads`, `inner_dim`) that only repeats its default is
@@ -241,7 +241,7 @@ def _is_real(value: object) -> bool:
     )
 
 
-def _require(condition: bool, name: str, config: object, allowed: str):
+def _require(condition: bool, name: str, config: object, allowed: str) -> None:
     if not condition:
         got = getattr(config, name)
         raise ValueError(f"{name}={got!r} is not allowed: needs {allowed}")

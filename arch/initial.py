@@ -6,10 +6,13 @@ the stream's variance does not grow with depth. The head starts small, at 0.02,
 so that the first loss is close to log(V). Embeddings have deviation 1, for a
 token must stand out in a stream to which every layer adds about as much
 (measured in experiments/initial). A tied matrix is a head too, and starts as one.
-What is no matrix starts as its paper says, see `VECTORS`.
+Tensors that are not matrices start as their papers say, see `VECTORS`.
 """
 
 import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -18,6 +21,15 @@ import numpy as np
 
 from arch.config import ArchitectureConfig
 from arch.layout import fan_in, layout_of
+
+_Array = TypeVar("_Array", np.ndarray, jax.Array)
+
+
+class Rule(Protocol):
+    """(numpy or jax.numpy, draws from [0, 1) of a tensor's shape) -> its values."""
+
+    def __call__(self, xp: ModuleType, drawn: _Array, /) -> _Array: ...
+
 
 HEAD_DEVIATION = 0.02
 _WRITING = (
@@ -46,7 +58,11 @@ def deviation(config: ArchitectureConfig, module: str, inputs: int) -> float:
 def initializer(config: ArchitectureConfig, module: str) -> nn.initializers.Initializer:
     """The rule as a Flax initializer of one unstacked matrix."""
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: jax.typing.DTypeLike = jnp.float32,
+    ) -> jax.Array:
         # Flax hands over [inputs, outputs], whatever axes the kernel has.
         scale = deviation(config, module, inputs=shape[0])
         return scale * jax.random.normal(key, shape, dtype)
@@ -57,7 +73,11 @@ def initializer(config: ArchitectureConfig, module: str) -> nn.initializers.Init
 def vector_initializer(name: str) -> nn.initializers.Initializer:
     """The rule of `VECTORS` as a Flax initializer of one unstacked tensor."""
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: jax.typing.DTypeLike = jnp.float32,
+    ) -> jax.Array:
         return VECTORS[name](jnp, jax.random.uniform(key, shape)).astype(dtype)
 
     return init
@@ -79,7 +99,9 @@ def draw_parameters(model: nn.Module, key: jax.Array) -> dict:
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), int))
     seed = np.asarray(jax.random.key_data(key)).tolist()
 
-    def draw(path, leaf):
+    def draw(
+        path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct
+    ) -> np.ndarray:
         layout = layout_of(path)
         stream = [*seed, *"/".join(entry.key for entry in path).encode()]
         rng = np.random.default_rng(stream)
@@ -93,12 +115,12 @@ def draw_parameters(model: nn.Module, key: jax.Array) -> dict:
     return jax.tree_util.tree_map_with_path(draw, shapes["params"])
 
 
-def _conv_kernel(xp, drawn):
+def _conv_kernel(xp: ModuleType, drawn: _Array) -> _Array:
     # Uniform with variance 1/(3 taps), as the published code leaves it.
     return (2 * drawn - 1) / math.sqrt(drawn.shape[-2])
 
 
-def _dt_bias(xp, drawn):
+def _dt_bias(xp: ModuleType, drawn: _Array) -> _Array:
     # Step sizes start between 0.001 and 0.1, uniform in the logarithm; this is
     # the inverse of the softplus that follows.
     low, high = math.log(1e-3), math.log(1e-1)
@@ -106,15 +128,15 @@ def _dt_bias(xp, drawn):
     return step + xp.log(-xp.expm1(-step))
 
 
-def _log_counts(xp, drawn):
+def _log_counts(xp: ModuleType, drawn: _Array) -> _Array:
     # S4D-real: the states of a channel decay at rates 1 to N.
     return xp.broadcast_to(xp.log(1.0 + xp.arange(drawn.shape[-1])), drawn.shape)
 
 
-def _of_channel(rule):
+def _of_channel(rule: Rule) -> Rule:
     """A rule of each channel's place: 0 for the first, 1 for the last."""
 
-    def values(xp, drawn):
+    def values(xp: ModuleType, drawn: _Array) -> _Array:
         channels = drawn.shape[-1]
         place = xp.arange(channels) / max(1, channels - 1)
         return xp.broadcast_to(rule(xp, place), drawn.shape)
@@ -122,16 +144,15 @@ def _of_channel(rule):
     return values
 
 
-def _bonus(xp, place):
+def _bonus(xp: ModuleType, place: _Array) -> _Array:
     # Neighbouring channels differ, so that they learn different things.
     zigzag = (xp.arange(place.shape[0]) + 1) % 3 - 1
     return math.log(0.3) + 0.5 * zigzag
 
 
-# Tensors that are no matrices, by their name: (numpy or jax.numpy, draws from
-# [0, 1) of the tensor's shape) -> values. Mamba: arXiv:2312.00752, section 3.6.
+# Tensors that are not matrices, by their name. Mamba: arXiv:2312.00752, section 3.6.
 # RWKV: arXiv:2305.13048, appendix; its middle layer's values for every layer.
-VECTORS = {
+VECTORS: dict[str, Rule] = {
     "scale": lambda xp, drawn: xp.ones_like(drawn),
     "bias": lambda xp, drawn: xp.zeros_like(drawn),
     "conv_kernel": _conv_kernel,

@@ -33,7 +33,7 @@ INPUT_AXES = {
 
 
 class Layout(NamedTuple):
-    """Where a parameter stands, read off its path."""
+    """What a parameter is, read off its path."""
 
     module: str  # the module that owns it
     stacked: bool  # axis 0 is the layer

@@ -1,7 +1,7 @@
 """The language model: embedding, a stack of blocks, norm, head."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,8 @@ UNROLLED_LAYERS = 7
 # scale they hide which token it is (measured in experiments/initial).
 POSITION_SCALE = 0.1
 
+# A model's parameters: arrays by name, in the modules' own tree.
+Params: TypeAlias = dict[str, Any]
 
 # Logits differ in digits that bfloat16 does not have.
 _in_float32 = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
@@ -48,6 +50,9 @@ class ModelState(NamedTuple):
 
     blocks: dict  # sub-layer name -> its state, every leaf stacked [layers, ...]
     read: jax.Array  # i32[B], tokens
+
+
+_States = TypeVar("_States", ModelState, None)
 
 
 class LanguageModel(nn.Module):
@@ -111,7 +116,7 @@ class LanguageModel(nn.Module):
           f32[B, T, V], the logits of the token after each.
         """
         x, _ = self._read(tokens, None, None, traits, dropout_key)
-        return self.leave(x, traits)
+        return self.logits(x, traits)
 
     def extend(
         self, tokens: jax.Array, states: ModelState, lengths: jax.Array | None = None
@@ -129,7 +134,7 @@ class LanguageModel(nn.Module):
           f32[B, T, V] and the states after the real tokens.
         """
         x, states = self._read(tokens, states, lengths, None, None)
-        return self.leave(x), states
+        return self.logits(x), states
 
     def read_prompt(
         self, tokens: jax.Array, states: ModelState, lengths: jax.Array | None = None
@@ -144,9 +149,9 @@ class LanguageModel(nn.Module):
             last = x[:, -1:]
         else:
             last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)
-        return self.leave(last)[:, 0], states
+        return self.logits(last)[:, 0], states
 
-    def enter(
+    def embed_tokens(
         self, tokens: jax.Array, read: jax.Array, traits: Traits | None = None
     ) -> jax.Array:
         """What the first block reads.
@@ -172,15 +177,22 @@ class LanguageModel(nn.Module):
             x = self.embed_norm(x, traits)
         return x.astype(self.dtype)
 
-    def leave(self, x: jax.Array, traits: Traits | None = None) -> jax.Array:
-        """Of what the last block wrote, [B, T, D], the logits f32[B, T, V]."""
+    def logits(self, x: jax.Array, traits: Traits | None = None) -> jax.Array:
+        """Returns the logits f32[B, T, V] of what the last block wrote, [B, T, D]."""
         x = self.norm(x, traits_of(self.config) if traits is None else traits)
         if not self.config.tie_embeddings:
             return self.head(x)
         table = self.embed.embedding.astype(self.dtype)
         return _in_float32(x, table, (((2,), (1,)), ((), ())))
 
-    def _read(self, tokens, states, lengths, traits, dropout_key):
+    def _read(
+        self,
+        tokens: jax.Array,
+        states: _States,
+        lengths: jax.Array | None,
+        traits: Traits | None,
+        dropout_key: jax.Array | None,
+    ) -> tuple[jax.Array, _States]:
         config = self.config
         blocks, read = (None, jnp.zeros(1, jnp.int32)) if states is None else states
         traits = traits_of(config) if traits is None else traits
@@ -188,7 +200,7 @@ class LanguageModel(nn.Module):
         if dropout_key is not None:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, layers)
         present = None if isinstance(traits.depth, int) else layers < traits.depth
-        x = self.enter(tokens, read, traits)
+        x = self.embed_tokens(tokens, read, traits)
         x, blocks = self.blocks(x, blocks, traits, keys, lengths, present, layers)
         if states is not None:
             read = read + tokens_read(lengths, tokens.shape[1])
@@ -219,10 +231,10 @@ def init_states(
       capacity: tokens that attention can remember; a recurrent state has none.
       dtype: of what is kept as it was computed; sums stay float32.
     """
-    one = {
+    state = {
         name: layer.init_state(config, batch, capacity, dtype)
         for name, layer in sublayers_of(config.arch_type).items()
     }
     layers = config.num_layers
-    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * layers), one)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * layers), state)
     return ModelState(stacked, jnp.zeros(batch, jnp.int32))

@@ -23,7 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from arch.config import NORM_GROUPS, ArchitectureConfig
 from arch.families import USES, has_heads
 from arch.layout import input_axes, layout_of
-from arch.model import build_model
+from arch.model import Params, build_model
 from arch.traits import channel_index
 
 # What runs along each axis of a tensor, layer left out; None is the same for
@@ -137,7 +137,7 @@ def holds(shape: ArchitectureConfig, config: ArchitectureConfig) -> bool:
     )
 
 
-def pad(tree: dict, config: ArchitectureConfig, shape: ArchitectureConfig) -> dict:
+def pad(tree: Params, config: ArchitectureConfig, shape: ArchitectureConfig) -> Params:
     """A member's tensors in their places among the shape's zeros.
 
     Args:
@@ -164,7 +164,9 @@ def pad(tree: dict, config: ArchitectureConfig, shape: ArchitectureConfig) -> di
     return unflatten_dict(padded)
 
 
-def extract(tree: dict, config: ArchitectureConfig, shape: ArchitectureConfig) -> dict:
+def extract(
+    tree: Params, config: ArchitectureConfig, shape: ArchitectureConfig
+) -> Params:
     """The inverse of `pad`: a member's own tensors, NumPy arrays."""
     given, taken = flatten_dict(tree), {}
     for path in flatten_dict(parameter_shapes(config)):
@@ -174,7 +176,7 @@ def extract(tree: dict, config: ArchitectureConfig, shape: ArchitectureConfig) -
 
 
 @functools.lru_cache(maxsize=256)
-def parameter_shapes(config: ArchitectureConfig) -> dict:
+def parameter_shapes(config: ArchitectureConfig) -> Params:
     """The "params" of the config's model as `jax.ShapeDtypeStruct`s."""
     model = build_model(config)
     tokens = jnp.zeros((1, 1), jnp.int32)
@@ -203,18 +205,23 @@ def true_first(
     layout = layout_of(path)
     axes = _axes_of(tuple(entry.key for entry in path), len(shape))
     true, padded = np.ones(1, bool), False
-    for at in input_axes(layout):
-        inside: np.ndarray | jax.Array = np.ones(shape[at], bool)
-        if axes[at] == "stream":
+    for axis in input_axes(layout):
+        inside: np.ndarray | jax.Array = np.ones(shape[axis], bool)
+        if axes[axis] == "stream":
             inside, padded = channel_index(channels, width)[1], True
-        elif axes[at] == "head":  # the heads have the stream's channels
-            heads = channels // shape[at]
-            inside, padded = np.arange(shape[at]) < width // heads, True
+        elif axes[axis] == "head":  # the heads have the stream's channels
+            heads = channels // shape[axis]
+            inside, padded = np.arange(shape[axis]) < width // heads, True
         true = (true[:, None] & inside[None]).reshape(-1)
     return jnp.argsort(~true, stable=True) if padded else None
 
 
-def _places(path, shape, config, wide) -> tuple:
+def _places(
+    path: tuple[str, ...],
+    shape: tuple[int, ...],
+    config: ArchitectureConfig,
+    wide: ArchitectureConfig,
+) -> tuple[np.ndarray, ...]:
     """Where the member's tensor lies in the shape's: indices for NumPy."""
     return np.ix_(
         *[
@@ -224,7 +231,9 @@ def _places(path, shape, config, wide) -> tuple:
     )
 
 
-def _along(axis: str, length: int, config, wide) -> np.ndarray:
+def _along(
+    axis: str, length: int, config: ArchitectureConfig, wide: ArchitectureConfig
+) -> np.ndarray:
     if axis == "stream" and config.hidden_dim < wide.hidden_dim:
         return np.flatnonzero(channel_index(length, config.hidden_dim)[1])
     in_front = {

@@ -47,7 +47,9 @@ def _llama(
     ).canonical()
 
 
-def _recurrent(arch_type: str, layers: int, hidden: int, vocab: int, *, tied: bool):
+def _recurrent(
+    arch_type: str, layers: int, hidden: int, vocab: int, *, tied: bool
+) -> ArchitectureConfig:
     return ArchitectureConfig(
         arch_type=arch_type,
         num_layers=layers,

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ import numpy as np
 
 from arch.config import ArchitectureConfig
 from arch.families import UNUSED, USES
+
+Genome: TypeAlias = Sequence[int] | np.ndarray | jax.Array
 
 GENES = (
     "arch_type",
@@ -27,8 +31,8 @@ GENES = (
     "pruning_ratio",
 )
 
-# The genes that decide together whether a config exists. To mend a genome those
-# on the right change first: heads before all, the family last.
+# The genes that decide together whether a config exists. To repair a genome
+# those on the right change first: heads before all, the family last.
 _COUPLED = (
     "arch_type",
     "hidden_dim",
@@ -54,7 +58,7 @@ class Space:
     name: str
     choices: tuple[tuple, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.choices) != len(GENES):
             raise ValueError(
                 f"a space has {len(GENES)} genes, got {len(self.choices)} in "
@@ -70,7 +74,7 @@ class Space:
         if not self._valid_table.any():
             raise ValueError(f"space {self.name!r} holds no valid config")
 
-    def _check_values(self):
+    def _check_values(self) -> None:
         # In an RWKV model, with neither heads nor a choice of norm, a value is
         # refused for itself alone: only what feeds forward depends on the width.
         fields: dict = UNUSED | {"arch_type": "rwkv", "num_layers": 1, "kv_heads": 1}
@@ -130,23 +134,26 @@ class Space:
 
     # ---- genomes and configs, on the host ----
 
-    def decode(self, genome, **fields) -> ArchitectureConfig:
+    def decode(
+        self, genome: Genome, **fields: str | float | bool | None
+    ) -> ArchitectureConfig:
         """The canonical config of a genome i32[12].
 
         Args:
           genome: within the cardinalities.
-          **fields: what is no gene: vocab_size, max_seq_length, ...
+          **fields: non-gene fields: vocab_size, max_seq_length, ...
 
         Raises:
           ValueError: the genome is out of bounds or its config does not exist.
         """
+        values: dict[str, Any] = fields
         for gene, index, allowed in zip(GENES, genome, self.choices, strict=True):
             if not 0 <= index < len(allowed):
                 raise ValueError(
                     f"gene {gene}={index} is not in 0 to {len(allowed) - 1}"
                 )
-            fields[gene] = allowed[int(index)]
-        return ArchitectureConfig(**fields).canonical()
+            values[gene] = allowed[int(index)]
+        return ArchitectureConfig(**values).canonical()
 
     def encode(self, config: ArchitectureConfig) -> np.ndarray:
         """The canonical genome i32[12] whose config this is.
@@ -161,8 +168,8 @@ class Space:
                 f"no gene sets it"
             )
         genome = np.zeros(len(GENES), np.int32)
-        for place, gene in enumerate(GENES):
-            value, allowed = getattr(config, gene), self.choices[place]
+        for index, gene in enumerate(GENES):
+            value, allowed = getattr(config, gene), self.choices[index]
             if gene not in USES[config.arch_type]:
                 continue
             if value not in allowed:
@@ -170,20 +177,20 @@ class Space:
                     f"{gene}={value!r} is not in space {self.name!r}: "
                     f"{', '.join(map(str, allowed))}"
                 )
-            genome[place] = allowed.index(value)
+            genome[index] = allowed.index(value)
         return genome
 
     def nearest(self, config: ArchitectureConfig) -> np.ndarray:
         """A valid genome i32[12] close to a config that may lie outside."""
         genome = np.zeros(len(GENES), np.int32)
-        for place, gene in enumerate(GENES):
-            value, allowed = getattr(config, gene), self.choices[place]
+        for index, gene in enumerate(GENES):
+            value, allowed = getattr(config, gene), self.choices[index]
             if gene == "ffn_multiplier" and config.ffn_dim is not None:
                 value = config.ffn_dim / config.hidden_dim
             if value in allowed:
-                genome[place] = allowed.index(value)
+                genome[index] = allowed.index(value)
             elif not isinstance(value, str):
-                genome[place] = np.abs(np.asarray(allowed) - value).argmin()
+                genome[index] = np.abs(np.asarray(allowed) - value).argmin()
         return np.asarray(self.repair(jnp.asarray(genome)))
 
     def genome_at(self, index: int) -> np.ndarray:
@@ -192,7 +199,7 @@ class Space:
             raise ValueError(f"{index=} is not in 0 to {self.total - 1}")
         return np.asarray(np.unravel_index(index, self._lengths), np.int32)
 
-    def index_of(self, genome) -> int:
+    def index_of(self, genome: Genome) -> int:
         """The inverse of `genome_at`."""
         return int(np.ravel_multi_index(tuple(map(int, genome)), self._lengths))
 
@@ -200,12 +207,12 @@ class Space:
         """Draws i32[number, 12], uniform over the valid genomes."""
         seed = np.asarray(jax.random.key_data(key)).tolist()
         rng = np.random.default_rng(seed)
-        found: list[np.ndarray] = []
-        while len(found) < number:
+        drawn: list[np.ndarray] = []
+        while len(drawn) < number:
             genome = self.genome_at(int(rng.integers(self.total)))
             if self._valid_table[tuple(genome[_at(_COUPLED)])]:
-                found.append(genome)
-        return np.stack(found)
+                drawn.append(genome)
+        return np.stack(drawn)
 
     # ---- pure functions of one genome, for jit and vmap ----
 
@@ -250,13 +257,13 @@ class Space:
 
         An axis has length 1 where the gene decides nothing, or is not used.
         """
-        place = self.families.index(family)
-        table = self._valid_table[place : place + 1]
+        index = self.families.index(family)
+        table = self._valid_table[index : index + 1]
         coupled = [GENES.index(gene) for gene in _COUPLED]
         unused = [
             axis
             for axis, gene in enumerate(coupled)
-            if gene != "arch_type" and not self._used_table[place][gene]
+            if gene != "arch_type" and not self._used_table[index][gene]
         ]
         table = np.asarray(table.any(axis=tuple(unused), keepdims=True))
         order = np.argsort(coupled)

@@ -22,7 +22,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     """Imports what is asked for, so that the command line starts at once."""
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxnas' has no attribute {name!r}")

@@ -13,6 +13,7 @@ from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.latency.finalists import hardware_of
 from jaxnas.pipeline.build import make_evaluator, make_task, make_trainer
 from jaxnas.pipeline.run import run
+from jaxnas.results.summary import Summary
 from jaxnas.runtime import set_up
 from jaxnas.storage.run_folder import existing_run, new_run
 
@@ -60,7 +61,7 @@ def evaluate(
     return make_config_evaluator(run_config, config.vocab_size)(config)
 
 
-def search(out: str | Path | None = None, **settings: Any) -> dict[str, Any]:
+def search(out: str | Path | None = None, **settings: Any) -> Summary:
     """Runs a whole search, as the command line does.
 
     Args:
@@ -81,7 +82,7 @@ def search(out: str | Path | None = None, **settings: Any) -> dict[str, Any]:
         return run(folder, config)
 
 
-def resume(out: str | Path) -> dict[str, Any]:
+def resume(out: str | Path) -> Summary:
     """Goes on with a run that was stopped; returns what `search` returns.
 
     Raises:

@@ -15,9 +15,10 @@ from typing import Any
 
 from jaxnas.errors import UsageError
 from jaxnas.storage.files import write_json
+from jaxnas.storage.jsonl import Json
 
 # By which share of the budget each part ends. The last share is for scoring the
-# winner and for what was not foreseen.
+# winner and for what was not planned.
 SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.55, 0.8, 0.92
 
 LEAST = 30.0  # seconds
@@ -61,7 +62,7 @@ class Clock:
           UsageError: the file is damaged.
         """
         self.budget, self._path, self._began = budget, path, began
-        self._decided: dict[str, Any] = {}
+        self._decided: Json = {}
         self._before = 0.0  # seconds, of earlier processes
         if budget is None or not path.exists():
             return
@@ -123,7 +124,7 @@ class Deadline:
         return self.ended is not None or self._clock.late(self._share)
 
     def end(self, number: int) -> None:
-        """Records that the part ends with so many candidates."""
+        """Records that the part ends with this many candidates."""
         self._clock.decide(self._name, number)
 
 
@@ -145,7 +146,7 @@ _SURVIVORS = 5  # of whom the later phases are made
 
 
 def outline(
-    foreseen: Callable[[int], float],
+    predicted: Callable[[int], float],
     presets: tuple[int, ...],
     left: Callable[[float], float],
     distinct: int,
@@ -156,8 +157,8 @@ def outline(
     """Fits phases, population and generations into the seconds that are left.
 
     Args:
-      foreseen: seconds that a generation of `TRIED` candidates takes if each
-        trains for so many steps, compilation included.
+      predicted: seconds that a generation of `TRIED` candidates takes if each
+        trains for this many steps, compilation included.
       presets: steps at the end of each phase; never more than these.
       left: seconds until a share of the budget is spent.
       distinct: models in the space.
@@ -165,8 +166,8 @@ def outline(
       population: of each generation, if it is settled.
     """
     search, later = left(SEARCH_ENDS), left(PHASES_END) - left(SEARCH_ENDS)
-    base = foreseen(0)
-    a_step = max(1e-6, (foreseen(presets[0]) - base) / presets[0])  # of all
+    base = predicted(0)
+    a_step = max(1e-6, (predicted(presets[0]) - base) / presets[0])  # of all
     fits = int((0.6 * search - base) / a_step)
     fewest = presets[0] if fixed else min(_FEWEST_STEPS, presets[0])
     first = max(fewest, min(presets[0], fits))

@@ -1,10 +1,11 @@
 """The settings of a run: defaults, a preset, a TOML file, flags."""
 
 import dataclasses
+import functools
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, get_args, get_type_hints
 
 import tomli_w
 
@@ -26,13 +27,15 @@ from jaxnas.presets import (
 )
 from jaxnas.training.lengths import PhaseLength
 
+Values: TypeAlias = dict[str, Any]  # settings by name, as they were written
+
 
 def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
     """A field with its help text and bounds.
 
     Args:
       default: None is filled by the preset.
-      group: under which heading the flag stands.
+      group: the flag's heading.
       text: for the help.
       **bounds: of least, above, below, most and among, those that hold.
     """
@@ -42,10 +45,10 @@ def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides a run's results.
+    """Everything that decides a run's results, as a user gives it.
 
     A field whose default is None is open until `resolve` gives it the preset's
-    value; what runs is always resolved.
+    value; what runs is `Settings`.
 
     Raises:
       UsageError: a value out of its range.
@@ -57,55 +60,55 @@ class RunConfig:
     strategy: str = setting(
         "genetic", "search", " | ".join(STRATEGY_NAMES), among=STRATEGY_NAMES
     )
-    population: int = setting(
+    population: int | None = setting(
         None,
         "search",
         "candidates asked for per generation; 10 on minimal, else 50",
         least=1,
     )
-    generations: int = setting(
+    generations: int | None = setting(
         None, "search", "generations to search for; 5 on minimal, else 100", least=1
     )
-    max_evals: int = setting(
+    max_evals: int | None = setting(
         None,
         "search",
         "distinct candidates after which the search ends, failed ones too, where the "
         "generations do not end it before",
         least=1,
     )
-    budget: str = setting(
+    budget: str | None = setting(
         None,
         "search",
         "time that the whole run may take, such as 90s, 30m or 2h30m: phases, "
         "population, generations and final-steps that are left open are planned to fit",
     )
-    warm_start: str = setting(
+    warm_start: str | None = setting(
         None, "search", "folder of an earlier run whose results the strategy is told"
     )
     seed: int = setting(
         0, "search", "decides every random choice of the run", least=0, most=2**32 - 1
     )
-    elite_share: float = setting(
+    elite_share: float | None = setting(
         None,
         "search",
         "of the population that survives; genetic alone, 0.2",
         least=0,
         most=1,
     )
-    tournament_size: int = setting(
+    tournament_size: int | None = setting(
         None,
         "search",
         "candidates that compete to be a parent; genetic alone, 3",
         least=1,
     )
-    crossover_rate: float = setting(
+    crossover_rate: float | None = setting(
         None,
         "search",
         "how likely a child mixes its parents; nsga2 0.9, genetic 0.7, no other",
         least=0,
         most=1,
     )
-    mutation_rate: float = setting(
+    mutation_rate: float | None = setting(
         None,
         "search",
         "how likely each gene changes; nsga2 0.1, genetic 0.3, no other",
@@ -119,13 +122,13 @@ class RunConfig:
     data: str = setting(
         "stdlib", "data", "stdlib (this Python's library) | folder:PATH (your code)"
     )
-    vocab_size: int = setting(
+    vocab_size: int | None = setting(
         None, "data", "tokens of the byte-level BPE", least=257, most=65536
     )
-    eval_windows: int = setting(
+    eval_windows: int | None = setting(
         None, "data", "validation windows that score a candidate", least=1
     )
-    final_windows: int = setting(
+    final_windows: int | None = setting(
         None, "data", "validation and test windows that score the winner", least=1
     )
 
@@ -135,17 +138,17 @@ class RunConfig:
         "small | standard | auto (small without an accelerator)",
         among=("auto", *PRESETS),
     )
-    phases: str = setting(
+    phases: str | None = setting(
         None,
         "training",
         "trainings of a candidate, each going on with the best of the one before: of "
         "fast, medium, full, SAMPLES or SAMPLESxEPOCHS; fast on minimal, else "
         "fast,medium,full",
     )
-    samples: int = setting(
+    samples: int | None = setting(
         None, "training", "windows seen, instead of a lone phase's", least=1
     )
-    epochs: int = setting(
+    epochs: int | None = setting(
         None, "training", "times each is seen, instead of a lone phase's", least=1
     )
     promote_share: float = setting(
@@ -158,7 +161,7 @@ class RunConfig:
     promote_by: str = setting(
         "now",
         "training",
-        "their quality at the phase's end, or as its curve foresees it: now | curve",
+        "their quality at the phase's end, or as its curve predicts it: now | curve",
         among=("now", "curve"),
     )
     lucky: int = setting(
@@ -167,7 +170,7 @@ class RunConfig:
         "others that each phase takes at random, to learn what it lost",
         least=0,
     )
-    repeats: int = setting(
+    repeats: int | None = setting(
         None,
         "training",
         "trainings of the winner from other seeds, to learn how much is noise; 2 with "
@@ -188,16 +191,18 @@ class RunConfig:
         least=0,
         most=1,
     )
-    window: int = setting(None, "training", "tokens in a sample", least=1)
-    batch: int = setting(None, "training", "samples in a step", least=1)
-    learning_rate: float = setting(None, "training", "AdamW's, at its peak", above=0)
+    window: int | None = setting(None, "training", "tokens in a sample", least=1)
+    batch: int | None = setting(None, "training", "samples in a step", least=1)
+    learning_rate: float | None = setting(
+        None, "training", "AdamW's, at its peak", above=0
+    )
     weight_decay: float = setting(0.1, "training", "AdamW's, on matrices", least=0)
     beta2: float = setting(0.95, "training", "AdamW's", above=0, below=1)
     clip_norm: float = setting(1.0, "training", "of the whole gradient", above=0)
     warmup_share: float = setting(
         0.1, "training", "of the steps, the first ones", least=0, most=1
     )
-    decay_share: float = setting(
+    decay_share: float | None = setting(
         None,
         "training",
         "of the steps, the last ones; 0.2 with several phases, else 0.9",
@@ -207,31 +212,35 @@ class RunConfig:
     steps_per_call: int = setting(
         20, "training", "steps between looks at the loss", least=1
     )
-    memory_limit: float = setting(
+    memory_limit: float | None = setting(
         None, "training", "MiB of a device that may be used; 80 % of it", above=0
     )
-    final_steps: int = setting(
+    final_steps: int | None = setting(
         None, "training", "steps that the winner trains on for; 0 for none", least=0
     )
 
     accuracy_weight: float = setting(0.5, "fitness", "of the accuracy score")
     size_weight: float = setting(0.3, "fitness", "of the size score")
     latency_weight: float = setting(0.2, "fitness", "of the latency score")
-    size_target: float = setting(None, "fitness", "MiB up to which the size score is 1")
-    size_limit: float = setting(None, "fitness", "MiB from which the size score is 0")
-    latency_target: float = setting(
+    size_target: float | None = setting(
+        None, "fitness", "MiB up to which the size score is 1"
+    )
+    size_limit: float | None = setting(
+        None, "fitness", "MiB from which the size score is 0"
+    )
+    latency_target: float | None = setting(
         None,
         "fitness",
         "ms up to which the latency score is 1; decode has a tenth of these",
     )
-    latency: str = setting(
+    latency: str | None = setting(
         None,
         "fitness",
         f"{' | '.join(LATENCY_NAMES)}, the latter two calibrated on this device; "
         "estimate on minimal, else prefill",
         among=LATENCY_NAMES,
     )
-    objectives: str = setting(
+    objectives: str | None = setting(
         None,
         "fitness",
         "your own, minimised beside ours: module:function, several with commas between",
@@ -241,7 +250,7 @@ class RunConfig:
     )
 
     top_k: int = setting(5, "output", "candidates in the closing table", least=1)
-    measure_top: int = setting(
+    measure_top: int | None = setting(
         None,
         "output",
         "best candidates whose latency is measured at the end; 1 with estimate, "
@@ -255,8 +264,8 @@ class RunConfig:
         3, "output", "checkpoints kept, the newest", least=1
     )
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(RunConfig):
             _check(field, getattr(self, field.name))
         for name in unread_by(self.strategy):
             if (value := getattr(self, name)) is not None:
@@ -269,12 +278,12 @@ class RunConfig:
         if self.phases is not None:
             self._phases(self.phases, "small")  # all presets know the same names
 
-    def resolve(self, backend: str) -> "RunConfig":
+    def resolve(self, backend: str) -> "Settings":
         """Fills what was left open, for a JAX backend ("cpu", "gpu", "tpu")."""
         name = self.preset
         if name == "auto":
             name = "small" if backend == "cpu" else "standard"
-        values = {
+        values: Values = {
             **PRESETS[name].settings,
             **search_length(self.space),
             **STRATEGY_SETTINGS[self.strategy],
@@ -283,14 +292,10 @@ class RunConfig:
             values["phases"] = "fast"
         phases = self._phases(self.phases or values["phases"], name)
         several = len(phases) > 1
-        values |= (
-            {"decay_share": 0.2, "repeats": 2}
-            if several
-            else {
-                "decay_share": 0.9,
-                "repeats": 0,
-            }
-        )
+        values |= {
+            "decay_share": 0.2 if several else 0.9,
+            "repeats": 2 if several else 0,
+        }
         if not several:
             [phase] = phases.values()
             values |= {"samples": phase.samples, "epochs": phase.epochs}
@@ -301,18 +306,9 @@ class RunConfig:
         values |= {"latency": latency, "measure_top": top}
         if latency == "decode":
             values["latency_target"] *= DECODE_SHARE
-        open_fields = {
-            key: value for key, value in values.items() if getattr(self, key) is None
-        }
-        return dataclasses.replace(self, preset=name, **open_fields)
-
-    def named_phases(self) -> dict[str, PhaseLength]:
-        """The phases of a resolved config, by name, in their order."""
-        phases = self._phases(self.phases, self.preset)
-        if len(phases) > 1:
-            return phases
-        [name] = phases
-        return {name: PhaseLength(samples=self.samples, epochs=self.epochs)}
+        given = dataclasses.asdict(self)
+        filled = {key: value for key, value in values.items() if given[key] is None}
+        return Settings(**given | filled | {"preset": name})
 
     def _phases(self, text: str, preset: str) -> dict[str, PhaseLength]:
         try:
@@ -335,13 +331,13 @@ class RunConfig:
 
     def anchored(self) -> "RunConfig":
         """With all paths absolute: a resume may start anywhere."""
-        changes: dict[str, Any] = {}
-        kind, _, path = self.data.partition(":")
+        data, earlier = self.data, self.warm_start
+        kind, _, path = data.partition(":")
         if kind == "folder" and path:
-            changes["data"] = f"folder:{Path(path).expanduser().resolve()}"
-        if self.warm_start is not None:
-            changes["warm_start"] = str(Path(self.warm_start).expanduser().resolve())
-        return dataclasses.replace(self, **changes)
+            data = f"folder:{Path(path).expanduser().resolve()}"
+        if earlier is not None:
+            earlier = str(Path(earlier).expanduser().resolve())
+        return dataclasses.replace(self, data=data, warm_start=earlier)
 
     def to_toml(self) -> str:
         """TOML that `read_toml` reads back; what is open is left out."""
@@ -349,9 +345,48 @@ class RunConfig:
         return tomli_w.dumps({k: v for k, v in values.items() if v is not None})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(RunConfig):
+    """The settings that a run uses: none that it needs is open."""
+
+    population: int
+    generations: int
+    vocab_size: int
+    eval_windows: int
+    final_windows: int
+    phases: str
+    repeats: int
+    window: int
+    batch: int
+    learning_rate: float
+    decay_share: float
+    final_steps: int
+    size_target: float
+    size_limit: float
+    latency_target: float
+    latency: str
+    measure_top: int
+
+    def named_phases(self) -> dict[str, PhaseLength]:
+        """The phases by name, in their order."""
+        phases = self._phases(self.phases, self.preset)
+        if len(phases) > 1:
+            return phases
+        [name], samples, epochs = phases, self.samples, self.epochs
+        assert samples is not None
+        assert epochs is not None
+        return {name: PhaseLength(samples=samples, epochs=epochs)}
+
+
+@functools.cache
+def _kinds() -> dict[str, type]:
+    hints = get_type_hints(RunConfig)
+    return {name: (get_args(hint) or (hint,))[0] for name, hint in hints.items()}
+
+
 def kind_of(field: dataclasses.Field) -> type:
     """The field's type; None, the open value, set aside."""
-    return get_type_hints(RunConfig)[field.name]
+    return _kinds()[field.name]
 
 
 _FAILS = {
@@ -363,9 +398,9 @@ _FAILS = {
 }
 
 
-def _check(field: dataclasses.Field, value: Any):
+def _check(field: dataclasses.Field, value: Any) -> None:
     if value is None and field.default is None:
-        return
+        return  # open
     kind, name = kind_of(field), field.name
     # An int will do for a float: TOML writes 8 and means 8.0.
     if type(value) is not kind and (kind, type(value)) != (float, int):
@@ -381,7 +416,7 @@ def _check(field: dataclasses.Field, value: Any):
         raise UsageError(f"{name} must be below 2**32")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> Values:
     """The settings of a TOML file, by name.
 
     Raises:
@@ -404,7 +439,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     return _without_unread(values)
 
 
-def _without_unread(values: dict[str, Any]) -> dict[str, Any]:
+def _without_unread(values: Values) -> Values:
     """Run folders made before 0.1.0 hold these defaults whatever the strategy."""
     strategy = values.get("strategy")
     if strategy not in STRATEGY_SETTINGS:
@@ -416,7 +451,7 @@ def _without_unread(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in unread}
 
 
-def make_config(values: dict[str, Any], where: str) -> RunConfig:
+def make_config(values: Values, where: str) -> RunConfig:
     """A RunConfig of the values; an error says where they stand."""
     try:
         return RunConfig(**values)

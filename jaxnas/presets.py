@@ -1,6 +1,6 @@
 """Two scales of run: a laptop's minutes, and an accelerator's evening."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxnas.training.lengths import PHASES, SMALL_PHASES, PhaseLength
 
@@ -8,7 +8,7 @@ from jaxnas.training.lengths import PHASES, SMALL_PHASES, PhaseLength
 class Preset(NamedTuple):
     """Values for the settings that were left open."""
 
-    settings: dict[str, Any]
+    settings: dict[str, int | float]
     phases: dict[str, PhaseLength]
 
 
@@ -55,7 +55,7 @@ PHASE_NAMES = tuple(PHASES)
 STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
 
-def search_length(space: str) -> dict[str, Any]:
+def search_length(space: str) -> dict[str, int | str]:
     """Population, generations, phases; the minimal space holds eight models."""
     if space == "minimal":
         return {"population": 10, "generations": 5, "phases": "fast"}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from search.hashing import hashed
-from search.order import stable_order
+from search.order import repeats, stable_order
 from search.pareto.crowding import crowded_order
 from search.pareto.dominance import failed
 
@@ -87,9 +87,7 @@ def copies(genomes: jax.Array) -> jax.Array:
     order = stable_order(
         *(jax.vmap(lambda row, s=s: hashed(row, s))(genomes) for s in (0, 1))
     )
-    rows = genomes[order]
-    same = (rows[1:] == rows[:-1]).all(axis=1)
-    return jnp.zeros(len(genomes), bool).at[order[1:]].set(same)
+    return repeats(genomes, order)
 
 
 def without_copies(rows: Individuals) -> Individuals:

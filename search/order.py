@@ -33,7 +33,14 @@ def stable_order(*keys: jax.Array) -> jax.Array:
     return order.astype(jnp.int32)
 
 
-def _as_unsigned(key):
+def repeats(rows: jax.Array, order: jax.Array) -> jax.Array:
+    """[N, G], i32[N] -> bool[N], True for a row like the one before it in the order."""
+    ordered = rows[order]
+    same = (ordered[1:] == ordered[:-1]).all(axis=1)
+    return jnp.zeros(len(rows), bool).at[order[1:]].set(same)
+
+
+def _as_unsigned(key: jax.Array) -> jax.Array:
     """u32[N] in the same order."""
     if key.dtype == jnp.uint32:
         return key

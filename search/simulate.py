@@ -35,7 +35,9 @@ def simulate(
     """
     for_init, for_asks = jax.random.split(key)
 
-    def generation(state, this):
+    def generation(
+        state: State, this: tuple[jax.Array, jax.Array]
+    ) -> tuple[State, History]:
         key, number = this
         genomes = strategy.ask(key, state)
         objectives = evaluate(genomes)

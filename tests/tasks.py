@@ -10,6 +10,7 @@ from arch import ArchitectureConfig
 from jaxnas.data import Dataset
 from jaxnas.data.tokenizer import train_tokenizer
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.population.executor import execute
 from jaxnas.population.plan import Bucket, Plan
 from jaxnas.population.trainer import Trainer
 from jaxnas.training.settings import TrainSettings
@@ -66,6 +67,18 @@ def plan_of(*buckets, prepared=()):
         prepared=prepared,
         seconds=1.0,
     )
+
+
+def executed(plan, configs, work, compiler, **options):
+    """Outcomes of a plan as they come; a candidate's key is its place."""
+    outcomes = []
+
+    def take(outcome):
+        outcomes.append(outcome)
+        return True
+
+    execute(plan, dict(enumerate(configs)), work, compiler, take, **options)
+    return outcomes
 
 
 def evaluator_with(**parts):

@@ -249,12 +249,12 @@ def test_a_price_keeps_it_from_compiling():
     large = dataclasses.replace(BASE, hidden_dim=256, activation="geglu")
     known = [Program(shape=training_config(large), form="looped")]
     planner = planner_of(rates_of(), steps=1000)
-    freely, dearly = (planner.plan(configs, known, price=p) for p in (1.0, 1e6))
+    freely, dearly = (planner.plan(configs, known, compile_weight=p) for p in (1.0, 1e6))
     assert not set(freely.programs()) & set(known)
     assert dearly.programs() == known
     # Who fits into nothing that is known is trained all the same.
     other = trained([dataclasses.replace(BASE, arch_type="mamba")])
-    assert_partition(planner.plan(other, known, price=1e6), other)
+    assert_partition(planner.plan(other, known, compile_weight=1e6), other)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 8, 9, 40])

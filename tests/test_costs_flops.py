@@ -56,7 +56,7 @@ def traced(config, reading):
     model, batch = build_model(config), reading.batch
     tokens = jax.ShapeDtypeStruct((batch, reading.tokens), jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), tokens)
-    if not reading.remembers:
+    if not reading.keeps_cache:
         return operations(jax.make_jaxpr(model.apply)(params, tokens).jaxpr)
     # No room is left over: a cache is read whole.
     room = reading.past + reading.tokens
@@ -113,7 +113,7 @@ def test_flash_computes_the_blocks_that_hold_a_score_to_be_seen(tokens, past):
     blocks.reshape(number[0] * size[0], -1)[:tokens, : past + tokens] = seen
     computed = int(blocks.any(axis=(1, 3)).sum()) * math.prod(size)
     reading = cost.Workload(
-        batch=2, tokens=tokens, past=past, logits=1, remembers=past > 0
+        batch=2, tokens=tokens, past=past, logits=1, keeps_cache=past > 0
     )
     dense, by_blocks = (
         cost.total_flops(cost.sizes_of(of_family(family)), reading)

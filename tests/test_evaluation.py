@@ -17,9 +17,10 @@ from jaxnas.compress import prune, round_weights
 from jaxnas.data import Dataset, train_tokenizer, windows
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.fitness import FitnessSettings, fitness_of
-from jaxnas.evaluation.training_log import Training, Trainings
+from jaxnas.evaluation.training_log import Training, TrainingLog
 from jaxnas.population import compiler as compiler_module
 from jaxnas.population.lanes import Running
+from jaxnas.population.observer import Observer
 from jaxnas.population.program import Compiled
 from jaxnas.storage.jsonl import Lines
 from jaxnas.training.keys import training_key
@@ -253,14 +254,15 @@ def test_evaluating_twice_is_the_same_to_the_bit():
 def test_configs_that_differ_in_compression_share_a_training(calls):
     told = []
     shared = evaluator_of(
-        compressions=COMPRESSIONS, on_trained=lambda *given: told.append(given)
+        compressions=COMPRESSIONS,
+        observer=Observer(trained=lambda *given: told.append(given)),
     )
     found = [shared(compressed(compression)) for compression in COMPRESSIONS]
     assert calls == [training_config(CONFIG)]
     assert len(shared.trainings) == 1
-    config, params, evaluation, _ = told[0]
+    config, params, fitness, _ = told[0]
     asked = compressed(COMPRESSIONS[0])
-    assert (len(told), config, evaluation) == (1, asked, found[0])
+    assert (len(told), config, fitness) == (1, asked, found[0].fitness)
     assert cost.parameters(config) == sum(x.size for x in jax.tree.leaves(params))
     assert len({one.costs.size_mib for one in found}) == len(COMPRESSIONS)
     for number in (1, 4):  # as each would have been alone
@@ -273,12 +275,13 @@ def test_a_batch_is_judged_as_each_would_be_alone(calls):
     asked = [wide, *map(compressed, COMPRESSIONS[:3]), CONFIG]
     limit = cost.size_mib(wide) * 0.99
     shared = evaluator_of(compressions=COMPRESSIONS, max_size=limit)
-    found = list(shared.evaluate(asked))
+    evaluations = shared.evaluate(asked)
+    found = [evaluations[config] for config in asked]
     assert [one.status for one in found] == ["skipped", *["ok"] * 4]
     assert calls == [training_config(CONFIG)]
     assert found[1:] == [shared(config) for config in asked[1:]]
     assert len(calls) == 1
-    assert list(evaluator_of().evaluate([])) == []
+    assert evaluator_of().evaluate([]) == {}
 
 
 def test_once_it_is_enough_nothing_is_trained_and_all_that_is_known_counts(calls):
@@ -291,18 +294,18 @@ def test_once_it_is_enough_nothing_is_trained_and_all_that_is_known_counts(calls
         told.append(succeeded)
         return succeeded > 0
 
-    found = list(shared.evaluate_until(enough, asked))
+    found = shared.evaluate(asked, enough=enough)
     assert told == [0, 1]  # before the first training, and after it
     assert len(shared.trainings) == 1
-    assert [one is None for one in found].count(False) == 1
+    assert len(found) == 1
     trained = len(calls)
-    assert list(shared.evaluate_until(enough, asked)) == found
+    assert shared.evaluate(asked, enough=enough) == found
     assert len(calls) == trained
 
 
 def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_path):
     lines = Lines(tmp_path / "trainings")
-    one = evaluator_of(trainings=Trainings(lines))
+    one = evaluator_of(trainings=TrainingLog(lines))
     found = [one(compressed(compression)) for compression in COMPRESSIONS]
     assert len(calls) == len(COMPRESSIONS)  # the weights were not kept
     assert len(one.trainings) == 1
@@ -310,7 +313,7 @@ def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_p
     assert again == found
     assert len(calls) == len(COMPRESSIONS)
     lines.close()
-    kept = Trainings(reopened(lines))
+    kept = TrainingLog(reopened(lines))
     assert kept.find(CONFIG) == one.trainings.find(CONFIG)
     shared = evaluator_of(compressions=COMPRESSIONS)
     assert found == [shared(compressed(compression)) for compression in COMPRESSIONS]
@@ -433,7 +436,8 @@ def test_a_failure_is_a_result(monkeypatch, tmp_path, error, reason, where):
     monkeypatch.setattr(Running, where, fail)
     lines, told = Lines(tmp_path / "trainings"), []
     evaluator = evaluator_of(
-        trainings=Trainings(lines), on_trained=lambda *_: told.append(1)
+        trainings=TrainingLog(lines),
+        observer=Observer(trained=lambda *_: told.append(1)),
     )
     found = evaluator(CONFIG)
     assert (found.status, found.reason) == ("failed", reason)
@@ -445,7 +449,7 @@ def test_a_failure_is_a_result(monkeypatch, tmp_path, error, reason, where):
     assert evaluator(compressed(Compression("int4", 0.6))).reason == reason
     assert len(raised) == 1
     lines.close()
-    again = Trainings(reopened(lines))
+    again = TrainingLog(reopened(lines))
     assert evaluator_of(trainings=again)(CONFIG) == found
     assert len(raised) == 1
 
@@ -486,13 +490,13 @@ def test_trainings_are_read_back_to_the_bit(tmp_path):
     other = dataclasses.replace(CONFIG, num_layers=2)
     done = Training(key=training_key(CONFIG), metrics=metrics)
     failed = Training(key=training_key(other), metrics={}, reason="é: \u2028 it broke")
-    first = Trainings(lines)
+    first = TrainingLog(lines)
     for training in (done, failed):
         first.add(training)
     lines.close()
     for _ in range(2):  # reading changes nothing
         lines = reopened(lines)
-        for read in (Trainings(lines), Trainings(lines)):
+        for read in (TrainingLog(lines), TrainingLog(lines)):
             assert (read.find(CONFIG), read.find(other)) == (done, failed)
             assert read.find(dataclasses.replace(CONFIG, num_layers=3)) is None
             assert len(read) == 2

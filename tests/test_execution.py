@@ -7,7 +7,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from tasks import TINY, noise_task, plan_of
+from tasks import TINY, executed, noise_task, plan_of
 
 from arch.padding import common_shape
 from jaxnas.population.call import Work
@@ -50,7 +50,7 @@ def work_of(configs=CONFIGS):
         starts=batch_starts(0, 600, SETTINGS, PHASE),
         windows=task().windows("validation", 9),
         # Not all ask for the same.
-        wanted=lambda place: PAIR[: 1 + place % 2],
+        wanted={place: PAIR[: 1 + place % 2] for place in range(len(configs))},
     )
 
 
@@ -70,9 +70,9 @@ def compiler():
 def outcomes_of(plan, compiler, configs=CONFIGS, **options):
     """Outcomes by place; each candidate has one."""
     options = {"devices": jax.local_devices()[:1], "workers": 2} | options
-    every = list(execute(plan, configs, work_of(), compiler, **options))
-    assert len({one.place for one in every}) == len(every)
-    return {one.place: one for one in every}
+    every = executed(plan, configs, work_of(), compiler, **options)
+    assert len({one.key for one in every}) == len(every)
+    return {one.key: one for one in every}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def mixed(compiler):
         MIXED,
         compiler,
         report=lambda *now: told.append(now),
-        on_split=lambda *split: said.append(split),
+        on_split=said.append,
     )
     return found, told, said
 
@@ -97,7 +97,7 @@ def assert_alike(found, wanted):
 
 
 def workers_alive():
-    return [one.name for one in threading.enumerate() if "_serve" in one.name]
+    return [one.name for one in threading.enumerate() if "train" in one.name]
 
 
 @pytest.mark.parametrize("place", range(5))
@@ -234,11 +234,9 @@ def test_a_bucket_over_the_memory_limit_is_split_once(mixed, compiler):
     device = jax.local_devices()[0]
     needed = compiler.ask(FOUR, device).result().memory
     said = []
-    found = outcomes_of(
-        MIXED, compiler, memory=needed - 1, on_split=lambda *split: said.append(split)
-    )
+    found = outcomes_of(MIXED, compiler, memory=needed - 1, on_split=said.append)
     assert len(said) == 1
-    [(program, [smaller], reason)] = said
+    [(program, smaller, reason, _)] = said
     assert (program.lanes, smaller.lanes) == (4, 2)
     assert "MiB of the device" in reason
     assert "\n" not in reason
@@ -271,9 +269,9 @@ def test_a_device_that_runs_out_of_memory_gets_half(mixed, compiler, monkeypatch
 
     monkeypatch.setattr(Running, "advance", full)
     said = []
-    found = outcomes_of(MIXED, compiler, on_split=lambda *split: said.append(split))
+    found = outcomes_of(MIXED, compiler, on_split=said.append)
     assert raised == [0]
-    [(program, [smaller], reason)] = said
+    [(program, smaller, reason, _)] = said
     assert (program.lanes, smaller.lanes) == (4, 2)
     assert reason == "out of memory"
     for place in range(5):
@@ -291,14 +289,14 @@ def test_another_error_is_the_reason_of_all_its_members(mixed, compiler, monkeyp
 
     monkeypatch.setattr(Running, "advance", broken)
     said = []
-    found = outcomes_of(MIXED, compiler, on_split=lambda *split: said.append(split))
+    found = outcomes_of(MIXED, compiler, on_split=said.append)
     assert said == []
     assert [str(found[at].error) for at in range(4)] == ["INTERNAL: what?"] * 4
     assert_alike(found[4], mixed[0][4])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_closing_early_stops_the_workers(mixed, compiler, monkeypatch, workers):
+def test_taking_no_more_stops_the_workers(mixed, compiler, monkeypatch, workers):
     steps, advance = [], Running.advance
 
     def counted(self, *arguments):
@@ -307,19 +305,22 @@ def test_closing_early_stops_the_workers(mixed, compiler, monkeypatch, workers):
 
     monkeypatch.setattr(Running, "advance", counted)
     plan = plan_of(*[(ALONE, (at,)) for at in range(12)])
-    outcomes = execute(
+    found = []
+
+    def take(outcome):
+        found.append(outcome)
+        assert len(workers_alive()) == workers
+        return False
+
+    execute(
         plan,
-        [CONFIGS[4]] * 12,
+        dict.fromkeys(range(12), CONFIGS[4]),
         work_of(),
         compiler,
+        take,
         devices=jax.local_devices()[:1],
         workers=workers,
     )
-    assert next(outcomes).error is None
-    assert len(workers_alive()) == workers
-    outcomes.close()
     assert workers_alive() == []
-    stopped = len(steps)
-    assert stopped < 12 * CALLS
-    assert list(outcomes) == []
-    assert len(steps) == stopped
+    assert [one.error for one in found] == [None]
+    assert len(steps) < 12 * CALLS

@@ -15,8 +15,6 @@ from arch.initial import draw_parameters
 from jaxnas.compress import prune, round_weights
 from jaxnas.data import train_tokenizer
 from jaxnas.errors import UsageError
-from jaxnas.evaluation.costs import costs_of
-from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.export.model_folder import (
     CONFIG,
     TOKENIZER,
@@ -219,21 +217,15 @@ def test_arrays_come_back_exactly(tmp_path):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-def evaluation(fitness):
-    costs = costs_of(GATED, cost.HARDWARE["cpu-core"])
-    status = "failed" if fitness is None else "ok"
-    return Evaluation(status=status, costs=costs, fitness=fitness)
-
-
 def test_the_best_weights_are_kept(tmp_path):
     path = tmp_path / "best"
     best = BestWeights(path)
     assert best.read(GATED) is None
-    best.offer(GATED, parameters(GATED), evaluation(None))
+    best.offer(GATED, parameters(GATED), None)
     assert not path.exists()
-    best.offer(GATED, parameters(GATED), evaluation(0.1 + 0.2))
-    best.offer(TIED, parameters(TIED), evaluation(0.1 + 0.2))  # the first of equals
-    best.offer(TIED, parameters(TIED), evaluation(0.2))
+    best.offer(GATED, parameters(GATED), 0.1 + 0.2)
+    best.offer(TIED, parameters(TIED), 0.1 + 0.2)  # the first of equals
+    best.offer(TIED, parameters(TIED), 0.2)
     chex.assert_trees_all_equal(best.read(GATED), parameters(GATED))
     chex.assert_trees_all_equal(
         best.read(compressed(GATED, "int4", 0.0)), parameters(GATED)
@@ -243,14 +235,14 @@ def test_the_best_weights_are_kept(tmp_path):
     assert best.read(GATED, rung=1) is None
     assert best.read(TIED) is None
     again = BestWeights(path)  # as a resumed run finds it
-    again.offer(TIED, parameters(TIED), evaluation(0.3))
+    again.offer(TIED, parameters(TIED), 0.3)
     assert again.read(TIED) is None
-    again.offer(TIED, parameters(TIED), evaluation(0.31))
+    again.offer(TIED, parameters(TIED), 0.31)
     chex.assert_trees_all_equal(again.read(TIED), parameters(TIED))
     later = Phase(rung=1)
-    again.offer(GATED, parameters(GATED), evaluation(0.1), later)
+    again.offer(GATED, parameters(GATED), 0.1, later)
     chex.assert_trees_all_equal(again.read(GATED, rung=1), parameters(GATED))
-    BestWeights(path).offer(TIED, parameters(TIED), evaluation(0.9))
+    BestWeights(path).offer(TIED, parameters(TIED), 0.9)
     assert again.read(TIED) is None
 
 
@@ -260,5 +252,5 @@ def test_damaged_best_weights_are_as_good_as_none(tmp_path, damage):
     path.write_bytes(damage)
     best = BestWeights(path)
     assert best.read(GATED) is None
-    best.offer(GATED, parameters(GATED), evaluation(0.0))
+    best.offer(GATED, parameters(GATED), 0.0)
     chex.assert_trees_all_equal(best.read(GATED), parameters(GATED))

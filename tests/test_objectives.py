@@ -26,7 +26,7 @@ from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness_of
-from jaxnas.evaluation.training_log import Training, Trainings
+from jaxnas.evaluation.training_log import Training, TrainingLog
 from jaxnas.evaluation.user_objectives import (
     Extra,
     Objective,
@@ -34,9 +34,10 @@ from jaxnas.evaluation.user_objectives import (
     load_objectives,
     sources_of,
 )
-from jaxnas.pipeline.search import SearchPlan, run_search
+from jaxnas.pipeline.search import Search, SearchPlan
 from jaxnas.population.call import Outcome
 from jaxnas.population.lanes import Running
+from jaxnas.population.observer import Observer
 from jaxnas.population.program import Program
 from jaxnas.report.plots import plot_pareto
 from jaxnas.report.progress import Progress
@@ -207,7 +208,7 @@ def evaluator_of(**changes):
 def measured(extra, config, metrics, on_failed=lambda *_: None):
     """The training of a config that left no weights, as a run records it."""
     outcome = Outcome(
-        place=0, program=Program(shape=config), params={}, metrics=metrics
+        key="0", program=Program(shape=config), params={}, metrics=metrics
     )
     costs = lambda config: costs_of(config, HARDWARE)
     training = Training(key=training_key(config), metrics=metrics)
@@ -240,14 +241,16 @@ def test_one_training_answers_for_all_that_share_it(tmp_path, monkeypatch):
     told = {}
     evaluator = evaluator_of(
         extra=extra,
-        trainings=Trainings(lines),
-        on_trained=lambda config, params, found, phase: told.update({config: found}),
+        trainings=TrainingLog(lines),
+        observer=Observer(
+            trained=lambda config, params, found, phase: told.update({config: found})
+        ),
     )
     configs = [variant(*pair) for pair in itertools.product(ALIKE, COMPRESSIONS)]
     first = evaluator(configs[0])
     wanted = [(name, *one) for name, one in itertools.product(ALIKE, COMPRESSIONS)]
     assert sorted(asked) == sorted(wanted)
-    assert told == {configs[0]: first}
+    assert told == {configs[0]: first.fitness}
     size, latency = first.costs.size_mib, first.costs.latency_ms
     assert first.objectives[:3] == [1 - first.metrics.accuracy, size, latency]
     assert first.fitness == fitness_of(first.objectives[:3], evaluator.fitness)
@@ -258,7 +261,7 @@ def test_one_training_answers_for_all_that_share_it(tmp_path, monkeypatch):
     lines.close()
     kept = Lines(lines.path)
     kept.close()
-    again = evaluator_of(extra=extra, trainings=Trainings(kept))
+    again = evaluator_of(extra=extra, trainings=TrainingLog(kept))
     assert [again(config) for config in configs] == found
     assert len(asked) == len(configs)
 
@@ -272,11 +275,11 @@ def test_an_objective_that_fails_is_a_result(tmp_path):
     told = lambda *failure: failures.append(failure)
     training = measured(extra, TINY, scored, told)
     lines = Lines(tmp_path / "trainings.jsonl")
-    Trainings(lines).add(training)
+    TrainingLog(lines).add(training)
     lines.close()
     kept = Lines(lines.path)
     kept.close()
-    evaluator = evaluator_of(extra=extra, trainings=Trainings(kept))
+    evaluator = evaluator_of(extra=extra, trainings=TrainingLog(kept))
     reasons = (
         "ValueError: it returned nan, no finite number up to 1e+15",
         "RuntimeError: no meter at 0x...",
@@ -296,7 +299,7 @@ def test_it_sees_the_weights_that_were_scored():
     extra = Extra(objectives=(Objective("here:sum", lambda c, p, r: p["x"].sum()),))
     metrics = Metrics(accuracy=0.1, loss=2.0, perplexity=7.4, bits_per_byte=2.9)
     outcome = Outcome(
-        place=0,
+        key="0",
         program=Program(shape=TINY),
         params={"x": np.ones(2)},
         pruned={0.5: {"x": np.ones(3)}},
@@ -312,11 +315,11 @@ def test_it_sees_the_weights_that_were_scored():
 def test_who_has_no_value_yet_is_scored_again_beside_who_has_no_score():
     """Both of one training: trained once, before there was the objective."""
     one, other = (variant(TINY.arch_type, compression) for compression in COMPRESSIONS)
-    trainings = Trainings()
+    trainings = TrainingLog()
     evaluator_of(compressions=(), trainings=trainings)(one)
     extra = Extra(objectives=(Objective("here:one", lambda c, p, r: 1.0),))
     evaluator = evaluator_of(compressions=(), trainings=trainings, extra=extra)
-    found = list(evaluator.evaluate([one, other]))
+    found = evaluator.evaluate([one, other]).values()
     assert [each.objectives[3] for each in found] == [1.0, 1.0]
 
 
@@ -329,7 +332,7 @@ POPULATION = 3
 
 def known_trainings(extra):
     """Of the whole space, as a run would have recorded them."""
-    trainings = Trainings()
+    trainings = TrainingLog()
     for genome in itertools.product(*map(range, SPACE.cardinality.tolist())):
         config = SPACE.decode(genome, **FIELDS)
         share = (config.num_layers * config.hidden_dim % 7) / 10
@@ -363,7 +366,13 @@ def searched(folder, extra, strategy="random", earlier=None, **changes):
         Checkpoints(folder / "checkpoints", keep=3) as checkpoints,
         Progress(console, plan.most_candidates, timings) as progress,
     ):
-        run_search(plan, evaluator, results, checkpoints, progress)
+        Search(
+            plan=plan,
+            evaluator=evaluator,
+            results=results,
+            checkpoints=checkpoints,
+            progress=progress,
+        ).run()
         return list(results)
 
 

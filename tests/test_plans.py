@@ -18,9 +18,10 @@ from tasks import TINY, evaluator_with, noise_task
 from arch import cost
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
-from jaxnas.evaluation.training_log import Trainings
+from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.population.devices import Machine
 from jaxnas.population.lanes import Running
+from jaxnas.population.observer import Observer
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.trainer import NOTHING_AHEAD
 from jaxnas.storage.jsonl import Lines
@@ -71,11 +72,15 @@ class Opened:
             fitness=FitnessSettings(size_target=0.01, size_limit=1.0),
             max_size=500.0,
             eval_windows=9,
-            trainings=Trainings(self.trainings),
+            trainings=TrainingLog(self.trainings),
             plans=Plans(self.plans),
             machine=machine(compile_factor),
-            on_trained=lambda config, params, *_: self.trained.update({config: params}),
-            on_planned=self.planned.append,
+            observer=Observer(
+                trained=lambda config, params, *_: self.trained.update(
+                    {config: params}
+                ),
+                planned=self.planned.append,
+            ),
         )
 
     def close(self):
@@ -95,7 +100,7 @@ def whole(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Running, "advance", watched)
-        evaluations = list(opened.evaluator.evaluate(CONFIGS, generation=4))
+        evaluations = list(opened.evaluator.evaluate(CONFIGS, generation=4).values())
     opened.close()
     return folder, opened, evaluations, lines_at_calls
 
@@ -125,7 +130,7 @@ def test_a_recorded_plan_is_executed_not_made_anew(whole, tmp_path, known):
     assert (
         len(second.evaluator.trainer._plan(CONFIGS, NOTHING_AHEAD, FIRST).buckets) > 1
     )
-    again = list(second.evaluator.evaluate(CONFIGS))
+    again = list(second.evaluator.evaluate(CONFIGS).values())
     second.close()
     assert again == evaluations
     for one, other in zip(again, evaluations, strict=True):

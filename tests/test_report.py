@@ -101,7 +101,6 @@ def test_describe_tells_neighbours_apart():
     configs += [dataclasses.replace(CONFIG, **{k: v}) for k, v in changes.items()]
     words = [describe(config) for config in configs]
     assert len(set(words)) == len(configs)
-    assert [describe(config.to_dict()) for config in configs] == words
     assert all("\n" not in text for text in words)
     for config, text in zip(configs, words, strict=True):
         assert text.split()[0] == config.arch_type

@@ -8,7 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from tasks import TINY, TOKENS, noise_task, plan_of
+from tasks import TINY, TOKENS, executed, noise_task, plan_of
 
 import jaxnas
 from arch.cost import kept_channels
@@ -16,7 +16,6 @@ from arch.padding import common_shape
 from jaxnas.errors import UsageError
 from jaxnas.population.call import Work
 from jaxnas.population.compiler import Compiler
-from jaxnas.population.executor import execute
 from jaxnas.population.program import Program
 from jaxnas.population.train_states import States
 from jaxnas.training.curves import extrapolated, points_of
@@ -129,7 +128,7 @@ def run(plan, task, compiler, rung, states, wanted=(), **changes):
         task=task,
         starts=rung_starts(task.seed, TOKENS, task.settings, RUNGS[: rung + 1]),
         windows=task.windows("validation", 9),
-        wanted=lambda place: wanted,
+        wanted=dict.fromkeys(range(len(CONFIGS)), wanted),
         schedule=RUNGS[rung].schedule(task.settings),
         begin=RUNGS[rung].begin,
         begun=states.get,
@@ -137,9 +136,9 @@ def run(plan, task, compiler, rung, states, wanted=(), **changes):
     )
     work = dataclasses.replace(work, **changes)
     devices = jax.local_devices()[:1]
-    every = list(execute(plan, CONFIGS, work, compiler, devices=devices))
+    every = executed(plan, CONFIGS, work, compiler, devices=devices)
     assert [one.error for one in every] == [None] * len(CONFIGS), every[0].trace
-    return {one.place: one for one in sorted(every, key=lambda one: one.place)}
+    return {one.key: one for one in sorted(every, key=lambda one: one.key)}
 
 
 @pytest.fixture(scope="module")

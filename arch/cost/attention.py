@@ -12,7 +12,7 @@ SOFTMAX_FLOPS = 6  # scale, max, subtract, exp, sum, divide
 ALIBI_FLOPS = 2  # distance times slope, add
 ROTARY_FLOPS = 3  # two products, one sum
 
-DENSE_TOKENS = 16  # so many new tokens at most make one matrix of scores
+DENSE_TOKENS = 16  # this many new tokens at most make one matrix of scores
 BLOCK = 128  # rows and columns of a block of scores, at most
 
 

@@ -39,7 +39,7 @@ class Fit:
     cache_bytes: int  # of weights, those beyond are UNCACHED
     error: float  # median relative error of models left out of the fit
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for term, rate in self.rates.items():
             if term not in TERMS or not 0 <= rate < float("inf"):
                 raise ValueError(
@@ -78,15 +78,15 @@ def terms_of(
     sizes: Sizes, reading: Workload, cache_bytes: int = 0
 ) -> dict[str, Amount]:
     """How much there is of each of TERMS; columns for columns."""
-    found: dict[str, Amount] = {name: int(name == CALL) for name in TERMS}
+    terms: dict[str, Amount] = {name: int(name == CALL) for name in TERMS}
     weights: Count = 0
     for op in list_ops(sizes, reading):
         for work, amount in zip(WORK, _work(op), strict=True):
             name = f"{group_of(op)} {work}"
-            found[name] = found[name] + op.count * amount  # columns may grow axes
+            terms[name] = terms[name] + op.count * amount  # columns may grow axes
         weights = weights + op.count * _weight_values(op) * VALUE_BYTES
-    found[UNCACHED] = larger(weights - cache_bytes, 0 * weights)
-    return found
+    terms[UNCACHED] = larger(weights - cache_bytes, 0 * weights)
+    return terms
 
 
 def calibrated_seconds(

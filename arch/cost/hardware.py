@@ -26,7 +26,7 @@ class Hardware:
     memory_source: str
     calibrated: Calibrated | None = None  # in place of the roofline, if there
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("peak_flops", "bandwidth", "memory_bytes", "value_bytes"):
             if not getattr(self, field) > 0:
                 got = getattr(self, field)

@@ -27,8 +27,8 @@ def linear_attention(sizes: Sizes, reading: Workload) -> list[Op]:
         written=stream,
         held=3 * stream,
     )
-    one = reading.remembers and reading.tokens == 1
-    mixer = [_step(sizes, reading)] if one else _chunks(sizes, reading)
+    single = reading.keeps_cache and reading.tokens == 1
+    mixer = [_step(sizes, reading)] if single else _chunks(sizes, reading)
     return [*projections(sizes, reading), features, *mixer, out(sizes, reading)]
 
 
@@ -101,7 +101,7 @@ def _between_chunks(
     sizes: Sizes, reading: Workload, chunks: int, stream: Count, held: Count
 ) -> list[Op]:
     # One chunk that nothing comes after, nor came before, needs no state.
-    count = sizes.layers * int(chunks > 1 or reading.remembers)
+    count = sizes.layers * int(chunks > 1 or reading.keeps_cache)
     state = linear_state(sizes, reading.batch)
     return [
         Op(

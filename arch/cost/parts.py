@@ -46,7 +46,7 @@ class Op:
 
 
 def vector(channels: Count) -> Weight:
-    """A tensor that is no matrix, of one value a channel."""
+    """A non-matrix tensor, of one value a channel."""
     return Weight(1, channels, quantised=False)
 
 

@@ -20,7 +20,9 @@ def kept_channels(channels: np.ndarray, ratio: float | np.ndarray) -> np.ndarray
 def kept_channels(channels: int, ratio: np.ndarray) -> np.ndarray: ...
 
 
-def kept_channels(channels, ratio):
+def kept_channels(
+    channels: int | np.ndarray, ratio: float | np.ndarray
+) -> int | np.ndarray:
     """Inner channels left after removing the share `ratio` of them.
 
     The nearest multiple of 32 to channels * (1 - ratio), a half rounded up; at

@@ -14,7 +14,7 @@ from arch.cost.workload import Workload
 SOFTPLUS_FLOPS = 4  # bias, exp, add, log
 SCAN_FLOPS = 7  # of a state: decay's product and exp, input, 2 update, 2 output
 SHIFT_FLOPS = 3  # of a mix with the token before: two products, one sum
-# Of a channel: the output's exponent (2), weights of past and present (4), two
+# For a channel: the output's exponent (2), weights of past and present (4), two
 # sums (5), a division; then the same without a division, to go on.
 WKV_FLOPS = 23
 SIGMOID_FLOPS = 3  # exp, add, divide
@@ -23,11 +23,8 @@ SIGMOID_FLOPS = 3  # exp, add, divide
 def mamba(sizes: Sizes, reading: Workload) -> list[Op]:
     """Mamba-1 (Gu and Dao 2023, arXiv:2312.00752)."""
     layers, hidden, inner = sizes.layers, sizes.hidden, sizes.inner
-    rank, positions = sizes.step_rank, reading.positions
+    positions, state = reading.positions, mamba_state(sizes, reading.batch)
     stream, wide = positions * hidden, positions * inner
-    both = 2 * MAMBA_STATE  # the input and output vectors of the state
-    vectors = positions * both
-    state = mamba_state(sizes, reading.batch)
     return [
         matmul("in_proj", layers, hidden, 2 * inner, positions, stream),
         Op(
@@ -40,6 +37,28 @@ def mamba(sizes: Sizes, reading: Workload) -> list[Op]:
             written=wide + reading.stores * state.values,
             held=stream + wide,
         ),
+        *_selective_scan(sizes, reading),
+        Op(
+            name="output_gate",
+            kind="elementwise",
+            count=layers,
+            flops=(ACTIVATION_FLOPS + 1) * wide,
+            read=2 * wide,
+            written=wide,
+            held=stream,
+        ),
+        matmul("out_proj", layers, inner, hidden, positions, stream),
+    ]
+
+
+def _selective_scan(sizes: Sizes, reading: Workload) -> list[Op]:
+    """Mamba's scan, and what it reads, drawn from the token itself."""
+    layers, inner, rank = sizes.layers, sizes.inner, sizes.step_rank
+    positions, state = reading.positions, mamba_state(sizes, reading.batch)
+    stream, wide = positions * sizes.hidden, positions * inner
+    both = 2 * MAMBA_STATE  # the input and output vectors of the state
+    vectors = positions * both
+    return [
         matmul("x_proj", layers, inner, rank + both, positions, stream + wide),
         matmul("dt_proj", layers, rank, inner, positions, stream + 2 * wide + vectors),
         Op(
@@ -67,16 +86,6 @@ def mamba(sizes: Sizes, reading: Workload) -> list[Op]:
             held=stream + wide,
             steps=reading.tokens,
         ),
-        Op(
-            name="output_gate",
-            kind="elementwise",
-            count=layers,
-            flops=(ACTIVATION_FLOPS + 1) * wide,
-            read=2 * wide,
-            written=wide,
-            held=stream,
-        ),
-        matmul("out_proj", layers, inner, hidden, positions, stream),
     ]
 
 

@@ -24,18 +24,18 @@ def key_value_cache(sizes: Sizes, batch: int, tokens: int) -> State:
 
 
 def linear_state(sizes: Sizes, batch: int) -> State:
-    """Of each head a sum of key-value products [H, H], and one of keys [H]."""
+    """A sum of key-value products [H, H], and one of keys [H], of each head."""
     return State(0, batch * sizes.hidden * (sizes.head_dim + 1))
 
 
 def mamba_state(sizes: Sizes, batch: int) -> State:
-    """Of each inner channel the convolution's last inputs and the scan's states."""
+    """The convolution's last inputs and the scan's states, of each inner channel."""
     channels = batch * sizes.inner
     return State((MAMBA_TAPS - 1) * channels, MAMBA_STATE * channels)
 
 
 def rwkv_state(sizes: Sizes, batch: int) -> State:
-    """Of each channel the last input of both mixes; two sums and their exponent."""
+    """The last input of both mixes, two sums and their exponent, of each channel."""
     channels = batch * sizes.hidden
     return State(2 * channels, 3 * channels)
 

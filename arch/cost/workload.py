@@ -15,13 +15,13 @@ class Workload:
     tokens: int  # new ones of each, at least 1
     logits: int  # tokens of each sequence whose logits are taken
     past: int = 0  # read before
-    remembers: bool = False  # leaves a state for the tokens that come next
+    keeps_cache: bool = False  # leaves a state for the tokens that come next
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least, most in (
             ("batch", 1, None),
             ("tokens", 1, None),
-            ("past", 0, None if self.remembers else 0),
+            ("past", 0, None if self.keeps_cache else 0),
             ("logits", 0, self.tokens),
         ):
             got = getattr(self, name)
@@ -44,7 +44,7 @@ class Workload:
     @property
     def stores(self) -> int:
         """1 if a state is written to memory."""
-        return int(self.remembers)
+        return int(self.keeps_cache)
 
 
 def forward(batch: int = 1, tokens: int = 128) -> Workload:
@@ -54,9 +54,9 @@ def forward(batch: int = 1, tokens: int = 128) -> Workload:
 
 def prefill(batch: int = 1, tokens: int = 128) -> Workload:
     """A prompt: the logits of its last token, and a state to go on from."""
-    return Workload(batch=batch, tokens=tokens, logits=1, remembers=True)
+    return Workload(batch=batch, tokens=tokens, logits=1, keeps_cache=True)
 
 
 def decode(batch: int = 1, past: int = 128) -> Workload:
     """One more token, after `past` tokens."""
-    return Workload(batch=batch, tokens=1, past=past, logits=1, remembers=True)
+    return Workload(batch=batch, tokens=1, past=past, logits=1, keeps_cache=True)

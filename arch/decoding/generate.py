@@ -136,7 +136,7 @@ def check(
     prompts: Sequence[Sequence[int]],
     max_new: int,
     stop_tokens: Sequence[int] = (),
-):
+) -> None:
     """Checks what `generate` is given; errors as there."""
     if max_new < 1:
         raise ValueError(f"max_new={max_new} must be at least 1")

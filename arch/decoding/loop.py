@@ -14,7 +14,7 @@ Settings = tuple[SamplingParams, jax.Array]  # and the stop tokens, i32[S]
 
 
 class DecodeState(NamedTuple):
-    """Where the loop stands: B rows, room for M tokens in each."""
+    """The state of the loop: B rows, room for M tokens in each."""
 
     keys: jax.Array  # key[B], never consumed
     states: LayerStates  # of all tokens but the last
@@ -79,10 +79,10 @@ def decode_loop(
     `state` is used up: its memory becomes that of what is returned.
     """
 
-    def unfinished(state):
+    def unfinished(state: DecodeState) -> jax.Array:
         return (state.drawn < until) & ~state.ended.all()
 
-    def step(state):
+    def step(state: DecodeState) -> DecodeState:
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.drawn - 1, 1, axis=1)
         logits, states = forward_with_cache(
             config, weights, last, state.states, None, dtype
@@ -95,15 +95,15 @@ def decode_loop(
 def _drawn(settings: Settings, state: DecodeState, logits: jax.Array) -> DecodeState:
     """Draws one more token for each row that has not ended."""
     knobs, stops = settings
-    at = state.drawn
-    keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, at)
+    index = state.drawn
+    keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, index)
     tokens = jax.vmap(draw, (0, 0, 0, None))(keys, logits, state.seen, knobs)
     tokens = jnp.where(state.ended, 0, tokens)
     seen = state.seen
     return state._replace(
-        drawn=at + 1,
+        drawn=index + 1,
         tokens=jax.lax.dynamic_update_slice_in_dim(
-            state.tokens, tokens[:, None], at, axis=1
+            state.tokens, tokens[:, None], index, axis=1
         ),
         lengths=state.lengths + ~state.ended,
         ended=state.ended | (tokens[:, None] == stops[None]).any(axis=1),

@@ -42,7 +42,7 @@ class Sampling:
     """
 
     temperature: float = 1.0  # divides the logits; 0 takes the likeliest token
-    top_k: int = 0  # keeps so many of the likeliest tokens; 0 keeps all
+    top_k: int = 0  # keeps this many of the likeliest tokens; 0 keeps all
     top_p: float = 1.0  # nucleus (arXiv:1904.09751): keeps this share; 1 keeps all
     min_p: float = 0.0  # (arXiv:2407.01082) of the likeliest token's probability
     repetition_penalty: float = 1.0  # of CTRL (arXiv:1909.05858); 1 is none
@@ -76,7 +76,7 @@ class Sampling:
             "a number above 0",
         )
 
-    def _require(self, name: str, holds: bool, allowed: str):
+    def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:
             got = getattr(self, name)
             raise ValueError(f"{name}={got!r} is not allowed: needs {allowed}")
@@ -152,7 +152,7 @@ def _cut(scores: jax.Array, weights: jax.Array, bound: jax.Array) -> jax.Array:
     """Keeps a token if those that score higher weigh less than `bound` together."""
     places = _places(scores)
 
-    def halve(bit, low):
+    def halve(bit: jax.Array, low: jax.Array) -> jax.Array:
         # The greatest place above which the weight is not less than the bound.
         place = low + jnp.left_shift(jnp.int32(1), 31 - bit)
         above = jnp.where(places > place, weights, 0).sum()

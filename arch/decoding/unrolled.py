@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from arch.block import Block, sublayers_of
 from arch.config import ArchitectureConfig
 from arch.layers.sublayer import tokens_read
-from arch.model import build_model
+from arch.model import Params, build_model
 from arch.traits import traits_of
 
 
 class Weights(NamedTuple):
     """A model's parameters."""
 
-    layers: tuple[dict, ...]  # of each block
-    others: dict  # embedding, last norm, head
+    layers: tuple[Params, ...]  # of each block
+    others: Params  # embedding, last norm, head
 
 
 class LayerStates(NamedTuple):
@@ -33,19 +33,22 @@ class LayerStates(NamedTuple):
 
 
 @jax.jit  # one program instead of one for each slice
-def unstack(params: dict) -> Weights:
+def unstack(params: Params) -> Weights:
     """Lays out the parameters of a `LanguageModel`; copies them."""
     others = {name: tree for name, tree in params.items() if name != "blocks"}
     number = jax.tree.leaves(params["blocks"])[0].shape[0]
     layers = [
-        jax.tree.map(lambda leaf, at=at: leaf[at], params["blocks"])
-        for at in range(number)
+        jax.tree.map(lambda leaf, index=index: leaf[index], params["blocks"])
+        for index in range(number)
     ]
     return Weights(tuple(layers), others)
 
 
 def init_layers(
-    config: ArchitectureConfig, batch: int, capacity: int, dtype=jnp.float32
+    config: ArchitectureConfig,
+    batch: int,
+    capacity: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> LayerStates:
     """As `arch.init_states`, with a state for each layer."""
     layers = [
@@ -64,7 +67,7 @@ def forward_with_cache(
     tokens: jax.Array,
     states: LayerStates,
     lengths: jax.Array | None = None,
-    dtype=jnp.float32,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> tuple[jax.Array, LayerStates]:
     """As `LanguageModel.read_prompt`.
 
@@ -80,7 +83,7 @@ def forward_with_cache(
       f32[B, V], the logits after each row's last real token, and the states.
     """
     model, traits = build_model(config, dtype), traits_of(config)
-    x = _apply(model, weights.others, tokens, states.read, method="enter")
+    x = _apply(model, weights.others, tokens, states.read, method="embed_tokens")
     after = []
     for params, state in zip(weights.layers, states.layers, strict=True):
         block = Block(config, dtype)
@@ -91,9 +94,11 @@ def forward_with_cache(
     else:
         x = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)
     read = states.read + tokens_read(lengths, tokens.shape[1])
-    logits = _apply(model, weights.others, x, method="leave")
+    logits = _apply(model, weights.others, x, method="logits")
     return logits[:, 0], LayerStates(tuple(after), read)
 
 
-def _apply(module: nn.Module, params: dict, *arguments, **options) -> Any:
-    return module.apply({"params": params}, *arguments, **options)
+def _apply(
+    module: nn.Module, params: Params, *arguments: Any, method: str | None = None
+) -> Any:
+    return module.apply({"params": params}, *arguments, method=method)

@@ -19,7 +19,10 @@ class ChannelMixState(NamedTuple):
 
 
 def channel_mix_state(
-    config: ArchitectureConfig, batch: int, capacity: int, dtype=jnp.float32
+    config: ArchitectureConfig,
+    batch: int,
+    capacity: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> ChannelMixState:
     """Nothing read."""
     return ChannelMixState(jnp.zeros((batch, 1, config.hidden_dim), dtype))
@@ -37,7 +40,7 @@ class ChannelMix(nn.Module):
         x: jax.Array,
         state: ChannelMixState | None,
         traits: Traits,
-        dropout_key=None,
+        dropout_key: jax.Array | None = None,
         lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, ChannelMixState | None]:
         """[B, T, D], state -> [B, T, D], state."""
@@ -46,12 +49,12 @@ class ChannelMix(nn.Module):
         joined, last = look_back(x, before, 1, lengths)
         before = joined[:, :-1]
 
-        def mixed(name):
+        def mixed(name: str) -> jax.Array:
             share = self.param(name, vector_initializer(name), (channels,))
             share = along_channels(share, x)
             return x * share + before * (1 - share)
 
-        def project(name, features, x):
+        def project(name: str, features: int, x: jax.Array) -> jax.Array:
             return nn.Dense(
                 features,
                 use_bias=False,

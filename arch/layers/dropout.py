@@ -33,7 +33,11 @@ def dropout(
     return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
 
-def _uniform(key, shape, channels) -> jax.Array:
+def _uniform(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    channels: np.ndarray | jax.Array | None,
+) -> jax.Array:
     """f32[shape] in [0, 1), a function of the key, the row and the channel."""
     seeds = jax.random.bits(key, (2,), jnp.uint32)
     rows = int(np.prod(shape[:-1]))

@@ -17,12 +17,17 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, state: None, traits: Traits, dropout_key=None, lengths=None
+        self,
+        x: jax.Array,
+        state: None,
+        traits: Traits,
+        dropout_key: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, None]:
         """[B, T, D] -> [B, T, D], and no state."""
         config = self.config
 
-        def project(name, features):
+        def project(name: str, features: int) -> nn.Dense:
             return nn.Dense(
                 features,
                 use_bias=False,

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from arch.config import ArchitectureConfig
+
 
 class Sublayer(NamedTuple):
     """A kind of sub-layer: the Flax module, and its empty state."""
@@ -20,7 +22,9 @@ class Sublayer(NamedTuple):
     init_state: Callable  # (config, batch, capacity, dtype) -> state
 
 
-def no_state(config, batch: int, capacity: int, dtype) -> None:
+def no_state(
+    config: ArchitectureConfig, batch: int, capacity: int, dtype: jax.typing.DTypeLike
+) -> None:
     """The state of a sub-layer that remembers nothing."""
 
 
@@ -56,7 +60,7 @@ def look_back(
     if lengths is None:
         return joined, joined[:, x.shape[1] :].astype(before.dtype)
 
-    def last(row, end):
+    def last(row: jax.Array, end: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(row, end, number)
 
     return joined, jax.vmap(last)(joined, lengths).astype(before.dtype)

@@ -29,7 +29,10 @@ class KeyValueCache(NamedTuple):
 
 
 def attention_state(
-    config: ArchitectureConfig, batch: int, capacity: int, dtype=jnp.float32
+    config: ArchitectureConfig,
+    batch: int,
+    capacity: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> KeyValueCache:
     """An empty cache for `capacity` tokens."""
     shape = (batch, capacity, config.key_value_heads, config.head_dim)
@@ -97,7 +100,9 @@ class Attention(nn.Module):
         )
         return out(mixed), state
 
-    def _project(self, x, name, positions, traits):
+    def _project(
+        self, x: jax.Array, name: str, positions: jax.Array, traits: Traits
+    ) -> jax.Array:
         """[B, T, D] -> [B, T, heads, H], rotated if it should be."""
         config = self.config
         heads = config.num_heads if name == "query" else config.key_value_heads
@@ -127,15 +132,21 @@ def _scoring(config: ArchitectureConfig, traits: Traits) -> Scoring:
     return Scoring(_true_head_dim(config, traits) ** -0.5, slopes)
 
 
-def _append(cache: KeyValueCache, keys, values, number) -> KeyValueCache:
+def _append(
+    cache: KeyValueCache,
+    keys: jax.Array,
+    values: jax.Array,
+    number: int | jax.Array,
+) -> KeyValueCache:
     """Writes each row's new tokens behind those it holds; `number` are real.
 
-    What stands behind the real ones lies in the future of every query, until
+    What is behind the real ones lies in the future of every query, until
     the next tokens overwrite it.
     """
 
-    def write(old, new, at):
-        return jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (at, 0, 0))
+    def write(old: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
+        new = new.astype(old.dtype)
+        return jax.lax.dynamic_update_slice(old, new, (start, 0, 0))
 
     return KeyValueCache(
         jax.vmap(write)(cache.keys, keys, cache.length),

@@ -37,12 +37,12 @@ def scan_chunks(
         return step(state, inputs)
     chunks = -(-tokens // size)
 
-    def split(x):
+    def split(x: jax.Array) -> jax.Array:
         widths = [(0, 0), (0, chunks * size - tokens)] + [(0, 0)] * (x.ndim - 2)
         x = jnp.pad(x, widths).reshape(x.shape[0], chunks, size, *x.shape[2:])
         return jnp.moveaxis(x, 1, 0)
 
-    def join(x):
+    def join(x: jax.Array) -> jax.Array:
         x = jnp.moveaxis(x, 0, 1)
         return x.reshape(x.shape[0], chunks * size, *x.shape[3:])[:, :tokens]
 

@@ -7,7 +7,7 @@ computes the scores again. Blocks in the future are not visited.
 
 import functools
 import math
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -129,64 +129,81 @@ def _split(x: jax.Array, block: int) -> jax.Array:
     return jnp.moveaxis(x.reshape(len(x), number, size, *x.shape[2:]), 1, 0)
 
 
+# A row's maximum, sum and mean so far; or gradients of queries, keys and values.
+_Sums: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
+# A block of queries, their positions, normalizers, output gradients and delta.
+_Block: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+_Grads: TypeAlias = tuple[jax.Array, jax.Array]  # of keys and values
+# What `_attend` reads, what it returns, and its rows' normalizers.
+_Saved: TypeAlias = tuple[
+    jax.Array, jax.Array, jax.Array, jax.Array, Scoring, jax.Array, jax.Array
+]
+
+
 @jax.custom_vjp
-def _attend(q, k, v, positions, scoring):
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array, scoring: Scoring
+) -> jax.Array:
     """Blocks q [I, B, K, G, T, H], k and v [J, B, K, S, H], positions [I, B, T]."""
     return _forward(q, k, v, positions, scoring)[0]
 
 
-def _forward(q, k, v, positions, scoring):
-    def read(block):
-        rows, at = block
+def _forward(
+    q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array, scoring: Scoring
+) -> tuple[jax.Array, _Saved]:
+    def read(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        rows, row_positions = block
 
-        def see(j, so_far):
+        def see(j: jax.Array, so_far: _Sums) -> _Sums:
             top, total, mixed = so_far
-            scores = _scores(rows, k, j, at, scoring)
+            scores = _scores(rows, k, j, row_positions, scoring)
             # Every row sees the first key, which makes its maximum finite.
             higher = jnp.maximum(top, scores.max(axis=-1))
-            fade = jnp.exp(top - higher)
+            rescale = jnp.exp(top - higher)
             weights = jnp.exp(scores - higher[..., None])
             more = _sum("bkgts,bksh->bkgth", weights.astype(v.dtype), v[j])
-            total = total * fade + weights.sum(axis=-1)
-            return higher, total, mixed * fade[..., None] + more
+            total = total * rescale + weights.sum(axis=-1)
+            return higher, total, mixed * rescale[..., None] + more
 
         zeros = jnp.zeros(rows.shape, jnp.float32)
         start = (zeros[..., 0] - jnp.inf, zeros[..., 0], zeros)
-        top, total, mixed = jax.lax.fori_loop(0, _reach(at, k), see, start)
+        top, total, mixed = jax.lax.fori_loop(0, _reach(row_positions, k), see, start)
         return (mixed / total[..., None]).astype(q.dtype), top + jnp.log(total)
 
     mixed, normalizer = jax.lax.map(read, (q, positions))
     return mixed, (q, k, v, positions, scoring, mixed, normalizer)
 
 
-def _backward(saved, slope):
+def _backward(
+    saved: _Saved, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
     q, k, v, positions, scoring, mixed, normalizer = saved
-    # A row's mean slope by its scores' weights, which the softmax takes off.
-    level = _sum("ibkgth,ibkgth->ibkgt", mixed, slope)
+    # A row's mean gradient by its scores' weights, which the softmax takes off.
+    delta = _sum("ibkgth,ibkgth->ibkgt", mixed, grad)
 
-    def read(by_keys, block):
-        rows, at, norm, ahead, mean = block
+    def read(so_far: _Grads, block: _Block) -> tuple[_Grads, jax.Array]:
+        rows, row_positions, norm, d_out, mean = block
 
-        def see(j, slopes):
-            by_rows, by_k, by_v = slopes
-            weights = jnp.exp(_scores(rows, k, j, at, scoring) - norm[..., None])
-            lean = _sum("bkgth,bksh->bkgts", ahead, v[j]) - mean[..., None]
-            lean = (weights * lean * scoring.scale).astype(q.dtype)
-            by_rows += _sum("bkgts,bksh->bkgth", lean, k[j])
-            by_k = by_k.at[j].add(_sum("bkgts,bkgth->bksh", lean, rows))
+        def see(j: jax.Array, grads: _Sums) -> _Sums:
+            d_rows, d_k, d_v = grads
+            weights = jnp.exp(_scores(rows, k, j, row_positions, scoring) - norm[..., None])
+            d_scores = _sum("bkgth,bksh->bkgts", d_out, v[j]) - mean[..., None]
+            d_scores = (weights * d_scores * scoring.scale).astype(q.dtype)
+            d_rows += _sum("bkgts,bksh->bkgth", d_scores, k[j])
+            d_k = d_k.at[j].add(_sum("bkgts,bkgth->bksh", d_scores, rows))
             weights = weights.astype(v.dtype)
-            by_v = by_v.at[j].add(_sum("bkgts,bkgth->bksh", weights, ahead))
-            return by_rows, by_k, by_v
+            d_v = d_v.at[j].add(_sum("bkgts,bkgth->bksh", weights, d_out))
+            return d_rows, d_k, d_v
 
-        start = (jnp.zeros(rows.shape, jnp.float32), *by_keys)
-        by_rows, *by_keys = jax.lax.fori_loop(0, _reach(at, k), see, start)
-        return tuple(by_keys), by_rows.astype(q.dtype)
+        start = (jnp.zeros(rows.shape, jnp.float32), *so_far)
+        d_rows, d_k, d_v = jax.lax.fori_loop(0, _reach(row_positions, k), see, start)
+        return (d_k, d_v), d_rows.astype(q.dtype)
 
     # Sums over the blocks of queries, in float32.
     empty = (jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32))
-    blocks = (q, positions, normalizer, slope, level)
-    (by_k, by_v), by_q = jax.lax.scan(read, empty, blocks)
-    return by_q, by_k.astype(k.dtype), by_v.astype(v.dtype), None, None
+    blocks = (q, positions, normalizer, grad, delta)
+    (d_k, d_v), d_q = jax.lax.scan(read, empty, blocks)
+    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype), None, None
 
 
 _attend.defvjp(_forward, _backward)
@@ -194,7 +211,13 @@ _attend.defvjp(_forward, _backward)
 _sum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _scores(rows, k, j, positions, scoring):
+def _scores(
+    rows: jax.Array,
+    k: jax.Array,
+    j: jax.Array,
+    positions: jax.Array,
+    scoring: Scoring,
+) -> jax.Array:
     """A block of queries with the j-th block of keys: f32[B, K, G, T, S]."""
     products = _sum("bkgth,bksh->bkgts", rows, k[j])
     return masked_scores(products, positions, j * k.shape[-2], scoring)

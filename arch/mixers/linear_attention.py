@@ -18,7 +18,7 @@ Positions:
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -56,7 +56,10 @@ class Pair(NamedTuple):
 
 
 def linear_state(
-    config: ArchitectureConfig, batch: int, capacity: int = 0, dtype=jnp.float32
+    config: ArchitectureConfig,
+    batch: int,
+    capacity: int = 0,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> LinearState:
     """Nothing read; one size for any capacity, float32 for any dtype."""
     shape = (batch, config.num_heads, config.head_dim)
@@ -89,7 +92,11 @@ class LinearAttention(nn.Module):
         config, heads = self.config, self.config.num_heads
         head_dim = traits.width // heads
 
-        def project(name, outputs, inputs=-1):
+        def project(
+            name: str,
+            outputs: int | tuple[int, ...],
+            inputs: int | tuple[int, ...] = -1,
+        ) -> nn.DenseGeneral:
             return nn.DenseGeneral(
                 outputs,
                 inputs,
@@ -158,7 +165,14 @@ def read(
     return _read_chunks(plain, turned, values, slopes, state, lengths)
 
 
-def _read_token(plain, turned, values, slopes, state, lengths):
+def _read_token(
+    plain: Pair,
+    turned: Pair,
+    values: jax.Array,
+    slopes: jax.Array,
+    state: LinearState,
+    lengths: jax.Array | None,
+) -> tuple[jax.Array, LinearState]:
     number = tokens_read(lengths, 1)
     tokens = jnp.reshape(jnp.asarray(number), (-1, 1, 1))
     fade = jnp.exp(-slopes[None, :, None] * tokens)
@@ -173,7 +187,14 @@ def _read_token(plain, turned, values, slopes, state, lengths):
     return (top / jnp.maximum(bottom, SMALLEST))[:, None], state
 
 
-def _read_chunks(plain, turned, values, slopes, state, lengths):
+def _read_chunks(
+    plain: Pair,
+    turned: Pair | None,
+    values: jax.Array,
+    slopes: jax.Array,
+    state: LinearState | None,
+    lengths: jax.Array | None,
+) -> tuple[jax.Array, LinearState | None]:
     """All chunks side by side: only their sums go from one to the next.
 
     Letters: C chunks; T and S their tokens; H channels of features, E of values.
@@ -182,7 +203,7 @@ def _read_chunks(plain, turned, values, slopes, state, lengths):
     chunks = -(-tokens // CHUNK)
     size = -(-tokens // chunks)
 
-    def split(x):
+    def split(x: jax.Array) -> jax.Array:
         x = jnp.pad(x, ((0, 0), (0, chunks * size - tokens), (0, 0), (0, 0)))
         x = x.reshape(batch, chunks, size, heads, x.shape[-1])
         return x.transpose(0, 3, 1, 2, 4)  # [B, N, C, S, H]
@@ -210,10 +231,15 @@ def _read_chunks(plain, turned, values, slopes, state, lengths):
     return mixed.reshape(batch, chunks * size, heads, -1)[:, :tokens], state
 
 
-def _product(dtype, subscripts, x, y):
+def _product(
+    dtype: jax.typing.DTypeLike, subscripts: str, x: jax.Array, y: jax.Array
+) -> jax.Array:
     """Factors of the compute dtype, summed in float32."""
     x, y = x.astype(dtype), y.astype(dtype)
     return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
+
+
+_Sums: TypeAlias = tuple[jax.Array, jax.Array]  # of a `LinearState`
 
 
 class _Fades(NamedTuple):
@@ -225,32 +251,37 @@ class _Fades(NamedTuple):
     chunk: jax.Array  # [...], over a chunk's real tokens
 
 
-def _fades(slopes, number, chunks, size) -> _Fades:
-    def fade(tokens):  # [B or 1, C or 1, ...] -> [B or 1, N or 1, C or 1, ...]
+def _fades(
+    slopes: jax.Array, number: int | jax.Array, chunks: int, size: int
+) -> _Fades:
+    def fade(tokens: np.ndarray | jax.Array) -> jax.Array:
+        # [B or 1, C or 1, ...] -> [B or 1, N or 1, C or 1, ...]
         tokens = jnp.expand_dims(tokens, 1)
         return jnp.exp(-slopes.reshape(1, -1, *[1] * (tokens.ndim - 2)) * tokens)
 
-    at = np.arange(size)
-    apart = at[None, None, :, None] - at[None, None, None, :]
+    index = np.arange(size)
+    apart = index[None, None, :, None] - index[None, None, None, :]
     starts = size * np.arange(chunks)[None]
     real = jnp.clip(jnp.reshape(jnp.asarray(number), (-1, 1)) - starts, 0, size)
-    behind = real[:, :, None] - 1 - at[None, None]
+    behind = real[:, :, None] - 1 - index[None, None]
     return _Fades(
         within=fade(np.maximum(apart, 0)) * (apart >= 0)[None],
-        before=fade(at[None, None, :, None] + 1),
+        before=fade(index[None, None, :, None] + 1),
         after=fade(jnp.maximum(behind, 0)[..., None]),
         chunk=fade(real),
     )
 
 
-def _sums_before(kv, k, fade, state):
+def _sums_before(
+    kv: jax.Array, k: jax.Array, fade: jax.Array, state: LinearState | None
+) -> tuple[list[jax.Array], _Sums]:
     """Each chunk's sums -> all sums before each chunk, and those after the last."""
     if state is None:
         start = jnp.zeros_like(kv[:, :, 0]), jnp.zeros_like(k[:, :, 0])
     else:
         start = state.kv, state.k
 
-    def step(before, chunk):
+    def step(before: _Sums, chunk: list[jax.Array]) -> tuple[_Sums, _Sums]:
         kv, k, fade = chunk
         fade = fade[:, :, None]
         return (before[0] * fade[..., None] + kv, before[1] * fade + k), before

@@ -6,7 +6,7 @@ each inner channel, R rank of the step size. The scan lays states out as
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, cast
 
 import flax.linen as nn
 import jax
@@ -29,7 +29,10 @@ class MambaState(NamedTuple):
 
 
 def mamba_state(
-    config: ArchitectureConfig, batch: int, capacity: int, dtype=jnp.float32
+    config: ArchitectureConfig,
+    batch: int,
+    capacity: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> MambaState:
     """Nothing read; a recurrent state has no capacity."""
     inner = config.inner_channels
@@ -70,7 +73,7 @@ class Mamba(nn.Module):
         y = self._project("out_proj", (self.config.hidden_dim,), y.astype(self.dtype))
         return y, None if state is None else MambaState(inputs, hidden)
 
-    def _project(self, name: str, features: tuple[int, ...], x: jax.Array):
+    def _project(self, name: str, features: tuple[int, ...], x: jax.Array) -> jax.Array:
         return nn.DenseGeneral(
             features,
             use_bias=False,
@@ -83,7 +86,9 @@ class Mamba(nn.Module):
         shape = (self.config.inner_channels, *states)
         return self.param(name, vector_initializer(name), shape)
 
-    def _convolve(self, x, before, lengths):
+    def _convolve(
+        self, x: jax.Array, before: jax.Array | None, lengths: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         """The causal convolution of each channel, as four shifted products."""
         joined, inputs = look_back(x, before, MAMBA_TAPS - 1, lengths)
         shape = (MAMBA_TAPS, self.config.inner_channels)
@@ -93,7 +98,7 @@ class Mamba(nn.Module):
             y = y + _scaled(joined[:, tap : tap + x.shape[1]], kernel[tap])
         return jax.nn.silu(y).astype(self.dtype), inputs
 
-    def _select(self, x, lengths):
+    def _select(self, x: jax.Array, lengths: jax.Array | None) -> "Tokens":
         """What the scan reads, all of it drawn from the token itself."""
         drawn = self._project("x_proj", (2 * MAMBA_STATE + self.config.step_rank,), x)
         write, read, step = jnp.split(drawn, (MAMBA_STATE, 2 * MAMBA_STATE), axis=-1)
@@ -105,16 +110,18 @@ class Mamba(nn.Module):
 
 
 @jax.custom_vjp
-def _scaled(x, weights):
+def _scaled(x: jax.Array, weights: jax.Array) -> jax.Array:
     """[B, T, E], f32[E] -> f32[B, T, E]."""
     return x * along_channels(weights, x)
 
 
-def _scaled_backward(inputs, slopes):
+def _scaled_backward(
+    inputs: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, weights = inputs
-    of_x = slopes * along_channels(weights, x)
+    of_x = grad * along_channels(weights, x)
     # For one long row the reduction takes 15 times as long on the CPU.
-    of_weights = jnp.einsum("bte,bte->e", slopes, x.astype(slopes.dtype))
+    of_weights = jnp.einsum("bte,bte->e", grad, x.astype(grad.dtype))
     return of_x.astype(x.dtype), of_weights
 
 
@@ -128,6 +135,12 @@ class Tokens(NamedTuple):
     x: jax.Array  # [B, T, E]
     write: jax.Array  # [B, T, N], the paper's B
     read: jax.Array  # [B, T, N], the paper's C
+
+
+# What a chunk is read from: states, rates, tokens.
+_ChunkInputs: TypeAlias = tuple[jax.Array, jax.Array, Tokens]
+# Gradients of the states and the rates, and the states after a token.
+_Backward: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def selective_scan(
@@ -150,11 +163,11 @@ def selective_scan(
     if hidden is None:
         hidden = jnp.zeros((batch, *rates.shape), jnp.float32)
     if length == 1:
-        one = Tokens(*(t[:, 0] for t in tokens))
-        hidden = _advance(hidden, rates, one)
-        return _over_states(hidden, one.read)[:, None], hidden
+        token = Tokens(*(t[:, 0] for t in tokens))
+        hidden = _advance(hidden, rates, token)
+        return _over_states(hidden, token.read)[:, None], hidden
 
-    def read(hidden, chunk):
+    def read(hidden: jax.Array, chunk: Tokens) -> tuple[jax.Array, jax.Array]:
         chunk = Tokens(*(jnp.moveaxis(t, 1, 0) for t in chunk))
         hidden, y = _read_chunk(hidden, rates, chunk)
         return hidden, jnp.moveaxis(y, 0, 1)
@@ -168,50 +181,58 @@ def chunk_size(length: int) -> int:
     return max(_SMALLEST_CHUNK, 1 << math.isqrt(length - 1).bit_length())
 
 
-def _advance(hidden, rates, token):
+def _advance(hidden: jax.Array, rates: jax.Array, token: Tokens) -> jax.Array:
     decay = jnp.exp(token.step[:, None] * rates[None])
     added = token.step * token.x
     return decay * hidden + added[:, None] * token.write[:, :, None]
 
 
 @jax.custom_vjp
-def _read_chunk(hidden, rates, chunk):
+def _read_chunk(
+    hidden: jax.Array, rates: jax.Array, chunk: Tokens
+) -> tuple[jax.Array, jax.Array]:
     """States and tokens, time first, -> states after them, f32[S, B, E]."""
 
-    def read(hidden, token):
+    def read(hidden: jax.Array, token: Tokens) -> tuple[jax.Array, jax.Array]:
         hidden = _advance(hidden, rates, token)
         return hidden, _over_states(hidden, token.read)
 
     return jax.lax.scan(read, hidden, chunk)
 
 
-def _read_chunk_forward(hidden, rates, chunk):
+def _read_chunk_forward(
+    hidden: jax.Array, rates: jax.Array, chunk: Tokens
+) -> tuple[tuple[jax.Array, jax.Array], _ChunkInputs]:
     return _read_chunk(hidden, rates, chunk), (hidden, rates, chunk)
 
 
-def _read_chunk_backward(inputs, slopes):
+def _read_chunk_backward(
+    inputs: _ChunkInputs, grads: tuple[jax.Array, jax.Array]
+) -> _ChunkInputs:
     """By hand: differentiating the loop takes 2 to 5 times as long, on the CPU."""
     hidden, rates, chunk = inputs
 
-    def again(hidden, token):
+    def again(hidden: jax.Array, token: Tokens) -> tuple[jax.Array, jax.Array]:
         return _advance(hidden, rates, token), hidden
 
-    def back(carry, at):
-        slope, of_rates, after = carry
-        token, before, of_y = at
-        slope = slope + of_y[:, None] * token.read[:, :, None]
-        passed = slope * jnp.exp(token.step[:, None] * rates[None])
-        exponent = passed * before  # the slope for step x rates
-        added = _over_states(slope, token.write)  # the slope for step x x
-        slopes = Tokens(
+    def back(
+        carry: _Backward, now: tuple[Tokens, jax.Array, jax.Array]
+    ) -> tuple[_Backward, Tokens]:
+        grad, of_rates, after = carry
+        token, before, of_y = now
+        grad = grad + of_y[:, None] * token.read[:, :, None]
+        passed = grad * jnp.exp(token.step[:, None] * rates[None])
+        exponent = passed * before  # the gradient for step x rates
+        added = _over_states(grad, token.write)  # the gradient for step x x
+        of_token = Tokens(
             step=_sum_states(exponent * rates[None]) + added * token.x,
             x=added * token.step,
-            write=_over_channels(slope, token.step * token.x),
+            write=_over_channels(grad, token.step * token.x),
             read=_over_channels(after, of_y),
         )
-        return (passed, of_rates + exponent * token.step[:, None], before), slopes
+        return (passed, of_rates + exponent * token.step[:, None], before), of_token
 
-    of_hidden, of_y = slopes
+    of_hidden, of_y = grads
     last, before = jax.lax.scan(again, hidden, chunk)
     carry = (of_hidden, jnp.zeros_like(hidden), last)
     carry, of_chunk = jax.lax.scan(back, carry, (chunk, before, of_y), reverse=True)
@@ -225,13 +246,13 @@ _read_chunk.defvjp(_read_chunk_forward, _read_chunk_backward)
 # on the CPU); products with vectors, and additions, do not.
 
 
-def _over_states(hidden, weights):
+def _over_states(hidden: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("bne,bn->be", hidden, weights, precision="highest")
 
 
-def _over_channels(hidden, weights):
+def _over_channels(hidden: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("bne,be->bn", hidden, weights, precision="highest")
 
 
-def _sum_states(x):
-    return sum(x[:, state] for state in range(MAMBA_STATE))
+def _sum_states(x: jax.Array) -> jax.Array:
+    return cast(jax.Array, sum(x[:, state] for state in range(MAMBA_STATE)))

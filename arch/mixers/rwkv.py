@@ -23,7 +23,10 @@ class TimeMixState(NamedTuple):
 
 
 def time_mix_state(
-    config: ArchitectureConfig, batch: int, capacity: int, dtype=jnp.float32
+    config: ArchitectureConfig,
+    batch: int,
+    capacity: int,
+    dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> TimeMixState:
     """Nothing read; a recurrent state has no capacity."""
     shifted = jnp.zeros((batch, 1, config.hidden_dim), dtype)
@@ -42,7 +45,7 @@ class TimeMix(nn.Module):
         x: jax.Array,
         state: TimeMixState | None,
         traits: Traits,
-        dropout_key=None,
+        dropout_key: jax.Array | None = None,
         lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, TimeMixState | None]:
         """[B, T, D], state -> [B, T, D], state."""
@@ -54,10 +57,10 @@ class TimeMix(nn.Module):
         joined, last = look_back(x, before, 1, lengths)
         before = joined[:, :-1]
 
-        def vector(name):
+        def vector(name: str) -> jax.Array:
             return self.param(name, vector_initializer(name), (channels,))
 
-        def project(name, x):
+        def project(name: str, x: jax.Array) -> jax.Array:
             return nn.Dense(
                 channels,
                 use_bias=False,
@@ -66,7 +69,7 @@ class TimeMix(nn.Module):
                 name=name,
             )(x)
 
-        def of_mixed(name):
+        def of_mixed(name: str) -> jax.Array:
             share = along_channels(vector(f"mix_{name}"), x)
             return project(name, x * share + before * (1 - share))
 

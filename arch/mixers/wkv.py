@@ -20,6 +20,7 @@ CHUNK = 32  # tokens of a chunk; all chunks are read side by side
 NOTHING = -1e30
 
 Pair: TypeAlias = tuple[jax.Array, jax.Array]  # the numerator's, the denominator's
+Step: TypeAlias = tuple[jax.Array, Pair]  # what is kept of sums, what is added
 
 
 class Sums(NamedTuple):
@@ -62,7 +63,7 @@ def wkv(
     batch, tokens, channels = keys.shape
     if tokens == 1 and sums is not None:
         return _read_token(decay, bonus, keys, values, sums, lengths)
-    # One token more, so that the sums after the last stand before a token.
+    # One token more, so that the sums after the last are those before a token.
     steps = tokens if sums is None else tokens + 1
     size = min(CHUNK, steps)
     keys, values = (_split(x.astype(jnp.float32), steps, size) for x in (keys, values))
@@ -73,11 +74,18 @@ def wkv(
     if sums is None:
         return averages, None
     end = jnp.full(batch, tokens) if lengths is None else lengths
-    at = end % size, end // size, jnp.arange(batch)
-    return averages, Sums(*(x[at] for x in before))
+    index = end % size, end // size, jnp.arange(batch)
+    return averages, Sums(*(x[index] for x in before))
 
 
-def _read_token(decay, bonus, keys, values, sums, lengths):
+def _read_token(
+    decay: jax.Array,
+    bonus: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    sums: Sums,
+    lengths: jax.Array | None,
+) -> tuple[jax.Array, Sums]:
     """`wkv` of one token."""
     keys, values = (x[:, 0].astype(jnp.float32) for x in (keys, values))
     averages = _average(bonus, keys, values, sums)
@@ -95,7 +103,9 @@ def _read_token(decay, bonus, keys, values, sums, lengths):
     return averages[:, None], after
 
 
-def _sums_before(decay, keys, values, start: Sums) -> Sums:
+def _sums_before(
+    decay: jax.Array, keys: jax.Array, values: jax.Array, start: Sums
+) -> Sums:
     """The sums before each token: f32[S, C, B, D], from those before the first.
 
     The exponents' maxima need not be exact and pass no gradient on: they only
@@ -110,7 +120,9 @@ def _sums_before(decay, keys, values, start: Sums) -> Sums:
     return Sums(*before, maxima[:-1])
 
 
-def _weights(decay, keys, maximum, after):
+def _weights(
+    decay: jax.Array, keys: jax.Array, maximum: jax.Array, after: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """How a token scales the sums before it, and itself: exp of at most 0.
 
     The maxima are subtracted first: added to a large one, a slow decay would be
@@ -119,7 +131,9 @@ def _weights(decay, keys, maximum, after):
     return jnp.exp((maximum - after) + decay), jnp.exp(keys - after)
 
 
-def _average(bonus, keys, values, sums: Sums):
+def _average(
+    bonus: jax.Array, keys: jax.Array, values: jax.Array, sums: Sums
+) -> jax.Array:
     """The average over the sums and the newest token, which has a bonus."""
     exponent = keys + along_channels(bonus, keys)
     maximum = jax.lax.stop_gradient(jnp.maximum(sums.maximum, exponent))
@@ -134,7 +148,7 @@ def _average(bonus, keys, values, sums: Sums):
 # takes S + C short steps instead of S x C, and memory linear in the tokens.
 
 
-def _split(x, steps, size):
+def _split(x: jax.Array, steps: int, size: int) -> jax.Array:
     """[B, T, D] -> [S, C, B, D], with zeros behind for at least `steps` tokens."""
     batch, tokens, channels = x.shape
     chunks = -(-steps // size)
@@ -142,24 +156,24 @@ def _split(x, steps, size):
     return x.reshape(batch, chunks, size, channels).transpose(2, 1, 0, 3)
 
 
-def _join(x, tokens):
+def _join(x: jax.Array, tokens: int) -> jax.Array:
     """The inverse of `_split`."""
     size, chunks, batch, channels = x.shape
     x = x.transpose(2, 1, 0, 3).reshape(batch, chunks * size, channels)
     return x[:, :tokens]
 
 
-def _maxima(decay, keys, start):
+def _maxima(decay: jax.Array, keys: jax.Array, start: jax.Array) -> jax.Array:
     """The largest exponent before each token of a chunk and after its last.
 
     [1, 1, 1, D], [S, C, B, D], [B, D] -> [S + 1, C, B, D].
     """
     size = keys.shape[0]
 
-    def token(maximum, key):
+    def token(maximum: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.maximum(maximum + decay[0], key), maximum
 
-    def chunk(maximum, own):
+    def chunk(maximum: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.maximum(maximum + size * decay[0, 0], own), maximum
 
     whole, before = jax.lax.scan(token, jnp.full_like(keys[0], NOTHING), keys)
@@ -184,33 +198,39 @@ def _accumulate(kept: jax.Array, new: Pair, start: Pair) -> tuple[Pair, Pair]:
     return _accumulate_chunks(kept, new, start, reverse=False)
 
 
-def _accumulate_chunks(kept, new, start, reverse):
-    def token(carry, now):
+def _accumulate_chunks(
+    kept: jax.Array, new: Pair, start: Pair, reverse: bool
+) -> tuple[Pair, Pair]:
+    def token(carry: Step, now: Step) -> tuple[Step, Step]:
         share, sums = carry
         return (now[0] * share, _advance(sums, *now)), carry
 
-    def chunk(sums, whole):
+    def chunk(sums: Pair, whole: Step) -> tuple[Pair, Pair]:
         return _advance(sums, *whole), sums
 
     zeros = jnp.zeros_like(kept[0])
     empty = (jnp.ones_like(zeros), (zeros, zeros))
     whole, (share, own) = jax.lax.scan(token, empty, (kept, new), reverse=reverse)
     end, starts = jax.lax.scan(chunk, start, whole, reverse=reverse)
-    return jax.tree.map(lambda x, at: x + share * at[None], own, starts), end
+    return jax.tree.map(lambda x, first: x + share * first[None], own, starts), end
 
 
-def _advance(sums, kept, new):
+def _advance(sums: Pair, kept: jax.Array, new: Pair) -> Pair:
     return jax.tree.map(lambda old, more: kept * old + more, sums, new)
 
 
-def _accumulate_forward(kept, new, start):
+def _accumulate_forward(
+    kept: jax.Array, new: Pair, start: Pair
+) -> tuple[tuple[Pair, Pair], Step]:
     before, end = _accumulate(kept, new, start)
     return (before, end), (kept, before)
 
 
-def _accumulate_backward(residuals, gradients):
+def _accumulate_backward(
+    residuals: Step, gradients: tuple[Pair, Pair]
+) -> tuple[jax.Array, Pair, Pair]:
     # The gradient of a sum is the later sums' times what they keep of it: the
-    # same recurrence backward in time. Before a token it stands after it.
+    # same recurrence backward in time, where what was before a token is after it.
     kept, before = residuals
     of_sums, of_end = gradients
     after, start = _accumulate_chunks(kept, of_sums, of_end, reverse=True)

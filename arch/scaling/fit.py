@@ -106,11 +106,11 @@ def fit_law(capacity: Capacity, tokens: np.ndarray, losses: np.ndarray) -> Scali
     prior[_EXPONENTS] = _EXPONENT
     law_of = _law_maker(capacity.kept, tokens)
 
-    def residuals(x):
+    def residuals(x: np.ndarray) -> np.ndarray:
         misses = _log_misses(law_of(x), capacity, tokens, losses)
         return np.concatenate([misses, _PRIOR * (x - prior)[_WITH_PRIOR]])
 
-    found = [
+    results = [
         least_squares(
             residuals,
             _start(share, prior, losses),
@@ -120,7 +120,7 @@ def fit_law(capacity: Capacity, tokens: np.ndarray, losses: np.ndarray) -> Scali
         )
         for share in _STARTS
     ]
-    return law_of(min(found, key=lambda one: one.cost).x)
+    return law_of(min(results, key=lambda result: result.cost).x)
 
 
 def log_error(
@@ -148,7 +148,7 @@ def _law_maker(
     middle = [float(np.exp(np.mean(np.log(x)))) for x in (parameters, tokens)]
     varies = float(np.ptp(tokens) > 0)
 
-    def law_of(x):
+    def law_of(x: np.ndarray) -> ScalingLaw:
         constant, scale, exponent, token_scale, token_exponent, depth, pruning = x[:7]
         return ScalingLaw(
             name="fitted",
@@ -211,7 +211,7 @@ def _columns(capacities: Sequence[Capacity]) -> Capacity:
 
 def _totals(rows: Sequence[MeasuredLoss], *, pruned: bool) -> np.ndarray:
     sizes = (sizes_of(row.config, pruned=pruned) for row in rows)
-    return np.asarray([total_parameters(one) for one in sizes], np.float64)
+    return np.asarray([total_parameters(own) for own in sizes], np.float64)
 
 
 def _range(values: Count) -> tuple[float, float]:

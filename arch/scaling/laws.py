@@ -1,4 +1,4 @@
-"""Scaling laws as data: the loss that so many parameters and tokens lead to.
+"""Scaling laws as data: the loss that given parameters and tokens lead to.
 
 L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, arXiv:2203.15556).
 Published coefficients belong to the text, the tokenizer and the training that
@@ -15,11 +15,11 @@ from arch.families import FAMILIES
 
 COUNTS = ("total", "non-embedding")
 
-# Of the models that Hoffmann et al. trained, total parameters over those outside
-# the embeddings: N + 47491 N^(1/3) (Pearce and Song 2024, arXiv:2406.12907).
+# Total parameters from those outside the embeddings, in the models that Hoffmann
+# et al. trained: N + 47491 N^(1/3) (Pearce and Song 2024, arXiv:2406.12907).
 EMBEDDINGS_OF_CHINCHILLA = 47491.0
 
-# A correction for depth is none at so many layers a channel: GPT-2's 12 of 768.
+# A correction for depth is none at this many layers a channel: GPT-2's 12 of 768.
 LAYERS_PER_CHANNEL = 1 / 64
 
 _COEFFICIENTS = (
@@ -53,7 +53,7 @@ class ScalingLaw:
     parameter_exponent: float  # alpha, at least 0
     token_scale: float  # B, at least 0; 0 where one number of tokens was seen
     token_exponent: float  # beta, at least 0
-    parameter_range: tuple[float, float]  # fitted on so many, least and most
+    parameter_range: tuple[float, float]  # least and most of those it was fitted on
     token_range: tuple[float, float]
     rows: int = 0  # measured losses of one's own that it was fitted on
     depth: float = 0.0  # N x (layers a channel, relative)^depth, above -1, below 2
@@ -106,7 +106,7 @@ def counted_parameters(law: ScalingLaw, parameters: Amount) -> Amount:
     return parameters + EMBEDDINGS_OF_CHINCHILLA * parameters ** (1 / 3)
 
 
-def worth(
+def effective_parameters(
     law: ScalingLaw,
     parameters: Count,
     share_left: Amount,
@@ -130,7 +130,7 @@ def worth(
     return parameters * share_left**law.pruning * relative**law.depth * of_family
 
 
-def _require(condition: bool, name: str, got: object, allowed: str):
+def _require(condition: bool, name: str, got: object, allowed: str) -> None:
     if not condition:
         raise ValueError(f"{name}={got!r} is not allowed: needs {allowed}")
 

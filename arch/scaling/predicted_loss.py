@@ -13,7 +13,7 @@ from arch.config import ArchitectureConfig
 from arch.cost.sizes import Amount, Count, Sizes, sizes_of
 from arch.cost.totals import total_parameters
 from arch.families import FAMILIES
-from arch.scaling.laws import LAWS, ScalingLaw, law_loss, worth
+from arch.scaling.laws import LAWS, ScalingLaw, effective_parameters, law_loss
 from arch.scaling.rounding import bits_of, rounding_penalty
 
 DEFAULT_LAW = LAWS["besiroglu2024"]
@@ -31,7 +31,7 @@ class Capacity(NamedTuple):
 
 
 def capacity_of(trained: Sizes, exported: Sizes) -> Capacity:
-    """Of sizes before (`pruned=False`) and after pruning; columns for columns."""
+    """Reads sizes before (`pruned=False`) and after pruning; columns for columns."""
     return Capacity(
         trained=total_parameters(trained, embeddings=False),
         kept=total_parameters(exported, embeddings=False),
@@ -63,7 +63,7 @@ def expected_loss(
     Returns:
       float64 for Python numbers and NumPy columns; a jax.Array for jax.Arrays.
     """
-    parameters = worth(
+    parameters = effective_parameters(
         law,
         capacity.kept,
         capacity.kept / capacity.trained,
@@ -86,14 +86,14 @@ def predicted_loss(
         raise ValueError(f"tokens={tokens!r} is not allowed: needs above 0")
     # As a column of one row: NumPy's powers are not always Python's to the last bit,
     # and a config's loss is to be the one that its space's columns show.
-    found = config_capacity(config)
+    own = config_capacity(config)
     capacity = Capacity(
-        trained=np.asarray([found.trained]),
-        kept=np.asarray([found.kept]),
-        layers=np.asarray([found.layers]),
-        hidden=np.asarray([found.hidden]),
-        bits=np.asarray([found.bits]),
-        family=found.family,
+        trained=np.asarray([own.trained]),
+        kept=np.asarray([own.kept]),
+        layers=np.asarray([own.layers]),
+        hidden=np.asarray([own.hidden]),
+        bits=np.asarray([own.bits]),
+        family=own.family,
     )
     return np.asarray(expected_loss(capacity, tokens, law)).item()
 

@@ -16,7 +16,7 @@ from arch.cost.sizes import FP16_BYTES, Amount, Count, Storage
 SCALE = 0.0598  # C_T
 TOKEN_EXPONENT = 0.5068  # gamma_D
 PARAMETER_EXPONENT = 0.3439  # gamma_N
-BITS = 0.5907  # gamma: so many bits less, and delta is e times as large
+BITS = 0.5907  # gamma: this many bits less, and delta is e times as large
 BIAS = 1.1277  # b
 
 

@@ -52,7 +52,7 @@ def measure(samples: int) -> list[dict[str, float | str]]:
     window = evaluator.task.settings.window
     configs = compressed(evaluator.task.dataset.vocab_size, window)
     tokens = samples * window
-    losses = [found.metrics.loss for found in evaluator.evaluate(configs)]
+    losses = [found.metrics.loss for found in evaluator.evaluate(configs).values()]
     predicted = [predicted_loss(config, tokens) for config in configs]
     return [
         {

@@ -19,7 +19,7 @@ from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
 from arch.families import FAMILIES
 from jaxnas.commands.options import file_to_write
 from jaxnas.population.calibration import synthetic_task
-from jaxnas.population.call import Work
+from jaxnas.population.call import Outcome, Work
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import local_machine
 from jaxnas.population.executor import execute
@@ -69,18 +69,23 @@ def run(at: int, small: bool) -> tuple[dict, list[dict]]:
     compiler = Compiler(task, 64, Compression("fp16", 0.0))
     starts = rng.integers(0, 3000, (steps, task.settings.batch), dtype=np.int32)
     windows = np.resize(task.dataset.train, (64, dimensions[0] + 1)).astype(np.int32)
-    work = Work(task=task, starts=starts, windows=windows, wanted=lambda place: ())
-    for outcome in execute(
+    work = Work(task=task, starts=starts, windows=windows, wanted={})
+
+    def take(outcome: Outcome) -> bool:
+        if outcome.error is not None:
+            raise outcome.error
+        return True
+
+    execute(
         plan,
-        configs,
+        {str(number): config for number, config in enumerate(configs)},
         work,
         compiler,
+        take,
         devices=machine.devices,
         workers=machine.workers,
         memory=machine.memory,
-    ):
-        if outcome.error is not None:
-            raise outcome.error
+    )
     took = time.monotonic() - begin
     memory = []
     for bucket in plan.buckets:

@@ -27,13 +27,13 @@ class ScoredCells(NamedTuple):
         cell = np.unravel_index(self.cells[row], self.shape)
         valid = np.broadcast_to(self.grid.valid, self.grid.shape)
         free = [
-            slice(None) if length == 1 else slice(at, at + 1)
-            for at, length in zip(cell, self.shape, strict=True)
+            slice(None) if length == 1 else slice(index, index + 1)
+            for index, length in zip(cell, self.shape, strict=True)
         ]
         first = np.argwhere(valid[tuple(free)])[0]
         return tuple(
-            int(own if length == 1 else at)
-            for own, at, length in zip(first, cell, self.shape, strict=True)
+            int(own if length == 1 else index)
+            for own, index, length in zip(first, cell, self.shape, strict=True)
         )
 
 
@@ -83,7 +83,7 @@ def front_of(
       space: see `Space`.
       objectives: names in OBJECTIVES, minimised.
       use: see `Use`.
-      limits: who breaks one is not on the front.
+      limits: a model that breaks one is not on the front.
       **fields: of the configs that are no genes.
     """
     figures = tuple(

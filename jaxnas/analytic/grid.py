@@ -5,7 +5,7 @@ feed-forward size is an array along two axes; only sums grow to the whole grid.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,10 +78,10 @@ class _Columns(NamedTuple):
 
     space: Space
     lengths: dict[str, int]
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
 
     def sizes(self, pruned: bool) -> Sizes:
-        columns: dict[str, Any] = {
+        columns = {
             name: self._column(name, genes, pruned) for name, genes in _GENES_OF.items()
         }
         blocks = columns.pop("storage")
@@ -91,21 +91,27 @@ class _Columns(NamedTuple):
     def _column(self, name: str, genes: tuple[str, ...], pruned: bool) -> np.ndarray:
         """int64, along the axes of the genes; a pair of them for the storage."""
         choices = [self.space.values(gene)[: self.lengths[gene]] for gene in genes]
-        found = []
+        entries = []
         for values in itertools.product(*choices):
             sizes = self._sizes(dict(zip(genes, values, strict=True)), pruned)
-            found.append(getattr(sizes, name) if sizes else 1)
+            entries.append(getattr(sizes, name) if sizes else 1)
         shape = [self.lengths[gene] if gene in genes else 1 for gene in GENES]
-        column = np.asarray(found, np.int64)
-        # The genes stand in the order of GENES, so that a reshape is enough.
+        column = np.asarray(entries, np.int64)
+        # The genes come in the order of GENES, so that a reshape is enough.
         return column.reshape(*shape, *column.shape[1:])
 
-    def _sizes(self, genes: dict[str, Any], pruned: bool) -> Sizes | None:
-        fields = UNUSED | {"num_layers": 1, "hidden_dim": _ANY_WIDTH} | self.fields
-        if "num_heads" not in genes:
-            fields |= {"kv_heads": 1}
+    def _sizes(self, genes: Mapping[str, Any], pruned: bool) -> Sizes | None:
+        any_heads = {} if "num_heads" in genes else {"kv_heads": 1}
+        fields: Mapping[str, Any] = {
+            **UNUSED,
+            "num_layers": 1,
+            "hidden_dim": _ANY_WIDTH,
+            **self.fields,
+            **any_heads,
+            **genes,
+        }
         try:
-            config = ArchitectureConfig(**(fields | genes))
+            config = ArchitectureConfig(**fields)
         except ValueError:
             return None
         return sizes_of(config.canonical(), pruned=pruned)

@@ -12,7 +12,7 @@ from jaxnas.storage.run_folder import RunFolder
 
 
 def rows_of(run: Path) -> list[MeasuredLoss]:
-    """The losses that a run measured: of each success, at the end of each phase.
+    """The losses that a run measured of its successes, at the end of each phase.
 
     Raises:
       UsageError: the folder holds no run, or its results cannot be read.
@@ -20,19 +20,20 @@ def rows_of(run: Path) -> list[MeasuredLoss]:
     folder = RunFolder(run)
     if not folder.results.is_file():
         raise UsageError(f"{run} holds no run (no {folder.results.name})")
-    settings = make_config(read_toml(folder.config), str(folder.config))
+    given = make_config(read_toml(folder.config), str(folder.config))
+    settings = given.resolve("cpu")
     tokens = {
         name: float(phase.samples * phase.epochs * settings.window)
-        for name, phase in settings.resolve("cpu").named_phases().items()
+        for name, phase in settings.named_phases().items()
     }
     first = next(iter(tokens))
     files = [path for path in (folder.results, folder.rungs) if path.is_file()]
-    found = [result for path in files for result in scored(read_results(path))]
-    if unknown := {result.phase or first for result in found} - tokens.keys():
+    results = [result for path in files for result in scored(read_results(path))]
+    if unknown := {result.phase or first for result in results} - tokens.keys():
         raise UsageError(f"{folder.rungs} is damaged: no phase {min(unknown)!r}")
     return [
         MeasuredLoss(result.config, tokens[result.phase or first], result.metrics.loss)
-        for result in found
+        for result in results
     ]
 
 

@@ -1,10 +1,14 @@
-"""Bounds on objectives, and which of them stands in the way."""
+"""Bounds on objectives, and which of them is in the way."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple, TypeVar
 
+import jax
 import numpy as np
+
+Column = TypeVar("Column", np.ndarray, jax.Array)
 
 _LEAST = 1e-12  # that a limit counts as, where what is missed is a share of it
 
@@ -33,7 +37,9 @@ class Binding(NamedTuple):
     closest: float  # the candidates' value that is nearest to its range
 
 
-def violation(limits: Sequence[Limit], values: Mapping[str, Any], xp: Any = np) -> Any:
+def violation(
+    limits: Sequence[Limit], values: Mapping[str, Column], xp: ModuleType = np
+) -> Column:
     """By how much each candidate breaks limits; 0 where it keeps them all.
 
     The sum over the limits of what is too much or too little, as a share of the
@@ -69,4 +75,4 @@ def bindings(
                 closest=float(value.flat[np.argmin(distance)]),
             )
         )
-    return sorted(found, key=lambda one: one.met)
+    return sorted(found, key=lambda binding: binding.met)

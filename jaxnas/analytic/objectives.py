@@ -9,6 +9,7 @@ import numpy as np
 from arch.cost import (
     MIB,
     Hardware,
+    Workload,
     decode,
     forward,
     prefill,
@@ -41,7 +42,7 @@ class Use:
     utilization: float = 0.4  # of the peak that training reaches, assumed
     law: ScalingLaw = DEFAULT_LAW
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("batch", "prompt", "context", "training_tokens", "devices"):
             if not getattr(self, name) >= 1:
                 raise ValueError(
@@ -66,36 +67,38 @@ class CostObjective(NamedTuple):
     of: Callable[[Sizes, Sizes, Use], Amount]
 
 
-def _flops(trained, exported, use):
+def _flops(trained: Sizes, exported: Sizes, use: Use) -> Amount:
     return total_flops(exported, forward(use.batch, use.prompt)) / 1e9
 
 
-def _latency(reading):
-    def of(trained, exported, use):
-        return 1e3 * total_seconds(exported, use.hardware, reading(use)) / use.devices
+def _latency(
+    workload: Callable[[Use], Workload],
+) -> Callable[[Sizes, Sizes, Use], Amount]:
+    def milliseconds(trained: Sizes, exported: Sizes, use: Use) -> Amount:
+        return 1e3 * total_seconds(exported, use.hardware, workload(use)) / use.devices
 
-    return of
+    return milliseconds
 
 
-def _memory(trained, exported, use):
+def _memory(trained: Sizes, exported: Sizes, use: Use) -> Amount:
     values, sums = state_of(exported, use.batch, use.context)
     layer = values * use.hardware.value_bytes + sums * FLOAT32_BYTES
     return (total_bytes(exported) + exported.layers * layer) / use.devices / MIB
 
 
-def _loss(trained, exported, use):
+def _loss(trained: Sizes, exported: Sizes, use: Use) -> Amount:
     capacity = capacity_of(trained, exported)
     return expected_loss(capacity, use.training_tokens, use.law)
 
 
-def _training_flops(trained, exported, use):
-    a_window = 3 * total_flops(trained, forward(1, use.context))
-    return a_window * (use.training_tokens / use.context)
+def _training_flops(trained: Sizes, exported: Sizes, use: Use) -> Amount:
+    window_flops = 3 * total_flops(trained, forward(1, use.context))
+    return window_flops * (use.training_tokens / use.context)
 
 
-def _gpu_hours(trained, exported, use):
-    a_second = use.utilization * use.hardware.peak_flops
-    return _training_flops(trained, exported, use) / a_second / 3600
+def _gpu_hours(trained: Sizes, exported: Sizes, use: Use) -> Amount:
+    flops_per_second = use.utilization * use.hardware.peak_flops
+    return _training_flops(trained, exported, use) / flops_per_second / 3600
 
 
 OBJECTIVES: dict[str, CostObjective] = {

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxnas.automl.shapes import Shapes
 from jaxnas.automl.spec import FIELD_OF, Spec
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.jsonl import Json
 
 MOST_SEEDS = 64
 
@@ -17,8 +17,8 @@ MOST_SEEDS = 64
 def seeds_from(folder: Path, shapes: Shapes) -> np.ndarray | None:
     """i32[S, G], near the best shapes of the folder's specs of the same family.
 
-    The specs whose limits on parameters are the most alike come first. None if
-    there is nothing to start from; a file that is no result is passed over.
+    Specs with the most similar limits on parameters come first. None if there is
+    nothing to start from; a file that is no result is passed over.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
@@ -32,13 +32,13 @@ def seeds_from(folder: Path, shapes: Shapes) -> np.ndarray | None:
             continue
     genomes = [
         shapes.nearest({name: _value(config, name) for name in FIELD_OF})
-        for _, _, configs in sorted(found, key=lambda one: one[:2])
+        for _, _, configs in sorted(found, key=lambda entry: entry[:2])
         for config in configs
     ][:MOST_SEEDS]
     return np.unique(np.stack(genomes), axis=0) if genomes else None
 
 
-def keep_in(folder: Path, result: dict[str, Any]) -> None:
+def keep_in(folder: Path, result: Json) -> None:
     """Adds a result, under a name that its content decides."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, sort_keys=True)
@@ -46,12 +46,12 @@ def keep_in(folder: Path, result: dict[str, Any]) -> None:
     write_whole(folder / f"{result['spec']['family']}-{digest}.json", text + "\n")
 
 
-def _value(config: dict[str, Any], name: str) -> float:
+def _value(config: Json, name: str) -> float:
     value = config[FIELD_OF[name]]
     return 0.0 if value is None else float(value)
 
 
-def _distance(spec: dict[str, Any], other: Spec) -> float:
+def _distance(spec: Json, other: Spec) -> float:
     """How far two specs' limits on parameters are apart, in powers of e."""
     mine = {limit.objective: limit.most for limit in other.limits}.get("params")
     theirs = {limit[0]: limit[2] for limit in spec["limits"]}.get("params")

@@ -12,7 +12,7 @@ def polished(problem: Problem, candidates: Candidates, budget: int) -> Candidate
 
     Near neighbours have one gene of any other choice, or all genes one step apart
     at most; when none of those is better, any two genes of any other choice.
-    Where nothing keeps the limits, the best is who breaks them least.
+    Where nothing keeps the limits, the best is the shape that breaks them least.
 
     Args:
       problem: see `Problem`.
@@ -23,7 +23,7 @@ def polished(problem: Problem, candidates: Candidates, budget: int) -> Candidate
     begin, reaches = _best(problem, candidates), [_near, _far]
     while reaches:
         around = reaches[0](problem, candidates.genomes[begin])
-        new = [one for one in around.tolist() if tuple(one) not in seen][:budget]
+        new = [row for row in around.tolist() if tuple(row) not in seen][:budget]
         if new:
             seen.update(map(tuple, new))
             budget -= len(new)
@@ -59,7 +59,7 @@ def _far(problem: Problem, genome: np.ndarray) -> np.ndarray:
 def _varied(problem: Problem, genome: np.ndarray, genes: list[int]) -> np.ndarray:
     """i[N, G], every combination of choices of some genes."""
     lengths = _lengths(problem)
-    choices = np.stack(np.meshgrid(*[np.arange(lengths[at]) for at in genes]), -1)
+    choices = np.stack(np.meshgrid(*[np.arange(lengths[gene]) for gene in genes]), -1)
     rows = np.repeat(genome[None], choices[..., 0].size, axis=0)
     rows[:, genes] = choices.reshape(-1, len(genes))
     return rows

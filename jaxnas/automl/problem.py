@@ -4,13 +4,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.analytic.limits import violation
+from arch.cost import Sizes
+from jaxnas.analytic.limits import Column, violation
 from jaxnas.analytic.objectives import OBJECTIVES
 from jaxnas.automl.shapes import Shapes
 from jaxnas.automl.spec import AIMS, Spec
@@ -85,16 +87,16 @@ class Problem:
     def losses(self, genomes: jax.Array) -> jax.Array:
         """i32[B, G] -> f32[B, M], to be minimised, to about 6 digits, under jit.
 
-        Within the limits each is the place between `bounds`; who breaks them has
-        the same for each, above all others, by how much they are broken.
+        Within the limits each is the position between `bounds`; a shape that breaks
+        them has the same for each, above all others, by how much they are broken.
         """
         sizes, use = self.shapes.sizes(genomes), self.spec.use
         named = {
             name: jnp.asarray(OBJECTIVES[name].of(sizes, sizes, use), jnp.float32)
             for name in self.figures
         }
-        places = [self._place(name, named[name], jnp) for name in self.aims]
-        stacked = jnp.stack(jnp.broadcast_arrays(*places), axis=-1)
+        positions = [self._position(name, named[name], jnp) for name in self.aims]
+        stacked = jnp.stack(jnp.broadcast_arrays(*positions), axis=-1)
         broken = jnp.asarray(violation(self.spec.limits, named, jnp))
         broken = jnp.broadcast_to(broken, stacked.shape[:1])[:, None]
         return jnp.where(broken > 0, _BEHIND + broken, stacked)
@@ -105,8 +107,10 @@ class Problem:
 
     def scores(self, candidates: Candidates) -> np.ndarray:
         """f64[N], at most about 1 and higher is better."""
-        places = [self._place(name, candidates.values[name], np) for name in self.aims]
-        return 1.0 - np.stack(places, axis=-1) @ self._weights
+        positions = [
+            self._position(name, candidates.values[name], np) for name in self.aims
+        ]
+        return 1.0 - np.stack(positions, axis=-1) @ self._weights
 
     def table(self, candidates: Candidates) -> np.ndarray:
         """f64[N, M], what is minimised."""
@@ -123,25 +127,25 @@ class Problem:
         corners = np.unique(self.shapes.repaired(grid), axis=0)
         values = self.candidates(corners).values
         limits = {limit.objective: limit for limit in self.spec.limits}
-        found = {}
+        bounds = {}
         for name in self.aims:
             least, most = values[name].min(), values[name].max()
             if name in limits:
                 least = max(least, limits[name].least)
                 most = min(most, limits[name].most)
-            found[name] = (float(least), float(max(most, least * (1 + 1e-6))))
-        return found
+            bounds[name] = (float(least), float(max(most, least * (1 + 1e-6))))
+        return bounds
 
     @property
     def _weights(self) -> np.ndarray:
         weights = np.asarray([self.spec.weights[name] for name in self.objectives])
         return weights / weights.sum()
 
-    def _place(self, name: str, values, xp):
+    def _position(self, name: str, values: Column, xp: ModuleType) -> Column:
         least, most = self.bounds[name]
         return (xp.log(values) - math.log(least)) / (math.log(most) - math.log(least))
 
-    def _values(self, sizes, shape) -> dict[str, np.ndarray]:
+    def _values(self, sizes: Sizes, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         # Nothing is pruned: what is trained is what is exported.
         return {
             name: np.broadcast_to(
@@ -151,13 +155,13 @@ class Problem:
             for name in self.figures
         }
 
-    def _judged(self, genomes: np.ndarray, values: dict[str, np.ndarray]):
+    def _judged(self, genomes: np.ndarray, values: dict[str, np.ndarray]) -> Candidates:
         broken = np.broadcast_to(violation(self.spec.limits, values), len(genomes))
         return Candidates(genomes, values, broken)
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
-    """All of them in a row."""
+    """The candidates of all parts, in their order."""
     return Candidates(
         np.concatenate([part.genomes for part in parts]),
         {

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy.stats import spearmanr
 
@@ -26,11 +26,17 @@ class Prototype(NamedTuple):
 
 
 class Prototypes(NamedTuple):
-    """All of them, in the order of the shapes, and how well they are ranked."""
+    """A prototype for each shape, in their order, and how well they are ranked.
+
+    Attributes:
+      each: the prototypes.
+      spearman_of_shapes: of the shapes' predicted loss with the measured loss.
+      spearman_of_prototypes: the same of the prototypes' own predicted loss.
+    """
 
     each: list[Prototype]
-    of_shapes: float | None  # Spearman: the shapes' predicted loss, measured loss
-    of_prototypes: float | None  # Spearman: the prototypes' own predicted loss
+    spearman_of_shapes: float | None
+    spearman_of_prototypes: float | None
 
 
 def scaled_down(
@@ -43,23 +49,27 @@ def scaled_down(
     """
     width = WIDTH / max(config.hidden_dim for config in configs)
     depth = LAYERS / max(config.num_layers for config in configs)
-    found = []
+    small = []
     for config in configs:
         hidden = max(1, round(config.hidden_dim * width / _STEP)) * _STEP
-        fields: dict[str, Any] = {
-            "hidden_dim": hidden,
-            "num_layers": max(1, round(config.num_layers * depth)),
-            "vocab_size": vocab_size,
-            "max_seq_length": window,
-        }
+        heads, kv_heads = config.num_heads, config.kv_heads
         if has_heads(config.arch_type):
             heads = _divisor_near(hidden // 2, hidden / config.head_dim)
-            fields["num_heads"] = heads
-            if "kv_heads" in USES[config.arch_type]:
-                shared = config.num_heads // config.key_value_heads
-                fields["kv_heads"] = _divisor_near(heads, heads / shared)
-        found.append(dataclasses.replace(config, **fields))
-    return found
+        if "kv_heads" in USES[config.arch_type]:
+            shared = config.num_heads // config.key_value_heads
+            kv_heads = _divisor_near(heads, heads / shared)
+        small.append(
+            dataclasses.replace(
+                config,
+                hidden_dim=hidden,
+                num_layers=max(1, round(config.num_layers * depth)),
+                num_heads=heads,
+                kv_heads=kv_heads,
+                vocab_size=vocab_size,
+                max_seq_length=window,
+            )
+        )
+    return small
 
 
 def train_prototypes(
@@ -86,12 +96,11 @@ def train_prototypes(
     settings = evaluator.task.settings
     small = scaled_down(configs, evaluator.task.dataset.vocab_size, settings.window)
     tokens = steps * settings.batch * settings.window
-    distinct = list(dict.fromkeys(small))
-    found = dict(zip(distinct, list(evaluator.evaluate(distinct, report)), strict=True))
+    evaluations = evaluator.evaluate(list(dict.fromkeys(small)), report)
     evaluator.trainer.close()
     each = []
     for config in small:
-        metrics = found[config].metrics
+        metrics = evaluations[config].metrics
         each.append(
             Prototype(
                 config=config,
@@ -102,17 +111,19 @@ def train_prototypes(
         )
     return Prototypes(
         each=each,
-        of_shapes=_spearman(losses, each),
-        of_prototypes=_spearman([one.predicted for one in each], each),
+        spearman_of_shapes=_spearman(losses, each),
+        spearman_of_prototypes=_spearman(
+            [prototype.predicted for prototype in each], each
+        ),
     )
 
 
 def _spearman(predicted: Sequence[float], each: Sequence[Prototype]) -> float | None:
     """Over those that succeeded; None where there is nothing to rank."""
     pairs = [
-        (value, one.loss)
-        for value, one in zip(predicted, each, strict=True)
-        if one.loss is not None
+        (value, prototype.loss)
+        for value, prototype in zip(predicted, each, strict=True)
+        if prototype.loss is not None
     ]
     if len(pairs) < 3 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
         return None
@@ -120,5 +131,5 @@ def _spearman(predicted: Sequence[float], each: Sequence[Prototype]) -> float | 
 
 
 def _divisor_near(number: int, target: float) -> int:
-    divisors = [one for one in range(1, number + 1) if number % one == 0]
-    return min(divisors, key=lambda one: abs(one - target))
+    divisors = [n for n in range(1, number + 1) if number % n == 0]
+    return min(divisors, key=lambda divisor: abs(divisor - target))

@@ -81,7 +81,9 @@ def asked(
     return np.asarray(history.genomes).reshape(-1, len(problem.shapes.names))
 
 
-def _strategy(problem: Problem, name: str, population: int, seeds) -> Strategy:
+def _strategy(
+    problem: Problem, name: str, population: int, seeds: np.ndarray | None
+) -> Strategy:
     make: Callable[..., Strategy] = STRATEGIES[SEARCHES[name]]
     genes = problem.shapes
     if name == "random":

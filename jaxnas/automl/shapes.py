@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +13,10 @@ import numpy as np
 
 from arch.config import ArchitectureConfig
 from arch.cost.sizes import Sizes, Storage, sizes_of
-from jaxnas.automl.spec import FIELD_OF, HALF, Spec, SpecError
+from jaxnas.automl.spec import HALF, Spec, SpecError
 
 # Genes of which one decides which choices another has.
 _COUPLED = _WIDTH, _HEADS, _KV_HEADS = "hidden_size", "num_heads", "kv_heads"
-
-# What a config takes for a dimension that its family lacks.
-_ANY = {"num_layers": 1, "num_heads": 1, "ffn_multiplier": 4.0}
 
 
 class GenomeBlock(NamedTuple):
@@ -41,7 +38,7 @@ class Shapes:
 
     spec: Spec
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self._fitting:
             least, most = self.spec.head_size
             heads = self.spec.dimensions.get(_HEADS, ())
@@ -59,13 +56,13 @@ class Shapes:
 
     @functools.cached_property
     def choices(self) -> dict[str, tuple]:
-        """Of each gene, ascending."""
-        found = dict(self.spec.dimensions)
-        for place, name in enumerate(_COUPLED):
-            if name in found:
-                left = {fit[place] for fit in self._fitting}
-                found[name] = tuple(sorted(left))
-        return found
+        """The choices of each gene, ascending."""
+        choices = dict(self.spec.dimensions)
+        for index, name in enumerate(_COUPLED):
+            if name in choices:
+                left = {fit[index] for fit in self._fitting}
+                choices[name] = tuple(sorted(left))
+        return choices
 
     @property
     def total(self) -> int:
@@ -89,9 +86,9 @@ class Shapes:
     def repair(self, genome: jax.Array) -> jax.Array:
         """i32[G] -> i32[G]: heads that the width does not allow become the nearest."""
         repaired = jnp.asarray(self._repair_table)[self._coupled(genome)]
-        for place, name in enumerate((_HEADS, _KV_HEADS)):
+        for index, name in enumerate((_HEADS, _KV_HEADS)):
             if name in self.choices:
-                genome = genome.at[self.names.index(name)].set(repaired[place])
+                genome = genome.at[self.names.index(name)].set(repaired[index])
         return genome
 
     # ---- genomes as columns and as configs, on the host ----
@@ -100,17 +97,17 @@ class Shapes:
         """i[N, G] -> i32[N, G], as `repair` does, without JAX."""
         genomes = np.array(genomes, np.int32)
         rows = self._repair_table[self._coupled(genomes.T)]
-        for place, name in enumerate((_HEADS, _KV_HEADS)):
+        for index, name in enumerate((_HEADS, _KV_HEADS)):
             if name in self.choices:
-                genomes[:, self.names.index(name)] = rows[..., place]
+                genomes[:, self.names.index(name)] = rows[..., index]
         return genomes
 
-    def sizes(self, genomes: Any) -> Sizes:
+    def sizes(self, genomes: np.ndarray | jax.Array) -> Sizes:
         """Sizes of genomes [..., G].
 
         int64 for a NumPy array; float32 for a jax.Array, rounded to 7 digits.
         """
-        return self._sizes(tuple(genomes[..., at] for at in range(len(self.names))))
+        return self._sizes(tuple(genomes[..., gene] for gene in range(len(self.names))))
 
     def block_sizes(self, block: GenomeBlock) -> Sizes:
         """Sizes of a block's genomes, int64."""
@@ -121,8 +118,8 @@ class Shapes:
         for width in self.choices[_WIDTH]:
             fits = [fit for fit in self._fitting if fit[0] == width]
             index = {
-                name: np.asarray([self.choices[name].index(fit[at]) for fit in fits])
-                for at, name in enumerate(_COUPLED)
+                name: np.asarray([self.choices[name].index(fit[gene]) for fit in fits])
+                for gene, name in enumerate(_COUPLED)
                 if name in self.choices
             }
             free = [name for name in self.names if name not in index]
@@ -152,24 +149,31 @@ class Shapes:
         ]
         return self.repaired(np.asarray([genome]))[0]
 
-    def _config(self, values: dict[str, Any]) -> ArchitectureConfig:
-        fields: dict[str, Any] = {"arch_type": self.spec.family, **_ANY}
-        fields |= {FIELD_OF[name]: value for name, value in values.items()}
-        if fields.get("kv_heads") == HALF:
-            fields["kv_heads"] = None
-        return ArchitectureConfig(**fields, **self.spec.model)
+    def _config(self, values: Mapping[str, float]) -> ArchitectureConfig:
+        """The config of a choice for each dimension that the family has."""
+        kv_heads = int(values.get(_KV_HEADS, HALF))
+        return ArchitectureConfig(
+            arch_type=self.spec.family,
+            num_layers=int(values.get("num_layers", 1)),
+            hidden_dim=int(values[_WIDTH]),
+            num_heads=int(values.get(_HEADS, 1)),
+            kv_heads=None if kv_heads == HALF else kv_heads,
+            ffn_multiplier=values.get("ffn_multiplier", 4.0),
+            **self.spec.model,
+        )
 
-    def _sizes(self, index: tuple) -> Sizes:
-        exact = isinstance(index[0], np.ndarray)
-        at = dict(zip(self.names, index, strict=True))
+    def _sizes(self, columns: tuple[np.ndarray | jax.Array, ...]) -> Sizes:
+        exact = isinstance(columns[0], np.ndarray)
+        indices = dict(zip(self.names, columns, strict=True))
 
-        def column(table: np.ndarray, *names: str):
-            places = tuple(at[name] for name in names)
+        def column(table: np.ndarray, *names: str) -> Any:
+            """A `Count`, or a jax.Array."""
             if not names:
                 return table.item()
-            return table[places] if exact else jnp.asarray(table, jnp.float32)[places]
+            cells = tuple(indices[name] for name in names)
+            return table[cells] if exact else jnp.asarray(table, jnp.float32)[cells]
 
-        def choice(name: str):
+        def choice(name: str) -> Any:
             values = np.asarray(self.choices.get(name, (1,)))
             return column(values, *([name] if name in self.choices else []))
 
@@ -179,23 +183,23 @@ class Shapes:
             half = given == HALF
             kv_heads = half * (heads // 2) + (1 - half) * given
         with_ffn = [name for name in ("ffn_multiplier",) if name in self.choices]
-        one = sizes_of(self._config(self._first))
-        return one._replace(
+        first = sizes_of(self._config(self._first))
+        return first._replace(
             layers=choice("num_layers"),
             hidden=choice(_WIDTH),
             heads=heads,
             kv_heads=kv_heads,
             inner=column(self._inner_table, _WIDTH, *with_ffn),
-            storage=Storage(*one.storage),
+            storage=Storage(*first.storage),
         )
 
     @property
-    def _first(self) -> dict[str, Any]:
+    def _first(self) -> dict[str, float]:
         """A shape that exists: the first that fits."""
         first = {name: values[0] for name, values in self.choices.items()}
         return first | self._named(self._fitting[0])
 
-    def _named(self, fit: tuple) -> dict[str, Any]:
+    def _named(self, fit: tuple[int, int, int]) -> dict[str, float]:
         """The dimensions that the family has."""
         named = zip(_COUPLED, fit, strict=True)
         return {name: value for name, value in named if name in self.spec.dimensions}
@@ -209,10 +213,10 @@ class Shapes:
     # ---- tables ----
 
     @functools.cached_property
-    def _fitting(self) -> list[tuple]:
+    def _fitting(self) -> list[tuple[int, int, int]]:
         """Width, heads and key-value heads that exist together; 1 for what is not."""
         dimensions, (least, most) = self.spec.dimensions, self.spec.head_size
-        found = []
+        fitting = []
         for width in dimensions[_WIDTH]:
             for heads in dimensions.get(_HEADS, (1,)):
                 whole = width % heads == 0 and least <= width // heads <= most
@@ -222,8 +226,8 @@ class Shapes:
                     fit = (width, heads, kv_heads)
                     with contextlib.suppress(ValueError):
                         self._config(self._named(fit))
-                        found.append(fit)
-        return found
+                        fitting.append(fit)
+        return fitting
 
     @functools.cached_property
     def _valid_table(self) -> np.ndarray:
@@ -231,8 +235,8 @@ class Shapes:
         coupled = [self.choices.get(name, (1,)) for name in _COUPLED]
         table = np.zeros([len(values) for values in coupled], bool)
         for fit in self._fitting:
-            place = [v.index(own) for v, own in zip(coupled, fit, strict=True)]
-            table[tuple(place)] = True
+            cell = [v.index(own) for v, own in zip(coupled, fit, strict=True)]
+            table[tuple(cell)] = True
         return table
 
     @functools.cached_property

@@ -3,9 +3,9 @@
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -34,6 +34,18 @@ class SpecError(UsageError):
     """A spec that cannot be used: what is wrong, where, and what is allowed."""
 
 
+class ModelFields(TypedDict):
+    """Fields that the configs of a search share."""
+
+    vocab_size: int
+    max_seq_length: int
+    activation: str
+    normalization: str
+    position_encoding: str
+    tie_embeddings: bool
+    quantization: str
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
     """One search among the shapes of a family.
@@ -43,7 +55,7 @@ class Spec:
       family: one of FAMILIES.
       dimensions: name -> its choices, ascending.
       head_size: least and most channels of a head.
-      model: fields of every config: vocab_size, activation, quantization, ...
+      model: fields of every config.
       use: see `Use`.
       limits: on names in OBJECTIVES.
       weights: name in AIMS -> weight in the score.
@@ -53,7 +65,7 @@ class Spec:
     family: str
     dimensions: dict[str, tuple]
     head_size: tuple[int, int]
-    model: dict[str, Any]
+    model: ModelFields
     use: Use
     limits: tuple[Limit, ...]
     weights: dict[str, float]
@@ -161,7 +173,7 @@ def make_spec(values: Mapping[str, Any], name: str = "spec") -> Spec:
     )
 
 
-def _known(values: Mapping[str, Any], names, where: str):
+def _known(values: Mapping[str, Any], names: Collection[str], where: str) -> None:
     for key in values:
         if key not in names:
             raise SpecError(
@@ -171,7 +183,7 @@ def _known(values: Mapping[str, Any], names, where: str):
 
 def _filled(
     given: Mapping[str, Any], defaults: Mapping[str, Any], table: str
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """The table with its defaults; each value of its default's kind."""
     _known(given, tuple(defaults), f"[{table}]")
     for key, value in given.items():
@@ -188,7 +200,7 @@ def _filled(
     return {**defaults, **given}
 
 
-def _require_number(where: str, value: Any, whole: bool = False):
+def _require_number(where: str, value: Any, whole: bool = False) -> None:
     kinds = (int,) if whole else (int, float)
     right = type(value) in kinds and math.isfinite(value) and value > 0
     if not right:
@@ -220,7 +232,9 @@ def _use(values: Mapping[str, Any], context: int) -> Use:
         raise SpecError(str(error)) from None
 
 
-def _dimensions(given: Mapping[str, Any], family: str):
+def _dimensions(
+    given: Mapping[str, Any], family: str
+) -> tuple[dict[str, tuple], tuple[int, int]]:
     """Each dimension's choices, and the least and most size of a head."""
     names = [*_DIMENSIONS, "head_size", "kv_heads"]
     _known(given, names, "[dimensions]")
@@ -231,16 +245,16 @@ def _dimensions(given: Mapping[str, Any], family: str):
     for name in given:
         if not used[name]:
             raise SpecError(f"dimensions.{name}: family {family} has none")
-    found: dict[str, tuple] = {}
+    choices: dict[str, tuple] = {}
     for name, bounds in _DIMENSIONS.items():
         if used[name]:
             whole = isinstance(bounds[0], int)
-            found[name] = _choices(name, given.get(name, {}), bounds, whole)
+            choices[name] = _choices(name, given.get(name, {}), bounds, whole)
     if used["kv_heads"]:
-        found["kv_heads"] = _kv_heads(given.get("kv_heads", "half"))
+        choices["kv_heads"] = _kv_heads(given.get("kv_heads", "half"))
     least, most = _HEAD_SIZE
     sizes = _choices("head_size", given.get("head_size", {}), (least, most, 1), True)
-    return found, (sizes[0], sizes[-1])
+    return choices, (sizes[0], sizes[-1])
 
 
 def _choices(name: str, given: Any, bounds: tuple, whole: bool) -> tuple:
@@ -263,7 +277,7 @@ def _choices(name: str, given: Any, bounds: tuple, whole: bool) -> tuple:
     if least > most:
         raise SpecError(f"{where}: min {least} is above max {most}")
     number = math.floor((most - least) / step + 1e-9) + 1
-    values = [least + step * at for at in range(number)]
+    values = [least + step * index for index in range(number)]
     return tuple(values) if whole else tuple(float(value) for value in values)
 
 
@@ -272,10 +286,10 @@ def _kv_heads(given: Any) -> tuple:
     for value in values:
         if value != "half":
             _require_number(f"dimensions.kv_heads={given!r}", value, whole=True)
-    found = {HALF if value == "half" else value for value in values}
-    if not found:
+    heads = {HALF if value == "half" else value for value in values}
+    if not heads:
         raise SpecError('dimensions.kv_heads must hold numbers or "half"')
-    return tuple(sorted(found))
+    return tuple(sorted(heads))
 
 
 def _limits(given: Mapping[str, Any]) -> tuple[Limit, ...]:

@@ -40,7 +40,7 @@ def shapes_table(
     candidates: Candidates,
     scores: np.ndarray | None = None,
 ) -> Table:
-    """A row a shape."""
+    """A row for each shape."""
     table = plain_table(f"{title}; prefill and decode in ms, loss predicted")
     table.padding = 0  # eleven columns
     add_numbers(table, "#", *_DIMENSIONS)
@@ -58,9 +58,9 @@ def limits_table(binding: Sequence[Binding], number: int) -> Table:
     """How many keep each limit, and how near to it the nearest comes."""
     table = plain_table("Limits, the least often kept first", "limit")
     add_numbers(table, "kept by", "share", "closest")
-    for one in binding:
-        share = f"{100 * one.met / number:.1f} %"
-        table.add_row(str(one.limit), f"{one.met:,}", share, f"{one.closest:,.6g}")
+    for limit, met, closest in binding:
+        share = f"{100 * met / number:.1f} %"
+        table.add_row(str(limit), f"{met:,}", share, f"{closest:,.6g}")
     return table
 
 
@@ -70,15 +70,16 @@ def prototypes_table(prototypes: Prototypes, predicted: Sequence[float]) -> Tabl
     table.padding = 0
     add_numbers(table, "#", *_DIMENSIONS)
     add_numbers(table, "pred. loss", "its own", "measured", "bits/byte")
-    for row, (one, loss) in enumerate(zip(prototypes.each, predicted, strict=True), 1):
-        failed = one.loss is None
+    pairs = zip(prototypes.each, predicted, strict=True)
+    for row, (prototype, loss) in enumerate(pairs, 1):
+        failed = prototype.loss is None
         table.add_row(
             str(row),
-            *_shape(one.config),
+            *_shape(prototype.config),
             f"{loss:.4f}",
-            f"{one.predicted:.4f}",
-            "failed" if failed else f"{one.loss:.4f}",
-            "-" if failed else f"{one.bits_per_byte:.3f}",
+            f"{prototype.predicted:.4f}",
+            "failed" if failed else f"{prototype.loss:.4f}",
+            "-" if failed else f"{prototype.bits_per_byte:.3f}",
         )
     return table
 

@@ -5,11 +5,12 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from arch import ArchitectureConfig
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
+from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES
 from jaxnas.automl.history import keep_in, seeds_from
 from jaxnas.automl.problem import Candidates, Problem
@@ -28,6 +29,7 @@ from jaxnas.keys import key_of
 from jaxnas.report.tables import plain_console
 from jaxnas.runtime import set_up
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.jsonl import Json
 
 _ABOUT = """\
 Searches the shapes that a spec allows, hidden 256 to 8192, 4 to 64 layers, by
@@ -38,7 +40,7 @@ docs/automl.md) or one of those that are shipped: {shipped}.
 FRONT_ROWS = 20  # of the Pareto front that are printed
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Prints the best shapes and the front; writes them where --out says so."""
     options = _parse(arguments)
     spec = read_spec(options.spec)
@@ -190,19 +192,20 @@ def _spread(problem: Problem, front: Candidates) -> Candidates:
     order = front.values[problem.aims[0]].argsort(kind="stable")
     number = len(order)
     picks = dict.fromkeys(
-        round(at * (number - 1) / max(1, FRONT_ROWS - 1))
-        for at in range(min(number, FRONT_ROWS))
+        round(row * (number - 1) / max(1, FRONT_ROWS - 1))
+        for row in range(min(number, FRONT_ROWS))
     )
     return front.take(order[list(picks)])
 
 
-def _configs(problem: Problem, candidates: Candidates):
+def _configs(problem: Problem, candidates: Candidates) -> list[ArchitectureConfig]:
     return [problem.shapes.config(genome) for genome in candidates.genomes]
 
 
 def _prototypes(
     console: Console, problem: Problem, found: Found, options: argparse.Namespace
-) -> dict[str, Any]:
+) -> Json:
+    """Trains prototypes; prints how they rank, and returns it as JSON types."""
     from jaxnas.automl.prototypes import train_prototypes
     from jaxnas.report.steps import steps_shown
 
@@ -217,23 +220,24 @@ def _prototypes(
         )
     console.print(prototypes_table(made, predicted))
     for what, value in (
-        ("predicted loss of the shapes", made.of_shapes),
-        ("predicted loss of the prototypes", made.of_prototypes),
+        ("predicted loss of the shapes", made.spearman_of_shapes),
+        ("predicted loss of the prototypes", made.spearman_of_prototypes),
     ):
         said = "nothing to rank" if value is None else f"{value:.3f}"
         console.print(f"Spearman of the {what} with the measured loss: {said}")
     return {
         "steps": options.train_prototypes,
-        "spearman_of_shapes": made.of_shapes,
-        "spearman_of_prototypes": made.of_prototypes,
-        "each": [one._asdict() | {"config": one.config.to_dict()} for one in made.each],
+        "spearman_of_shapes": made.spearman_of_shapes,
+        "spearman_of_prototypes": made.spearman_of_prototypes,
+        "each": [
+            prototype._asdict() | {"config": prototype.config.to_dict()}
+            for prototype in made.each
+        ],
     }
 
 
-def _result(
-    problem: Problem, found: Found, options: argparse.Namespace
-) -> dict[str, Any]:
-    """All of it as JSON types; no clock times, so that a seed gives the same bytes."""
+def _result(problem: Problem, found: Found, options: argparse.Namespace) -> Json:
+    """What automl.json holds; no clock times, so that a seed gives the same bytes."""
     spec = problem.spec
     use = dataclasses.asdict(spec.use)
     return {
@@ -256,11 +260,11 @@ def _result(
         "feasible": found.feasible,
         "limits": [
             {
-                "limit": str(one.limit),
-                "kept_by": one.met,
-                "closest": one.closest,
+                "limit": str(binding.limit),
+                "kept_by": binding.met,
+                "closest": binding.closest,
             }
-            for one in found.binding
+            for binding in found.binding
         ],
         "bounds": problem.bounds,
         "top": [
@@ -272,14 +276,14 @@ def _result(
     }
 
 
-def _finite(limit) -> list:
+def _finite(limit: Limit) -> list[str | float | None]:
     return [value if value not in _INFINITE else None for value in limit]
 
 
 _INFINITE = (float("inf"), float("-inf"))
 
 
-def _rows(problem: Problem, candidates: Candidates) -> list[dict[str, Any]]:
+def _rows(problem: Problem, candidates: Candidates) -> list[Json]:
     return [
         {
             "values": {
@@ -291,7 +295,7 @@ def _rows(problem: Problem, candidates: Candidates) -> list[dict[str, Any]]:
     ]
 
 
-def _write(out: Path, problem: Problem, found: Found, result: dict[str, Any]) -> None:
+def _write(out: Path, problem: Problem, found: Found, result: Json) -> None:
     from jaxnas.report.plots import plot_front
 
     write_whole(out / "automl.json", json.dumps(result, indent=1) + "\n")

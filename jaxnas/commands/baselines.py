@@ -5,12 +5,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from arch import cost
+from arch import ArchitectureConfig, cost
 from arch.baselines import BASELINES
 from arch.families import has_heads
 from arch.published import KNOWN
 from jaxnas.commands.options import Parser, add_settings, given_settings
-from jaxnas.config import make_config, read_toml
+from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.report.tables import (
@@ -73,7 +73,7 @@ def _known_models() -> Table:
     return table
 
 
-def _evaluate(config, console: Console) -> None:
+def _evaluate(config: RunConfig, console: Console) -> None:
     from jaxnas.api import make_config_evaluator
 
     evaluator = make_config_evaluator(config)
@@ -91,18 +91,18 @@ def _evaluate(config, console: Console) -> None:
     )
 
 
-def _quality(found: Evaluation) -> list[str]:
-    if found.metrics is None:
-        return [f"{found.status}: {found.reason}", "-", "-", "-"]
-    metrics = found.metrics
+def _quality(evaluation: Evaluation) -> list[str]:
+    metrics = evaluation.metrics
+    if metrics is None:
+        return [f"{evaluation.status}: {evaluation.reason}", "-", "-", "-"]
     return [
         f"{metrics.accuracy:.4f}",
         f"{metrics.bits_per_byte:.3f}",
         f"{metrics.perplexity:.1f}",
-        f"{found.fitness:.4f}",
+        f"{evaluation.fitness:.4f}",
     ]
 
 
-def _shape(config) -> str:
+def _shape(config: ArchitectureConfig) -> str:
     heads = f" heads {config.num_heads}" if has_heads(config.arch_type) else ""
     return f"{config.arch_type} L{config.num_layers} H{config.hidden_dim}{heads}"

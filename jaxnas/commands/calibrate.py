@@ -3,8 +3,8 @@
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import rich.progress
 from rich.console import Console
@@ -15,6 +15,15 @@ from jaxnas.errors import UsageError
 from jaxnas.report.steps import bars_on
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.storage.files import write_json
+from jaxnas.storage.jsonl import Json
+
+if TYPE_CHECKING:
+    import jax
+
+    from arch import ArchitectureConfig
+    from arch.cost import Calibrated
+    from jaxnas.latency.compare import Row
+    from jaxnas.latency.measure import Measured
 
 _ABOUT = """\
 Measures prefill (batch 1, 128 tokens) and decode (a token) of small models of all
@@ -45,10 +54,10 @@ def main(arguments: list[str]) -> None:
     used = slice(0, options.models)
     calibrated = fit(configs[used], measured[used])
     rows = [
-        {"config": config.to_dict(), **one.to_dict()}
-        for config, one in zip(configs, measured, strict=True)
+        {"config": config.to_dict(), **times.to_dict()}
+        for config, times in zip(configs, measured, strict=True)
     ]
-    result: dict[str, Any] = {
+    result: Json = {
         "calibrated": dataclasses.asdict(calibrated),
         "about": about_of(device),
         "seed": options.seed,
@@ -61,7 +70,9 @@ def main(arguments: list[str]) -> None:
         f"prefill {calibrated.prefill.error:.1%}, decode {calibrated.decode.error:.1%}"
     )
     if options.check:
-        result |= _check(console, device, calibrated, configs, measured, options.models)
+        result["agreement"] = _check(
+            console, device, calibrated, configs, measured, options.models
+        )
         result["checked"] = rows[options.models :]
     if options.out is not None:
         write_json(options.out, result)
@@ -111,21 +122,37 @@ def _shown(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def _rates_table(calibrated, title: str) -> Table:
+def _rates_table(calibrated: "Calibrated", title: str) -> Table:
     """Rates other than 0, of both readings."""
     from arch.cost.calibrated import TERMS
 
     table = plain_table(f"{title}, in seconds each", "term")
     add_numbers(table, "prefill", "decode")
     for term in TERMS:
-        found = [fit.rates.get(term) for fit in (calibrated.prefill, calibrated.decode)]
-        if any(found):
-            table.add_row(term, *("-" if r is None else f"{r:.2e}" for r in found))
+        rates = [fit.rates.get(term) for fit in (calibrated.prefill, calibrated.decode)]
+        if any(rates):
+            table.add_row(term, *("-" if r is None else f"{r:.2e}" for r in rates))
     return table
 
 
-def _check(console, device, calibrated, configs, measured, models) -> dict[str, Any]:
-    """Compares with models that no fit has seen; prints and returns the rows."""
+def _check(
+    console: Console,
+    device: "jax.Device",
+    calibrated: "Calibrated",
+    configs: "Sequence[ArchitectureConfig]",
+    measured: "Sequence[Measured]",
+    models: int,
+) -> "list[Row]":
+    """Compares with models that no fit has seen; prints and returns the rows.
+
+    Args:
+      console: to print on.
+      device: that was measured.
+      calibrated: what the first models gave.
+      configs: of all models.
+      measured: their times.
+      models: how many of them were fitted to.
+    """
     from arch.cost import hardware_for
     from jaxnas.latency.compare import compare
 
@@ -143,7 +170,7 @@ def _check(console, device, calibrated, configs, measured, models) -> dict[str, 
     table = plain_table(title, "reading", "predictor")
     add_numbers(table, "error", "worst", "Spearman", "within", "mean", "lowest")
     for row in rows:
-        ranks = (row[key] for key in ("spearman", "within", "mean", "lowest"))
+        ranks = (row["spearman"], row["within"], row["mean"], row["lowest"])
         table.add_row(
             row["reading"],
             row["predictor"],
@@ -156,4 +183,4 @@ def _check(console, device, calibrated, configs, measured, models) -> dict[str, 
         "error is the median; within: Spearman when the width is known; mean and "
         "lowest: of Spearman's among the models of each width",
     )
-    return {"agreement": rows}
+    return rows

@@ -5,7 +5,6 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -26,7 +25,7 @@ from jaxnas.storage.files import write_whole
 _ABOUT = """\
 Scores every model of a space by its costs alone, nothing is trained, and prints
 the exact Pareto front: the models that no other one beats. Objectives are
-minimised; limits leave out who breaks them.
+minimised; limits leave out the models that break them.
 
 objectives:
 """
@@ -34,13 +33,15 @@ objectives:
 _COUNTS = ("vocab_size", "max_seq_length", "batch", "prompt", "context", "top")
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Prints the front; writes it with a plot where --out says so."""
     parser = Parser(
         prog="python -m jaxnas.run front",
         usage="python -m jaxnas.run front SPACE [--objectives A,B,...] [options]",
         description=_ABOUT
-        + "\n".join(f"  {name:<14} {one.about}" for name, one in OBJECTIVES.items()),
+        + "\n".join(
+            f"  {name:<14} {objective.about}" for name, objective in OBJECTIVES.items()
+        ),
     )
     _add_options(parser)
     options = parser.parse_args(arguments)
@@ -56,31 +57,31 @@ def main(arguments: list[str]):
         "tie_embeddings": options.tie_embeddings,
     }
     begin = time.perf_counter()
-    found = front_of(space, objectives, use, limits, **fields)
+    result = front_of(space, objectives, use, limits, **fields)
     seconds = time.perf_counter() - begin
     console = plain_console()
-    console.print(_table(found, options.top))
-    left = len(found.points) - options.top
+    console.print(_table(result, options.top))
+    left = len(result.points) - options.top
     if left > 0:
-        console.print(f"and {left} more: --top {len(found.points)} shows all")
+        console.print(f"and {left} more: --top {len(result.points)} shows all")
     console.print(
-        f"{space.total:,} genomes, {found.genomes:,} of them valid and distinct, "
-        f"{found.feasible:,} within the limits; {seconds:.2f} s"
+        f"{space.total:,} genomes, {result.genomes:,} of them valid and distinct, "
+        f"{result.feasible:,} within the limits; {seconds:.2f} s"
     )
-    for one in found.binding:
+    for binding in result.binding:
         console.print(
-            f"limit {one.limit}: {one.met:,} of {len(found.every):,} kinds of model "
-            f"keep it, the closest has {one.closest:,.6g}"
+            f"limit {binding.limit}: {binding.met:,} of {len(result.every):,} kinds of "
+            f"model keep it, the closest has {binding.closest:,.6g}"
         )
-    if "loss" in found.figures:
+    if "loss" in result.figures:
         console.print(f"loss: {law.label}")
     for line in [] if fitted is None else describe_fit(fitted):
         console.print(line)
     console.print(f"latency: predicted for {use.hardware.name}, not calibrated")
     if options.out is not None:
-        _write(options.out, found, objectives, options)
+        _write(options.out, result, objectives, options)
         console.print(f"written to {options.out}: front.json, front.png")
-    if not found.points:
+    if not result.points:
         raise UsageError("no model of the space keeps the limits")
 
 
@@ -98,7 +99,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar="OBJECTIVE=X",
-            help=f"at {sign} so much; may be given several times",
+            help=f"at {sign} X; may be given several times",
         )
     parser.add_argument("--hardware", default="cpu-core", metavar="NAME")
     for flag, value, text in (
@@ -189,49 +190,49 @@ def _use(options: argparse.Namespace, law: ScalingLaw) -> Use:
     )
 
 
-def _table(found: SpaceFront, most: int) -> Table:
-    shown = found.points[:most]
+def _table(result: SpaceFront, most: int) -> Table:
+    shown = result.points[:most]
     shared, own = told_apart([point.config.to_dict() for point in shown])
-    title = f"{len(found.points)} points on the front: {' '.join(shared)}"
+    title = f"{len(result.points)} points on the front: {' '.join(shared)}"
     table = plain_table(title, "model")
-    add_numbers(table, *(OBJECTIVES[name].title for name in found.figures), "genomes")
+    add_numbers(table, *(OBJECTIVES[name].title for name in result.figures), "genomes")
     for point, words in zip(shown, own, strict=True):
         cells = [
             format(value, OBJECTIVES[name].form)
-            for name, value in zip(found.figures, point.values, strict=True)
+            for name, value in zip(result.figures, point.values, strict=True)
         ]
         table.add_row(" ".join(words), *cells, f"{point.genomes:,}")
     return table
 
 
 def _write(
-    out: Path, found: SpaceFront, objectives: list[str], options: argparse.Namespace
+    out: Path, result: SpaceFront, objectives: list[str], options: argparse.Namespace
 ) -> None:
     from jaxnas.report.plots import plot_front
 
-    settings: dict[str, Any] = vars(options) | {
-        "out": str(out),
-        "fit": list(map(str, options.fit)),
-    }
-    text = {
-        "settings": settings,
+    content = {
+        "settings": {
+            **vars(options),
+            "out": str(out),
+            "fit": list(map(str, options.fit)),
+        },
         "objectives": objectives,
-        "figures": found.figures,
-        "genomes": found.genomes,
-        "feasible": found.feasible,
+        "figures": result.figures,
+        "genomes": result.genomes,
+        "feasible": result.feasible,
         "points": [
             {
-                "values": dict(zip(found.figures, point.values, strict=True)),
+                "values": dict(zip(result.figures, point.values, strict=True)),
                 "genomes": point.genomes,
                 "config": point.config.to_dict(),
             }
-            for point in found.points
+            for point in result.points
         ],
     }
-    write_whole(out / "front.json", json.dumps(text, indent=1) + "\n")
+    write_whole(out / "front.json", json.dumps(content, indent=1) + "\n")
     plot_front(
         out / "front.png",
-        found.every,
-        [point.values for point in found.points],
-        [OBJECTIVES[name].title for name in found.figures[: len(objectives)]],
+        result.every,
+        [point.values for point in result.points],
+        [OBJECTIVES[name].title for name in result.figures[: len(objectives)]],
     )

@@ -30,7 +30,7 @@ prompt; a line with the speed goes to standard error.
 """
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Writes the samples, each ended by a newline."""
     options = _parser().parse_args(arguments)
     sampling, text = _sampling(options), _prompt(options)
@@ -118,9 +118,9 @@ def pieces(
     for part in parts:
         ids = part.tokens[0, : part.lengths[0]].tolist()
         text = tokenizer.decode([*prompt, *ids], skip_special_tokens=True)[before:]
-        found = [at for stop in stops if (at := text.find(stop)) >= 0]
-        if found:
-            text = text[: min(found)]
+        starts = [start for stop in stops if (start := text.find(stop)) >= 0]
+        if starts:
+            text = text[: min(starts)]
             break
         certain = len(text) - _held_back(text, stops)
         if certain > done:
@@ -173,7 +173,7 @@ def _prompt(options: argparse.Namespace) -> str:
     try:
         if options.prompt is not None:
             path = "--prompt"
-            # What the shell gave that is no UTF-8 stands there as surrogates.
+            # What the shell gave that is no UTF-8 comes as surrogates.
             return options.prompt.encode().decode()
         raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         return raw.decode()

@@ -25,13 +25,13 @@ def main(arguments: list[str]) -> None:
         "--tokenizer", metavar="FILE", type=Path, help="[DIR/tokenizer.json]"
     )
     options = parser.parse_args(arguments)
-    found = import_folder(options.source, options.out, options.tokenizer)
+    imported = import_folder(options.source, options.out, options.tokenizer)
     console = plain_console()
     for name, value in (
-        ("class", found.architecture),
-        ("model", describe(found.config)),
-        ("parameters", f"{found.parameters:,}"),
-        ("weights", f"{found.bytes / 2**20:.1f} MiB"),
+        ("class", imported.architecture),
+        ("model", describe(imported.config)),
+        ("parameters", f"{imported.parameters:,}"),
+        ("weights", f"{imported.bytes / 2**20:.1f} MiB"),
         ("folder", str(options.out)),
     ):
         console.print(f"{name:<11} {value}", soft_wrap=True)

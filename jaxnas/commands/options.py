@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jaxnas.config import RunConfig, kind_of
 from jaxnas.errors import UsageError
@@ -13,13 +13,17 @@ from jaxnas.presets import PRESETS
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser that says what is wrong in one line."""
 
-    def __init__(self, **options) -> None:
+    def __init__(
+        self, prog: str, usage: str | None = None, description: str | None = None
+    ) -> None:
         super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            **options,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -29,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def file_to_write(text: str) -> Path:
-    """A path whose folder is made while arguments are read: before any work is done.
+    """A path; its folder is made while arguments are read: before any work is done.
 
     Raises:
       argparse.ArgumentTypeError: no file can be there.
@@ -48,12 +52,12 @@ def file_to_write(text: str) -> Path:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """One flag for each field of RunConfig, in its groups."""
-    groups: dict[str, Any] = {}
-    for field in dataclasses.fields(RunConfig):
-        name = field.metadata["group"]
-        group = groups.setdefault(name, parser.add_argument_group(name))
+    fields = dataclasses.fields(RunConfig)
+    names = dict.fromkeys(field.metadata["group"] for field in fields)
+    groups = {name: parser.add_argument_group(name) for name in names}
+    for field in fields:
         kind = kind_of(field)
-        group.add_argument(
+        groups[field.metadata["group"]].add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
             type=kind,
@@ -75,7 +79,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_out(path: Path | None):
+def make_out(path: Path | None) -> None:
     """Makes the folder of --out, before anything is computed for it.
 
     Raises:
@@ -116,7 +120,7 @@ def _default(field: dataclasses.Field) -> str:
     return f" [{', '.join(values)}]" if values else ""
 
 
-def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+def given_settings(arguments: argparse.Namespace) -> dict[str, str | int | float]:
     """The settings among parsed arguments: those that were written out."""
     names = {field.name for field in dataclasses.fields(RunConfig)}
     return {key: value for key, value in vars(arguments).items() if key in names}

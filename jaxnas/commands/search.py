@@ -3,14 +3,15 @@
 import argparse
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxnas.clock import BEGAN
 from jaxnas.commands import COMMANDS
 from jaxnas.commands.options import Parser, add_settings, given_settings
-from jaxnas.config import make_config, read_toml
+from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.errors import UsageError, interrupted
-from jaxnas.storage.run_folder import existing_run, new_run
+from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
 
 _ABOUT = """\
 Searches a space of language-model architectures on real code: candidates are
@@ -34,11 +35,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="settings as TOML; flags win"
     )
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--out", metavar="DIR", type=Path, help="the run folder [runs/SPACE-NNN]"
     )
-    place.add_argument(
+    where.add_argument(
         "--resume",
         metavar="DIR",
         type=Path,
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> None:
         "-v",
         "--verbose",
         action="store_true",
-        help="print who shares a compiled program, and what that should take",
+        help="print which candidates share a program, and its predicted seconds",
     )
     add_settings(parser)
     options = parser.parse_args(arguments)
@@ -65,7 +66,9 @@ def main(arguments: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _claimed(options: argparse.Namespace, flags: dict):
+def _claimed(
+    options: argparse.Namespace, flags: dict[str, str | int | float]
+) -> Iterator[tuple[RunFolder, RunConfig]]:
     """The locked folder of the run, new or to be resumed, and its settings."""
     file = options.config
     if options.resume is None:

@@ -11,7 +11,7 @@ from jaxnas.report.tables import plain_console, plain_table
 from jaxnas.report.words import describe
 
 
-def main(arguments: list[str]):
+def main(arguments: list[str]) -> None:
     """Prints genes, counts and samples."""
     parser = Parser(
         prog="python -m jaxnas.run space",

@@ -1,6 +1,11 @@
 """Compression of trained weights: structured pruning, then quantisation."""
 
-from jaxnas.compress.prune import prune, prune_in_place, pruned_in_place
+from jaxnas.compress.prune import (
+    prune,
+    prune_in_place,
+    pruned_config,
+    pruned_in_place,
+)
 from jaxnas.compress.quantize import Blocks, from_blocks, round_weights, to_blocks
 
 __all__ = [
@@ -8,6 +13,7 @@ __all__ = [
     "from_blocks",
     "prune",
     "prune_in_place",
+    "pruned_config",
     "pruned_in_place",
     "round_weights",
     "to_blocks",

@@ -7,13 +7,14 @@ feed-forward layer's, or those of Mamba's mixer.
 """
 
 import dataclasses
-from typing import Any
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from arch import Params
 from arch.config import ArchitectureConfig
 from arch.cost import kept_channels
 from arch.families import USES
@@ -34,7 +35,9 @@ _OTHERS = {
 _INNER_AXIS = _ENTERING | _LEAVING | _OTHERS
 
 
-def prune_in_place(params: dict, kept: int | jax.Array, xp=jnp) -> dict:
+def prune_in_place(
+    params: Params, kept: int | jax.Array, xp: ModuleType = jnp
+) -> Params:
     """Prunes without changing a shape: removed channels become zeros, behind.
 
     It is the same function as the smaller model that `prune` cuts out, and
@@ -59,7 +62,7 @@ def prune_in_place(params: dict, kept: int | jax.Array, xp=jnp) -> dict:
     order = xp.argsort(~stays, axis=1, stable=True)
     mask = xp.take_along_axis(stays, order, axis=1)
 
-    def sort(name, x):
+    def sort(name: str, x: jax.Array) -> jax.Array:
         axis = _INNER_AXIS[name]
         others = tuple({*range(1, x.ndim)} - {axis})
         moved = xp.take_along_axis(x, xp.expand_dims(order, others), axis=axis)
@@ -68,13 +71,15 @@ def prune_in_place(params: dict, kept: int | jax.Array, xp=jnp) -> dict:
     return _with_tensors(params, {name: sort(name, x) for name, x in tensors.items()})
 
 
-def pruned_in_place(config: ArchitectureConfig, params: dict, ratio: float) -> dict:
+def pruned_in_place(config: ArchitectureConfig, params: Params, ratio: float) -> Params:
     """`prune_in_place` of a model's weights on the host, NumPy arrays."""
     kept = kept_channels(config.inner_channels, ratio)
     return prune_in_place(params, kept, np)
 
 
-def prune(config: ArchitectureConfig, params: dict) -> tuple[ArchitectureConfig, dict]:
+def prune(
+    config: ArchitectureConfig, params: Params
+) -> tuple[ArchitectureConfig, Params]:
     """The smaller dense model.
 
     Args:
@@ -93,31 +98,37 @@ def prune(config: ArchitectureConfig, params: dict) -> tuple[ArchitectureConfig,
         name: jax.lax.slice_in_dim(x, 0, kept, axis=_INNER_AXIS[name])
         for name, x in _inner_tensors(params).items()
     }
-    count = "inner_dim" if "inner_dim" in USES[config.arch_type] else "ffn_dim"
-    changes: dict[str, Any] = {"pruning_ratio": 0.0, count: kept}
-    smaller = dataclasses.replace(config, **changes)
-    return smaller, _with_tensors(params, cut)
+    return pruned_config(config, kept), _with_tensors(params, cut)
 
 
-def _home(params: dict) -> str:
+def pruned_config(config: ArchitectureConfig, channels: int) -> ArchitectureConfig:
+    """The config with this many inner channels and nothing left to prune."""
+    if "inner_dim" in USES[config.arch_type]:
+        return dataclasses.replace(config, inner_dim=channels, pruning_ratio=0.0)
+    return dataclasses.replace(config, ffn_dim=channels, pruning_ratio=0.0)
+
+
+def _home(params: Params) -> str:
     """The sub-layer that has the inner channels."""
     return "feedforward" if "feedforward" in params["blocks"] else "mixer"
 
 
-def _inner_tensors(params: dict) -> dict[str, jax.Array]:
+def _inner_tensors(params: Params) -> dict[str, jax.Array]:
     """The tensors with inner channels, by their name in the sub-layer."""
     layer = flatten_dict(params["blocks"][_home(params)], sep=".")
     return {name: x for name, x in layer.items() if name in _INNER_AXIS}
 
 
-def _with_tensors(params: dict, tensors: dict[str, jax.Array]) -> dict:
+def _with_tensors(params: Params, tensors: dict[str, jax.Array]) -> Params:
     home = _home(params)
     layer = flatten_dict(params["blocks"][home], sep=".") | tensors
     blocks = params["blocks"] | {home: unflatten_dict(layer, sep=".")}
     return params | {"blocks": blocks}
 
 
-def _norms(tensors: dict[str, jax.Array], axes: dict[str, int], xp) -> jax.Array:
+def _norms(
+    tensors: dict[str, jax.Array], axes: dict[str, int], xp: ModuleType
+) -> jax.Array:
     """Each channel's norm over all the tensors: f32[L, channels]."""
     squares = [
         xp.square(x).sum(axis=tuple({*range(1, x.ndim)} - {axes[name]}))

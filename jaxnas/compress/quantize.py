@@ -5,11 +5,13 @@ row that is no multiple of 32 ends in a block padded with zeros. What has no
 rows, such as a norm's scale, is fp16 always.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from arch import Params
 from arch.config import QUANTIZATIONS
 from arch.cost import STORAGE
 from arch.layout import from_rows, layout_of, to_rows
@@ -27,8 +29,8 @@ class Blocks(NamedTuple):
 
 
 def round_weights(
-    params: dict, quantization: int | jax.Array, width: int | jax.Array | None = None
-) -> dict:
+    params: Params, quantization: int | jax.Array, width: int | jax.Array | None = None
+) -> Params:
     """The values the weights have after being stored and read back.
 
     Args:
@@ -41,7 +43,9 @@ def round_weights(
       The same tree in float32.
     """
 
-    def round_one(path, weights):
+    def round_one(
+        path: tuple[jax.tree_util.DictKey, ...], weights: jax.Array
+    ) -> jax.Array:
         weights = weights.astype(jnp.float32)
         layout = layout_of(path)
         if not layout.matrix:
@@ -79,7 +83,7 @@ def to_blocks(rows: jax.Array, quantization: str) -> Blocks:
 
 
 def from_blocks(blocks: Blocks, row_length: int) -> jax.Array:
-    """The rows f32[..., rows, row_length] that the blocks stand for."""
+    """The rows f32[..., rows, row_length] that the blocks encode."""
     values = blocks.codes.astype(jnp.float32) * blocks.scales[..., None].astype(
         jnp.float32
     )
@@ -90,8 +94,8 @@ def _round_fp16(weights: jax.Array) -> jax.Array:
     return weights.astype(jnp.float16).astype(jnp.float32)
 
 
-def _round_blocks(quantization: str):
-    def round_rows(rows):
+def _round_blocks(quantization: str) -> Callable[[jax.Array], jax.Array]:
+    def round_rows(rows: jax.Array) -> jax.Array:
         return from_blocks(to_blocks(rows, quantization), rows.shape[-1])
 
     return round_rows

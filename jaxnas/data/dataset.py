@@ -22,6 +22,7 @@ from jaxnas.data.tokenizer import (
     train_tokenizer,
 )
 from jaxnas.storage import cache
+from jaxnas.storage.jsonl import Json
 
 FORMAT = 1  # of a cache entry; raise it when the same files give other tokens
 MIN_TOKENS = 256  # of each split
@@ -36,12 +37,12 @@ class Dataset:
     train: np.ndarray  # u16[N], the end-of-text token after each file
     validation: np.ndarray  # u16[N]
     test: np.ndarray  # u16[N]
-    token_bytes: np.ndarray  # i32[V], bytes each token stands for
+    token_bytes: np.ndarray  # i32[V], bytes of each token
     tokenizer: Tokenizer
     vocab_size: int  # V, fewer than asked for if the corpus is small
-    statistics: dict  # JSON-able, see `describe`
+    statistics: Json  # see `describe`
 
-    def describe(self) -> dict:
+    def describe(self) -> Json:
         """What a manifest records of the data: JSON-able."""
         return {"source": self.spec, "corpus_hash": self.corpus_hash, **self.statistics}
 

@@ -50,24 +50,24 @@ def deduplicate(files: Iterable[SourceFile]) -> Deduplicated:
     by_name = sorted(files, key=lambda file: file.name, reverse=True)
     unique = {file.sha256: file for file in by_name}  # the first name stays
     order = sorted(unique)
-    kept: dict[int, np.ndarray] = {}  # place in the order -> shingles
+    kept: dict[int, np.ndarray] = {}  # number in the order -> shingles
     hashes = _TokenHashes()
     index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     empty = MinHash(num_perm=BANDS * ROWS, seed=1, hashfunc=int)
     sketches = np.zeros((len(order), BANDS * ROWS), empty.hashvalues.dtype)
-    for place, sha256 in enumerate(order):
+    for number, sha256 in enumerate(order):
         shingles = _shingles(unique[sha256].content, hashes)
         sketch = empty.copy()
         for start in range(0, shingles.size, BATCH):
             sketch.update_batch((shingles[start : start + BATCH] >> 32).tolist())
-        sketches[place] = sketch.hashvalues
+        sketches[number] = sketch.hashvalues
         near = np.array(index.query(sketch), int)
-        near = near[(sketches[near] == sketches[place]).mean(axis=1) >= LIKELY]
+        near = near[(sketches[near] == sketches[number]).mean(axis=1) >= LIKELY]
         if not any(jaccard(shingles, kept[i]) >= THRESHOLD for i in near.tolist()):
-            index.insert(place, sketch)
-            kept[place] = shingles
+            index.insert(number, sketch)
+            kept[number] = shingles
     return Deduplicated(
-        kept=[unique[order[place]] for place in kept],
+        kept=[unique[order[number]] for number in kept],
         exact=len(by_name) - len(unique),
         near=len(unique) - len(kept),
     )
@@ -80,7 +80,7 @@ def similarity(one: bytes, other: bytes) -> float:
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two sets, given as arrays of distinct values that are not both empty."""
+    """Jaccard similarity of two sets: arrays of distinct values, not both empty."""
     both = np.intersect1d(one, other, assume_unique=True).size
     return both / (one.size + other.size - both)
 

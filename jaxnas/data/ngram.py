@@ -1,4 +1,4 @@
-"""Reference models that count: what a network has to beat on the same tokens."""
+"""N-gram baselines: what a network has to beat on the same tokens."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 class NgramScore(NamedTuple):
-    """Quality of a counting model over the targets of some windows."""
+    """Quality of an n-gram baseline over the targets of some windows."""
 
     bits_per_byte: float  # -log2 p summed over targets / bytes of the targets
-    accuracy: float  # share of targets that are the model's first choice
+    accuracy: float  # share of targets that are the baseline's first choice
 
 
 class Bigram(NamedTuple):
@@ -56,8 +56,8 @@ def bigram_probability(
 ) -> np.ndarray:
     """f64: p(target | context), elementwise over integer arrays of one shape."""
     key = context.astype(np.int64) * model.unigram.size + target
-    place = np.minimum(np.searchsorted(model.pairs, key), model.pairs.size - 1)
-    count = np.where(model.pairs[place] == key, model.counts[place], 0)
+    index = np.minimum(np.searchsorted(model.pairs, key), model.pairs.size - 1)
+    count = np.where(model.pairs[index] == key, model.counts[index], 0)
     distinct, prior = model.distinct[context], model.unigram[target]
     seen = np.maximum(model.total[context] + distinct, 1)
     return np.where(distinct > 0, (count + distinct * prior) / seen, prior)
@@ -88,7 +88,7 @@ def score_unigram(
     Args:
       train: token ids, below V.
       windows: token ids, below V; the first of each window is only context.
-      token_bytes: i32[V], bytes each id stands for.
+      token_bytes: i32[V], bytes of each id.
     """
     unigram = fit_unigram(train, token_bytes.size)
     targets = windows[:, 1:]

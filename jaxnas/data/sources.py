@@ -91,7 +91,7 @@ class SourceFile:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of the content alone, in hex: a renamed file keeps it."""
+        """A hash of the content alone, in hex: a renamed file keeps it."""
         return hashlib.sha256(self.content).hexdigest()
 
 

@@ -27,7 +27,7 @@ def check_vocab_size(vocab_size: int) -> None:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learns merges from `texts`, whose order does not matter.
+    """Learns merges from `texts`, in whatever order they come.
 
     A pair is merged only if it occurs twice, so a small corpus can give fewer
     than `vocab_size` tokens.
@@ -71,7 +71,7 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
 
 
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
-    """i32[V]: how many bytes of text each token stands for; 0 for the end of text."""
+    """i32[V]: how many bytes of text each token is; 0 for the end of text."""
     sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
     for token, i in tokenizer.get_vocab().items():
         # The byte-level alphabet spells each byte as one character.

@@ -1,19 +1,20 @@
 """From a config to its objectives: costs, real training, compression, score."""
 
-import contextlib
+import collections
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from arch import ArchitectureConfig
+from arch import ArchitectureConfig, Params
 from arch.cost import Hardware
 from jaxnas.errors import reason_of
 from jaxnas.evaluation.costs import Costs, costs_of
 from jaxnas.evaluation.fitness import FitnessSettings, fitness_of, objectives_of
-from jaxnas.evaluation.training_log import Training, Trainings
+from jaxnas.evaluation.training_log import Training, TrainingLog
 from jaxnas.evaluation.user_objectives import Extra, ObjectiveFailed, compression_of
 from jaxnas.population.call import Outcome
 from jaxnas.population.trainer import NOTHING_AHEAD, Outlook, Trainer
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.single import Report, TrainingFailed
@@ -31,15 +32,12 @@ class Evaluation:
     objectives: list[float] | None = None  # if ok, minimised
     fitness: float | None = None  # if ok, higher is better
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> Json:
         """As JSON types."""
         return dataclasses.asdict(self)
 
 
-# Config, weights, what was found, and in which phase.
-OnTrained: TypeAlias = Callable[
-    [ArchitectureConfig, dict[str, Any], Evaluation, Phase], None
-]
+Found: TypeAlias = Callable[[ArchitectureConfig, Evaluation], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,16 +45,13 @@ class Evaluator:
     """Evaluates configs on one task: trains what it does not know yet.
 
     Attributes:
-      trainer: of all phases.
+      trainer: of all phases; its observer is told of each training.
       hardware: whose latency is an objective.
       fitness: weights and targets of the score.
       max_size: in MiB; larger models are not trained.
       latency: which one is an objective, of `LATENCIES`.
       extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
-      on_trained: called with each newly trained config, its weights, its
-        evaluation and its phase, before the training is remembered.
-      on_failed: called with each config whose training failed and the traceback.
     """
 
     trainer: Trainer
@@ -65,9 +60,7 @@ class Evaluator:
     max_size: float
     latency: str = "estimate"
     extra: Extra = dataclasses.field(default_factory=Extra)
-    trainings: Trainings = dataclasses.field(default_factory=Trainings)
-    on_trained: OnTrained | None = None
-    on_failed: Callable[[ArchitectureConfig, str], None] = lambda config, trace: None
+    trainings: TrainingLog = dataclasses.field(default_factory=TrainingLog)
 
     @property
     def task(self) -> Task:
@@ -86,8 +79,7 @@ class Evaluator:
           ValueError: the config's vocabulary is smaller than the tokenizer's, or
             its sequences than a window.
         """
-        [evaluation] = self.evaluate([config], report, phase=phase)
-        return evaluation
+        return self.evaluate([config], report, phase=phase)[config]
 
     def evaluate(
         self,
@@ -96,7 +88,9 @@ class Evaluator:
         outlook: Outlook = NOTHING_AHEAD,
         phase: Phase = FIRST,
         generation: int | None = None,
-    ) -> Generator[Evaluation]:
+        enough: Callable[[int], bool] = lambda succeeded: False,
+        found: Found = lambda config, evaluation: None,
+    ) -> dict[ArchitectureConfig, Evaluation]:
         """Evaluates configs together, in as few seconds as the planner can.
 
         Args:
@@ -105,77 +99,57 @@ class Evaluator:
           outlook: what may come after them.
           phase: see `Phase`.
           generation: recorded with the plan.
+          enough: told how many are known to succeed, returns whether to train no
+            more; asked before the first training and after each.
+          found: called with each config and its evaluation, in the configs' order,
+            as soon as those before it are known.
 
-        Yields:
-          Their evaluations, in their order; each as soon as it is there.
+        Returns:
+          Evaluations by config, of those that are known in the end.
 
         Raises:
           ValueError: as `__call__`, before anything is trained.
         """
-        for found in self.evaluate_until(
-            lambda succeeded: False, configs, report, outlook, phase, generation
-        ):
-            assert found is not None
-            yield found
-
-    def evaluate_until(
-        self,
-        enough: Callable[[int], bool],
-        configs: Sequence[ArchitectureConfig],
-        report: Report = lambda *_: None,
-        outlook: Outlook = NOTHING_AHEAD,
-        phase: Phase = FIRST,
-        generation: int | None = None,
-    ) -> Generator[Evaluation | None]:
-        """As `evaluate`, but that trainings may end before all are done.
-
-        Args:
-          enough: told how many are known to succeed, whether to train no more;
-            asked before the first training and after each.
-          configs: and all others, as for `evaluate`.
-          report: as there.
-          outlook: as there.
-          phase: as there.
-          generation: as there.
-
-        Yields:
-          In the configs' order, an evaluation of those that are known, None for
-          the others.
-        """
         for config in configs:
             self._check(config)
-        costs = list(map(self._costs, configs))
-        waiting = [
-            self._skipped(cost) or self._known(config, cost, phase)
-            for config, cost in zip(configs, costs, strict=True)
-        ]
-        open_ = [at for at, known in enumerate(waiting) if known is None]
-        done, cost_of = 0, dict(zip(configs, costs, strict=True))
-        succeeded = sum(one is not None and one.status == "ok" for one in waiting)
-        chosen = [] if enough(succeeded) else [configs[at] for at in open_]
-        with contextlib.closing(
-            self._train(chosen, report, outlook, phase, generation)
-        ) as trainings:
-            for trained in trainings:
-                while done < len(configs):
-                    found = waiting[done] or self._known(
-                        configs[done], costs[done], phase
-                    )
-                    if found is None:
-                        break
-                    yield found
-                    done += 1
-                for config in trained:
-                    found = self._known(config, cost_of[config], phase)
-                    succeeded += found is not None and found.status == "ok"
-                if enough(succeeded):
-                    break
-        for at in range(done, len(configs)):
-            yield waiting[at] or self._known(configs[at], costs[at], phase)
+        costs = {config: self._costs(config) for config in configs}
+        known = {
+            config: self._skipped(cost) or self._known(config, cost, phase)
+            for config, cost in costs.items()
+        }
+        order = collections.deque(known)
+        succeeded = sum(
+            one is not None and one.status == "ok" for one in known.values()
+        )
+
+        def hand_over() -> None:
+            while order and (evaluation := known[order[0]]) is not None:
+                found(order.popleft(), evaluation)
+
+        def trained(same: Sequence[ArchitectureConfig]) -> bool:
+            nonlocal succeeded
+            for config in same:
+                evaluation = self._known(config, costs[config], phase)
+                succeeded += evaluation is not None and evaluation.status == "ok"
+                known[config] = evaluation
+            hand_over()
+            return not enough(succeeded)
+
+        hand_over()
+        if not enough(succeeded):
+            chosen = [config for config, known_ in known.items() if known_ is None]
+            self._train(chosen, trained, report, outlook, phase, generation)
+        evaluations = {
+            config: evaluation for config, evaluation in known.items() if evaluation
+        }
+        for config in order:
+            if config in evaluations:
+                found(config, evaluations[config])
+        return evaluations
 
     def weights(
         self, config: ArchitectureConfig, report: Report, phase: Phase = FIRST
-    ) -> dict[str, Any]:
+    ) -> Params:
         """What a config's training left, by training it again as it was planned.
 
         Raises:
@@ -183,15 +157,21 @@ class Evaluator:
         """
         if self._has_stopped(config, phase):
             return self.weights(config, report, self.trainer.below(phase))
-        asked = {self.trainer.key(config, phase): [compression_of(config)]}
-        outcomes = self.trainer.run([config], asked, report, phase=phase)
-        [outcome] = list(outcomes)
+        key, outcomes = self.trainer.key(config, phase), list[Outcome]()
+
+        def take(outcome: Outcome) -> bool:
+            outcomes.append(outcome)
+            return True
+
+        asked = {key: [compression_of(config)]}
+        self.trainer.run({key: config}, asked, take, report, phase=phase)
+        [outcome] = outcomes
         weights = outcome.weights_for(config.pruning_ratio)
         if weights is None:
             raise TrainingFailed(str(outcome.error))
         return weights
 
-    def _check(self, config: ArchitectureConfig):
+    def _check(self, config: ArchitectureConfig) -> None:
         tokens = self.task.dataset.vocab_size
         if config.vocab_size < tokens:
             raise ValueError(
@@ -235,27 +215,29 @@ class Evaluator:
     def _train(
         self,
         configs: Sequence[ArchitectureConfig],
+        trained: Callable[[Sequence[ArchitectureConfig]], bool],
         report: Report,
         outlook: Outlook,
         phase: Phase,
         generation: int | None,
-    ) -> Generator[Sequence[ArchitectureConfig]]:
-        """Trains the configs, each training once; remembers what it finds.
+    ) -> None:
+        """Trains the configs, each training once; records what it finds.
 
-        Yields:
-          After each training, the configs that share it.
+        After each training, `trained` is called with the configs that share it, and
+        returns whether to go on.
         """
         sharing: dict[str, list[ArchitectureConfig]] = {}
         for config in configs:
             sharing.setdefault(self.trainer.key(config, phase), []).append(config)
-        wanted = {key: self._asked(same, phase) for key, same in sharing.items()}
-        first = [same[0] for same in sharing.values()]
-        for outcome in self.trainer.run(
-            first, wanted, report, outlook, phase, generation
-        ):
-            same = sharing[self.trainer.key(first[outcome.place], phase)]
+
+        def take(outcome: Outcome) -> bool:
+            same = sharing[outcome.key]
             self.trainings.add(self._training(same, outcome, phase))
-            yield same
+            return trained(same)
+
+        first = {key: same[0] for key, same in sharing.items()}
+        wanted = {key: self._asked(same, phase) for key, same in sharing.items()}
+        self.trainer.run(first, wanted, take, report, outlook, phase, generation)
 
     def _asked(
         self, same: Sequence[ArchitectureConfig], phase: Phase
@@ -272,15 +254,15 @@ class Evaluator:
         self, same: Sequence[ArchitectureConfig], outcome: Outcome, phase: Phase
     ) -> Training:
         """What is known of a training now, beside what was known before."""
-        config = same[0]
+        config, observer = same[0], self.trainer.observer
         known = self.trainings.find(config, phase)
         training = Training(
-            key=self.trainer.key(config, phase),
+            key=outcome.key,
             metrics=known.metrics if known else {},
             extra=known.extra if known else {},
         )
         if outcome.error is not None:
-            self.on_failed(config, outcome.trace)
+            observer.failed(config, outcome.trace)
             return dataclasses.replace(training, reason=reason_of(outcome.error))
         training = dataclasses.replace(
             training,
@@ -289,12 +271,12 @@ class Evaluator:
             curve=outcome.curve,
         )
         training = self.extra.measured(
-            training, same, outcome, self._costs, self.on_failed
+            training, same, outcome, self._costs, observer.failed
         )
         weights = outcome.weights_for(config.pruning_ratio)
-        if self.on_trained is not None and weights is not None:
+        if weights is not None:
             judged = self._judge(config, self._costs(config), training)
-            self.on_trained(config, weights, judged, phase)
+            observer.trained(config, weights, judged.fitness, phase)
         return training
 
     def _costs(self, config: ArchitectureConfig) -> Costs:

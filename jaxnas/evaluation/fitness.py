@@ -5,8 +5,13 @@ The only place that knows both.
 
 import dataclasses
 from collections.abc import Sequence
+from types import ModuleType
+from typing import TypeAlias
 
+import jax
 import numpy as np
+
+Array: TypeAlias = np.ndarray | jax.Array
 
 OBJECTIVES = ("1 - accuracy", "size in MiB", "latency in ms")
 
@@ -27,7 +32,7 @@ class FitnessSettings:
     size_limit: float = 500.0  # and 0 from here on
     latency_target: float = 10.0  # ms; the latency score is 1 up to here
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("accuracy_weight", "size_weight", "latency_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
@@ -48,7 +53,7 @@ def objectives_of(accuracy: float, size: float, latency: float) -> list[float]:
     return [1 - accuracy, size, latency]
 
 
-def scores(objectives, settings: FitnessSettings, xp=np):
+def scores(objectives: Array, settings: FitnessSettings, xp: ModuleType = np) -> Array:
     """The three scores of [..., 3] objectives, each in [0, 1], higher is better.
 
     Accuracy is its own score. Size falls in a line from 1 at the target to 0
@@ -70,15 +75,14 @@ def scores(objectives, settings: FitnessSettings, xp=np):
     )
 
 
-def fitness(objectives, settings: FitnessSettings, xp=np):
+def fitness(objectives: Array, settings: FitnessSettings, xp: ModuleType = np) -> Array:
     """The weighted sum of the scores: [..., 3] -> [...], higher is better."""
     score = scores(objectives, settings, xp)
-    weights = (
-        settings.accuracy_weight,
-        settings.size_weight,
-        settings.latency_weight,
+    return (
+        settings.accuracy_weight * score[..., 0]
+        + settings.size_weight * score[..., 1]
+        + settings.latency_weight * score[..., 2]
     )
-    return sum(weight * score[..., i] for i, weight in enumerate(weights))
 
 
 def fitness_of(objectives: Sequence[float], settings: FitnessSettings) -> float:

@@ -4,7 +4,7 @@ import dataclasses
 
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
-from jaxnas.storage.jsonl import Lines
+from jaxnas.storage.jsonl import Json, Lines
 from jaxnas.training.curves import Curve
 from jaxnas.training.keys import training_key
 from jaxnas.training.phase import FIRST, Phase
@@ -24,7 +24,7 @@ class Training:
     extra: dict[str, dict[str, float] | str] = dataclasses.field(default_factory=dict)
 
 
-class Trainings:
+class TrainingLog:
     """Trainings by key, kept as lines if there is a file for them."""
 
     def __init__(self, lines: Lines | None = None):
@@ -54,7 +54,7 @@ class Trainings:
             self._lines.append(_written(training))
 
 
-def _written(training: Training) -> dict:
+def _written(training: Training) -> Json:
     metrics = [
         compression._asdict() | {"found": metrics and dataclasses.asdict(metrics)}
         for compression, metrics in training.metrics.items()
@@ -69,7 +69,7 @@ def _written(training: Training) -> dict:
     return line | ({"extra": training.extra} if training.extra else {})
 
 
-def _read(line: dict) -> Training:
+def _read(line: Json) -> Training:
     metrics = {
         Compression(entry["quantization"], entry["pruning_ratio"]): (
             entry["found"] and Metrics(**entry["found"])

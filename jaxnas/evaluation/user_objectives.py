@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from arch import ArchitectureConfig
+from arch import ArchitectureConfig, Params
 from jaxnas.errors import UsageError, reason_of
 from jaxnas.evaluation.costs import Costs
 from jaxnas.evaluation.training_log import Training
@@ -38,7 +38,7 @@ class Results(NamedTuple):
     costs: Costs  # of what would be exported
 
 
-Function = Callable[[ArchitectureConfig, dict[str, Any], Results], Any]
+Function = Callable[[ArchitectureConfig, Params, Results], Any]
 
 
 class Objective(NamedTuple):
@@ -49,12 +49,12 @@ class Objective(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Under which it stands in tables and plots."""
+        """Its name in tables and plots."""
         return name_of(self.path)
 
     @property
     def source(self) -> str | None:
-        """A hash of the file that it stands in; None if there is no such file."""
+        """A hash of the file that it is in; None if there is no such file."""
         try:
             file = inspect.getsourcefile(inspect.unwrap(self.function))
         except TypeError:  # an object that was made, not defined
@@ -65,7 +65,7 @@ class Objective(NamedTuple):
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
     def __call__(
-        self, config: ArchitectureConfig, params: dict[str, Any], results: Results
+        self, config: ArchitectureConfig, params: Params, results: Results
     ) -> float:
         """The number that the function returns, as a float.
 
@@ -227,7 +227,7 @@ class Extra:
         return dataclasses.replace(training, extra=extra)
 
     def _ask(
-        self, config: ArchitectureConfig, params: dict[str, Any], results: Results
+        self, config: ArchitectureConfig, params: Params, results: Results
     ) -> tuple[dict[str, float] | str, str]:
         """Values by name, or the reason why not and the traceback."""
         values = {}

@@ -49,15 +49,15 @@ def _reason(config: ArchitectureConfig) -> str:
         return f"no Hugging Face class has arch_type={config.arch_type!r}: {known}"
     misfits = {native.name: native.misfits(config) for native in family}
     fewest = min(map(len, misfits.values()))
-    nearest = {name: found for name, found in misfits.items() if len(found) == fewest}
-    fields = [field for found in nearest.values() for field in found]
+    nearest = {name: wrong for name, wrong in misfits.items() if len(wrong) == fewest}
+    fields = [field for wrong in nearest.values() for field in wrong]
     # What no class takes is to blame; otherwise it is how fields are combined.
-    never = [f for f in fields if all(f in found for found in misfits.values())]
+    never = [f for f in fields if all(f in wrong for wrong in misfits.values())]
     blamed = dict.fromkeys(never or fields)
     got = ", ".join(f"{field}={_value(config, field)!r}" for field in blamed)
     advice = "; ".join(
-        f"{name} with {', '.join(map(_wanted, found.items()))}"
-        for name, found in nearest.items()
+        f"{name} with {', '.join(map(_wanted, wrong.items()))}"
+        for name, wrong in nearest.items()
     )
     return (
         f"no Hugging Face class computes this {config.arch_type} exactly: it has "
@@ -65,8 +65,8 @@ def _reason(config: ArchitectureConfig) -> str:
     )
 
 
-def _value(config: ArchitectureConfig, field: str):
-    if field == "kv_heads":  # null stands for a number
+def _value(config: ArchitectureConfig, field: str) -> object:
+    if field == "kv_heads":  # null means half of num_heads
         return config.key_value_heads
     return getattr(config, field)
 

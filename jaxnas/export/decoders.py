@@ -4,12 +4,11 @@ Norms are RMSNorm or LayerNorm, feed-forward layers plain or gated. Grouped
 heads share keys as ours do: query head n reads key head n // (N / K).
 """
 
-from typing import Any
-
 from arch.layers.norms import EPSILON
 from arch.layers.positions import BASE
 from jaxnas.export.native import Field, NativeClass, Row, row
 from jaxnas.export.transforms import LINEAR, LINEAR_OUT, ROTARY
+from jaxnas.storage.jsonl import Json
 
 ATTENTION = ("transformer", "flash_attention", "grouped_query_attention")
 PLAIN = {"gelu": "gelu", "silu": "silu"}  # their gelu is the erf form too
@@ -64,7 +63,7 @@ def _rows(**feedforward: str) -> tuple[Row, ...]:
     )
 
 
-def _one_rope(values: dict[str, Any]) -> dict[str, Any]:
+def _one_rope(values: Json) -> Json:
     """Rotary settings by one name each: versions of transformers nest some."""
     nested = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(nested, dict):
@@ -93,11 +92,8 @@ _ABSENT = {
     "tie_word_embeddings": False,
     "hidden_act": "silu",
 }
-_SHARED: dict[str, Any] = {
-    "required": _ROPE | _WHOLE_HEAD,
-    "normalise": _one_rope,
-    "buffers": (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
-}
+_REQUIRED = _ROPE | _WHOLE_HEAD
+_BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 LLAMA = NativeClass(
     name="Llama",
@@ -109,7 +105,9 @@ LLAMA = NativeClass(
     written=_WRITTEN | {"attention_bias": False, "mlp_bias": False},
     absent=_ABSENT | {"rms_norm_eps": 1e-6},
     rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
-    **_SHARED,
+    required=_REQUIRED,
+    normalise=_one_rope,
+    buffers=_BUFFERS,
 )
 
 ARCEE = NativeClass(
@@ -122,7 +120,9 @@ ARCEE = NativeClass(
     written=_WRITTEN | {"attention_bias": False, "mlp_bias": False},
     absent=_ABSENT | {"hidden_act": "relu2"},
     rows=_rows(up="up_proj", down="down_proj"),
-    **_SHARED,
+    required=_REQUIRED,
+    normalise=_one_rope,
+    buffers=_BUFFERS,
 )
 
 STARCODER2 = NativeClass(
@@ -142,7 +142,9 @@ STARCODER2 = NativeClass(
     },
     rows=_rows(up="c_fc", down="c_proj"),
     zeros=_NORM_BIASES,
-    **_SHARED,
+    required=_REQUIRED,
+    normalise=_one_rope,
+    buffers=_BUFFERS,
 )
 
 STABLE_LM = NativeClass(
@@ -162,5 +164,7 @@ STABLE_LM = NativeClass(
     absent=_ABSENT | {"num_key_value_heads": 32, "partial_rotary_factor": 0.25},
     rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
     zeros=_NORM_BIASES,
-    **_SHARED,
+    required=_REQUIRED,
+    normalise=_one_rope,
+    buffers=_BUFFERS,
 )

@@ -10,7 +10,7 @@ from jaxnas.errors import UsageError
 from jaxnas.storage.files import PARTIAL
 
 
-def check_free(path: Path):
+def check_free(path: Path) -> None:
     """Makes sure that a folder can be made without losing anything.
 
     Raises:

@@ -28,13 +28,13 @@ def _shared_keys(config: ArchitectureConfig) -> dict[str, tuple]:
 
 
 def _mpt_sizes(config: ArchitectureConfig) -> dict[str, tuple]:
-    found = _shared_keys(config)
+    misfits = _shared_keys(config)
     wanted = int(_FFN * config.hidden_dim)
     if config.feedforward_dim == wanted:
-        return found
+        return misfits
     if config.ffn_dim is not None:
-        return found | {"ffn_dim": (wanted,)}
-    return found | {"ffn_multiplier": (_FFN,)}
+        return misfits | {"ffn_dim": (wanted,)}
+    return misfits | {"ffn_multiplier": (_FFN,)}
 
 
 GPT2 = NativeClass(

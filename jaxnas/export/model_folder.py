@@ -9,7 +9,7 @@ that is exact.
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tokenizers import Tokenizer
 
-from arch import ArchitectureConfig, build_model
-from arch.layout import from_rows, layout_of, to_rows
+from arch import ArchitectureConfig, Params, build_model
+from arch.layout import Layout, from_rows, layout_of, to_rows
 from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
 from jaxnas.compress.quantize import BLOCK
 from jaxnas.data import load_tokenizer
@@ -29,19 +29,22 @@ from jaxnas.storage.files import write_whole
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
+# Of a parameter in a model's "params".
+_Path: TypeAlias = tuple[jax.tree_util.DictKey, ...]
+
 
 class LoadedModel(NamedTuple):
     """What `load_model` reads."""
 
     config: ArchitectureConfig
-    params: dict[str, Any]  # float32, as stored: rounded
+    params: Params  # float32, as stored: rounded
     tokenizer: Tokenizer
 
 
 def save_model(
     folder: Path,
     config: ArchitectureConfig,
-    params: dict,
+    params: Params,
     tokenizer: Tokenizer,
     exact: bool = False,
 ) -> ArchitectureConfig:
@@ -71,7 +74,7 @@ def save_model(
     tensors: dict[str, np.ndarray] = {}
     kind = narrowest(jax.tree.leaves(params)) if exact else np.dtype(np.float16)
 
-    def store(path, weights) -> None:
+    def store(path: _Path, weights: np.ndarray | jax.Array) -> None:
         weights = jnp.asarray(weights)
         tensors.update(_stored(path, weights, config.quantization, kind))
 
@@ -84,7 +87,7 @@ def save_model(
     return config
 
 
-def _check_range(params: dict):
+def _check_range(params: Params) -> None:
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(params))
     if float(np.finfo(np.float16).max) < largest < np.inf:
         raise ValueError(
@@ -144,13 +147,13 @@ def narrowest(arrays: Iterable[np.ndarray | jax.Array]) -> np.dtype:
     return np.dtype(np.float16 if exact else np.float32)
 
 
-def write_arrays(path: Path, params: dict, metadata: dict[str, str]) -> None:
+def write_arrays(path: Path, params: Params, metadata: dict[str, str]) -> None:
     """Writes a tree of arrays exactly, in one step."""
     flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep=".").items()}
     write_whole(path, safetensors.numpy.save(flat, metadata))
 
 
-def read_arrays(path: Path) -> tuple[dict, dict[str, str]]:
+def read_arrays(path: Path) -> tuple[Params, dict[str, str]]:
     """The inverse of `write_arrays`: the tree and its metadata."""
     with safetensors.safe_open(path, "numpy") as file:
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -161,11 +164,13 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _name(path: tuple) -> str:
+def _name(path: _Path) -> str:
     return ".".join(entry.key for entry in path)
 
 
-def _stored(path, weights, quantization: str, kind) -> dict[str, np.ndarray]:
+def _stored(
+    path: _Path, weights: jax.Array, quantization: str, kind: np.dtype
+) -> dict[str, np.ndarray]:
     name, layout = _name(path), layout_of(path)
     if quantization == "fp16" or not layout.matrix:
         return {name: np.asarray(weights, kind)}
@@ -177,7 +182,9 @@ def _stored(path, weights, quantization: str, kind) -> dict[str, np.ndarray]:
     return {f"{name}.codes": codes, f"{name}.scales": np.asarray(blocks.scales)}
 
 
-def _expected(path, shape, quantization: str, wide: bool) -> dict[str, str]:
+def _expected(
+    path: _Path, shape: tuple[int, ...], quantization: str, wide: bool
+) -> dict[str, str]:
     """Type and shape of what `_stored` gives, by name."""
     name, layout = _name(path), layout_of(path)
     if quantization == "fp16" or not layout.matrix:
@@ -192,7 +199,9 @@ def _expected(path, shape, quantization: str, wide: bool) -> dict[str, str]:
     }
 
 
-def _restored(path, shape, tensors) -> jax.Array:
+def _restored(
+    path: _Path, shape: tuple[int, ...], tensors: dict[str, np.ndarray]
+) -> jax.Array:
     name, layout = _name(path), layout_of(path)
     if name in tensors:
         return jnp.asarray(tensors[name], jnp.float32)
@@ -204,6 +213,6 @@ def _restored(path, shape, tensors) -> jax.Array:
     return from_rows(layout, from_blocks(blocks, row_length), shape)
 
 
-def _rows_shape(layout, shape) -> tuple[int, ...]:
+def _rows_shape(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
     weights = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.eval_shape(functools.partial(to_rows, layout), weights).shape

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from arch import ArchitectureConfig
 from jaxnas.export.transforms import SAME, Transform
+from jaxnas.storage.jsonl import Json
 
 LAYER = "{layer}"
 
@@ -35,14 +36,14 @@ class Field(NamedTuple):
     theirs: str
     names: Mapping[str, str] = {}  # our word -> theirs, where words differ
 
-    def export(self, config: ArchitectureConfig) -> Any:
+    def export(self, config: ArchitectureConfig) -> object:
         """The value in their config.json."""
         value = getattr(config, self.ours)
         return self.names[value] if self.names else value
 
 
 def no_misfits(config: ArchitectureConfig) -> dict[str, tuple]:
-    """Of a class that takes every size."""
+    """The `sizes` of a class that takes every size."""
     return {}
 
 
@@ -82,7 +83,7 @@ class NativeClass:
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     written: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     absent: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    normalise: Callable[[dict], dict] = lambda values: values
+    normalise: Callable[[Json], Json] = lambda values: values
     zeros: tuple[str, ...] = ()
     positions: str | None = None
     buffers: tuple[str, ...] = ()
@@ -93,12 +94,12 @@ class NativeClass:
         Returns:
           field -> the values that it could have; empty if the class is exact.
         """
-        found: dict[str, tuple] = {
+        misfits: dict[str, tuple] = {
             field: values
             for field, values in self.takes.items()
             if getattr(config, field) not in values
         }
-        return found | self.sizes(config)
+        return misfits | self.sizes(config)
 
     def rows_of(self, config: ArchitectureConfig) -> list[Row]:
         """The table for a config: a tied model has no head."""

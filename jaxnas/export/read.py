@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from jaxnas.export.model_folder import CONFIG, TOKENIZER, WEIGHTS, save_model
 from jaxnas.export.settings import from_settings
 from jaxnas.export.tokens import keep_tokens, special_ids, write_generation
 from jaxnas.export.weights import from_tensors
+from jaxnas.storage.jsonl import Json
 
 INDEX = f"{WEIGHTS}.index.json"
 _TYPES = ("F32", "F16", "BF16")
@@ -69,14 +70,14 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
     return Imported(native.architecture, config, parameters, size)
 
 
-def _keep(source: Path, content: dict[str, Any], folder: Path) -> None:
+def _keep(source: Path, content: Json, folder: Path) -> None:
     """What transformers needs to read text as the source did."""
     if not keep_tokens(source, folder):
         write_generation(folder, special_ids(content))
 
 
-def _tokenizer(place: Path, config: ArchitectureConfig) -> Tokenizer:
-    path = place / TOKENIZER if place.is_dir() else place
+def _tokenizer(source: Path, config: ArchitectureConfig) -> Tokenizer:
+    path = source / TOKENIZER if source.is_dir() else source
     try:
         tokenizer = load_tokenizer(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -132,7 +133,7 @@ def _weight_files(source: Path) -> list[Path]:
     raise UsageError(f"{WEIGHTS} is missing")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Json:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -9,11 +9,21 @@ from arch import ArchitectureConfig
 from arch.families import UNUSED
 from jaxnas.errors import UsageError
 from jaxnas.export.native import NativeClass
+from jaxnas.storage.jsonl import Json
+
+# Properties that fields of ours decide, and those that are fields by other names.
+_PROPERTIES = (
+    "key_value_heads",
+    "feedforward_dim",
+    "inner_channels",
+    "head_dim",
+    "step_rank",
+)
 
 
 def to_settings(
-    native: NativeClass, config: ArchitectureConfig, ids: dict[str, Any]
-) -> dict[str, Any]:
+    native: NativeClass, config: ArchitectureConfig, ids: Mapping[str, object]
+) -> Json:
     """The content of config.json.
 
     Args:
@@ -41,7 +51,7 @@ def to_settings(
     return unflatten_dict(settings, sep=".")
 
 
-def from_settings(native: NativeClass, content: dict[str, Any]) -> ArchitectureConfig:
+def from_settings(native: NativeClass, content: Json) -> ArchitectureConfig:
     """Reads a config.json of the class; dropout rates are not taken over.
 
     Raises:
@@ -61,7 +71,7 @@ def from_settings(native: NativeClass, content: dict[str, Any]) -> ArchitectureC
     for key, constant in (*native.constants.items(), *native.required.items()):
         if (value := value_of(key, constant)) != constant:
             raise UsageError(f"{key}={value!r}: ours has {constant!r} only")
-    config = _built(native, _read_fields(native, value_of))
+    config = _built(native, *_read_fields(native, value_of))
     for field in native.fields:
         if value_of(field.theirs) != (ours := field.export(config)):
             raise UsageError(
@@ -70,14 +80,18 @@ def from_settings(native: NativeClass, content: dict[str, Any]) -> ArchitectureC
     return config
 
 
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
+def _flat(content: Json) -> Json:
     """Nested settings as "outer.inner" too."""
     nested = {key: value for key, value in content.items() if isinstance(value, dict)}
     return content | flatten_dict(nested, sep=".")
 
 
-def _read_fields(native: NativeClass, value_of: Callable[[str], Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _read_fields(
+    native: NativeClass, value_of: Callable[[str], Any]
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Words and whole numbers, by our fields and properties."""
+    words: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for field in native.fields:
         try:
             value = value_of(field.theirs)
@@ -86,11 +100,12 @@ def _read_fields(native: NativeClass, value_of: Callable[[str], Any]) -> dict[st
         if value is None:
             raise UsageError(f"{field.theirs} is missing")
         if field.names:
-            value = _our_word(field.theirs, value, field.names)
-        elif not isinstance(value, int):
+            words.setdefault(field.ours, _our_word(field.theirs, value, field.names))
+        elif isinstance(value, int):
+            numbers.setdefault(field.ours, value)
+        else:
             raise UsageError(f"{field.theirs}={value!r} is no whole number")
-        found.setdefault(field.ours, value)
-    return found
+    return words, numbers
 
 
 def _our_word(key: str, value: Any, names: Mapping[str, str]) -> str:
@@ -100,19 +115,23 @@ def _our_word(key: str, value: Any, names: Mapping[str, str]) -> str:
     raise UsageError(f"{key}={value!r}: ours has {', '.join(names.values())} only")
 
 
-def _built(native: NativeClass, found: dict[str, Any]) -> ArchitectureConfig:
+def _built(
+    native: NativeClass, words: dict[str, str], numbers: dict[str, int]
+) -> ArchitectureConfig:
     """The config with these fields and properties."""
-    first = {field: values[0] for field, values in native.takes.items()}
-    found = UNUSED | first | found
-    if (keys := found.pop("key_value_heads", None)) not in (None, found["num_heads"]):
-        found |= {"arch_type": "grouped_query_attention", "kv_heads": keys}
-    if (inner := found.pop("feedforward_dim", None)) is not None:
-        multiplier = inner / max(1, found["hidden_dim"])
-        found |= {"ffn_dim": inner, "ffn_multiplier": multiplier}
-    found["inner_dim"] = found.pop("inner_channels", None)
-    for derived in ("head_dim", "step_rank"):
-        found.pop(derived, None)
+    fields: dict[str, object] = {**UNUSED}
+    fields |= {field: values[0] for field, values in native.takes.items()}
+    fields |= words
+    fields |= {name: n for name, n in numbers.items() if name not in _PROPERTIES}
+    keys = numbers.get("key_value_heads")
+    if keys not in (None, fields["num_heads"]):
+        fields |= {"arch_type": "grouped_query_attention", "kv_heads": keys}
+    inner = numbers.get("feedforward_dim")
+    if inner is not None:
+        multiplier = inner / max(1, numbers["hidden_dim"])
+        fields |= {"ffn_dim": inner, "ffn_multiplier": multiplier}
+    fields["inner_dim"] = numbers.get("inner_channels")
     try:
-        return ArchitectureConfig(**found).canonical()
+        return ArchitectureConfig.from_dict(fields).canonical()
     except ValueError as error:
         raise UsageError(f"these sizes cannot be ours: {error}") from None

@@ -1,14 +1,14 @@
 """What goes with the weights so that `transformers` reads and writes text.
 
-`<|endoftext|>` ends a text and stands before one: in training the text before
+`<|endoftext|>` ends a text and comes before one: in training the text before
 ends there. Spelled out in a text it is text, as in training. What an imported
 model brought along is kept as it was.
 """
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -16,13 +16,16 @@ from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import TOKENIZER
 from jaxnas.storage.files import write_json
+from jaxnas.storage.jsonl import Json
 
 GENERATION = "generation_config.json"
 _SETTINGS, _SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def write_tokens(source: Path, tokenizer: Tokenizer, length: int, out: Path) -> dict:
+def write_tokens(
+    source: Path, tokenizer: Tokenizer, length: int, out: Path
+) -> Mapping[str, object]:
     """Writes the tokenizer and the generation config of a model folder.
 
     Args:
@@ -56,7 +59,7 @@ def write_tokens(source: Path, tokenizer: Tokenizer, length: int, out: Path) -> 
     return ids
 
 
-def write_generation(out: Path, ids: dict[str, Any]) -> None:
+def write_generation(out: Path, ids: Mapping[str, object]) -> None:
     """A generation config that is greedy and ends at the end of the text."""
     write_json(out / GENERATION, {"do_sample": False, **ids})
 
@@ -72,12 +75,12 @@ def keep_tokens(source: Path, out: Path) -> bool:
     return True
 
 
-def special_ids(content: dict[str, Any]) -> dict[str, Any]:
+def special_ids(content: Json) -> Mapping[str, object]:
     """The ids of special tokens that a config holds, null where it has none."""
     return {name: content.get(name) for name in _IDS}
 
 
-def generation_config(folder: Path) -> dict[str, Any]:
+def generation_config(folder: Path) -> Json:
     """What a folder's generation config says; nothing if there is none.
 
     Raises:
@@ -101,8 +104,8 @@ def end_tokens(folder: Path, tokenizer: Tokenizer) -> list[int]:
     Those that its generation config names, else our end of text; none if the
     tokenizer has neither.
     """
-    found = generation_config(folder).get("eos_token_id")
-    if found is None:
-        found = tokenizer.token_to_id(END_OF_TEXT)
-    ends = found if isinstance(found, list) else [found]
+    ids = generation_config(folder).get("eos_token_id")
+    if ids is None:
+        ids = tokenizer.token_to_id(END_OF_TEXT)
+    ends = ids if isinstance(ids, list) else [ids]
     return [end for end in ends if type(end) is int and end >= 0]

@@ -20,8 +20,11 @@ class Transform(NamedTuple):
     restore: Callable[..., tuple[np.ndarray, ...]]  # (theirs, *shapes) -> ours
 
 
-def _moved(export, restore) -> Transform:
-    """A transform of one tensor whose shape `restore` gives back by itself."""
+def _moved(
+    export: Callable[[np.ndarray], np.ndarray],
+    restore: Callable[[np.ndarray], np.ndarray],
+) -> Transform:
+    """A transform of one tensor, from functions that move its values."""
     return Transform(export, lambda theirs, shape: (restore(theirs).reshape(shape),))
 
 
@@ -63,13 +66,13 @@ def _steps_last(columns: np.ndarray) -> np.ndarray:
 def fused(part: Transform, axis: int) -> Transform:
     """Equally large tensors behind each other along an axis of theirs."""
 
-    def export(*ours):
-        return np.concatenate([part.export(one) for one in ours], axis=axis)
+    def export(*ours: np.ndarray) -> np.ndarray:
+        return np.concatenate([part.export(tensor) for tensor in ours], axis=axis)
 
-    def restore(theirs, *shapes):
-        parts = np.split(theirs, len(shapes), axis=axis)
-        pairs = zip(parts, shapes, strict=True)
-        return tuple(part.restore(one, shape)[0] for one, shape in pairs)
+    def restore(theirs: np.ndarray, *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        pieces = np.split(theirs, len(shapes), axis=axis)
+        pairs = zip(pieces, shapes, strict=True)
+        return tuple(part.restore(piece, shape)[0] for piece, shape in pairs)
 
     return Transform(export, restore)
 

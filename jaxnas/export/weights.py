@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from arch import ArchitectureConfig, build_model
+from arch import ArchitectureConfig, Params, build_model
 from arch.initial import embedding_deviation
 from arch.layers.positions import sinusoidal
 from arch.model import POSITION_SCALE
@@ -31,7 +31,7 @@ def _position_scale(config: ArchitectureConfig) -> float:
 
 
 def to_tensors(
-    native: NativeClass, config: ArchitectureConfig, params: dict
+    native: NativeClass, config: ArchitectureConfig, params: Params
 ) -> dict[str, np.ndarray]:
     """Their tensors by name, float32 like ours.
 
@@ -50,7 +50,7 @@ def to_tensors(
     tensors = {}
     for row in rows:
         ours = [flat[name] for name in row.ours]
-        for name, layer in _places(row, config):
+        for name, layer in _names(row, config):
             parts = ours if layer is None else [x[layer] for x in ours]
             tensors[name] = np.ascontiguousarray(row.transform.export(*parts))
     for name in _zero_names(native, config):
@@ -63,7 +63,7 @@ def to_tensors(
 
 def from_tensors(
     native: NativeClass, config: ArchitectureConfig, tensors: dict[str, np.ndarray]
-) -> dict:
+) -> Params:
     """The inverse of `to_tensors`.
 
     Args:
@@ -83,7 +83,7 @@ def from_tensors(
         wanted = row.transform.export(*map(np.zeros, ours)).shape
         layers = [
             row.transform.restore(_take(tensors, name, wanted), *ours)
-            for name, _ in _places(row, config)
+            for name, _ in _names(row, config)
         ]
         for name, parts in zip(row.ours, zip(*layers, strict=True), strict=True):
             flat[name] = np.stack(parts) if row.stacked else parts[0]
@@ -98,49 +98,65 @@ def _shapes(config: ArchitectureConfig) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in flatten_dict(params, sep=".").items()}
 
 
-def _take(tensors: dict, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _take(
+    tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...]
+) -> np.ndarray:
     if name not in tensors:
         raise UsageError(f"tensor {name} is missing")
-    found = tensors.pop(name)
-    if found.shape != shape:
+    tensor = tensors.pop(name)
+    if tensor.shape != shape:
         raise UsageError(
-            f"tensor {name} has shape {list(found.shape)}, config.json asks for "
+            f"tensor {name} has shape {list(tensor.shape)}, config.json asks for "
             f"{list(shape)}"
         )
-    return found
+    return tensor
 
 
-def _check_rest(native, config, tensors: dict, flat: dict):
+def _check_rest(
+    native: NativeClass,
+    config: ArchitectureConfig,
+    tensors: dict[str, np.ndarray],
+    flat: dict[str, np.ndarray],
+) -> None:
     """Accepts what says nothing new, refuses what ours has no place for."""
     if native.positions is not None:
         shape = (config.max_seq_length, config.hidden_dim)
-        found = _take(tensors, native.positions, shape)
+        positions = _take(tensors, native.positions, shape)
         table = position_table(config)
         allowed = _POSITION_TOLERANCE * _position_scale(config)
-        rounded = np.array_equal(found, table.astype(np.float16).astype(np.float32))
-        if not rounded and not np.abs(found - table).max() <= allowed:
+        rounded = table.astype(np.float16).astype(np.float32)
+        if (
+            not np.array_equal(positions, rounded)
+            and not np.abs(positions - table).max() <= allowed
+        ):
             raise UsageError(
                 f"tensor {native.positions} holds learned positions: ours are the "
                 f"sinusoids that export writes"
             )
-    for name, found in tensors.items():
+    for name, tensor in tensors.items():
         if name.endswith(".bias"):
-            if found.any():
+            if tensor.any():
                 raise UsageError(f"tensor {name} is not zero: ours has no such bias")
-        elif not _is_tied_head(native, config, name, found, flat):
+        elif not _is_tied_head(native, config, name, tensor, flat):
             raise UsageError(f"tensor {name} has no place in our model")
 
 
-def _is_tied_head(native, config, name: str, found: np.ndarray, flat: dict) -> bool:
+def _is_tied_head(
+    native: NativeClass,
+    config: ArchitectureConfig,
+    name: str,
+    tensor: np.ndarray,
+    flat: dict[str, np.ndarray],
+) -> bool:
     (head,) = [row for row in native.rows if row.ours == ("head.kernel",)]
     return (
         config.tie_embeddings
         and name == head.theirs
-        and np.array_equal(found, flat["embed.embedding"])
+        and np.array_equal(tensor, flat["embed.embedding"])
     )
 
 
-def _places(row: Row, config: ArchitectureConfig) -> Iterator[tuple[str, int | None]]:
+def _names(row: Row, config: ArchitectureConfig) -> Iterator[tuple[str, int | None]]:
     """The names of a row's tensors, with their layers."""
     if row.stacked:
         for layer in range(config.num_layers):
@@ -158,5 +174,5 @@ def _zero_names(native: NativeClass, config: ArchitectureConfig) -> list[str]:
 
 
 def _weight_of(bias: str) -> str:
-    """The tensor whose last axis a bias is as long as."""
+    """The tensor with a last axis as long as the bias."""
     return bias.removesuffix("bias") + "weight"

@@ -1,14 +1,15 @@
 """Export: a model of ours as a folder that `transformers` loads."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import safetensors.numpy
 
-from arch import ArchitectureConfig, build_model
+from arch import ArchitectureConfig, Params, build_model
 from arch.config import QUANTIZATIONS
 from arch.initial import draw_parameters
 from jaxnas.compress import prune, round_weights
@@ -76,7 +77,9 @@ def export_random(file: Path, seed: int, out: Path) -> Exported:
     return _summary(native, params, stored, None)
 
 
-def random_model(config: ArchitectureConfig, seed: int):
+def random_model(
+    config: ArchitectureConfig, seed: int
+) -> tuple[ArchitectureConfig, Params]:
     """Initial weights as a model folder would hold them: the config, "params"."""
     try:
         drawn = draw_parameters(build_model(config), key_of(seed, "export"))
@@ -92,7 +95,7 @@ def _write(
     native: NativeClass,
     config: ArchitectureConfig,
     tensors: dict[str, np.ndarray],
-    ids: dict[str, Any],
+    ids: Mapping[str, object],
     folder: Path,
 ) -> tuple[str, int]:
     """Writes config and weights, of the narrowest type that holds them exactly.
@@ -108,6 +111,8 @@ def _write(
     return kind.name, (folder / WEIGHTS).stat().st_size
 
 
-def _summary(native, params: dict, stored: tuple[str, int], tokens) -> Exported:
+def _summary(
+    native: NativeClass, params: Params, stored: tuple[str, int], tokens: int | None
+) -> Exported:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     return Exported(native.architecture, parameters, *stored, tokens)

@@ -1,7 +1,7 @@
 """How well predictions of latency agree with the clock."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -30,7 +30,7 @@ FEWEST = 4  # models of one width, for a rank correlation among them
 
 
 class Agreement(NamedTuple):
-    """Of N predictions with what was measured."""
+    """How N predictions agree with what was measured."""
 
     error: float  # median of |predicted / measured - 1|
     worst: float  # its greatest
@@ -40,17 +40,31 @@ class Agreement(NamedTuple):
     lowest: float | None  # the least of these
 
 
+class Row(TypedDict):
+    """A predictor's `Agreement` on one reading, as JSON holds it."""
+
+    reading: str
+    predictor: str
+    error: float
+    worst: float
+    spearman: float | None
+    within: float | None
+    mean: float | None
+    lowest: float | None
+
+
 def agreement(
     predicted: Sequence[float], measured: Sequence[float], widths: Sequence[int]
 ) -> Agreement:
     """Compares predictions of models with their widths."""
     guess, truth, width = map(np.asarray, (predicted, measured, widths))
     error = np.abs(guess / truth - 1)
+    groups = [width == value for value in np.unique(width)]
     inside = [
-        found
-        for one in np.unique(width)
-        if (width == one).sum() >= FEWEST
-        and (found := _spearman(guess[width == one], truth[width == one])) is not None
+        rank
+        for group in groups
+        if group.sum() >= FEWEST
+        and (rank := _spearman(guess[group], truth[group])) is not None
     ]
     return Agreement(
         error=float(np.median(error)),
@@ -67,19 +81,19 @@ def compare(
     hardware: Hardware | None,
     fitted: tuple[Sequence[ArchitectureConfig], Sequence[Measured]],
     checked: tuple[Sequence[ArchitectureConfig], Sequence[Measured]],
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A row for each reading and predictor, on models that no fit has seen.
 
     Args:
       calibrated: what the first models gave.
-      hardware: whose roofline stands beside; None for none.
+      hardware: gives the roofline's predictions; None for none.
       fitted: those models; FLOPs and parameters get their one rate from them.
       checked: the others.
     """
-    rows = []
+    rows: list[Row] = []
     for name, reading in READINGS.items():
         known, truth = (
-            [getattr(one, name).median / 1e3 for one in measured]
+            [getattr(times, name).median / 1e3 for times in measured]
             for _, measured in (fitted, checked)
         )
         every = [sizes_of(config) for config in checked[0]]
@@ -101,21 +115,32 @@ def compare(
             guesses[title] = [rate * amount for amount in now]
         widths = [config.hidden_dim for config in checked[0]]
         for title, guess in guesses.items():
-            found = agreement(guess, truth, widths)._asdict()
-            rows.append({"reading": name, "predictor": title} | found)
+            agreed = agreement(guess, truth, widths)
+            rows.append(
+                {
+                    "reading": name,
+                    "predictor": title,
+                    "error": agreed.error,
+                    "worst": agreed.worst,
+                    "spearman": agreed.spearman,
+                    "within": agreed.within,
+                    "mean": agreed.mean,
+                    "lowest": agreed.lowest,
+                }
+            )
     return rows
 
 
-def _spearman(one: np.ndarray, other: np.ndarray) -> float | None:
-    if min(len(np.unique(one)), len(np.unique(other))) < 2:
+def _spearman(guess: np.ndarray, truth: np.ndarray) -> float | None:
+    if min(len(np.unique(guess)), len(np.unique(truth))) < 2:
         return None
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(guess, truth).statistic)
 
 
 def _less_width(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """What is left of logarithms when the width is known."""
     logs = np.log(values)
-    return logs - np.asarray([logs[widths == one].mean() for one in widths])
+    return logs - np.asarray([logs[widths == width].mean() for width in widths])
 
 
 def _one_rate(amounts: Sequence[float], seconds: Sequence[float]) -> float:

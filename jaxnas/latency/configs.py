@@ -1,15 +1,15 @@
 """Small models of every family and width, to calibrate with and to check."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 
 from arch import ArchitectureConfig
 from arch.cost import kept_channels, parameters
-from arch.families import FAMILIES, USES
+from arch.families import FAMILIES
 from arch.spaces import SPACES
+from jaxnas.compress import pruned_config
 from jaxnas.keys import key_of
 
 MOST_PARAMETERS = 40_000_000  # what takes a second to run says no more
@@ -35,17 +35,19 @@ def draw_configs(seed: int, number: int) -> list[ArchitectureConfig]:
         np.asarray(jax.random.key_data(key_of(seed, "latency"))).tolist()
     )
     widths = _SPACE.values("hidden_dim")
-    found: dict[ArchitectureConfig, None] = {}
-    while len(found) < number:
-        lap, place = divmod(len(found), len(FAMILIES))
-        width = widths[(place + lap) % len(widths)]
-        config = _draw(rng, FAMILIES[place], width)
+    configs: dict[ArchitectureConfig, None] = {}
+    while len(configs) < number:
+        lap, family = divmod(len(configs), len(FAMILIES))
+        width = widths[(family + lap) % len(widths)]
+        config = _draw(rng, FAMILIES[family], width)
         if config is not None and parameters(config) <= MOST_PARAMETERS:
-            found.setdefault(config)
-    return list(found)
+            configs.setdefault(config)
+    return list(configs)
 
 
-def _draw(rng, family: str, width: int) -> ArchitectureConfig | None:
+def _draw(
+    rng: np.random.Generator, family: str, width: int
+) -> ArchitectureConfig | None:
     genome = _SPACE.genome_at(int(rng.integers(_SPACE.total)))
     vocabulary = int(rng.choice(VOCABULARIES))
     genome[0] = _SPACE.values("arch_type").index(family)
@@ -61,13 +63,11 @@ def as_executed(config: ArchitectureConfig) -> ArchitectureConfig:
 
     Quantised weights are stored so; what XLA multiplies with is decoded.
     """
-    changes: dict[str, Any] = {
-        "pruning_ratio": 0.0,
-        "quantization": "fp16",
-        "attention_dropout": 0.0,
-        "residual_dropout": 0.0,
-        "max_seq_length": max(config.max_seq_length, PROMPT + ROOM),
-    }
-    inner = "inner_dim" if "inner_dim" in USES[config.arch_type] else "ffn_dim"
-    changes[inner] = kept_channels(config.inner_channels, config.pruning_ratio)
-    return dataclasses.replace(config, **changes).canonical()
+    kept = kept_channels(config.inner_channels, config.pruning_ratio)
+    return dataclasses.replace(
+        pruned_config(config, kept),
+        quantization="fp16",
+        attention_dropout=0.0,
+        residual_dropout=0.0,
+        max_seq_length=max(config.max_seq_length, PROMPT + ROOM),
+    ).canonical()

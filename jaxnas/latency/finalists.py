@@ -4,29 +4,51 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 
 from arch.cost import DEVICE_KINDS, Calibrated, Hardware, decode_ms, prefill_ms
-from jaxnas.config import RunConfig
+from jaxnas.config import Settings
 from jaxnas.errors import UsageError
 from jaxnas.latency.configs import as_executed
-from jaxnas.latency.measure import measure
+from jaxnas.latency.measure import Measured, measure
 from jaxnas.latency.store import calibration_for
 from jaxnas.results.result import Result
 from jaxnas.runtime import compute_dtype, cores, hardware_named
-from jaxnas.storage.jsonl import Lines
+from jaxnas.storage.jsonl import Json, Lines
 
 PREDICTORS = {"prefill": prefill_ms, "decode": decode_ms}
 
 
+class Finalist(NamedTuple):
+    """One of the best candidates by the clock."""
+
+    id: int
+    predicted: dict[str, float]  # milliseconds, by name in PREDICTORS
+    measured: Measured
+
+    def to_dict(self) -> Json:
+        """As JSON types, as summary.json holds it."""
+        return self._asdict() | {"measured": self.measured.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Json) -> "Finalist":
+        """The inverse of `to_dict`.
+
+        Raises:
+          KeyError, TypeError: it is not of that form.
+        """
+        measured = Measured.from_dict(values["measured"])
+        return cls(values["id"], values["predicted"], measured)
+
+
 def hardware_of(
-    config: RunConfig,
+    config: Settings,
     manifest: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Hardware:
-    """Whose latency a run predicts, calibrated where that is asked for.
+    """The hardware that a run predicts latency for, calibrated where asked for.
 
     A profile of another device than this process's cannot be calibrated here.
 
@@ -43,14 +65,14 @@ def hardware_of(
         return dataclasses.replace(profile, calibrated=_calibrated_in(manifest))
     if config.latency == "estimate" or not is_here(profile):
         return profile
-    found = calibration_for(jax.devices()[0], say)
-    return dataclasses.replace(profile, calibrated=found)
+    calibrated = calibration_for(jax.devices()[0], say)
+    return dataclasses.replace(profile, calibrated=calibrated)
 
 
 def is_here(hardware: Hardware) -> bool:
     """True if it is the profile of this process's device.
 
-    For a device without one, the profile that was named stands for it.
+    A device without a profile is taken to have the one that was named.
     """
     kind = jax.devices()[0].device_kind
     return DEVICE_KINDS.get(kind, hardware.name) == hardware.name
@@ -71,44 +93,49 @@ def measure_finalists(
     hardware: Hardware,
     timings: Lines,
     say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Each candidate's predicted and measured milliseconds.
+) -> list[Json]:
+    """Predicted and measured milliseconds, a `Finalist` as JSON a candidate.
 
-    What was measured stands in the timings, and is not measured again.
+    What was measured is in the timings, and is not measured again.
 
     Args:
       results: of the candidates.
-      hardware: whose predictions stand beside; if it is not this device, nothing
-        is measured.
+      hardware: gives the predictions; if it is not this device, nothing is
+        measured.
       timings: of the run.
       say: told what is measured, and if it fails.
     """
     if not is_here(hardware):
         return []
-    known = {row["latency_of"]: row["measured"] for row in timings if "measured" in row}
+    known = {
+        row["latency_of"]: Measured.from_dict(row["measured"])
+        for row in timings
+        if "measured" in row
+    }
     configs = {result.id: result.config for result in results}
-    missing = [one for one in configs if one not in known]
+    missing = [number for number in configs if number not in known]
     if missing:
         say(f"measuring the latency of {len(missing)} of the best")
-        chosen = [as_executed(configs[one]) for one in missing]
+        chosen = [as_executed(configs[number]) for number in missing]
         try:
-            found = measure(chosen, jax.devices()[0], compute_dtype(), cores())
+            measured = measure(chosen, jax.devices()[0], compute_dtype(), cores())
         except jax.errors.JaxRuntimeError as error:  # no memory left, mostly
             say(f"it cannot be measured: {str(error).splitlines()[0]}")
             return []
-        for one, measured in zip(missing, found, strict=True):
-            known[one] = measured.to_dict()
-            timings.append({"latency_of": one, "measured": known[one]})
-    return [
-        {
-            "id": one,
-            "predicted": {
+        for number, times in zip(missing, measured, strict=True):
+            known[number] = times
+            timings.append({"latency_of": number, "measured": times.to_dict()})
+    finalists = [
+        Finalist(
+            id=number,
+            predicted={
                 name: predict(config, hardware) for name, predict in PREDICTORS.items()
             },
-            "measured": known[one],
-        }
-        for one, config in configs.items()
+            measured=known[number],
+        )
+        for number, config in configs.items()
     ]
+    return [finalist.to_dict() for finalist in finalists]
 
 
 def _calibrated_in(manifest: Path) -> Calibrated | None:

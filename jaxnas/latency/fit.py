@@ -17,13 +17,13 @@ READINGS: dict[str, Workload] = {
 }
 
 
-# Bytes that may stay in the caches, of which the best is taken: from a core's own
-# to a server's last level.
+# Bytes that may stay in the caches, from a core's own to a server's last level; the
+# best of them is taken.
 CACHES = (0, *(1 << power for power in range(20, 28)))
 
-# Of the terms' rates, where each column of the table has length 1. Over random splits
-# of the recorded models of experiments/latency the median error is that without it,
-# and the greatest one in decoding smaller.
+# Ridge on the terms' rates, where each column of the table has length 1. Over random
+# splits of the recorded models of experiments/latency the median error is that without
+# it, and the greatest one in decoding smaller.
 RIDGE = 0.07
 
 
@@ -39,7 +39,7 @@ def fit(
         raise ValueError(f"{len(configs)} models are too few to fit: needs 2")
     fits = {}
     for name, reading in READINGS.items():
-        seconds = np.asarray([getattr(one, name).median for one in measured]) / 1e3
+        seconds = np.asarray([getattr(times, name).median for times in measured]) / 1e3
         fits[name] = _fit(configs, reading, seconds)
     return Calibrated(**fits)
 
@@ -50,7 +50,7 @@ def _fit(
     """The size of the caches is that which leaves the least squares."""
     tables = {cache: table_of(configs, reading, cache) for cache in CACHES}
 
-    def squares(cache):
+    def squares(cache: int) -> float:
         guess = tables[cache] @ fit_rates(tables[cache], seconds)
         return float(((guess / seconds - 1) ** 2).sum())
 
@@ -75,25 +75,25 @@ def fit_rates(table: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """f64[TERMS], at least 0: least squares of table @ rates / seconds - 1.
 
     With a little ridge: terms that grow together share what they explain, so that
-    a model in which they differ is not foreseen by one of them alone.
+    a model in which they differ is not predicted by one of them alone.
     """
     relative = table / seconds[:, None]
     # Columns of one size: a FLOP and a launch differ by ten powers of ten.
     scale = np.maximum(np.linalg.norm(relative, axis=0), 1e-300)
     terms = table.shape[1]
-    found, _ = nnls(
+    scaled, _ = nnls(
         np.concatenate([relative / scale, RIDGE * np.eye(terms)]),
         np.concatenate([np.ones(len(seconds)), np.zeros(terms)]),
         maxiter=10_000,
     )
-    return found / scale
+    return scaled / scale
 
 
 def _left_out(table: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """f64[N], the relative error of each row by the rates of the others."""
     errors = []
-    for at in range(len(seconds)):
-        others = np.arange(len(seconds)) != at
+    for row in range(len(seconds)):
+        others = np.arange(len(seconds)) != row
         rates = fit_rates(table[others], seconds[others])
-        errors.append(abs(table[at] @ rates / seconds[at] - 1))
+        errors.append(abs(table[row] @ rates / seconds[row] - 1))
     return np.asarray(errors)

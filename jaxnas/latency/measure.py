@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.decoding.generate import bucket
-from arch.decoding.loop import decode_loop, start
+from arch.decoding.loop import DecodeState, Settings, decode_loop, start
 from arch.decoding.sampling import GREEDY
-from arch.decoding.unrolled import unstack
+from arch.decoding.unrolled import Weights, unstack
 from arch.model import build_model
 from jaxnas.latency.configs import PROMPT, ROOM
 
@@ -41,14 +41,19 @@ class Measured(NamedTuple):
         """As JSON types."""
         return {name: spread._asdict() for name, spread in self._asdict().items()}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, float]]) -> "Measured":
+        """The inverse of `to_dict`."""
+        return cls(Spread(**values["prefill"]), Spread(**values["decode"]))
+
 
 class Programs(NamedTuple):
     """A model's two programs, compiled."""
 
     config: ArchitectureConfig
-    weights: Any  # their shapes
-    prefill: Any
-    decode: Any
+    weights: Weights  # their shapes
+    prefill: jax.stages.Compiled
+    decode: jax.stages.Compiled
 
 
 def measure(
@@ -75,9 +80,9 @@ def measure(
             report("compiled", len(programs), len(configs))
     taken: list[list[tuple[float, float]]] = [[] for _ in configs]
     for turn in range(ROUNDS):
-        for at, program in enumerate(programs):
-            taken[at].append(_round(program, device))
-            report("measured", turn * len(configs) + at + 1, ROUNDS * len(configs))
+        for index, program in enumerate(programs):
+            taken[index].append(_round(program, device))
+            report("measured", turn * len(configs) + index + 1, ROUNDS * len(configs))
     return [Measured(*map(_spread, zip(*rounds, strict=True))) for rounds in taken]
 
 
@@ -89,20 +94,20 @@ def compile_model(
     tokens = np.zeros((1, PROMPT), np.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
     weights = jax.eval_shape(unstack, params)
-    place = jax.sharding.SingleDeviceSharding(device)
-    spec = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    there = jax.sharding.SingleDeviceSharding(device)
+    spec = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there)
     weights, given = jax.tree.map(spec, (weights, _given()))
     settings, key, prompt, lengths = given
     prefill = start.lower(
         config, dtype, bucket(ROOM), weights, settings, key, prompt, lengths
     )
     progress = jax.tree.map(spec, prefill.out_info)
-    until = jax.ShapeDtypeStruct((), jnp.int32, sharding=place)
+    until = jax.ShapeDtypeStruct((), jnp.int32, sharding=there)
     decode = decode_loop.lower(config, dtype, weights, settings, progress, until)
     return Programs(config, weights, prefill.compile(), decode.compile())
 
 
-def _given():
+def _given() -> tuple[Settings, jax.Array, jax.Array, jax.Array]:
     """What both programs get beside the weights; the prompt's tokens are zeros."""
     stops = jnp.full(bucket(0), -1, jnp.int32)
     prompt = jnp.zeros((1, PROMPT), jnp.int32)
@@ -138,13 +143,15 @@ def _round(program: Programs, device: jax.Device) -> tuple[float, float]:
     return 1e3 * prefill, 1e3 * decode
 
 
-def _clocked(program, *arguments) -> tuple[float, Any]:
+def _clocked(
+    program: jax.stages.Compiled, *arguments: Any
+) -> tuple[float, DecodeState]:
     begin = time.perf_counter()
     done = jax.block_until_ready(program(*arguments))
     return time.perf_counter() - begin, done
 
 
-def _random_weights(shapes: Any, device: jax.Device) -> Any:
+def _random_weights(shapes: Weights, device: jax.Device) -> Weights:
     """Small numbers, drawn once and repeated: speed does not depend on them."""
     pool = np.random.default_rng(0).normal(0, 0.02, 1 << 16).astype(np.float32)
     fill = lambda leaf: jax.device_put(

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -42,9 +41,9 @@ def calibration_for(
         f"once: some minutes"
     )
     configs = draw_configs(0, MODELS)
-    found = fit(configs, measure(configs, device, compute_dtype(), cores()))
-    keep_calibration(device, found)
-    return found
+    calibrated = fit(configs, measure(configs, device, compute_dtype(), cores()))
+    keep_calibration(device, calibrated)
+    return calibrated
 
 
 def read_calibration(device: jax.Device) -> Calibrated | None:
@@ -56,20 +55,26 @@ def read_calibration(device: jax.Device) -> Calibrated | None:
         return None
 
 
-def keep_calibration(device: jax.Device, found: Calibrated, **more: Any) -> bool:
+def keep_calibration(
+    device: jax.Device, calibrated: Calibrated, **more: object
+) -> bool:
     """Keeps it for later runs, `more` beside it; False if the cache refuses."""
     path = path_of(device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"calibrated": dataclasses.asdict(found), "about": about_of(device)}
-        write_json(path, about | more)
+        kept = {
+            "calibrated": dataclasses.asdict(calibrated),
+            "about": about_of(device),
+            **more,
+        }
+        write_json(path, kept)
     except OSError:
         return False  # measured again by the next run
     return True
 
 
-def about_of(device: jax.Device) -> dict[str, Any]:
-    """What a calibration holds for."""
+def about_of(device: jax.Device) -> dict[str, str | int]:
+    """What a calibration depends on."""
     return {
         "device": device.device_kind,
         "platform": device.platform,

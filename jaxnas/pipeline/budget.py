@@ -3,11 +3,10 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
-from arch import ArchitectureConfig
+from arch import ArchitectureConfig, Params
 from arch.cost import size_mib
 from arch.space import Space
 from jaxnas.clock import (
@@ -19,7 +18,7 @@ from jaxnas.clock import (
     clock_words,
     outline,
 )
-from jaxnas.config import RunConfig
+from jaxnas.config import RunConfig, Settings
 from jaxnas.keys import key_of
 from jaxnas.population.devices import Machine
 from jaxnas.population.planner import planner_for
@@ -42,12 +41,12 @@ PLANNED = ("phases", "population", "generations", "final_steps")
 
 def fit_to_budget(
     given: RunConfig,
-    config: RunConfig,
+    config: Settings,
     space: Space,
     task: Task,
     machine: Machine,
     clock: Clock,
-) -> RunConfig:
+) -> Settings:
     """The resolved config with room for all that the budget is to hold.
 
     Args:
@@ -66,16 +65,23 @@ def fit_to_budget(
         opened = [name for name in PLANNED if getattr(given, name) is None]
         clock.decide("open", opened)
         clock.decide("planned", planned)
-    return dataclasses.replace(config, **planned).resolve(jax.default_backend())
+    return dataclasses.replace(given, **planned).resolve(jax.default_backend())
 
 
-def _planned(given, config, space, task, machine, clock) -> dict[str, Any]:
-    """The settings that change; arguments as for `fit_to_budget`."""
+def _planned(
+    given: RunConfig,
+    config: Settings,
+    space: Space,
+    task: Task,
+    machine: Machine,
+    clock: Clock,
+) -> dict[str, str | int]:
+    """The open settings that are planned; arguments as for `fit_to_budget`."""
     settings = task.settings
     tried = _tried(config, space, task)
     scoring = config.eval_windows / (3 * settings.batch)
 
-    def foreseen(steps: int) -> float:
+    def predicted(steps: int) -> float:
         planner = planner_for(machine, settings, steps, scoring)
         return planner.plan(list(tried)).seconds * TRIED / len(tried)
 
@@ -84,34 +90,28 @@ def _planned(given, config, space, task, machine, clock) -> dict[str, Any]:
     )
     phases = config.named_phases() if fixed else PRESETS[config.preset].phases
     found = outline(
-        foreseen,
+        predicted,
         tuple(steps_of(phase, settings) for phase in phases.values()),
         clock.left,
         space.distinct_count,
         fixed=fixed,
         population=given.population,
     )
-    texts = [str(steps * settings.batch) for steps in found.phases]
-    planned: dict[str, Any] = {
+    planned: dict[str, str | int] = {
         "population": found.population,
         "generations": found.generations,
+        "repeats": 0,  # the time is the winner's
     }
     if not fixed:
+        texts = [str(steps * settings.batch) for steps in found.phases]
         planned["phases"] = ",".join(texts)
-    changes = {
+    return {
         name: value for name, value in planned.items() if getattr(given, name) is None
     }
-    if "phases" in changes:
-        changes |= {"samples": None, "epochs": None}
-        for name in ("decay_share", "repeats"):
-            changes[name] = getattr(given, name)
-    if given.repeats is None:
-        changes["repeats"] = 0  # the time is the winner's
-    return changes
 
 
-def _tried(config: RunConfig, space: Space, task: Task) -> set[ArchitectureConfig]:
-    """Trainings to foresee a generation with: of candidates that may be trained."""
+def _tried(config: Settings, space: Space, task: Task) -> set[ArchitectureConfig]:
+    """Trainings to predict a generation with: of candidates that may be trained."""
     fields = {
         "vocab_size": task.dataset.vocab_size,
         "max_seq_length": task.settings.window,
@@ -122,7 +122,7 @@ def _tried(config: RunConfig, space: Space, task: Task) -> set[ArchitectureConfi
     return {training_config(one) for one in (small or drawn)[:TRIED]}
 
 
-def words(config: RunConfig, clock: Clock) -> str | None:
+def words(config: Settings, clock: Clock) -> str | None:
     """What a run with a budget is about to do."""
     if clock.budget is None:
         return None
@@ -167,7 +167,11 @@ def room_for(clock: Clock, trainer: Trainer) -> Callable[[Phase, Chosen], Chosen
 
 
 def last_steps(
-    config: RunConfig, clock: Clock, model: ArchitectureConfig, task: Task, params: dict
+    config: Settings,
+    clock: Clock,
+    model: ArchitectureConfig,
+    task: Task,
+    params: Params,
 ) -> int:
     """Steps that the winner trains on for: as set, or as many as there is time for."""
     if "final_steps" not in (clock.decided("open") or ()):
@@ -181,7 +185,7 @@ def last_steps(
     return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
 
 
-def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: dict) -> float:
+def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: Params) -> float:
     """Measured, after compiling, in the program that will train on."""
     calls, settings = 4, task.settings
     steps = calls * settings.steps_per_call

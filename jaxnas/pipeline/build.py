@@ -1,10 +1,11 @@
 """From settings to the parts of a run."""
 
 from pathlib import Path
+from typing import Any
 
 from arch.space import Space
 from arch.spaces import SPACES
-from jaxnas.config import RunConfig, read_toml
+from jaxnas.config import Settings, read_toml
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
@@ -21,7 +22,7 @@ from jaxnas.training.settings import TrainSettings
 from jaxnas.training.task import Task
 
 
-def make_task(config: RunConfig, dataset: Dataset) -> Task:
+def make_task(config: Settings, dataset: Dataset) -> Task:
     """What every candidate is trained on, and how."""
     names = TrainSettings.__dataclass_fields__
     settings = TrainSettings(**{name: getattr(config, name) for name in names})
@@ -37,7 +38,7 @@ def make_task(config: RunConfig, dataset: Dataset) -> Task:
     )
 
 
-def check_settings(config: RunConfig) -> None:
+def check_settings(config: Settings) -> None:
     """Finds what is wrong with a run's settings, apart from its data.
 
     Raises:
@@ -50,7 +51,7 @@ def check_settings(config: RunConfig) -> None:
     check_earlier(config)
 
 
-def check_earlier(config: RunConfig):
+def check_earlier(config: Settings) -> None:
     """Compares the objectives with those of the run to learn from.
 
     Raises:
@@ -67,7 +68,7 @@ def check_earlier(config: RunConfig):
         )
 
 
-def make_fitness(config: RunConfig) -> FitnessSettings:
+def make_fitness(config: Settings) -> FitnessSettings:
     """The run's scores.
 
     Raises:
@@ -80,7 +81,7 @@ def make_fitness(config: RunConfig) -> FitnessSettings:
         raise UsageError(str(error)) from None
 
 
-def make_rungs(config: RunConfig, settings: TrainSettings) -> tuple[Rung, ...]:
+def make_rungs(config: Settings, settings: TrainSettings) -> tuple[Rung, ...]:
     """The run's phases as rungs of one training.
 
     Raises:
@@ -92,7 +93,7 @@ def make_rungs(config: RunConfig, settings: TrainSettings) -> tuple[Rung, ...]:
         raise UsageError(f"phases={config.phases!r}: {error}") from None
 
 
-def make_trainer(config: RunConfig, task: Task, **parts) -> Trainer:
+def make_trainer(config: Settings, task: Task, **parts: Any) -> Trainer:
     """What trains the run's candidates; `parts` as for `Trainer`."""
     return Trainer(
         task=task,
@@ -104,7 +105,7 @@ def make_trainer(config: RunConfig, task: Task, **parts) -> Trainer:
     )
 
 
-def make_evaluator(config: RunConfig, trainer: Trainer, **parts) -> Evaluator:
+def make_evaluator(config: Settings, trainer: Trainer, **parts: Any) -> Evaluator:
     """An evaluator of the run's candidates; `parts` as for `Evaluator`.
 
     Among them the hardware, see `hardware_of`.
@@ -122,7 +123,7 @@ def make_evaluator(config: RunConfig, trainer: Trainer, **parts) -> Evaluator:
     )
 
 
-def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
+def make_plan(config: Settings, space: Space, dataset: Dataset) -> SearchPlan:
     """The search, with the vocabulary and window that the data decided."""
     fields = {"vocab_size": dataset.vocab_size, "max_seq_length": config.window}
     return SearchPlan(
@@ -144,7 +145,7 @@ def make_plan(config: RunConfig, space: Space, dataset: Dataset) -> SearchPlan:
     )
 
 
-def foreseen_compressions(config: RunConfig, space: Space) -> list[Compression]:
+def compressions_ahead(config: Settings, space: Space) -> list[Compression]:
     """What to score after every training, for candidates that may ask later.
 
     Everything that the space can do to weights, if that costs less than the

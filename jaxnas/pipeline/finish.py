@@ -2,13 +2,12 @@
 
 import time
 import traceback
-from typing import Any
 
 import jax
 
 from arch import ArchitectureConfig
 from jaxnas.clock import Clock
-from jaxnas.config import RunConfig
+from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
 from jaxnas.pipeline.budget import last_steps
@@ -16,6 +15,7 @@ from jaxnas.pipeline.winner import BestWeights, score_splits, train_on, training
 from jaxnas.report.progress import Progress
 from jaxnas.report.words import describe
 from jaxnas.results.result import Scored
+from jaxnas.results.summary import Final
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
@@ -24,14 +24,14 @@ from jaxnas.training.single import TrainingFailed
 
 def finish(
     folder: RunFolder,
-    config: RunConfig,
+    config: Settings,
     clock: Clock,
     evaluator: Evaluator,
     phase: Phase,
     winner: Scored,
     best_weights: BestWeights,
     progress: Progress,
-) -> dict:
+) -> Final:
     """Trains the winner on, saves it, and scores it on the held-out splits.
 
     If training on fails, the winner is what the search found.
@@ -43,10 +43,9 @@ def finish(
     if params is None:
         progress.say("its weights were not kept: training them again first")
         params = evaluator.weights(model, progress.steps("winner again"), phase)
-    final: dict[str, Any] = {"steps": 0, "reason": None}
+    reason = None
     try:
         steps = last_steps(config, clock, model, task, params)
-        final["steps"] = steps
         progress.say(f"the winner trains on for {steps} steps")
         part = folder.finishing / training_name(model, phase.rung, steps)
         with Checkpoints(part, keep=1) as checkpoints:
@@ -57,12 +56,12 @@ def finish(
         splits = score_splits(model, task, trained, config.final_windows)
     except (TrainingFailed, jax.errors.JaxRuntimeError) as error:
         log_failure(folder, model, traceback.format_exc())
-        final = {"steps": 0, "reason": f"training on failed: {error}".splitlines()[0]}
-        progress.say(f"{final['reason']}; the winner stays as the search trained it")
+        steps, reason = 0, f"training on failed: {error}".splitlines()[0]
+        progress.say(f"{reason}; the winner stays as the search trained it")
         trained = params
         splits = score_splits(model, task, trained, config.final_windows)
     save_model(folder.model, model, trained, task.dataset.tokenizer)
-    return final | {"splits": splits}
+    return {"steps": steps, "reason": reason, "splits": splits}
 
 
 def log_failure(folder: RunFolder, config: ArchitectureConfig, trace: str) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from typing import Any
+from collections.abc import Mapping
 
 from arch import ArchitectureConfig
 from arch.config import GATED_ACTIVATIONS
@@ -20,7 +20,7 @@ NEW_SHARE = 0.5
 # whatever the space may still ask for; afterwards a new one has to save this many
 # times what it costs.
 OPEN_GENERATIONS = 3
-LATE_PRICE = 100.0
+LATE_COMPILE_WEIGHT = 100.0
 
 # Programs that a search may compile for each candidate, while one more of them
 # saves less than ten times what it costs.
@@ -32,7 +32,7 @@ _ROOM = (("num_layers", "ffn_multiplier"), ("ffn_multiplier", "num_layers"))
 
 def outlook_of(
     space: Space,
-    fields: dict[str, Any],
+    fields: Mapping[str, int],
     *,
     population: int,
     generations: int,
@@ -59,7 +59,7 @@ def outlook_of(
     rest = min(space.distinct_count, most) - seen - new
     coming = min(NEW_SHARE * left * new, max(0, rest))
     if generation >= OPEN_GENERATIONS:
-        return Outlook(horizon=coming / max(1, new), price=LATE_PRICE)
+        return Outlook(horizon=coming / max(1, new), compile_weight=LATE_COMPILE_WEIGHT)
     kinds: list[Expected] = []
     if coming > 0:
         configs = kinds_of(space, fields)
@@ -76,8 +76,8 @@ def outlook_of(
     )
 
 
-def kinds_of(space: Space, fields: dict[str, Any]) -> list[ArchitectureConfig]:
-    """The largest config for each combination that decides who shares a program."""
+def kinds_of(space: Space, fields: Mapping[str, int]) -> list[ArchitectureConfig]:
+    """The largest config for each combination that decides which share a program."""
     activations = space.values("activation")
     gated = [one for one in activations if one in GATED_ACTIVATIONS][:1]
     plain = [one for one in activations if one not in GATED_ACTIVATIONS][:1]
@@ -96,17 +96,19 @@ def kinds_of(space: Space, fields: dict[str, Any]) -> list[ArchitectureConfig]:
             space.values("normalization"), space.values("position_encoding")
         ):
             try:
-                config = ArchitectureConfig(
-                    arch_type=family,
-                    num_layers=max(space.values("num_layers")),
-                    hidden_dim=width,
-                    num_heads=heads,
-                    ffn_multiplier=max(space.values("ffn_multiplier")),
-                    normalization=norm,
-                    activation=activation,
-                    position_encoding=position,
-                    attention_dropout=dropout,
-                    **fields,
+                config = ArchitectureConfig.from_dict(
+                    {
+                        "arch_type": family,
+                        "num_layers": max(space.values("num_layers")),
+                        "hidden_dim": width,
+                        "num_heads": heads,
+                        "ffn_multiplier": max(space.values("ffn_multiplier")),
+                        "normalization": norm,
+                        "activation": activation,
+                        "position_encoding": position,
+                        "attention_dropout": dropout,
+                        **fields,
+                    }
                 )
             except ValueError:  # not a combination that exists
                 continue
@@ -137,7 +139,7 @@ def _shape_within(
     return dataclasses.replace(largest, **room).canonical()
 
 
-def _least_stored(space: Space, config: ArchitectureConfig) -> dict[str, Any]:
+def _least_stored(space: Space, config: ArchitectureConfig) -> dict[str, str | float]:
     """The compression that leaves the fewest bytes."""
     genes = ("quantization", "pruning_ratio")
     ways = [

@@ -5,18 +5,18 @@ import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from arch.cost import Hardware
-from jaxnas.config import RunConfig
+from jaxnas.config import Settings
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.population.calibration import Calibration
 from jaxnas.presets import unread_by
 from jaxnas.runtime import cores
 from jaxnas.storage.files import write_json
+from jaxnas.storage.jsonl import Json
 
 PACKAGES = (
     "jaxnas",
@@ -45,11 +45,11 @@ _PLACES = ("data", "hardware")
 
 
 def manifest_of(
-    dataset: Dataset, config: RunConfig, hardware: Hardware, calibration: Calibration
-) -> dict[str, Any]:
+    dataset: Dataset, config: Settings, hardware: Hardware, calibration: Calibration
+) -> Json:
     """Versions, device, cores, seed and data; nothing that changes by the clock.
 
-    What must not change while a run goes on stands under "decides".
+    What must not change while a run goes on is under "decides".
     """
     data = dataset.describe()
     settings = {
@@ -101,7 +101,7 @@ def record_compilations(path: Path, **entry: int) -> None:
     write_json(path, manifest)
 
 
-def check_manifest(path: Path, now: dict[str, Any]) -> list[str]:
+def check_manifest(path: Path, now: Json) -> list[str]:
     """Writes a new run's manifest, or compares it with the one that is there.
 
     Returns:

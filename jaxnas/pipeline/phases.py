@@ -1,15 +1,15 @@
 """The phases after the search: the best train on, and are scored again."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from arch import ArchitectureConfig
 from jaxnas.clock import NEVER, Deadline
-from jaxnas.config import RunConfig
-from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.config import Settings
+from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.pipeline.promotion import Pool, choose, number_promoted
 from jaxnas.report.progress import Progress
 from jaxnas.results.phases import Chosen, PhaseResult
@@ -39,8 +39,8 @@ class Promotions:
     by_curve: bool
 
     @classmethod
-    def of(cls, config: RunConfig) -> "Promotions":
-        """A resolved config's."""
+    def of(cls, config: Settings) -> "Promotions":
+        """As a run's settings say."""
         return cls(
             share=config.promote_share,
             lucky=config.lucky,
@@ -55,7 +55,7 @@ class Promotions:
         results: Sequence[Result],
         among: Sequence[Result],
     ) -> Chosen:
-        """Who goes on from a phase with these results, of those that still can."""
+        """Which go on from a phase with these results, of those that still can."""
         return choose(
             among,
             number_promoted(len(scored(results)), self.share),
@@ -65,7 +65,7 @@ class Promotions:
         )
 
     def pool(self, evaluator: Evaluator, candidates: int) -> Pool:
-        """Who can be promoted from the first phase, of so many at most."""
+        """Which can be promoted from the first phase, of this many at most."""
         return Pool(
             number_promoted(candidates, self.share),
             self.lucky,
@@ -123,7 +123,7 @@ def promote(
       evaluator: see `Evaluator`.
       results: of the first phase's candidates.
       pool: those among them whose states were kept.
-      promotions: who goes on.
+      promotions: which go on.
       record: a result a candidate and phase; written anew, from what the evaluator
         remembers of its trainings.
       progress: is told of everything as it happens.
@@ -143,15 +143,9 @@ def promote(
             break
         trainer.keep_states([result.config for result in chosen.every], phase)
         progress.phase(phase.name, len(chosen.promoted), len(chosen.lucky))
-        found: list[Result] = []
-        ends = deadline(phase.name)
-        with contextlib.closing(
-            _evaluated(evaluator, phase, chosen, ends, progress)
-        ) as evaluated:
-            for result in evaluated:
-                record.append(result)
-                progress.candidate(result)
-                found.append(result)
+        before, ends = len(record), deadline(phase.name)
+        _train_on(evaluator, phase, chosen, ends, record, progress)
+        found = list(record)[before:]
         if len(found) < len(chosen.every):
             ends.end(len(found))
         phases.append(PhaseResult(phase.name, chosen.among(found), found))
@@ -160,31 +154,36 @@ def promote(
     return phases
 
 
-def _evaluated(
+def _train_on(
     evaluator: Evaluator,
     phase: Phase,
     chosen: Chosen,
     deadline: Deadline,
+    record: ResultLog,
     progress: Progress,
-) -> Generator[Result]:
-    """The chosen ones' results in this phase.
+) -> None:
+    """Records the chosen ones' results in this phase.
 
     After the deadline only of those that are known, or have ended in the meantime;
     of as many as it takes for one to succeed.
     """
-    configs = [result.config for result in chosen.every]
-    evaluations = evaluator.evaluate_until(
-        lambda succeeded: succeeded > 0 and deadline.passed(),
-        configs,
+    of_config = {result.config: result for result in chosen.every}
+    promoted = {result.id for result in chosen.promoted}
+
+    def found(config: ArchitectureConfig, evaluation: Evaluation) -> None:
+        before = of_config[config]
+        by = "rank" if before.id in promoted else "luck"
+        result = before.in_phase(phase.name, by, evaluation)
+        record.append(result)
+        progress.candidate(result)
+
+    evaluator.evaluate(
+        list(of_config),
         progress.steps(f"phase {phase.name}"),
         phase=phase,
+        enough=lambda succeeded: succeeded > 0 and deadline.passed(),
+        found=found,
     )
-    promoted = {result.id for result in chosen.promoted}
-    with contextlib.closing(evaluations):
-        for result, evaluation in zip(chosen.every, evaluations, strict=True):
-            if evaluation is not None:
-                by = "rank" if result.id in promoted else "luck"
-                yield result.in_phase(phase.name, by, evaluation)
 
 
 def repeated(

@@ -1,4 +1,4 @@
-"""Who goes on to the next phase: the least dominated, the least crowded, the best.
+"""Which go on to the next phase: the least dominated, the least crowded, the best.
 
 Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) with several
 objectives: Deb et al. 2002, doi:10.1109/4235.996017, order the candidates.
@@ -41,7 +41,7 @@ def choose(
         objective (both ends of each objective are equally uncrowded, and few may
         go on), then id; before them all the greatest fitness, for it would win.
       lucky: of those not among them, at random.
-      seed: decides who is lucky; the same candidates are whatever else comes.
+      seed: decides which are drawn at random; the same candidates are whatever else comes.
       objectives: of a result, minimised.
     """
     ok = scored(results)
@@ -68,7 +68,7 @@ def _lot(seed: int, identity: int) -> str:
 
 
 class Pool:
-    """Who can still be promoted while a search goes on.
+    """Which can still be promoted while a search goes on.
 
     A candidate that drops out does not come back, so that what it would go on
     from need not be kept.

@@ -1,51 +1,91 @@
-"""One run in its folder, from settings to the saved winner."""
+"""One run in its folder, from settings to the saved winner, top to bottom."""
 
 import contextlib
 import json
 import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from rich.console import Console
 
-from arch.cost import MIB
+from arch.cost import MIB, Hardware
 from arch.spaces import SPACES
-from jaxnas.clock import Clock
-from jaxnas.config import RunConfig
+from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock, Deadline
+from jaxnas.config import RunConfig, Settings
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.evaluation.training_log import Trainings
+from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.evaluation.user_objectives import changed_since, objective_names, sources_of
-from jaxnas.latency.finalists import hardware_of
-from jaxnas.pipeline.budget import fit_to_budget, words
+from jaxnas.latency.finalists import hardware_of, measure_finalists
+from jaxnas.pipeline.budget import fit_to_budget, room_for, words
 from jaxnas.pipeline.build import (
     check_settings,
-    foreseen_compressions,
+    compressions_ahead,
     make_evaluator,
     make_plan,
     make_task,
     make_trainer,
 )
-from jaxnas.pipeline.finish import log_failure
-from jaxnas.pipeline.manifest import calibration_in, check_manifest, manifest_of
-from jaxnas.pipeline.phases import Promotions
-from jaxnas.pipeline.stages import Ready, Stages
+from jaxnas.pipeline.finish import finish, log_failure
+from jaxnas.pipeline.manifest import (
+    calibration_in,
+    check_manifest,
+    manifest_of,
+    record_compilations,
+)
+from jaxnas.pipeline.phases import Promotions, promote, repeated
+from jaxnas.pipeline.promotion import Pool
+from jaxnas.pipeline.search import Search, SearchPlan
 from jaxnas.pipeline.winner import BestWeights
-from jaxnas.population.devices import local_machine
+from jaxnas.population.compile_stats import compile_counts
+from jaxnas.population.devices import Machine, local_machine
+from jaxnas.population.observer import Observer
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.train_states import States
+from jaxnas.population.trainer import Trainer
 from jaxnas.report.announce import announce
 from jaxnas.report.closing import close, show_found
+from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
 from jaxnas.report.tables import plain_console, top_table
-from jaxnas.results.phases import last_phase
-from jaxnas.results.result import ResultLog, read_results
+from jaxnas.results.phases import PhaseResult, finalists, last_phase
+from jaxnas.results.ranking import top_results
+from jaxnas.results.result import Result, ResultLog, read_results
+from jaxnas.results.summary import Summary, summary_of
 from jaxnas.runtime import set_up
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
 from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.phase import FIRST
+from jaxnas.training.task import Task
+
+
+class Ready(NamedTuple):
+    """What a run knows before anything trains."""
+
+    folder: RunFolder
+    config: Settings  # fitted to the budget
+    clock: Clock
+    task: Task
+    hardware: Hardware  # whose latency is predicted
+    machine: Machine
+    plan: SearchPlan
+
+
+class Opened(NamedTuple):
+    """What a run writes to while it goes on, and what trains and scores."""
+
+    results: ResultLog
+    later: ResultLog  # of the phases after the first
+    timings: Lines
+    best_weights: BestWeights
+    progress: Progress
+    evaluator: Evaluator
 
 
 def run(
@@ -56,7 +96,7 @@ def run(
     console: Console | None = None,
     verbose: bool = False,
     began: float | None = None,
-) -> dict:
+) -> Summary:
     """Searches, trains the winner on, scores and saves it.
 
     Args:
@@ -78,25 +118,26 @@ def run(
     console = plain_console() if console is None else console
     set_up()
     remove_partial(folder.path)
-    resolved = config.resolve(jax.default_backend())
+    settings = config.resolve(jax.default_backend())
     if resumed and folder.summary.exists():
-        return _already_done(folder, resolved, console)
-    clock = Clock(resolved.budget_seconds(), folder.budget, began)
-    ready = _prepare(folder, config, resolved, clock, console)
+        return _already_done(folder, settings, console)
+    clock = Clock(settings.budget_seconds(), folder.budget, began)
+    ready = _prepare(folder, config, settings, clock, console)
     with contextlib.ExitStack() as stack:
-        session = _open(stack, ready, console, verbose)
-        _check_manifest(ready, session.evaluator, console)
-        announce(folder, ready.config, ready.plan.space, session.evaluator, console)
+        opened = _open(stack, ready, console, verbose)
+        _check_manifest(ready, opened.evaluator, console)
+        announce(folder, ready.config, ready.plan.space, opened.evaluator, console)
         if (text := words(ready.config, clock)) is not None:
             console.print(text, soft_wrap=True)
         promotions = Promotions.of(ready.config)
-        pool = promotions.pool(session.evaluator, ready.plan.most_candidates)
-        exhausted = session.search(pool)
-        results = list(session.results)
-        phases = session.promote(results, pool, promotions)
-        session.say_what_ended(exhausted, len(results))
-        session.plot(results)
-        summary, last = session.finish(results, phases, exhausted)
+        pool = promotions.pool(opened.evaluator, ready.plan.most_candidates)
+        exhausted = _search(ready, opened, pool)
+        results = list(opened.results)
+        phases = _phases(ready, opened, promotions, pool)
+        _say_what_ended(ready, exhausted, len(results), opened.progress.say)
+        plot_fitness(folder.fitness_plot, results)
+        plot_pareto(folder.pareto_plot, results, opened.evaluator.extra.names)
+        summary, last = _finish(ready, opened, phases, exhausted)
     write_json(folder.summary, summary)
     _tidy(folder)
     close(folder, ready.config, summary, results, last, console)
@@ -106,7 +147,7 @@ def run(
 def _prepare(
     folder: RunFolder,
     given: RunConfig,
-    config: RunConfig,
+    config: Settings,
     clock: Clock,
     console: Console,
 ) -> Ready:
@@ -143,7 +184,7 @@ def _prepare(
 
 def _open(
     stack: contextlib.ExitStack, ready: Ready, console: Console, verbose: bool
-) -> Stages:
+) -> Opened:
     """Opens what a run writes to, until the stack is closed."""
     folder, config, plan = ready.folder, ready.config, ready.plan
     results = stack.enter_context(ResultLog(folder.results))
@@ -157,24 +198,148 @@ def _open(
     trainer = make_trainer(
         config,
         ready.task,
-        compressions=foreseen_compressions(config, plan.space),
+        compressions=compressions_ahead(config, plan.space),
         states=States(folder.states) if several else None,
         plans=Plans(plans),
         machine=ready.machine,
-        on_planned=lambda plan: progress.planned(plan, verbose),
-        on_run=progress.plan_has_run,
-        say=progress.say,
+        observer=Observer(
+            planned=lambda plan: progress.planned(plan, verbose),
+            ran=progress.plan_has_run,
+            trained=best_weights.offer,
+            failed=lambda *failure: log_failure(folder, *failure),
+            say=progress.say,
+        ),
     )
     stack.callback(trainer.close)
     evaluator = make_evaluator(
-        config,
-        trainer,
-        hardware=ready.hardware,
-        trainings=Trainings(trainings),
-        on_trained=best_weights.offer,
-        on_failed=lambda *failure: log_failure(folder, *failure),
+        config, trainer, hardware=ready.hardware, trainings=TrainingLog(trainings)
     )
-    return Stages(ready, evaluator, best_weights, results, later, timings, progress)
+    return Opened(results, later, timings, best_weights, progress, evaluator)
+
+
+def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
+    """The first phase; whether the space is exhausted."""
+    folder, config, clock, *_, plan = ready
+    with (
+        Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
+        opened.progress.stage("search"),
+    ):
+        search = Search(
+            plan=plan,
+            evaluator=opened.evaluator,
+            results=opened.results,
+            checkpoints=checkpoints,
+            progress=opened.progress,
+            on_generation=_recorder(folder.manifest, opened.evaluator.trainer, pool),
+            deadline=Deadline(clock, SEARCH_ENDS, "evaluated"),
+        )
+        search.run()
+    return search.exhausted
+
+
+def _recorder(
+    manifest: Path, trainer: Trainer, pool: Pool
+) -> Callable[[int, list[Result]], None]:
+    """Records what each generation compiled; drops states that none goes on from."""
+    counts, programs = compile_counts(), 0
+
+    def record(generation: int, results: list[Result]) -> None:
+        nonlocal counts, programs
+        if trainer.states is not None:  # there is a later phase
+            pool.read(results)
+            trainer.keep_states([result.config for result in pool.results], FIRST)
+        before, counts = counts, compile_counts()
+        old, programs = programs, trainer.programs()
+        record_compilations(
+            manifest,
+            generation=generation,
+            candidates=sum(result.generation == generation for result in results),
+            programs=programs - old,
+            **counts.since(before)._asdict(),
+        )
+
+    return record
+
+
+def _phases(
+    ready: Ready, opened: Opened, promotions: Promotions, pool: Pool
+) -> list[PhaseResult]:
+    """The later phases."""
+    evaluator, clock = opened.evaluator, ready.clock
+    with opened.progress.stage("phases"):
+        if len(evaluator.trainer.rungs) > 1:
+            pool.read(list(opened.results))
+        return promote(
+            evaluator,
+            list(opened.results),
+            pool,
+            promotions,
+            opened.later,
+            opened.progress,
+            room_for(clock, evaluator.trainer),
+            lambda name: Deadline(clock, PHASES_END, f"phase {name}"),
+        )
+
+
+def _say_what_ended(
+    ready: Ready, exhausted: bool, candidates: int, say: Callable[[str], None]
+) -> None:
+    """Says why there are fewer candidates than were asked for, if so."""
+    plan = ready.plan
+    if exhausted:
+        say(
+            f"the space is exhausted: all {plan.space.distinct_count} distinct "
+            f"models were evaluated"
+        )
+    elif ready.clock.decided("evaluated") is not None:
+        say(f"the clock ends the search after {candidates} candidates")
+    elif candidates >= plan.bound:
+        say(f"the search ends at max_evals={plan.max_evals}")
+
+
+def _finish(
+    ready: Ready, opened: Opened, phases: list[PhaseResult], exhausted: bool
+) -> tuple[Summary, list[Result]]:
+    """Trains the winner on and measures.
+
+    Returns:
+      The summary, and the results of the last phase that a candidate survived.
+    """
+    folder, config, clock, *_ = ready
+    evaluator, progress = opened.evaluator, opened.progress
+    results = list(opened.results)
+    rung, last = finalists(results, phases)
+    [winner] = top_results(last, 1)
+    write_whole(folder.best, winner.config.to_json())
+    with progress.stage("finish"):
+        final = finish(
+            folder,
+            config,
+            clock,
+            evaluator,
+            evaluator.trainer.phases[rung],
+            winner,
+            opened.best_weights,
+            progress,
+        )
+    with progress.stage("repeats"):
+        again = repeated(evaluator, winner, results, config.repeats, progress)
+    with progress.stage("latency"):
+        best = top_results(last, config.measure_top)
+        measured = measure_finalists(
+            best, evaluator.hardware, opened.timings, progress.say
+        )
+    return summary_of(
+        config,
+        evaluator,
+        results,
+        winner,
+        final,
+        exhausted,
+        phases,
+        again,
+        measured,
+    ), last
 
 
 def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console) -> None:
@@ -206,7 +371,7 @@ def _tidy(folder: RunFolder) -> None:
     shutil.rmtree(folder.finishing, ignore_errors=True)
 
 
-def _already_done(folder: RunFolder, config: RunConfig, console: Console) -> dict:
+def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summary:
     """A finished run is shown again, not run again, if its files are whole."""
     with Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints:
         checkpoints.check()

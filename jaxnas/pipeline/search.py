@@ -1,10 +1,9 @@
 """The search loop: ask -> decode -> evaluate -> tell -> record -> checkpoint."""
 
-import contextlib
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arch import ArchitectureConfig
 from arch.baselines import BASELINES
 from arch.space import GENES, Space
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.errors import RunFailed, UsageError
-from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
 from jaxnas.keys import key_of
 from jaxnas.pipeline.lookahead import outlook_of
 from jaxnas.pipeline.warm_start import warm_start
 from jaxnas.report.progress import Progress
-from jaxnas.results.result import Result, ResultLog, read_results, scored
+from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
 from jaxnas.storage.checkpoints import Checkpoints
 from search import STRATEGIES, Strategy
 
@@ -33,21 +33,25 @@ class SearchPlan:
 
     space: Space
     strategy: str
-    strategy_settings: dict[str, Any]  # its keyword arguments
+    strategy_settings: Mapping[str, float]  # its keyword arguments
     population: int
     generations: int
     seed: int
-    config_fields: dict[str, Any]  # what is no gene: vocab_size, ...
+    config_fields: Mapping[str, int]  # non-gene fields: vocab_size, ...
     checkpoint_every: int
     earlier: Path | None = None  # results.jsonl of a run to learn from first
     max_evals: int | None = None  # distinct candidates to end after
 
     @property
+    def bound(self) -> float:
+        """Distinct candidates after which the search ends, inf for no bound."""
+        return math.inf if self.max_evals is None else self.max_evals
+
+    @property
     def most_candidates(self) -> int:
         """Distinct candidates at most."""
         asked = self.population * self.generations
-        bound = asked if self.max_evals is None else self.max_evals
-        return min(asked, bound, self.space.distinct_count)
+        return int(min(asked, self.bound, self.space.distinct_count))
 
 
 class Checkpointed(NamedTuple):
@@ -63,7 +67,7 @@ def make_strategy(
     """The plan's strategy, seeded near the baselines if it takes seeds.
 
     One that works on a single loss maximises fitness, which only our objectives
-    make; the others minimise all objectives, so many as are given. Every family has
+    make; the others minimise all objectives, as many as are given. Every family has
     an equal share of a first generation.
     """
     families = plan.space.families
@@ -86,101 +90,170 @@ def make_strategy(
     return make(plan.space, **plan.strategy_settings, **needed)
 
 
-def run_search(
-    plan: SearchPlan,
-    evaluator: Evaluator,
-    results: ResultLog,
-    checkpoints: Checkpoints,
-    progress: Progress,
-    on_generation: Callable[[int, list[Result]], None] = lambda *_: None,
-    deadline: Deadline = NEVER,
-) -> bool:
-    """Runs the generations that are left; each new candidate becomes a result.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search in its run: the plan, and what it reads and writes.
 
-    Args:
+    Attributes:
       plan: see `SearchPlan`.
       evaluator: see `Evaluator`.
-      results: those beyond the last checkpoint are written anew; what they
-        took to find out is in the evaluator's trainings.
+      results: those beyond the last checkpoint are written anew; what they took to
+        find out is in the evaluator's trainings.
       checkpoints: where to go on from, and where to save.
       progress: is told of everything as it happens.
       on_generation: called at the end of each generation with its number, from 0,
         and all results so far.
       deadline: after which no new candidate is trained.
-
-    Returns:
-      True if every model of the space was evaluated.
-
-    Raises:
-      RunFailed: every candidate failed.
-      UsageError: the results do not fit the checkpoint, or there is nothing to be
-        learnt from the earlier run.
     """
-    number = len(OBJECTIVES) + len(evaluator.extra.names)
-    strategy = make_strategy(plan, evaluator.fitness, number)
-    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
-    state = strategy.init(key_of(plan.seed, "init"))
-    first, state = _restore(state, results, checkpoints)
-    if plan.earlier is not None and first == 0:
-        state = _warm(plan, plan.earlier, strategy, state, number, progress)
-    progress.known(len(results))
-    seen = _seen(results)
-    most = math.inf if plan.max_evals is None else plan.max_evals
-    exhausted = len(seen) >= plan.space.distinct_count
-    for generation in range(first, plan.generations):
-        ended = deadline.ended is not None and len(results) >= deadline.ended
-        if exhausted or len(seen) >= most or ended:
-            break
-        genomes = ask(key_of(plan.seed, "ask", generation), state)
-        genomes = np.asarray(jax.vmap(plan.space.canonical)(genomes))
-        progress.begin_generation(generation)
-        before = len(results)
-        new = _evaluate_new(
-            plan, evaluator, generation, genomes, seen, most, deadline, progress
-        )
-        with contextlib.closing(new):
-            for result in new:
-                results.append(result)
-                progress.candidate(result)
+
+    plan: SearchPlan
+    evaluator: Evaluator
+    results: ResultLog
+    checkpoints: Checkpoints
+    progress: Progress
+    on_generation: Callable[[int, list[Result]], None] = lambda *_: None
+    deadline: Deadline = NEVER
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every model of the space was evaluated."""
+        return len(self.results) >= self.plan.space.distinct_count
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many candidates as there may be."""
+        return self.exhausted or len(self.results) >= self.plan.bound
+
+    def run(self) -> None:
+        """Runs the generations that are left; each new candidate becomes a result.
+
+        Raises:
+          RunFailed: every candidate failed.
+          UsageError: the results do not fit the checkpoint, or there is nothing to
+            be learnt from the earlier run.
+        """
+        number = len(OBJECTIVES) + len(self.evaluator.extra.names)
+        strategy = make_strategy(self.plan, self.evaluator.fitness, number)
+        ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+        strategy = strategy._replace(ask=ask, tell=tell)
+        first, state = self._begin(strategy, number)
+        for generation in range(first, self.plan.generations):
+            if self.full or self._ended():
+                break
+            state, late = self._generation(generation, strategy, state, number)
+            if late:
+                break
+        if not scored(self.results):
+            reasons = sorted({str(result.reason) for result in self.results})
+            raise RunFailed(f"no candidate succeeded: {'; '.join(reasons[:3])}")
+
+    def _begin(self, strategy: Strategy, number: int) -> tuple[int, Any]:
+        """The first generation to run, and the strategy's state before it."""
+        plan = self.plan
+        state = strategy.init(key_of(plan.seed, "init"))
+        first, state = _restore(state, self.results, self.checkpoints)
+        if plan.earlier is not None and first == 0:
+            state = _warm(plan, plan.earlier, strategy, state, number, self.progress)
+        self.progress.known(len(self.results))
+        return first, state
+
+    def _ended(self) -> bool:
+        """Whether the clock ended the search here, in this process or an earlier."""
+        ended = self.deadline.ended
+        return ended is not None and len(self.results) >= ended
+
+    def _generation(
+        self, generation: int, strategy: Strategy, state: Any, number: int
+    ) -> tuple[Any, bool]:
+        """Asks, evaluates, tells and saves.
+
+        Returns:
+          The state after it, and whether the clock ended it before all were known.
+        """
+        plan, before = self.plan, len(self.results)
+        asked = strategy.ask(key_of(plan.seed, "ask", generation), state)
+        genomes = np.asarray(jax.vmap(plan.space.canonical)(asked))
+        self.progress.begin_generation(generation)
+        self._evaluate(generation, genomes)
+        seen = self._seen()
         # One that was cut is not told: a resume with a higher bound asks it again.
         whole = all(tuple(genome) in seen for genome in genomes.tolist())
-        late = not whole and len(seen) < most
+        late = not whole and len(seen) < plan.bound
         if late:
-            deadline.end(len(results))
+            self.deadline.end(len(self.results))
         if whole:
             ids = generation * plan.population + np.arange(plan.population)
-            found = [seen[tuple(genome)] for genome in genomes.tolist()]
-            state = tell(
+            told = [_told(seen[tuple(genome)], number) for genome in genomes.tolist()]
+            state = strategy.tell(
                 state,
                 jnp.asarray(ids, jnp.int32),
-                genomes,
-                jnp.asarray([_told(one, number) for one in found], jnp.float32),
+                jnp.asarray(genomes),
+                jnp.asarray(told, jnp.float32),
                 jnp.ones(plan.population, bool),
             )
-        exhausted = len(seen) >= plan.space.distinct_count
-        progress.end_generation(generation, list(results))
-        on_generation(generation, list(results))
+        results = list(self.results)
+        self.progress.end_generation(generation, results)
+        self.on_generation(generation, results)
         done = generation + whole
-        last = exhausted or len(seen) >= most or late or done == plan.generations
+        last = self.full or late or done == plan.generations
         if done and (last or done % plan.checkpoint_every == 0):
-            saved = Checkpointed(state, jnp.int32(len(results) if whole else before))
-            checkpoints.save(done, saved)
-        if late:
-            break
-    if not scored(results):
-        reasons = sorted({str(result.reason) for result in results})
-        raise RunFailed(f"no candidate succeeded: {'; '.join(reasons[:3])}")
-    return exhausted
+            saved = jnp.int32(len(results) if whole else before)
+            self.checkpoints.save(done, Checkpointed(state, saved))
+        return state, late
+
+    def _seen(self) -> dict[tuple[int, ...], list[float] | None]:
+        """Genome -> objectives of the candidates that were evaluated."""
+        return {result.genome: result.objectives for result in self.results}
+
+    def _evaluate(self, generation: int, genomes: np.ndarray) -> None:
+        """Evaluates the genomes not seen before, while there may be more.
+
+        After the deadline only those that are known already; before one has
+        succeeded, as many more as that takes.
+        """
+        plan, seen = self.plan, self._seen()
+        new: dict[ArchitectureConfig, Candidate] = {}
+        for index, genome in enumerate(map(tuple, genomes.tolist())):
+            if genome not in seen and len(seen) + len(new) < plan.bound:
+                identity = generation * plan.population + index
+                config = plan.space.decode(genome, **plan.config_fields)
+                candidate = Candidate(identity, generation, genome, config)
+                new.setdefault(config, candidate)
+
+        def found(config: ArchitectureConfig, evaluation: Evaluation) -> None:
+            result = Result.of(new[config], evaluation)
+            self.results.append(result)
+            self.progress.candidate(result)
+
+        some = any(objectives is not None for objectives in seen.values())
+        self.evaluator.evaluate(
+            list(new),
+            self.progress.steps(f"training of generation {generation + 1}"),
+            outlook_of(
+                plan.space,
+                plan.config_fields,
+                population=plan.population,
+                generations=plan.generations,
+                generation=generation,
+                new=len(new),
+                seen=len(seen),
+                most=plan.bound,
+                max_size=self.evaluator.max_size,
+            ),
+            generation=generation,
+            enough=lambda succeeded: (succeeded > 0 or some) and self.deadline.passed(),
+            found=found,
+        )
 
 
 def _warm(
     plan: SearchPlan,
     earlier: Path,
     strategy: Strategy,
-    state,
+    state: Any,
     number: int,
     progress: Progress,
-):
+) -> Any:
     """The state before the first generation, told of the earlier run."""
     state, told = warm_start(
         strategy,
@@ -199,7 +272,9 @@ def _warm(
     return state
 
 
-def _restore(state, results: ResultLog, checkpoints: Checkpoints):
+def _restore(
+    state: Any, results: ResultLog, checkpoints: Checkpoints
+) -> tuple[int, Any]:
     """The first generation to run, and the strategy's state before it."""
     found = checkpoints.latest(Checkpointed(state, jnp.int32(0)))
     if found is None:
@@ -213,62 +288,6 @@ def _restore(state, results: ResultLog, checkpoints: Checkpoints):
         )
     results.keep(int(saved.results))
     return generation, saved.strategy
-
-
-def _seen(results: Iterable[Result]) -> dict[tuple, list[float] | None]:
-    """Genome -> objectives of the candidates that were evaluated."""
-    return {result.genome: result.objectives for result in results}
-
-
-def _evaluate_new(
-    plan: SearchPlan,
-    evaluator: Evaluator,
-    generation: int,
-    genomes: np.ndarray,
-    seen: dict[tuple, list[float] | None],
-    most: float,
-    deadline: Deadline,
-    progress: Progress,
-) -> Generator[Result]:
-    """Evaluates the genomes not seen before, while `most` are not; fills `seen`.
-
-    After the deadline only those that are known already; before one has succeeded,
-    as many more as that takes.
-
-    Yields:
-      Their results.
-    """
-    places: dict[tuple, int] = {}
-    for place, genome in enumerate(genomes.tolist()):
-        if tuple(genome) not in seen and len(seen) + len(places) < most:
-            places.setdefault(tuple(genome), place)
-    configs = [plan.space.decode(genome, **plan.config_fields) for genome in places]
-    evaluations = evaluator.evaluate_until(
-        lambda succeeded: (succeeded > 0 or any(seen.values())) and deadline.passed(),
-        configs,
-        progress.steps(f"training of generation {generation + 1}"),
-        outlook_of(
-            plan.space,
-            plan.config_fields,
-            population=plan.population,
-            generations=plan.generations,
-            generation=generation,
-            new=len(configs),
-            seen=len(seen),
-            most=most,
-            max_size=evaluator.max_size,
-        ),
-        generation=generation,
-    )
-    with contextlib.closing(evaluations):
-        for (genome, place), config, evaluation in zip(
-            places.items(), configs, evaluations, strict=True
-        ):
-            if evaluation is None:
-                continue
-            seen[genome] = evaluation.objectives
-            identity = generation * plan.population + place
-            yield Result.of(identity, generation, genome, config, evaluation)
 
 
 def _told(objectives: list[float] | None, number: int) -> list[float]:

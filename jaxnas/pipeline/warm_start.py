@@ -1,7 +1,6 @@
 """What an earlier run found, told to the strategy of a new one."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,7 @@ def warm_start(
     state: State,
     results: Iterable[Result],
     space: Space,
-    fields: dict[str, Any],
+    fields: Mapping[str, int],
     objectives: int = len(OBJECTIVES),
 ) -> tuple[State, int]:
     """Tells a strategy what succeeded in an earlier run, as if it had asked first.
@@ -32,7 +31,7 @@ def warm_start(
       state: its state.
       results: of the earlier run.
       space: of the new run; candidates that are not in it are left out.
-      fields: of the new run's configs, what is no gene: vocab_size, ...; candidates
+      fields: non-gene fields of the new run's configs: vocab_size, ...; candidates
         with others are left out.
       objectives: of the new run.
 
@@ -67,7 +66,7 @@ def warm_start(
 
 
 def _genome(
-    config: ArchitectureConfig, space: Space, fields: dict[str, Any]
+    config: ArchitectureConfig, space: Space, fields: Mapping[str, int]
 ) -> np.ndarray | None:
     """i32[12] of a config, or None if the new run could not ask for it."""
     if any(getattr(config, name) != value for name, value in fields.items()):

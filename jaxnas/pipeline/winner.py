@@ -1,16 +1,16 @@
 """The winner of a search: trained on, scored on the test split, saved."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
-from arch import ArchitectureConfig
+from arch import ArchitectureConfig, Params
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.errors import RunFailed
-from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.export.model_folder import read_arrays, write_arrays
+from jaxnas.results.summary import SplitScores
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
@@ -40,8 +40,8 @@ class BestWeights:
     def offer(
         self,
         config: ArchitectureConfig,
-        params: dict,
-        found: Evaluation,
+        params: Params,
+        fitness: float | None,
         phase: Phase = FIRST,
     ) -> None:
         """Writes the weights if the candidate is better than all before.
@@ -49,23 +49,23 @@ class BestWeights:
         Args:
           config: the candidate.
           params: its weights as they were scored, before quantisation.
-          found: the scores.
+          fitness: None if it failed.
           phase: that they are of; a later one beats all earlier ones, and those
             from other seeds do not count.
         """
         rung = phase.rung
         if phase.repeat:
             return
-        if found.fitness is not None and (rung, found.fitness) > self._best:
+        if fitness is not None and (rung, fitness) > self._best:
             metadata = {
                 "training": training_name(config, rung),
                 "rung": str(rung),
-                "fitness": repr(found.fitness),
+                "fitness": repr(fitness),
             }
             write_arrays(self.path, params, metadata)
-            self._best = rung, found.fitness
+            self._best = rung, fitness
 
-    def read(self, config: ArchitectureConfig, rung: int = 0) -> dict | None:
+    def read(self, config: ArchitectureConfig, rung: int = 0) -> Params | None:
         """The weights, if they are those of the config's training in that phase."""
         if not self.path.exists():
             return None
@@ -83,12 +83,12 @@ def training_name(config: ArchitectureConfig, rung: int, *more: int) -> str:
 def train_on(
     config: ArchitectureConfig,
     task: Task,
-    params: dict,
+    params: Params,
     steps: int,
     checkpoints: Checkpoints,
-    clock,
+    clock: Callable[[], float],
     report: Report,
-) -> dict:
+) -> Params:
     """Trains the winner for more steps, from its weights, with a new schedule.
 
     Goes on from the checkpoints if they hold a part of it; saving does not
@@ -113,16 +113,12 @@ def train_on(
 
 
 def score_splits(
-    config: ArchitectureConfig, task: Task, params: dict, number: int
-) -> dict[str, dict[str, Any]]:
-    """The compressed winner and the counting models on the held-out splits.
-
-    Returns:
-      split -> {"windows", "winner", "unigram", "bigram"}, each with its metrics.
-    """
+    config: ArchitectureConfig, task: Task, params: Params, number: int
+) -> dict[str, SplitScores]:
+    """The compressed winner and the n-gram baselines on the held-out splits."""
     dataset = task.dataset
     compression = Compression(config.quantization, config.pruning_ratio)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, SplitScores] = {}
     for split in ("validation", "test"):
         chosen = task.windows(split, number)
         metrics = score(config, task, params, chosen, [compression])[0]

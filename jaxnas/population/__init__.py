@@ -1,1 +1,1 @@
-"""Who shares a compiled program, and running it."""
+"""Which candidates share a compiled program, and running it."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from jaxnas.population.program import (
 )
 from jaxnas.runtime import compute_dtype, cores, processor
 from jaxnas.storage.files import write_json
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.loop import Schedule
 from jaxnas.training.scoring import Compression
 from jaxnas.training.settings import TrainSettings
@@ -74,12 +75,12 @@ class Calibration:
     vmapped: bool  # whether members run faster at once
     a_step: float  # seconds of the wide program's, for comparing devices
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """As JSON types."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Calibration":
+    def from_dict(cls, values: Json) -> "Calibration":
         """The inverse of `to_dict`."""
         return cls(**values | {"rates": Rates(**values["rates"])})
 
@@ -168,7 +169,7 @@ def measure(
 
 
 @contextlib.contextmanager
-def _without_cache():
+def _without_cache() -> Iterator[None]:
     """What is found in the cache says nothing about compiling."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
@@ -180,13 +181,20 @@ def _without_cache():
         compilation_cache.reset_cache()
 
 
-def _clocked(function: Callable, *arguments) -> tuple[float, Any]:
+def _clocked(function: Callable, *arguments: Any) -> tuple[float, Any]:
     begin = time.monotonic()
     done = function(*arguments)
     return time.monotonic() - begin, done
 
 
-def _timed(program, task, device, workers, seconds, train) -> ProgramTiming:
+def _timed(
+    program: Program,
+    task: Task,
+    device: jax.Device,
+    workers: int,
+    seconds: float,
+    train: jax.stages.Compiled,
+) -> ProgramTiming:
     size = task.settings.steps_per_call
     starts = np.zeros((size, task.settings.batch), np.int32)
     config = program.shape

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
-from arch import ArchitectureConfig
+from arch import ArchitectureConfig, Params
 from jaxnas.compress import pruned_in_place
 from jaxnas.population.lanes import Group, Running
 from jaxnas.population.program import Compiled, Program
@@ -19,20 +19,22 @@ from jaxnas.training.single import TrainingFailed
 from jaxnas.training.stopping import diverged, is_flat
 from jaxnas.training.task import Task
 
-# Candidates of a call's lanes, by their place; None is done already.
-Places: TypeAlias = tuple[int | None, ...]
+# Candidates of a call's lanes, by their training's key; None is done already.
+Keys: TypeAlias = tuple[str | None, ...]
+
+OnSteps: TypeAlias = Callable[[int, float], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of one candidate; trees are in its own shape, on the host."""
 
-    place: int  # among the plan's candidates
+    key: str  # of its training
     program: Program  # it was trained in
     seconds: float = 0.0  # of its call
     loss: float = math.nan  # the last one of training
-    params: dict | None = None  # None if it failed
-    pruned: dict[float, dict] = dataclasses.field(default_factory=dict)  # recovered
+    params: Params | None = None  # None if it failed
+    pruned: dict[float, Params] = dataclasses.field(default_factory=dict)  # recovered
     state: TrainState | None = None  # what goes on, if the work keeps one
     stopped: int | None = None  # the step at which its loss was flat, if it was
     curve: Curve = ()  # of the stable part
@@ -40,7 +42,7 @@ class Outcome:
     error: Exception | None = None
     trace: str = ""
 
-    def weights_for(self, ratio: float) -> dict | None:
+    def weights_for(self, ratio: float) -> Params | None:
         """The weights that were scored with this pruning ratio."""
         return self.pruned.get(ratio, self.params)
 
@@ -53,10 +55,10 @@ class Work:
       task: see `Task`.
       starts: i32[steps, B], from `batch_starts`.
       windows: i32[N, T+1], to score on.
-      wanted: candidate -> compressions to score it after.
+      wanted: key -> compressions to score a candidate after; none by default.
       schedule: of the training; None is the settings', over all steps.
       begin: the first step to do.
-      begun: candidate -> its state after `begin` steps; not called for 0.
+      begun: key -> a candidate's state after `begin` steps; not called for 0.
       keep: the step after which states are handed out; None for no step.
       flat: share of its loss that a training has to win over half of its steps
         to go on; 0 lets all go on.
@@ -66,10 +68,10 @@ class Work:
     task: Task
     starts: np.ndarray
     windows: np.ndarray
-    wanted: Callable[[int], Sequence[Compression]]
+    wanted: Mapping[str, Sequence[Compression]]
     schedule: Schedule | None = None
     begin: int = 0
-    begun: Callable[[int], TrainState] | None = None
+    begun: Callable[[str], TrainState] | None = None
     keep: int | None = None
     flat: float = 0.0
     recovery: np.ndarray | None = None
@@ -82,79 +84,200 @@ class Work:
         return Schedule.over(len(self.starts), self.task.settings)
 
 
-class _Curves(NamedTuple):
-    """What the steps of a call left behind."""
-
-    losses: np.ndarray  # f32[lanes], the last ones
-    failed: dict[int, TrainingFailed]  # lane -> why
-    states: list[TrainState | None]  # [lanes]
-    stopped: list[int | None]  # [lanes]
-    stable: list[Curve]  # [lanes]
-
-
 def train_call(
     program: Program,
-    places: Places,
-    candidates: Sequence[ArchitectureConfig | None],
+    keys: Keys,
+    candidates: Mapping[str, ArchitectureConfig | None],
     work: Work,
     compiled: Compiled,
     device: jax.Device,
-    on_steps: Callable[[int, float], None],
+    on_steps: OnSteps,
 ) -> list[Outcome]:
     """Trains and scores the members of a call.
 
     Args:
       program: to run.
-      places: a candidate for each lane.
-      candidates: by their place.
+      keys: of a candidate for each lane.
+      candidates: by key.
       work: see `Work`.
       compiled: the program, for the device.
       device: where it runs.
       on_steps: told of steps done and a loss; what it raises ends the call.
     """
-    # Who is done leaves a lane to a copy: the others keep theirs.
-    [filler, *_] = [place for place in places if place is not None]
-    members = [filler if place is None else place for place in places]
-    configs = [one for place in members if (one := candidates[place]) is not None]
+    # Those done leave a lane to a copy: the others keep theirs.
+    [filler, *_] = [key for key in keys if key is not None]
+    members = [filler if key is None else key for key in keys]
+    configs = [one for key in members if (one := candidates[key]) is not None]
     group = Group(program=program, configs=configs)
     begun = None
     if work.begin and work.begun is not None:
-        begun = [work.begun(place) for place in members]
+        begun = [work.begun(key) for key in members]
     running = Running(group, work.task, work.followed, device, begun=begun)
-    curves = _steps(running, compiled, work, on_steps)
-    wanted = [() if place is None else tuple(work.wanted(place)) for place in places]
-    every = list(dict.fromkeys(one for each in wanted for one in each))
-    scores = _Scores([None] * len(places), [{} for _ in places], [{} for _ in places])
-    if len(curves.failed) < len(places):
+    lanes = _Lanes(running, work)
+    lanes.train(compiled, on_steps)
+    wanted = [() if key is None else tuple(work.wanted.get(key, ())) for key in keys]
+    scores = _Scores([None] * len(keys), [{} for _ in keys], [{} for _ in keys])
+    if len(lanes.failed) < len(keys):
+        every = list(dict.fromkeys(one for each in wanted for one in each))
         scores = _scored(running, every, work, compiled, device, on_steps)
+    curves = lanes.curves()
     outcomes = []
-    for lane, place in enumerate(places):
-        if place is None:
+    for lane, key in enumerate(keys):
+        if key is None:
             continue
-        outcome = Outcome(place=place, program=program)
-        if lane in curves.failed:
-            error = curves.failed[lane]
+        outcome = Outcome(key=key, program=program)
+        if lane in lanes.failed:
+            error = lanes.failed[lane]
             outcome = dataclasses.replace(outcome, error=error, trace=f"{error}\n")
         else:
             outcome = dataclasses.replace(
                 outcome,
-                loss=float(curves.losses[lane]),
+                loss=float(lanes.losses[lane]),
                 params=scores.params[lane],
                 pruned=scores.pruned[lane],
-                state=curves.states[lane],
-                stopped=curves.stopped[lane],
-                curve=curves.stable[lane],
+                state=lanes.states[lane],
+                stopped=lanes.stopped[lane],
+                curve=curves[lane],
                 metrics={one: scores.metrics[lane][one] for one in wanted[lane]},
             )
         outcomes.append(outcome)
     return outcomes
 
 
-class _Scores(NamedTuple):
-    """The weights of a call's lanes, and what they are worth."""
+class _Lanes:
+    """The members of a call while they train.
 
-    params: Sequence[dict | None]
-    pruned: list[dict[float, dict]]  # by ratio, after their recovery
+    A member is judged where it would be judged alone, whatever is beside it. One
+    that has ended stays as it is, for its learning rate is zero.
+
+    Attributes:
+      losses: f32[lanes], the last ones.
+      failed: lane -> why.
+      states: [lanes], what goes on from the work's `keep`, or where it was flat.
+      stopped: [lanes], the step at which a loss was flat.
+    """
+
+    def __init__(self, running: Running, work: Work) -> None:
+        number = len(running.group.configs)
+        self._running, self._work = running, work
+        self._stable = _stable(work.followed)
+        self._ends = [len(work.starts)] * number
+        self._schedules = [work.followed] * number
+        self._step = self._judged = work.begin
+        self._curve: list[np.ndarray] = []  # while the learning rate is constant
+        self._curve_begin = work.begin
+        self._recent: list[np.ndarray] = []  # since all were judged
+        self.losses = np.full(number, np.nan, np.float32)
+        self.failed: dict[int, TrainingFailed] = {}
+        self.states: list[TrainState | None] = [None] * number
+        self.stopped: list[int | None] = [None] * number
+
+    def train(self, compiled: Compiled, on_steps: OnSteps) -> None:
+        """Trains each member to its end: the work's, or after it was found flat."""
+        while alive := self._alive():
+            regular = self._next_look()
+            until = min(regular, *(self._ends[lane] for lane in alive))
+            starts = self._work.starts[self._step : until]
+            losses = self._running.advance(compiled.train, starts)
+            on_steps(until - self._step, float(losses[alive[0], -1]))
+            self._recent.append(losses)
+            self._step = until
+            since = np.concatenate(self._recent, axis=1)
+            self._judge(alive, since, regular)
+            if self._step == regular:
+                self._look(alive, since)
+
+    def curves(self) -> list[Curve]:
+        """[lanes], of the stable part of each training."""
+        every, begin = self._all_stable(), self._curve_begin
+        return [
+            points_of(losses[: None if end is None else end - begin], begin)
+            for losses, end in zip(every, self.stopped, strict=True)
+        ]
+
+    def _alive(self) -> list[int]:
+        return [
+            lane
+            for lane, end in enumerate(self._ends)
+            if lane not in self.failed and self._step < end
+        ]
+
+    def _next_look(self) -> int:
+        """Where all are judged next.
+
+        At regular steps, where states are kept, where the decay begins, at the end.
+        """
+        work, step = self._work, self._step
+        size = work.task.settings.steps_per_call
+        regular = step + size - (step - work.begin) % size
+        stops = (regular, work.keep, self._stable, len(work.starts))
+        return min(stop for stop in stops if stop and stop > step)
+
+    @property
+    def _warm(self) -> bool:
+        return bool(self._judged >= self._work.followed.warmup)
+
+    def _judge(self, alive: Sequence[int], since: np.ndarray, regular: int) -> None:
+        """Finds those that diverged since all were judged."""
+        configs = self._running.group.configs
+        for lane in alive:
+            self.losses[lane] = since[lane, -1]
+            if self._step in (regular, self._ends[lane]):
+                vocabulary = configs[lane].vocab_size
+                why = diverged(since[lane], self._judged, vocabulary, self._warm)
+                if why is not None:
+                    self.failed[lane] = TrainingFailed(why)
+
+    def _look(self, alive: Sequence[int], since: np.ndarray) -> None:
+        """Ends those whose loss is flat; hands out states where they are kept."""
+        if self._warm and self._step <= self._stable:
+            if not self._curve:
+                self._curve_begin = self._judged
+            self._curve.append(since)
+        self._judged, self._recent = self._step, []
+        going = [
+            lane
+            for lane in alive
+            if lane not in self.failed and self.stopped[lane] is None
+        ]
+        flat = [lane for lane in going if self._is_flat(lane)]
+        schedule = self._work.followed
+        for lane in flat:
+            self.stopped[lane] = self._step
+            end = min(len(self._work.starts), self._step + math.ceil(schedule.decay))
+            self._ends[lane] = end
+            self._schedules[lane] = schedule._replace(total=float(end))
+        if flat:
+            self._running.follow(self._schedules)
+        if kept := going if self._step == self._work.keep else flat:
+            states = self._running.states()
+            for lane in kept:
+                self.states[lane] = states[lane]
+
+    def _is_flat(self, lane: int) -> bool:
+        """Whether a lane learns no more, in a rung's second half."""
+        begin, share, stable = self._work.begin, self._work.flat, self._stable
+        if not (share and self._curve and (begin + stable) / 2 <= self._step < stable):
+            return False
+        return is_flat(self._all_stable()[lane], share)
+
+    def _all_stable(self) -> np.ndarray:
+        """f32[lanes, steps], the losses of the stable part."""
+        if not self._curve:
+            return np.zeros((len(self._ends), 0))
+        return np.concatenate(self._curve, axis=1)
+
+
+def _stable(schedule: Schedule) -> int:
+    """Steps before the decay."""
+    return int(schedule.total - schedule.decay)
+
+
+class _Scores(NamedTuple):
+    """The weights of a call's lanes, and their scores."""
+
+    params: Sequence[Params | None]
+    pruned: list[dict[float, Params]]  # by ratio, after their recovery
     metrics: list[dict[Compression, Metrics | None]]
 
 
@@ -162,15 +285,15 @@ def _scored(
     running: Running,
     every: Sequence[Compression],
     work: Work,
-    compiled,
-    device,
-    on_steps,
+    compiled: Compiled,
+    device: jax.Device,
+    on_steps: OnSteps,
 ) -> _Scores:
     """Scores the members after each compression, pruned ones after a recovery."""
     running.drop_moments()
     group, params, score = running.group, running.params(), compiled.score
     metrics: list[dict[Compression, Metrics | None]] = [{} for _ in params]
-    pruned: list[dict[float, dict]] = [{} for _ in params]
+    pruned: list[dict[float, Params]] = [{} for _ in params]
     if score is None or not every:
         return _Scores(params, pruned, metrics)
     ratios = {one.pruning_ratio for one in every} - {0.0}
@@ -188,90 +311,14 @@ def _scored(
     return _Scores(params, pruned, metrics)
 
 
-def _steps(running: Running, compiled: Compiled, work: Work, on_steps) -> _Curves:
-    """Trains each member to its end: the work's, or after it was found flat.
-
-    A member is judged where it would be judged alone, whoever is beside it. One
-    that has ended stays as it is, for its learning rate is zero.
-    """
-    settings, schedule = work.task.settings, work.followed
-    size, total, stable = settings.steps_per_call, len(work.starts), _stable(schedule)
-    configs = running.group.configs
-    lanes = range(len(configs))
-    ends, schedules = [total for _ in lanes], [schedule for _ in lanes]
-    failed: dict[int, TrainingFailed] = {}
-    states: list[TrainState | None] = [None for _ in lanes]
-    stopped: list[int | None] = [None for _ in lanes]
-    last = np.full(len(configs), np.nan, np.float32)
-    curve: list[np.ndarray] = []  # while the learning rate is constant
-    recent: list[np.ndarray] = []  # since all were judged
-    step = judged = first = work.begin
-    while alive := [at for at in lanes if at not in failed and step < ends[at]]:
-        # All are judged at regular steps, and where states are kept, where the
-        # decay begins, and at the end.
-        regular = step + size - (step - work.begin) % size
-        everyone = min(
-            stop for stop in (regular, work.keep, stable, total) if stop and stop > step
-        )
-        until = min(everyone, *(ends[lane] for lane in alive))
-        losses = running.advance(compiled.train, work.starts[step:until])
-        on_steps(until - step, float(losses[alive[0], -1]))
-        recent.append(losses)
-        step = until
-        since = np.concatenate(recent, axis=1)
-        warm = bool(judged >= schedule.warmup)
-        for lane in alive:
-            last[lane] = losses[lane, -1]
-            if step in (everyone, ends[lane]):
-                vocabulary = configs[lane].vocab_size
-                why = diverged(since[lane], judged, vocabulary, warm)
-                if why is not None:
-                    failed[lane] = TrainingFailed(why)
-        if step < everyone:
-            continue
-        if warm and step <= stable:
-            first = first if curve else judged
-            curve.append(since)
-        judged, recent = step, []
-        going = [at for at in alive if at not in failed and stopped[at] is None]
-        flat = _flat(going, curve, work, step)
-        for lane in flat:
-            stopped[lane] = step
-            ends[lane] = min(total, step + math.ceil(schedule.decay))
-            schedules[lane] = schedule._replace(total=float(ends[lane]))
-        if flat:
-            running.follow(schedules)
-        kept = going if step == work.keep else flat
-        if kept:
-            found = running.states()
-            for lane in kept:
-                states[lane] = found[lane]
-    every = np.concatenate(curve, axis=1) if curve else np.zeros((len(configs), 0))
-    curves = [
-        points_of(losses[: None if end is None else end - first], first)
-        for losses, end in zip(every, stopped, strict=True)
-    ]
-    return _Curves(last, failed, states, stopped, curves)
-
-
-def _stable(schedule: Schedule) -> int:
-    """Steps before the decay."""
-    return int(schedule.total - schedule.decay)
-
-
-def _flat(
-    going: Sequence[int], curve: list[np.ndarray], work: Work, step: int
-) -> list[int]:
-    """Those of the lanes that learn no more, in a rung's second half."""
-    stable = _stable(work.followed)
-    if not (work.flat and curve and (work.begin + stable) / 2 <= step < stable):
-        return []
-    every = np.concatenate(curve, axis=1)
-    return [lane for lane in going if is_flat(every[lane], work.flat)]
-
-
 def _recovered(
-    group: Group, work: Work, compiled: Compiled, device, params, ratio, on_steps
+    group: Group,
+    work: Work,
+    compiled: Compiled,
+    device: jax.Device,
+    params: Sequence[Params],
+    ratio: float,
+    on_steps: OnSteps,
 ) -> Running:
     """The members pruned, after a short training of what is left of them.
 

@@ -10,12 +10,13 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from arch import ArchitectureConfig
 from arch.cost import forward, list_ops, parameters, sizes_of
 from arch.model import UNROLLED_LAYERS
 from jaxnas.population.program import Program
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.settings import TrainSettings
 
 # Layers one by one take this much of a loop's step: 0.74 to 0.91 at widths 96 to
@@ -118,7 +119,7 @@ class Rates:
         return seconds * (1.0 if is_looped(program) else UNROLLED_FACTOR)
 
     def launch_seconds(self, program: Program, settings: TrainSettings) -> float:
-        """Of one step, what it costs however much each operation does."""
+        """Seconds of one step that do not depend on how much each operation does."""
         rates = self.step[program.shape.arch_type]
         work = work_of(program, program.shape, settings)
         terms = zip(work._fields, rates, work, strict=True)
@@ -137,7 +138,7 @@ class Rates:
         return self.handling * parameters(program.shape)
 
     def memory_bytes(self, program: Program, settings: TrainSettings) -> float:
-        """Of the device, for one call."""
+        """Bytes of the device that one call takes."""
         a_parameter, a_value = self.memory[program.shape.arch_type]
         work = work_of(program, program.shape, settings)
         one = a_parameter * work.parameters + a_value * work.values
@@ -152,7 +153,7 @@ class Rates:
         handling: float,
         workers: int,
     ) -> "Rates":
-        """For a device that takes so many times as long for each; `handling` as is."""
+        """For a device that takes these times as long for each; `handling` as is."""
         special = dict.fromkeys(_LAUNCHES, launches) | {"flops": products}
         factors = [special.get(name, rest) for name in StepWork._fields]
         return dataclasses.replace(
@@ -169,7 +170,7 @@ class Rates:
             workers=workers,
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """As JSON types."""
         return dataclasses.asdict(self)
 

@@ -58,12 +58,12 @@ class Machine:
 
     @functools.cached_property
     def calibration(self) -> Calibration:
-        """Of the first device."""
+        """The first device's calibration."""
         return self.known or self._calibration_of(self.devices[0])
 
     @functools.cached_property
     def speeds(self) -> tuple[float, ...]:
-        """Of each device, relative to the first: steps a second."""
+        """Steps a second of each device, relative to the first."""
         first = self.calibration
         found = []
         for device in self.devices:

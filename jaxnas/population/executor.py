@@ -1,4 +1,4 @@
-"""Runs a plan: every device has its buckets, every worker takes the next call."""
+"""Runs a plan: each worker of a device trains the next call whose program is there."""
 
 import contextlib
 import dataclasses
@@ -6,14 +6,16 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeAlias
 
 import jax
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
 from jaxnas.errors import UsageError
-from jaxnas.population.call import Outcome, Places, Work, train_call
+from jaxnas.population.call import Keys, Outcome, Work, train_call
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.plan import Plan
 from jaxnas.population.program import Program
@@ -22,206 +24,226 @@ from jaxnas.training.single import Report, TrainingFailed
 MIB = 2**20
 
 
+class Steps(NamedTuple):
+    """A call has trained on."""
+
+    number: int
+    loss: float
+
+
+class Split(NamedTuple):
+    """A program did not fit; smaller calls took the place of one of its own."""
+
+    program: Program
+    smaller: Program
+    reason: str
+    calls: int
+
+
+Event: TypeAlias = "Steps | Split | Future[list[Outcome]]"
+
+
 def execute(
     plan: Plan,
-    candidates: Sequence[ArchitectureConfig | None],
+    candidates: Mapping[str, ArchitectureConfig | None],
     work: Work,
     compiler: Compiler,
+    take: Callable[[Outcome], bool],
     *,
     devices: Sequence[jax.Device],
     workers: int = 1,
     memory: float = float("inf"),
     report: Report = lambda done, total, loss: None,
-    on_split: Callable[[Program, list[Program], str], None] = lambda *_: None,
-) -> Generator[Outcome]:
-    """Trains and scores the candidates as planned; outcomes as they come.
+    on_split: Callable[[Split], None] = lambda split: None,
+) -> None:
+    """Trains and scores the candidates as planned.
 
     Args:
       plan: see `Plan`.
-      candidates: the plan's, of `training_config`; None for one that is done.
+      candidates: the plan's by key, in its order, of `training_config`; None for
+        one that is done.
       work: see `Work`.
       compiler: of the work's task.
+      take: called with each outcome as it comes; returns whether to go on.
       devices: those that the plan counts.
-      workers: members that each device trains at once.
+      workers: calls that a device runs at once.
       memory: bytes of a device that may be used.
       report: steps done and to do, over all calls, and the last loss.
-      on_split: told of a program that does not fit, of those that take its place,
-        and why.
+      on_split: called with each program that does not fit.
+
+    Raises:
+      UsageError: a file that the work reads cannot be used.
     """
-    crew = _Crew(candidates, work, compiler, memory)
-    for bucket in plan.buckets:
-        device = bucket.device % len(devices)  # planned where there were more
-        for group in bucket.groups:
-            # Who is done leaves a lane to a copy: the others keep theirs.
-            places = tuple(
-                None if candidates[place] is None else place for place in group
-            )
-            if any(place is not None for place in places):
-                crew.add(device, bucket.program, places)
-                compiler.ask(bucket.program, devices[device])
-    prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
-    steps = (len(work.starts) - work.begin) * crew.calls
-    stepped = 0
-    try:
-        crew.start(devices, workers)
-        while crew.working():
-            with contextlib.suppress(queue.Empty):
-                kind, what = crew.events.get(timeout=0.2)
-                if kind == "steps":
-                    stepped += what[0]
-                    report(stepped, max(steps, stepped), what[1])
-                elif kind == "split":
-                    on_split(*what)
-                elif kind == "broken":
-                    raise what
-                else:
-                    yield what
+    keys, calls = list(candidates), 0
+    pool = _WorkerPool(candidates, work, compiler, devices, workers, memory)
+    with contextlib.closing(pool):
+        for bucket in plan.buckets:
+            device = bucket.device % len(devices)  # planned where there were more
+            for group in bucket.groups:
+                # Those done leave a lane to a copy: the others keep theirs.
+                open_ = [keys[place] for place in group if candidates[keys[place]]]
+                if open_:
+                    own = tuple(
+                        keys[place] if keys[place] in open_ else None for place in group
+                    )
+                    pool.submit(device, bucket.program, own)
+                    calls += 1
+        prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
+        steps = len(work.starts) - work.begin
+        for outcome in _outcomes(pool.events, calls, steps, report, on_split):
+            if not take(outcome):
+                return
         for program in prepared:
-            with contextlib.suppress(Exception):  # reported when it is needed
-                program.result()
-    finally:
-        crew.stop()
+            program.exception()  # reported when the program is needed
 
 
-class _Crew:
-    """The workers, what is left for them to do, and what they say."""
+def _outcomes(
+    events: "queue.SimpleQueue[Event]",
+    calls: int,
+    steps: int,
+    report: Report,
+    on_split: Callable[[Split], None],
+) -> Iterator[Outcome]:
+    """Outcomes as they come, `steps` a call; what else happens is told."""
+    done = ended = 0
+    while ended < calls:
+        event = events.get()
+        if isinstance(event, Steps):
+            done += event.number
+            report(done, max(steps * calls, done), event.loss)
+        elif isinstance(event, Split):
+            calls += event.calls
+            on_split(event)
+        else:
+            ended += 1
+            yield from event.result()
+
+
+class _WorkerPool:
+    """A thread pool for each device; a call is queued once its program is there.
+
+    `events` holds what the workers say: each call ends with its future, which comes
+    after the call's `Steps` and `Split`.
+    """
 
     def __init__(
-        self, candidates, work: Work, compiler: Compiler, memory: float
+        self,
+        candidates: Mapping[str, ArchitectureConfig | None],
+        work: Work,
+        compiler: Compiler,
+        devices: Sequence[jax.Device],
+        workers: int,
+        memory: float,
     ) -> None:
         self._candidates, self._work, self._compiler = candidates, work, compiler
-        self._memory = memory
-        self._todo: dict[int, list[tuple[Program, Places]]] = {}
-        self._lock = threading.Condition()
+        self._devices, self._memory = devices, memory
+        self._pools = [
+            ThreadPoolExecutor(workers, thread_name_prefix="train") for _ in devices
+        ]
+        self._used = [0.0 for _ in devices]  # bytes
+        self._freed = threading.Condition()
         self._stopped = False
-        self._used: dict[int, float] = {}
-        self._threads: list[threading.Thread] = []
-        self.events: queue.Queue = queue.Queue()
-        self.calls = 0
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def add(self, device: int, program: Program, places: Places) -> None:
-        self._todo.setdefault(device, []).append((program, places))
-        self.calls += 1
+    def submit(self, device: int, program: Program, keys: Keys) -> None:
+        """Queues a call for when its program is compiled."""
 
-    def start(self, devices: Sequence[jax.Device], workers: int) -> None:
-        for at, calls in self._todo.items():
-            for _ in range(min(workers, len(calls))):
-                thread = threading.Thread(
-                    target=self._serve, args=(at, devices[at]), daemon=True
-                )
-                thread.start()
-                self._threads.append(thread)
+        def queue_call(_: Future) -> None:
+            with contextlib.suppress(RuntimeError):  # the pool is closed by now
+                call = self._pools[device].submit(self._run, device, program, keys)
+                call.add_done_callback(self.events.put)
 
-    def working(self) -> bool:
-        alive = any(thread.is_alive() for thread in self._threads)
-        return alive or not self.events.empty()
+        compiled = self._compiler.ask(program, self._devices[device])
+        compiled.add_done_callback(queue_call)
 
-    def stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            self._lock.notify_all()
-        for thread in self._threads:
-            thread.join()
+    def close(self) -> None:
+        """Stops each running call at its next steps, and waits for it."""
+        self._stopped = True
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _serve(self, at: int, device: jax.Device) -> None:
-        """A worker's day: the next call whose program is there."""
-        try:
-            while (call := self._next(at, device)) is not None:
-                self._run(at, device, *call)
-        except BaseException as error:  # a bug of ours, not a candidate's failure
-            self.events.put(("broken", error))
-
-    def _next(self, at: int, device: jax.Device):
-        while not self._stopped:
-            with self._lock:
-                if not self._todo[at]:
-                    return None
-                for place, (program, _) in enumerate(self._todo[at]):
-                    if self._compiler.ask(program, device).done():
-                        return self._todo[at].pop(place)
-            time.sleep(0.01)
-        return None
-
-    def _run(self, at, device, program: Program, places: Places):
+    def _run(self, device: int, program: Program, keys: Keys) -> list[Outcome]:
         begin = time.monotonic()
+        own = self._devices[device]
         try:
-            compiled = self._compiler.ask(program, device).result()
+            compiled = self._compiler.ask(program, own).result()
             if compiled.memory > self._memory:
                 raise MemoryError(
                     f"it needs {compiled.memory / MIB:.0f} MiB of the device, "
                     f"{self._memory / MIB:.0f} may be used"
                 )
-            with self._room(at, compiled.memory):
+            with self._room(device, compiled.memory):
                 outcomes = train_call(
                     program,
-                    places,
+                    keys,
                     self._candidates,
                     self._work,
                     compiled,
-                    device,
-                    on_steps=self._stepped,
+                    own,
+                    on_steps=self._on_steps,
                 )
-        except UsageError:  # a file that cannot be used is the user's to mend
+        except UsageError:  # a file that cannot be used: the user has to fix it
             raise
         except Exception as error:  # any: a candidate's failure is its result
-            self._compiler.forget(program, device)
-            if _is_memory(error) and self._split(at, device, program, places, error):
-                return
+            self._compiler.forget(program, own)
+            if _is_memory(error) and self._split(device, program, keys, error):
+                return []
             trace = traceback.format_exc()
             error = error.with_traceback(None)  # which would hold the call's arrays
             outcomes = [
-                Outcome(place=place, program=program, error=error, trace=trace)
-                for place in places
-                if place is not None
+                Outcome(key=key, program=program, error=error, trace=trace)
+                for key in keys
+                if key is not None
             ]
         seconds = time.monotonic() - begin
-        for outcome in outcomes:
-            done = dataclasses.replace(outcome, seconds=seconds)
-            self.events.put(("outcome", done))
+        return [dataclasses.replace(outcome, seconds=seconds) for outcome in outcomes]
 
-    def _stepped(self, steps: int, loss: float):
+    def _on_steps(self, steps: int, loss: float) -> None:
         if self._stopped:
             raise TrainingFailed("stopped")
-        self.events.put(("steps", (steps, loss)))
+        self.events.put(Steps(steps, loss))
 
-    def _split(self, at, device, program: Program, places: Places, error) -> bool:
+    def _split(
+        self, device: int, program: Program, keys: Keys, error: Exception
+    ) -> bool:
         """Makes smaller calls of one that does not fit; False if there are none."""
-        members = [place for place in places if place is not None]
+        members = [key for key in keys if key is not None]
         if program.lanes > 1:
             lanes = min(program.lanes, 1 << (len(members) - 1).bit_length()) // 2
             smaller = dataclasses.replace(program, lanes=max(1, lanes))
-            parts = [
-                (smaller, tuple(members[begin : begin + smaller.lanes]))
-                for begin in range(0, len(members), smaller.lanes)
-            ]
         else:
-            [config] = [self._candidates[place] for place in members]
+            [config] = [self._candidates[key] for key in members]
+            assert config is not None
             own = dataclasses.replace(program, shape=common_shape([config]))
             exact = Program(shape=config)
             smaller = own if program.elastic and own != program else exact
             if smaller == program:
                 return False
-            parts = [(smaller, tuple(members))]
+        size = smaller.lanes
+        parts = [members[at : at + size] for at in range(0, len(members), size)]
         reason = str(error) if isinstance(error, MemoryError) else "out of memory"
-        self.events.put(("split", (program, [smaller], reason)))
-        self._compiler.ask(smaller, device)
-        with self._lock:
-            self._todo[at] = parts + self._todo[at]
+        self.events.put(Split(program, smaller, reason, len(parts)))
+        for part in parts:
+            self.submit(device, smaller, tuple(part))
         return True
 
     @contextlib.contextmanager
-    def _room(self, at: int, memory: int):
+    def _room(self, device: int, memory: int) -> Iterator[None]:
         """Waits until the device has room for a call; a lone one always has."""
-        with self._lock:
-            while self._used.get(at, 0) and self._used[at] + memory > self._memory:
-                self._lock.wait(0.1)
-            self._used[at] = self._used.get(at, 0) + memory
+
+        def fits() -> bool:
+            used = self._used[device]
+            return not used or used + memory <= self._memory
+
+        with self._freed:
+            self._freed.wait_for(fits)
+            self._used[device] += memory
         try:
             yield
         finally:
-            with self._lock:
-                self._used[at] -= memory
-                self._lock.notify_all()
+            with self._freed:
+                self._used[device] -= memory
+                self._freed.notify_all()
 
 
 def _is_memory(error: Exception) -> bool:

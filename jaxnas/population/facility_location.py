@@ -35,11 +35,14 @@ def locate(
     return at, np.argmin(cost[at], axis=0)
 
 
-def _improved(opened, free, cost, opening):
+def _improved(
+    opened: np.ndarray, free: np.ndarray, cost: np.ndarray, opening: np.ndarray
+) -> tuple[float, np.ndarray]:
     """Adds, drops and swaps options, one at a time, while that is cheaper."""
 
-    def total(opened):
-        return cost[opened].min(axis=0, initial=NEVER).sum() + opening[opened].sum()
+    def total(opened: np.ndarray) -> float:
+        served = cost[opened].min(axis=0, initial=NEVER).sum()
+        return float(served + opening[opened].sum())
 
     now = total(opened)
     while True:

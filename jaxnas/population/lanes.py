@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from arch import ArchitectureConfig, build_model
+from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
 from arch.padding import extract, pad
 from jaxnas.population.program import Program
@@ -23,7 +24,7 @@ class Group:
     program: Program
     configs: Sequence[ArchitectureConfig]  # of `training_config`
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= len(self.configs) <= self.program.lanes:
             raise ValueError(
                 f"{len(self.configs)} members for {self.program.lanes} lanes"
@@ -111,7 +112,7 @@ class Running:
     ) -> list[dict[Compression, Metrics | None]]:
         """Each member's quality after each of the compressions."""
 
-        def scorer(*arguments):
+        def scorer(*arguments: Any) -> Any:
             params, traits = self._states.params, self._members.traits
             return score(params, traits, *arguments)
 
@@ -127,7 +128,7 @@ class Running:
         """The members' own training states, in their true shapes, on the host."""
         return self._own(self._states, extract_state)
 
-    def params(self) -> list[dict]:
+    def params(self) -> list[Params]:
         """The members' own weights, in their true shapes, on the host."""
         return self._own(self._states.params, extract)
 
@@ -144,7 +145,7 @@ class Running:
         """Frees the members; only their number is known afterwards."""
         self._states = self._states._replace(params=None, moments=None)
 
-    def _own(self, tree, take: Callable) -> list:
+    def _own(self, tree: Any, take: Callable) -> list:
         host = jax.device_get(tree)
         shape = self.group.program.shape
         return [
@@ -152,5 +153,5 @@ class Running:
             for at, config in enumerate(self.group.configs)
         ]
 
-    def _put(self, tree):
+    def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, self._device)

@@ -1,9 +1,9 @@
-"""A plan: who is trained in which program, on which device."""
+"""A plan: what is trained in which program, on which device."""
 
 import dataclasses
-from typing import Any
 
 from jaxnas.population.program import Program
+from jaxnas.storage.jsonl import Json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,12 @@ class Bucket:
             self.members[at : at + size] for at in range(0, len(self.members), size)
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """As JSON types."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Bucket":
+    def from_dict(cls, values: Json) -> "Bucket":
         """The inverse of `to_dict`."""
         program = Program.from_dict(values["program"])
         members = tuple(values["members"])
@@ -50,7 +50,7 @@ class Plan:
         used = [bucket.program for bucket in self.buckets]
         return list(dict.fromkeys([*used, *self.prepared]))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """As JSON types."""
         return {
             "buckets": [bucket.to_dict() for bucket in self.buckets],
@@ -59,7 +59,7 @@ class Plan:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Plan":
+    def from_dict(cls, values: Json) -> "Plan":
         """The inverse of `to_dict`."""
         return cls(
             buckets=tuple(map(Bucket.from_dict, values["buckets"])),

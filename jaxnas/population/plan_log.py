@@ -6,14 +6,14 @@ from typing import Any
 from jaxnas.errors import UsageError
 from jaxnas.population.plan import Plan
 from jaxnas.population.program import Program
-from jaxnas.storage.jsonl import Lines
+from jaxnas.storage.jsonl import Json, Lines
 
 
 class Plans:
     """Plans in their order, kept as lines if there is a file for them.
 
-    A plan is found again by what it is for: the keys of the trainings. Between
-    the plans stands which programs turned out too large, and what took their place.
+    A plan is found again by what it is for: the keys of the trainings. Between the
+    plans are the programs that turned out too large, with what took their place.
     """
 
     def __init__(self, lines: Lines | None = None):
@@ -50,7 +50,7 @@ class Plans:
             self._write(line)
 
     def programs(self) -> list[Program]:
-        """Of all plans so far, but those that turned out too large."""
+        """Programs of all plans so far, but those that turned out too large."""
         return list(self.homes())
 
     def homes(self) -> dict[Program, set[int]]:
@@ -67,7 +67,7 @@ class Plans:
                 found.setdefault(part, set()).update(devices)
         return {one: at for one, at in found.items() if one not in self._split}
 
-    def _read(self, line: dict[str, Any]):
+    def _read(self, line: Json) -> None:
         if "split" in line:
             parts = [Program.from_dict(part) for part in line["into"]]
             self._split[Program.from_dict(line["split"])] = parts
@@ -78,6 +78,6 @@ class Plans:
             raise ValueError("the plan's members are not its trainings")
         self._known.append((keys, plan))
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: Json) -> None:
         if self._lines is not None:
             self._lines.append(line)

@@ -1,4 +1,4 @@
-"""Who shares a program: a partition of candidates that costs the fewest seconds.
+"""Which candidates share a program: the partition that costs the fewest seconds.
 
 Each program costs its compilation, each member its steps, padding included. To
 choose the programs is a facility location problem: candidates for a program are
@@ -9,6 +9,7 @@ neighbouring widths, and each member's own shape.
 import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -24,7 +25,12 @@ from jaxnas.population.scheduling import Compiling, makespan, place
 from jaxnas.training.settings import TrainSettings
 
 MOST_LANES = 32  # members under one `vmap`
-DEAREST = 10.0  # price of compiling, to make do with few programs
+MAX_COMPILE_WEIGHT = 10.0  # to make do with few programs
+
+
+Configs: TypeAlias = Sequence[ArchitectureConfig]
+Demand: TypeAlias = list[tuple[ArchitectureConfig, float]]  # how many of each kind
+Chosen: TypeAlias = dict[Program, list[int]]  # each program's members, by index
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ class Planner:
         horizon: float = 0.0,
         expected: Sequence[Expected] = (),
         prepares: bool = False,
-        price: float = 1.0,
+        compile_weight: float = 1.0,
         most: float = math.inf,
         homes: Mapping[Program, Collection[int]] | None = None,
     ) -> Plan:
@@ -80,25 +86,32 @@ class Planner:
           horizon: how many like each candidate are still to come.
           expected: kinds that are to come; programs are chosen for them too.
           prepares: whether programs for those kinds alone are compiled now.
-          price: by what the cost of compiling is multiplied.
-          most: new programs, those to come included; the price rises up to
-            `DEAREST` until that is kept.
+          compile_weight: by what the cost of compiling is multiplied.
+          most: new programs, those to come included; the compile_weight rises up to
+            `MAX_COMPILE_WEIGHT` until that is kept.
           homes: on which devices the known programs are; None for all.
         """
         known = list(dict.fromkeys(known))
         while True:
-            chosen, to_come = self._choose(candidates, known, horizon, expected, price)
+            chosen, to_come = self._choose(candidates, known, horizon, expected, compile_weight)
             new = {*chosen, *to_come}.difference(known)
-            if len(new) <= most or price >= DEAREST:
+            if len(new) <= most or compile_weight >= MAX_COMPILE_WEIGHT:
                 break
-            price *= 1.5
+            compile_weight *= 1.5
         prepared = to_come if prepares else []
-        compiling = Compiling(self.rates, known, homes, price)
+        compiling = Compiling(self.rates, known, homes, compile_weight)
         return self._planned(chosen, candidates, compiling, prepared)
 
-    def _choose(self, candidates, known, horizon, expected, price):
+    def _choose(
+        self,
+        candidates: Configs,
+        known: list[Program],
+        horizon: float,
+        expected: Sequence[Expected],
+        compile_weight: float,
+    ) -> tuple[Chosen, list[Program]]:
         """Each program's members, and new programs for expected kinds alone."""
-        chosen: dict[Program, list[int]] = {}
+        chosen: Chosen = {}
         to_come: list[Program] = []
         keys = [shape_key(config) for config in candidates]
         future = [shape_key(kind.config) for kind in expected]
@@ -115,7 +128,7 @@ class Planner:
                 continue
             alone = [candidates[at] for at in members]
             options = self._options([config for config, _ in demand], known, alone)
-            serving = self._locate(demand, options, known, horizon, price)
+            serving = self._locate(demand, options, known, horizon, compile_weight)
             now, then = serving[: len(members)], serving[len(members) :]
             for at, program in zip(members, now, strict=True):
                 chosen.setdefault(program, []).append(at)
@@ -128,7 +141,7 @@ class Planner:
 
     def fixed(self, candidates: Sequence[ArchitectureConfig], exact: bool) -> Plan:
         """Without a choice: a program for each, or one for each shape key."""
-        chosen: dict[Program, list[int]] = {}
+        chosen: Chosen = {}
         for at, config in enumerate(candidates):
             alike = [one for one in candidates if shape_key(one) == shape_key(config)]
             if exact:
@@ -136,7 +149,7 @@ class Planner:
             else:
                 program = self._elastic(common_shape(alike), len(alike))[0]
             chosen.setdefault(program, []).append(at)
-        compiling = Compiling(self.rates, (), None, price=1.0)
+        compiling = Compiling(self.rates, (), None, compile_weight=1.0)
         return self._planned(chosen, candidates, compiling)
 
     def member_seconds(
@@ -148,14 +161,15 @@ class Planner:
         trained = share * (self.steps + self.scoring)
         return trained + self.rates.handling_seconds(program)
 
-    def _options(self, configs, known, alone=None) -> list[Program]:
+    def _options(
+        self, configs: Configs, known: list[Program], alone: Configs
+    ) -> list[Program]:
         """Programs that could serve some of the configs of one shape key.
 
-        Those `alone`, by default all, may have a program of their own.
+        Those in `alone` may have a program of their own.
         """
         configs = list(dict.fromkeys(configs))
         options = [program for program in known if any(map(program.takes, configs))]
-        alone = configs if alone is None else dict.fromkeys(alone)
         options += [Program(shape=config, form="exact") for config in alone]
         if shape_key(configs[0])[-1]:  # a width that cannot be padded
             return list(dict.fromkeys(options))
@@ -192,14 +206,21 @@ class Planner:
     def _too_large(self, program: Program) -> bool:
         return self.rates.memory_bytes(program, self.settings) > self.memory
 
-    def _locate(self, demand, options, known, horizon, price):
+    def _locate(
+        self,
+        demand: Demand,
+        options: list[Program],
+        known: list[Program],
+        horizon: float,
+        compile_weight: float,
+    ) -> list[Program]:
         """For each of the demand the program that serves it."""
         cost = [self._costs(program, demand) for program in options]
         # What is compiled for one model alone is compiled for each of its like.
         opening = [
             0.0
             if program in known
-            else price
+            else compile_weight
             * self.rates.compile_seconds(program)
             * (1.0 if program.elastic else 1.0 + horizon)
             for program in options
@@ -212,7 +233,7 @@ class Planner:
         )
         return [options[opened[at]] for at in places]
 
-    def _costs(self, program, demand) -> list[float]:
+    def _costs(self, program: Program, demand: Demand) -> list[float]:
         """Seconds of each of the demand in the program."""
         large = self._too_large(program)
         taken = [
@@ -225,9 +246,11 @@ class Planner:
             for (config, number), takes in zip(demand, taken, strict=True)
         ]
 
-    def _with_lanes(self, chosen, compiling) -> list[tuple[Program, list[int]]]:
+    def _with_lanes(
+        self, chosen: Chosen, compiling: Compiling
+    ) -> list[tuple[Program, list[int]]]:
         """The members of each shape, in as many lanes as cost the fewest seconds."""
-        merged: dict[Program, list[int]] = {}
+        merged: Chosen = {}
         for program, members in chosen.items():
             one_lane = dataclasses.replace(program, lanes=1)
             merged.setdefault(one_lane, []).extend(members)
@@ -236,7 +259,9 @@ class Planner:
             for program, members in merged.items()
         ]
 
-    def _best_lanes(self, program: Program, members: int, compiling) -> Program:
+    def _best_lanes(
+        self, program: Program, members: int, compiling: Compiling
+    ) -> Program:
         options, most = [], _lanes_for(members) if program.vmapped else 1
         for lanes in [1 << n for n in range(MOST_LANES.bit_length())]:
             option = dataclasses.replace(program, lanes=lanes)
@@ -245,10 +270,10 @@ class Planner:
                 options.append(option)
         costs = [
             self._calls_seconds(option, option.shape, members)
-            + compiling.price * compiling.seconds(option)
+            + compiling.compile_weight * compiling.seconds(option)
             for option in options
         ]
-        # Of the like, the most lanes: what launches cost is foreseen the least well.
+        # Of the like, the most lanes: what launches cost is predicted the least well.
         like = [
             option
             for option, cost in zip(options, costs, strict=True)
@@ -256,12 +281,20 @@ class Planner:
         ]
         return like[-1]
 
-    def _calls_seconds(self, program, config, members: int) -> float:
-        """Of all calls that so many members take, each like the config."""
+    def _calls_seconds(
+        self, program: Program, config: ArchitectureConfig, members: int
+    ) -> float:
+        """Seconds of all calls of this many members, each like the config."""
         calls = -(-members // program.lanes)
         return calls * program.lanes * self.member_seconds(program, config)
 
-    def _bucket(self, program, members, candidates, compiling) -> Bucket:
+    def _bucket(
+        self,
+        program: Program,
+        members: list[int],
+        candidates: Configs,
+        compiling: Compiling,
+    ) -> Bucket:
         # The longest first, so that none is left over at the end.
         cost = {at: self.member_seconds(program, candidates[at]) for at in members}
         members = sorted(members, key=lambda at: (-cost[at], at))
@@ -280,7 +313,9 @@ class Planner:
             waste=max(0.0, 1 - own / padded),
         )
 
-    def _on_devices(self, buckets: list[Bucket], candidates, compiling) -> list[Bucket]:
+    def _on_devices(
+        self, buckets: list[Bucket], candidates: Configs, compiling: Compiling
+    ) -> list[Bucket]:
         """Splits what is too long for one device; the longest begin first."""
         number = len(self.speeds)
         whole: set[tuple] = set()  # what a split would not make shorter
@@ -308,7 +343,13 @@ class Planner:
             buckets += halves
         return place(buckets, self.speeds, compiling)
 
-    def _planned(self, chosen, candidates, compiling, prepared=()) -> Plan:
+    def _planned(
+        self,
+        chosen: Chosen,
+        candidates: Configs,
+        compiling: Compiling,
+        prepared: Sequence[Program] = (),
+    ) -> Plan:
         """The plan of each program's members."""
         parts = self._with_lanes(chosen, compiling)
         buckets = [self._bucket(*part, candidates, compiling) for part in parts]
@@ -327,7 +368,7 @@ class Planner:
 def planner_for(
     machine: Machine, settings: TrainSettings, steps: int, scoring: float
 ) -> Planner:
-    """The planner of a machine, for trainings of so many steps."""
+    """The planner of a machine, for trainings of this many steps."""
     return Planner(
         rates=machine.calibration.rates,
         settings=settings,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from arch import ArchitectureConfig, LanguageModel, build_model
 from arch.padding import holds, parameter_shapes
 from jaxnas.population import program_cache
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.loop import Schedule, training_functions
 from jaxnas.training.members import Member, member_training, traits_array
 from jaxnas.training.scoring import SCORE_BATCH, Compression, scoring
 from jaxnas.training.task import Task
 
 FORMS = ("exact", "looped", "unrolled")
+Tree = TypeVar("Tree")  # of arrays
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class Program:
     lanes: int = 1
     vmapped: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.form not in FORMS or self.lanes < 1:
             raise ValueError(f"form={self.form!r} must be one of {FORMS}, lanes >= 1")
 
@@ -53,12 +55,12 @@ class Program:
         unrolled = self.form == "unrolled" if self.elastic else None
         return build_model(self.shape, dtype, unrolled)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """As JSON types."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Program":
+    def from_dict(cls, values: Json) -> "Program":
         """The inverse of `to_dict`."""
         return cls(**values | {"shape": ArchitectureConfig(**values["shape"])})
 
@@ -156,13 +158,13 @@ def _some_members(program: Program) -> Member:
     return Member(schedule, jax.random.split(jax.random.key(0), lanes), traits)
 
 
-def _stacked(tree, lanes: int):
+def _stacked(tree: Tree, lanes: int) -> Tree:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), tree
     )
 
 
-def _on(device: jax.Device, tree):
+def _on(device: jax.Device, tree: Tree) -> Tree:
     sharding = jax.sharding.SingleDeviceSharding(device)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -16,7 +16,7 @@ class Compiling(NamedTuple):
     rates: Rates
     known: Collection[Program]
     homes: Mapping[Program, Collection[int]] | None
-    price: float
+    compile_weight: float
 
     def seconds(self, program: Program, device: int | None = None) -> float:
         """For a device, or for the one where it costs least."""
@@ -41,7 +41,7 @@ def place(
         ends = [
             free[at]
             + bucket.seconds / speed
-            + compiling.price * compiling.seconds(bucket.program, at)
+            + compiling.compile_weight * compiling.seconds(bucket.program, at)
             for at, speed in enumerate(speeds)
         ]
         at = min(range(len(speeds)), key=lambda at: (ends[at], at))

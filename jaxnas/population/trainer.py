@@ -1,10 +1,9 @@
 """From configs to what their trainings left: planned, compiled, executed."""
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,11 +12,11 @@ from arch import ArchitectureConfig
 from jaxnas.population.call import Outcome, Work
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import Machine, local_machine
-from jaxnas.population.executor import execute
+from jaxnas.population.executor import Split, execute
+from jaxnas.population.observer import Observer
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
-from jaxnas.population.program import Program
 from jaxnas.population.train_states import States
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
@@ -35,14 +34,14 @@ class Outlook(NamedTuple):
     horizon: float = 0.0  # candidates like each of these
     expected: Sequence[Expected] = ()  # kinds to choose programs for
     prepares: bool = False  # whether to compile those programs now
-    price: float = 1.0  # of compiling, see `Planner.plan`
+    compile_weight: float = 1.0  # of compiling, see `Planner.plan`
     programs: float = math.inf  # that a search should make do with
 
 
 NOTHING_AHEAD = Outlook()
 
-# A plan's, of `training_config`; None is done already.
-Candidates: TypeAlias = Sequence[ArchitectureConfig | None]
+# A plan's by key, in its order, of `training_config`; None is done already.
+Candidates: TypeAlias = Mapping[str, ArchitectureConfig | None]
 
 # By the compression that is built in, None where it is data.
 Compilers: TypeAlias = dict[Compression | None, Compiler]
@@ -63,9 +62,7 @@ class Trainer:
       states: where trainings go on from, between phases; None keeps none.
       plans: what shared programs before, and will.
       machine: what it trains on.
-      on_planned: called with each new plan before it runs.
-      on_run: called with each plan that has run, and its seconds.
-      say: told what goes otherwise than planned.
+      observer: told of plans, and what goes otherwise than planned.
     """
 
     task: Task
@@ -77,9 +74,7 @@ class Trainer:
     states: States | None = None
     plans: Plans = dataclasses.field(default_factory=Plans)
     machine: Machine = dataclasses.field(default_factory=local_machine)
-    on_planned: Callable[[Plan], None] = lambda plan: None
-    on_run: Callable[[Plan, float], None] = lambda plan, seconds: None
-    say: Callable[[str], None] = lambda text: None
+    observer: Observer = dataclasses.field(default_factory=Observer)
     compilers: Compilers = dataclasses.field(default_factory=dict)
 
     @property
@@ -102,18 +97,20 @@ class Trainer:
 
     def run(
         self,
-        configs: Sequence[ArchitectureConfig],
+        configs: Mapping[str, ArchitectureConfig],
         wanted: Mapping[str, Sequence[Compression]],
+        take: Callable[[Outcome], bool],
         report: Report = lambda *_: None,
         outlook: Outlook = NOTHING_AHEAD,
         phase: Phase = FIRST,
         generation: int | None = None,
-    ) -> Iterator[Outcome]:
-        """Outcomes of the configs, in the plan that was made for them before.
+    ) -> None:
+        """Trains the configs, in the plan that was made for them before.
 
         Args:
-          configs: each of a training of its own.
-          wanted: by `key`, how its weights are to be compressed and scored.
+          configs: by `key`.
+          wanted: by `key`, how weights are to be compressed and scored.
+          take: called with each outcome as it comes; returns whether to go on.
           report: told of the steps of all of them.
           outlook: what may come after them.
           phase: see `Phase`.
@@ -121,45 +118,43 @@ class Trainer:
         """
         if not configs:
             return
-        keys = [self.key(config, phase) for config in configs]
+        keys = list(configs)
         found = self.plans.find(keys)
         if found is None:
-            planned, plan = keys, self._plan(configs, outlook, phase)
+            planned, plan = keys, self._plan(list(configs.values()), outlook, phase)
             about = {} if generation is None else {"generation": generation}
             self.plans.add(keys, plan, **about, **phase.recorded())
-            self.on_planned(plan)
+            self.observer.planned(plan)
         else:
             planned, plan = found
         # A plan that goes on may hold more than is asked for now.
-        place_of = {key: place for place, key in enumerate(keys)}
-        candidates = [
-            training_config(configs[place_of[key]]) if key in place_of else None
+        candidates = {
+            key: training_config(configs[key]) if key in configs else None
             for key in planned
-        ]
+        }
+        states, waiting = self._states(phase), set(configs)
+
+        def kept(outcome: Outcome) -> bool:
+            if states is not None and outcome.state is not None:
+                states.save(outcome.key, outcome.state)
+            waiting.discard(outcome.key)
+            return take(outcome)
+
         begin = time.monotonic()
-        work = self._work(
-            candidates, lambda place: wanted.get(planned[place], ()), report, phase
-        )
-        states = self._states(phase)
-        outcomes = execute(
+        execute(
             plan,
             candidates,
-            work,
+            self._work(candidates, wanted, report, phase),
             self._compiler({one for every in wanted.values() for one in every}, phase),
+            kept,
             devices=self.machine.devices,
             workers=self.machine.workers,
             memory=self.machine.memory,
             report=report,
             on_split=self._split,
         )
-        with contextlib.closing(outcomes):
-            for outcome in outcomes:
-                key = planned[outcome.place]
-                if states is not None and outcome.state is not None:
-                    states.save(key, outcome.state)
-                yield dataclasses.replace(outcome, place=place_of[key])
-        if found is None:  # all of it ran, as it was foreseen
-            self.on_run(plan, time.monotonic() - begin)
+        if found is None and not waiting:  # all of it ran, as it was planned
+            self.observer.ran(plan, time.monotonic() - begin)
 
     def predicted_seconds(
         self, configs: Sequence[ArchitectureConfig], phase: Phase = FIRST
@@ -182,13 +177,14 @@ class Trainer:
         """i32[<= eval_windows, T+1], the same for every candidate."""
         return self.task.windows("validation", self.eval_windows)
 
-    def _split(self, program: Program, parts: list[Program], reason: str) -> None:
-        self.plans.split(program, parts, reason)
+    def _split(self, split: Split) -> None:
+        program, smaller, reason, _ = split
+        self.plans.split(program, [smaller], reason)
         shape = program.shape
-        self.say(
+        self.observer.say(
             f"a bucket is split: {shape.arch_type} L{shape.num_layers} "
             f"H{shape.hidden_dim} in {program.lanes} lanes does not fit, {reason}; "
-            f"now {parts[0].form} in {parts[0].lanes}"
+            f"now {smaller.form} in {smaller.lanes}"
         )
 
     def keep_states(self, configs: Iterable[ArchitectureConfig], phase: Phase) -> None:
@@ -219,7 +215,7 @@ class Trainer:
                 for kind in outlook.expected
             ],
             prepares=outlook.prepares,
-            price=outlook.price,
+            compile_weight=outlook.compile_weight,
             most=outlook.programs - len(known),
             homes=None if self.machine.portable else homes,
         )
@@ -247,7 +243,7 @@ class Trainer:
     def _work(
         self,
         candidates: Candidates,
-        wanted: Callable[[int], Sequence[Compression]],
+        wanted: Mapping[str, Sequence[Compression]],
         report: Report,
         phase: Phase,
     ) -> Work:
@@ -272,22 +268,19 @@ class Trainer:
 
     def _begun(
         self, candidates: Candidates, report: Report, phase: Phase
-    ) -> Callable[[int], TrainState]:
+    ) -> Callable[[str], TrainState]:
         """Where each candidate goes on from; what is missing is trained again."""
         assert self.states is not None
         below, states, settings = self.below(phase), self.states, self.task.settings
-        every = [config for config in candidates if config is not None]
-        missing = [one for one in every if self.key(one, below) not in states]
-        if missing:
-            for _ in self.run(missing, {}, report, phase=below):
-                pass  # the states are saved as they come
-
-        def begun(place: int) -> TrainState:
-            config = candidates[place]
-            assert config is not None
-            return states.load(self.key(config, below), config, settings)
-
-        return begun
+        open_ = {key: config for key, config in candidates.items() if config}
+        before = {key: self.key(config, below) for key, config in open_.items()}
+        missing = {
+            before[key]: config
+            for key, config in open_.items()
+            if before[key] not in states
+        }
+        self.run(missing, {}, lambda outcome: True, report, phase=below)
+        return lambda key: states.load(before[key], open_[key], settings)
 
     def _recovery(self, phase: Phase) -> np.ndarray | None:
         """i32[R, B], where windows begin that pruned weights train on for."""

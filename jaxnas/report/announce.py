@@ -4,7 +4,7 @@ import jax
 from rich.console import Console
 
 from arch.space import Space
-from jaxnas.config import RunConfig
+from jaxnas.config import Settings
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES
@@ -14,7 +14,7 @@ from jaxnas.storage.run_folder import RunFolder
 
 def announce(
     folder: RunFolder,
-    config: RunConfig,
+    config: Settings,
     space: Space,
     evaluator: Evaluator,
     console: Console,

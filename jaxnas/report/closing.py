@@ -1,25 +1,26 @@
 """What a run found: the closing tables."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
-from jaxnas.config import RunConfig
+from jaxnas.config import Settings
 from jaxnas.evaluation.user_objectives import objective_names
+from jaxnas.latency.finalists import Finalist
 from jaxnas.report.families import family_table
 from jaxnas.report.latency import finalists_table
 from jaxnas.report.tables import quality_table, spread_table, top_table
 from jaxnas.report.trust import noise_line, trust_table
 from jaxnas.results.result import Result
 from jaxnas.results.spread import saturated
+from jaxnas.results.summary import Summary
 from jaxnas.storage.run_folder import RunFolder
 
 
 def close(
     folder: RunFolder,
-    config: RunConfig,
-    summary: dict[str, Any],
+    config: Settings,
+    summary: Summary,
     results: Sequence[Result],
     last: Sequence[Result],
     console: Console,
@@ -54,14 +55,14 @@ def close(
         console.print(f"{name:<11} {path}", soft_wrap=True)
 
 
-def _after_first(summary: dict[str, Any]) -> str:
+def _after_first(summary: Summary) -> str:
     """What is added to a title of the first phase, if there are others."""
     phases = summary["trust"]["phases"]
     return f", after phase {phases[0]['from']}" if phases else ""
 
 
 def show_found(
-    summary: dict[str, Any],
+    summary: Summary,
     results: Sequence[Result],
     last: Sequence[Result],
     number: int,
@@ -86,5 +87,5 @@ def show_found(
         console.print(trust_table(trust))
     if (line := noise_line(trust)) is not None:
         console.print(line, soft_wrap=True)
-    if measured := summary["latency"]["finalists"]:
-        console.print(finalists_table(measured))
+    if rows := summary["latency"]["finalists"]:
+        console.print(finalists_table([Finalist.from_dict(row) for row in rows]))

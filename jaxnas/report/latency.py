@@ -1,25 +1,26 @@
 """Latency predicted and measured, as a table."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
+from jaxnas.latency.finalists import Finalist
 from jaxnas.report.tables import add_numbers, plain_table
 
 
-def finalists_table(finalists: list[dict[str, Any]]) -> Table:
+def finalists_table(finalists: Sequence[Finalist]) -> Table:
     """Milliseconds of the best candidates; spread is greatest - least."""
     table = plain_table("Latency in ms, 128 tokens read and a token drawn")
     add_numbers(table, "id", "reading", "predicted", "measured", "spread", "error")
-    for one in finalists:
-        for name, found in one["measured"].items():
-            predicted = one["predicted"][name]
+    for finalist in finalists:
+        for name, predicted in finalist.predicted.items():
+            measured = getattr(finalist.measured, name)
             table.add_row(
-                str(one["id"]),
+                str(finalist.id),
                 name,
                 f"{predicted:.2f}",
-                f"{found['median']:.2f}",
-                f"{found['greatest'] - found['least']:.2f}",
-                f"{predicted / found['median'] - 1:+.0%}",
+                f"{measured.median:.2f}",
+                f"{measured.greatest - measured.least:.2f}",
+                f"{predicted / measured.median - 1:+.0%}",
             )
     return table

@@ -7,11 +7,11 @@ from jaxnas.report.tables import add_numbers, plain_table
 
 
 def plan_table(plan: Plan) -> Table:
-    """Who shares which program, and what is foreseen."""
+    """Which candidates share a program, and what is predicted."""
     new = sum(bucket.compile_seconds > 0 for bucket in plan.buckets)
     table = plain_table(
         f"plan: {len(plan.buckets)} buckets, {new} programs to compile and "
-        f"{len(plan.prepared)} for later; {plan.seconds:.1f} s foreseen",
+        f"{len(plan.prepared)} for later; {plan.seconds:.1f} s predicted",
         "program",
     )
     add_numbers(table, "members", "device", "padding", "compile s", "train s")

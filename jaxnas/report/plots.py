@@ -41,7 +41,7 @@ def plot_fitness(path: Path, results: Sequence[Result]) -> None:
 def plot_pareto(
     path: Path, results: Sequence[Result], extra: Sequence[str] = ()
 ) -> None:
-    """The objectives in pairs; candidates that no other dominates stand out.
+    """The objectives in pairs; the Pareto front has a colour of its own.
 
     Args:
       path: of the PNG.

@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
 import rich.progress
 from rich.console import Console
@@ -38,15 +39,15 @@ class Progress:
         self._trained = 0
         self._spent = 0.0  # seconds on the candidates that were trained
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     @contextlib.contextmanager
-    def stage(self, name: str):
+    def stage(self, name: str) -> Iterator[None]:
         """Takes the time of a part of the run."""
         began = time.monotonic()
         yield
@@ -63,7 +64,7 @@ class Progress:
             self.console.print(plan_table(plan))
 
     def plan_has_run(self, plan: Plan, seconds: float) -> None:
-        """A plan is done: what it took stands beside what was foreseen."""
+        """A plan is done: records its seconds beside the predicted ones."""
         self._timings.append(
             {
                 "buckets": len(plan.buckets),
@@ -74,7 +75,7 @@ class Progress:
         self._spent += seconds
         self._trained += sum(len(bucket.members) for bucket in plan.buckets)
 
-    def steps(self, title: str):
+    def steps(self, title: str) -> Callable[[int, int, float], None]:
         """A report function that moves the bar of steps, with its time left."""
         began = time.monotonic()
 
@@ -101,11 +102,11 @@ class Progress:
             f"  {result.id:>4}  {describe(result.config)}\n        {_outcome(result)}"
         )
 
-    def phase(self, name: str, promoted: int, lucky: int) -> None:
+    def phase(self, name: str, promoted: int, at_random: int) -> None:
         """A later phase begins."""
-        drawn = f" and {lucky} drawn at random" if lucky else ""
+        drawn = f" and {at_random} drawn at random" if at_random else ""
         self.say(f"phase {name}: the best {promoted}{drawn} train on")
-        self._candidates, self._done = promoted + lucky, 0
+        self._candidates, self._done = promoted + at_random, 0
         self._trained, self._spent = 0, 0.0
         self._bars.update(
             self._all,

@@ -1,7 +1,6 @@
 """Tables for the terminal."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,6 +10,8 @@ from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.report.words import told_apart
 from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, Scored
+from jaxnas.results.spread import Spread
+from jaxnas.results.summary import SplitScores
 
 
 def plain_console() -> Console:
@@ -42,7 +43,7 @@ def add_numbers(table: Table, *columns: str) -> None:
 def top_table(
     results: Iterable[Result], number: int, extra: Sequence[str] = ()
 ) -> Table:
-    """The best candidates by fitness; what they share stands in the title.
+    """The best candidates by fitness; the title says what they share.
 
     Args:
       results: of all candidates.
@@ -83,7 +84,7 @@ def candidate_cells(result: Scored) -> list[str]:
 
 
 def spread_table(
-    spread: dict[str, dict[str, float]],
+    spread: Spread,
     title: str,
     kind: str = "score",
 ) -> Table:
@@ -97,15 +98,17 @@ def spread_table(
     return table
 
 
-def quality_table(splits: dict[str, dict[str, Any]]) -> Table:
-    """The winner beside the counting models, on validation and test."""
+def quality_table(splits: Mapping[str, SplitScores]) -> Table:
+    """The winner beside the n-gram baselines, on validation and test."""
     table = plain_table("Next-token quality", "split", "model")
     add_numbers(table, "bits/byte", "accuracy")
     for split, scores in splits.items():
-        for model in ("unigram", "bigram", "winner"):
-            name = model if model == "winner" else f"token {model}"
-            found = scores[model]
-            figures = f"{found['bits_per_byte']:.3f}", f"{found['accuracy']:.4f}"
+        for name, metrics in (
+            ("token unigram", scores["unigram"]),
+            ("token bigram", scores["bigram"]),
+            ("winner", scores["winner"]),
+        ):
+            figures = f"{metrics['bits_per_byte']:.3f}", f"{metrics['accuracy']:.4f}"
             table.add_row(split, name, *figures)
     return table
 

@@ -1,13 +1,12 @@
 """How far the screening can be trusted, as a table and a line."""
 
-from typing import Any
-
 from rich.table import Table
 
 from jaxnas.report.tables import add_numbers, plain_table
+from jaxnas.results.trust import Trust
 
 
-def trust_table(trust: dict[str, Any]) -> Table:
+def trust_table(trust: Trust) -> Table:
     """A line for each step from a phase to the next."""
     table = plain_table("Rank correlation between phases", "from", "to")
     add_numbers(
@@ -27,7 +26,7 @@ def trust_table(trust: dict[str, Any]) -> Table:
     return table
 
 
-def noise_line(trust: dict[str, Any]) -> str | None:
+def noise_line(trust: Trust) -> str | None:
     """One config's spread over seeds beside the candidates' spread."""
     noise = trust["noise"]
     if noise["std"] is None or noise["std_over_candidates"] is None:

@@ -1,6 +1,6 @@
 """Architectures in words."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from arch import ArchitectureConfig
 from arch.families import USES
@@ -25,11 +25,11 @@ _WORDS = (
 )
 
 
-def describe(config: ArchitectureConfig | dict[str, Any]) -> str:
+def describe(config: ArchitectureConfig) -> str:
     """A candidate in a line: every gene that its family uses and that is not 0."""
-    fields = config if isinstance(config, dict) else config.to_dict()
-    repeated = "ffn_multiplier" if fields["ffn_dim"] else None  # it is overridden
-    uses = USES[str(fields["arch_type"])]
+    fields = config.to_dict()
+    repeated = "ffn_multiplier" if config.ffn_dim else None  # it is overridden
+    uses = USES[config.arch_type]
     return " ".join(
         words.format(fields[name])
         for name, words in _WORDS
@@ -37,24 +37,29 @@ def describe(config: ArchitectureConfig | dict[str, Any]) -> str:
     )
 
 
-def told_apart(configs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def told_apart(
+    configs: Sequence[Mapping[str, object]],
+) -> tuple[list[str], list[list[str]]]:
     """What all the configs share, and what is each one's own.
 
-    A field says nothing of a config whose family does not read it.
+    A field says nothing of a config of a family that does not read it.
+
+    Args:
+      configs: as `ArchitectureConfig.to_dict` gives them.
 
     Returns:
       The shared words, and for each config its others.
     """
 
-    def words(config: dict[str, Any], of_shared: bool) -> list[str]:
+    def words(config: Mapping[str, object], of_shared: bool) -> list[str]:
         return [
             said.format(config[name])
             for name, said in _WORDS
             if reads(config, name) and (name in shared) == of_shared
         ]
 
-    def reads(config: dict[str, Any], name: str) -> bool:
-        return name in USES[config["arch_type"]] and config[name] is not None
+    def reads(config: Mapping[str, object], name: str) -> bool:
+        return name in USES[str(config["arch_type"])] and config[name] is not None
 
     shared = {
         name

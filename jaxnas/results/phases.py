@@ -1,4 +1,4 @@
-"""Results of the phases after the first, and who was chosen for them."""
+"""Results of the phases after the first, and what was chosen for them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,16 +1,25 @@
 """What was found of a candidate: one typed value, and the file that keeps it."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.costs import Costs
 from jaxnas.evaluation.evaluator import Evaluation
-from jaxnas.storage.jsonl import Lines, read_lines
+from jaxnas.storage.jsonl import Json, Lines, read_lines
 from jaxnas.training.scoring import Metrics
+
+
+class Candidate(NamedTuple):
+    """What a strategy asked for, decoded."""
+
+    id: int  # the same in every phase
+    generation: int  # that asked for it, from 0
+    genome: tuple[int, ...]
+    config: ArchitectureConfig  # what the genome means
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,10 +57,7 @@ class Result:
     @classmethod
     def of(
         cls,
-        identity: int,
-        generation: int,
-        genome: Sequence[int],
-        config: ArchitectureConfig,
+        candidate: Candidate,
         evaluation: Evaluation,
         phase: str | None = None,
         by: str | None = None,
@@ -59,10 +65,7 @@ class Result:
         """The result of an evaluation: `Scored` if it succeeded."""
         kind = Scored if evaluation.status == "ok" else cls
         return kind(
-            id=identity,
-            generation=generation,
-            genome=tuple(genome),
-            config=config,
+            **candidate._asdict(),
             phase=phase,
             by=by,
             **{
@@ -73,11 +76,11 @@ class Result:
 
     def in_phase(self, phase: str, by: str, evaluation: Evaluation) -> "Result":
         """The same candidate's result in a later phase."""
-        about = self.id, self.generation, self.genome, self.config
-        return Result.of(*about, evaluation, phase, by)
+        candidate = Candidate(self.id, self.generation, self.genome, self.config)
+        return Result.of(candidate, evaluation, phase, by)
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "Result":
+    def from_row(cls, row: Json) -> "Result":
         """The inverse of `to_row`.
 
         Raises:
@@ -96,7 +99,7 @@ class Result:
             raise ValueError(f"status {result.status!r} beside {result.objectives}")
         return result
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> Json:
         """As JSON types, in the order of a line of results.jsonl."""
         row = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self)
@@ -138,7 +141,7 @@ class ResultLog:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """The file."""
         return self._lines.path
 
     def __len__(self) -> int:
@@ -177,7 +180,7 @@ def read_results(path: Path) -> list[Result]:
     return _parsed(path, read_lines(path))
 
 
-def _parsed(path: Path, rows: Iterable[dict[str, Any]]) -> list[Result]:
+def _parsed(path: Path, rows: Iterable[Json]) -> list[Result]:
     results = []
     for number, row in enumerate(rows, 1):
         try:

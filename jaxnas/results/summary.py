@@ -2,31 +2,129 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypedDict
 
-from jaxnas.config import RunConfig
+from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.results.phases import PhaseResult
 from jaxnas.results.ranking import by_family, front_of, top_results
 from jaxnas.results.result import Result, Scored, scored
-from jaxnas.results.spread import objective_spread, score_spread
+from jaxnas.results.spread import Spread, objective_spread, score_spread
+from jaxnas.results.trust import PhaseCounts, Trust, phase_summary, trust_of
+from jaxnas.storage.jsonl import Json
+
+
+class Winner(TypedDict):
+    """Which candidate won."""
+
+    id: int
+    config: Json
+
+
+class Generation(TypedDict, total=False):
+    """Fitness over a generation's new candidates; without any, no figures."""
+
+    generation: int
+    new: int
+    best: float
+    mean: float
+    std: float
+
+
+class Family(TypedDict):
+    """A family's candidates; `best` is an id, None if all failed."""
+
+    evaluated: int
+    ok: int
+    best: int | None
+
+
+class SearchSummary(TypedDict):
+    """What the first phase found."""
+
+    evaluated: int
+    trainings: int
+    ok: int
+    failed: int
+    skipped: int
+    exhausted: bool
+    generations: list[Generation]
+    spread: Spread
+    objectives: Spread
+    front: list[int]
+    top: list[int]
+    families: dict[str, Family]
+
+
+class SplitScores(TypedDict):
+    """The winner and n-gram baselines on a held-out split, each by its metrics."""
+
+    windows: int
+    winner: dict[str, float]
+    unigram: dict[str, float]
+    bigram: dict[str, float]
+
+
+class Final(TypedDict):
+    """The winner's last training: steps, why there were none, and its scores."""
+
+    steps: int
+    reason: str | None
+    splits: dict[str, SplitScores]
+
+
+class Latency(TypedDict):
+    """Which latency was an objective, and what was measured of the best."""
+
+    objective: str
+    finalists: list[Json]
+
+
+class Summary(TypedDict):
+    """A run's results, as `summary.json` holds them."""
+
+    winner: Winner
+    search: SearchSummary
+    final: Final
+    phases: list[PhaseCounts]
+    trust: Trust
+    latency: Latency
 
 
 def summary_of(
-    config: RunConfig,
+    config: Settings,
     evaluator: Evaluator,
     results: Sequence[Result],
     winner: Scored,
-    final: dict[str, Any],
+    final: Final,
     exhausted: bool,
-) -> dict[str, Any]:
-    """The summary, but for what later phases and the clock say."""
+    phases: Sequence[PhaseResult],
+    repeats: Sequence[float],
+    finalists: list[Json],
+) -> Summary:
+    """The summary.
+
+    Args:
+      config: of the run.
+      evaluator: of the run.
+      results: of the first phase.
+      winner: of the last phase.
+      final: its last training.
+      exhausted: whether every model of the space was evaluated.
+      phases: the later ones.
+      repeats: see `trust_of`.
+      finalists: what was measured of the best.
+    """
     statuses = [result.status for result in results]
+    rungs = evaluator.trainer.rungs
     return {
         "winner": {"id": winner.id, "config": winner.config.to_dict()},
         "search": {
             "evaluated": len(results),
             "trainings": len(evaluator.trainings),
-            **{name: statuses.count(name) for name in ("ok", "failed", "skipped")},
+            "ok": statuses.count("ok"),
+            "failed": statuses.count("failed"),
+            "skipped": statuses.count("skipped"),
             "exhausted": exhausted,
             "generations": [
                 generation_statistics(results, generation)
@@ -39,12 +137,13 @@ def summary_of(
             "families": family_summary(results),
         },
         "final": final,
+        "phases": phase_summary(rungs, results, phases),
+        "trust": trust_of(rungs[0].name, results, phases, repeats),
+        "latency": {"objective": config.latency, "finalists": finalists},
     }
 
 
-def generation_statistics(
-    results: Iterable[Result], generation: int
-) -> dict[str, float]:
+def generation_statistics(results: Iterable[Result], generation: int) -> Generation:
     """Fitness over the new candidates of a generation that succeeded."""
     found = [
         result.fitness for result in scored(results) if result.generation == generation
@@ -61,9 +160,9 @@ def generation_statistics(
     }
 
 
-def family_summary(results: Iterable[Result]) -> dict[str, dict[str, Any]]:
-    """family -> {"evaluated", "ok", "best"}; best is an id, None if all failed."""
-    found = {}
+def family_summary(results: Iterable[Result]) -> dict[str, Family]:
+    """What was found of each family."""
+    found: dict[str, Family] = {}
     for family, members in by_family(results).items():
         best = top_results(members, 1)
         found[family] = {

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -15,12 +15,57 @@ from jaxnas.training.rungs import Rung
 TOP = 3
 
 
+# One phase against the next. `correlation` is Spearman's, of accuracies; of the last
+# phase's `top`, `top_by_luck` were promoted at random.
+PhaseStep = TypedDict(
+    "PhaseStep",
+    {
+        "from": str,
+        "to": str,
+        "candidates": int,
+        "promoted": int,
+        "lucky": int,
+        "left_behind": int,
+        "correlation": float | None,
+        "correlation_promoted": float | None,
+        "top": int,
+        "top_by_luck": int,
+    },
+)
+
+
+class Noise(TypedDict):
+    """Spread of one config's accuracy over seeds, beside that over candidates."""
+
+    phase: str
+    accuracies: list[float]
+    std: float | None
+    std_over_candidates: float | None
+
+
+class Trust(TypedDict):
+    """How far the screening can be trusted."""
+
+    phases: list[PhaseStep]
+    noise: Noise
+
+
+class PhaseCounts(TypedDict):
+    """What a phase trained."""
+
+    phase: str
+    steps: int
+    candidates: int
+    ok: int
+    top: list[int]
+
+
 def trust_of(
     first: str,
     results: Sequence[Result],
     phases: Sequence[PhaseResult],
     repeats: Sequence[float],
-) -> dict[str, Any]:
+) -> Trust:
     """What the later phases say of the earlier ones.
 
     Args:
@@ -33,15 +78,15 @@ def trust_of(
     names = [first, *(phase.name for phase in phases)]
     every = [list(results), *(phase.results for phase in phases)]
     final = {result.id for result in top_results(every[-1], TOP)}
-    steps = []
-    for at, phase in enumerate(phases):
-        ok = scored(every[at])
+    steps: list[PhaseStep] = []
+    for rung, phase in enumerate(phases):
+        ok = scored(every[rung])
         left = len(ok) - len(phase.chosen.promoted)
         lucky = {result.id for result in phase.chosen.lucky}
         steps.append(
             {
-                "from": names[at],
-                "to": names[at + 1],
+                "from": names[rung],
+                "to": names[rung + 1],
                 "candidates": len(ok),
                 "promoted": len(phase.chosen.promoted),
                 "lucky": len(lucky),
@@ -68,7 +113,7 @@ def trust_of(
 
 def phase_summary(
     rungs: Sequence[Rung], results: Sequence[Result], phases: Sequence[PhaseResult]
-) -> list[dict[str, Any]]:
+) -> list[PhaseCounts]:
     """What each phase trained, and the candidates that came out best."""
     every = [list(results), *(phase.results for phase in phases)]
     return [

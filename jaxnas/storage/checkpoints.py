@@ -4,8 +4,9 @@ import contextlib
 import hashlib
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ class Checkpoints:
     found when it is read.
     """
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int) -> None:
         """Opens or makes the folder; the `keep` newest checkpoints stay."""
         self._folder = folder
         policy = ocp.training.preservation_policies.LatestN(keep)
@@ -43,7 +44,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any) -> None:
         """Saves a tree of arrays and ints; a step that is there stays."""
-        if step in [found.step for found in self._orbax.checkpoints]:
+        if step in [checkpoint.step for checkpoint in self._orbax.checkpoints]:
             return
         with folders_first():
             self._orbax.save(step, state, custom_metadata={"digest": digest(state)})
@@ -93,16 +94,16 @@ class Checkpoints:
         """Waits for what is being written."""
         self._orbax.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def damaged(path: Path, error: Exception, cure: str) -> UsageError:
-    """What to say of a folder that Orbax cannot read."""
-    # Orbax leaves tasks behind whose tracebacks would follow the one line.
+    """The error for a folder that Orbax cannot read."""
+    # Orbax leaves tasks behind: their tracebacks would follow the one line.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return UsageError(f"the checkpoint {path} is damaged ({reason}): {cure}")
@@ -123,7 +124,7 @@ _silent: list[int] = []  # the logger's level before the first of those inside
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Orbax logs what it raises as well; the user gets one line, from us.
 
     Several threads may be inside: the last one out lets the logger speak again.
@@ -142,7 +143,7 @@ def quiet():
 
 
 def digest(state: Any) -> str:
-    """Of all arrays, whatever tree they are read back into."""
+    """A hash of all arrays, whatever tree they are read back into."""
     leaves = []
     for leaf in jax.tree.leaves(state):
         array = np.asarray(leaf)

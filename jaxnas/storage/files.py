@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 PARTIAL = ".partial"
 
 
-def write_whole(path: Path, content: str | bytes):
+def write_whole(path: Path, content: str | bytes) -> None:
     """Replaces a file in one step: readers see the old one or the new one."""
     content = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}{PARTIAL}")
@@ -28,6 +29,6 @@ def remove_partial(folder: Path) -> None:
         path.unlink()
 
 
-def write_json(path: Path, value: dict) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
     """`write_whole` of indented JSON."""
     write_whole(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -7,9 +7,14 @@ when the file is read again.
 import itertools
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Self, TypeAlias
 
 from jaxnas.errors import UsageError
+
+# A JSON object, as it is read or written.
+Json: TypeAlias = dict[str, Any]
 
 
 class Lines:
@@ -31,10 +36,10 @@ class Lines:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Json]:
         return iter(self._entries)
 
-    def append(self, entry: dict) -> None:
+    def append(self, entry: Mapping[str, object]) -> None:
         """Writes one line, and waits until the system has it."""
         line = to_line(entry)
         self._file.write(line)
@@ -52,17 +57,17 @@ class Lines:
         """Closes the file."""
         self._file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _end(self) -> int:
         return self._ends[-1] if self._ends else 0
 
 
-def read_lines(path: Path) -> list[dict]:
+def read_lines(path: Path) -> list[Json]:
     """The objects of a JSON-lines file that another run may be writing to.
 
     Raises:
@@ -79,7 +84,7 @@ def _whole_lines(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1]
 
 
-def _parsed(path: Path, number: int, line: bytes) -> dict:
+def _parsed(path: Path, number: int, line: bytes) -> Json:
     try:
         entry = json.loads(line)
     except ValueError as error:
@@ -89,6 +94,6 @@ def _parsed(path: Path, number: int, line: bytes) -> dict:
     return entry
 
 
-def to_line(entry: dict) -> bytes:
+def to_line(entry: Mapping[str, object]) -> bytes:
     """One line of JSON; a NaN is an error, for it would not read back."""
     return json.dumps(entry, allow_nan=False).encode() + b"\n"

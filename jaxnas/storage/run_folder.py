@@ -1,10 +1,11 @@
-"""The run folder: where each file of a run lies, and who may write there."""
+"""The run folder: where each file of a run lies, and a lock on writing there."""
 
 import contextlib
 import dataclasses
 import fcntl
 import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxnas.errors import UsageError
@@ -56,7 +57,7 @@ class RunFolder:
 
     @property
     def plans(self) -> Path:
-        """One line per plan: who shares which program, and what that takes."""
+        """One line per plan: which candidates share a program, and what that takes."""
         return self.path / "plans.jsonl"
 
     @property
@@ -117,7 +118,7 @@ class RunFolder:
         )
 
     @contextlib.contextmanager
-    def locked(self):
+    def locked(self) -> Iterator[None]:
         """Keeps other processes out for as long as the block lasts.
 
         Raises:
@@ -136,7 +137,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def new_run(path: Path | None, name: str, settings: str):
+def new_run(path: Path | None, name: str, settings: str) -> Iterator[RunFolder]:
     """Makes and locks the folder of a new run, with its settings in it.
 
     If the block finds that the run cannot be used (a UsageError) before anything
@@ -170,25 +171,25 @@ def new_run(path: Path | None, name: str, settings: str):
 
 def _take_back(folder: RunFolder, made: list[Path]) -> None:
     """Empties a run's folder, and removes the folders that were made for it."""
-    for found in folder.path.iterdir():
-        shutil.rmtree(found) if found.is_dir() else found.unlink()
+    for entry in folder.path.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     with contextlib.suppress(OSError):  # one that others use by now
-        for place in made:
-            place.rmdir()
+        for path in made:
+            path.rmdir()
 
 
-def _check_empty(folder: RunFolder):
+def _check_empty(folder: RunFolder) -> None:
     if folder.config.exists():
         raise UsageError(
             f"{folder.path} holds a run already: go on with --resume {folder.path}, "
             f"or choose another --out"
         )
-    if any(found.name != LOCK for found in folder.path.iterdir()):
+    if any(entry.name != LOCK for entry in folder.path.iterdir()):
         raise UsageError(f"{folder.path} is not empty: choose another --out")
 
 
 @contextlib.contextmanager
-def existing_run(path: Path):
+def existing_run(path: Path) -> Iterator[RunFolder]:
     """Locks the folder of a run to go on with, and yields its RunFolder.
 
     Raises:
@@ -204,7 +205,7 @@ def existing_run(path: Path):
 
 def _make(path: Path) -> list[Path]:
     """Makes a folder; returns those that were not there, the deepest first."""
-    absent = [place for place in (path, *path.parents) if not place.exists()]
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

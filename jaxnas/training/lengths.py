@@ -12,7 +12,7 @@ class PhaseLength:
     samples: int
     epochs: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.samples, self.epochs) < 1:
             raise ValueError(f"a phase needs at least 1 sample and epoch, got {self}")
 

@@ -1,14 +1,14 @@
 """The training loop: many steps per call, windows gathered on the device."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from arch import LanguageModel
+from arch import LanguageModel, Params
 from arch.layout import layout_of
 from arch.traits import Traits
 from jaxnas.training.lengths import PhaseLength, steps_of
@@ -41,7 +41,7 @@ class Schedule(NamedTuple):
             total=float(steps),
         )
 
-    def rate(self, step: jax.Array) -> jax.Array:
+    def rate(self, step: jax.Array | np.int32) -> jax.Array:
         """i32[] -> f32[], the learning rate of a step, counted from 0."""
         up = (step + 1) / self.warmup
         down = (self.total - step) / self.decay
@@ -51,9 +51,12 @@ class Schedule(NamedTuple):
 class TrainState(NamedTuple):
     """Everything that goes on from one call to the next."""
 
-    params: dict
+    params: Params
     moments: optax.OptState
     step: jax.Array | np.int32  # i32[], steps done
+
+
+Trained: TypeAlias = tuple[TrainState, jax.Array]  # and the losses
 
 
 class TrainingFunctions(NamedTuple):
@@ -97,14 +100,23 @@ def training_functions(
     """
     optimizer = make_optimizer(settings)
 
-    def init(params):
+    def init(params: Params) -> TrainState:
         return TrainState(params, optimizer.init(params), jnp.int32(0))
 
-    def loss_of(params, windows, key, traits):
+    def loss_of(
+        params: Params, windows: jax.Array, key: jax.Array, traits: Traits | None
+    ) -> jax.Array:
         logits = logits_of(model, params, windows[:, :-1], key, traits)
         return next_token_losses(logits, windows[:, 1:]).mean()
 
-    def step(state, tokens, starts, schedule, key, traits):
+    def step(
+        state: TrainState,
+        tokens: jax.Array,
+        starts: jax.Array,
+        schedule: Schedule,
+        key: jax.Array,
+        traits: Traits | None,
+    ) -> tuple[TrainState, jax.Array]:
         windows = gather_windows(tokens, starts, settings.window)
         drop = jax.random.fold_in(key, state.step)
         differentiate = jax.value_and_grad(loss_of)
@@ -114,8 +126,16 @@ def training_functions(
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         return TrainState(params, moments, state.step + 1), loss
 
-    def run(state, tokens, starts, schedule, key, stop, traits=None):
-        def body(i, carry):
+    def run(
+        state: TrainState,
+        tokens: jax.Array,
+        starts: jax.Array,
+        schedule: Schedule,
+        key: jax.Array,
+        stop: jax.Array,
+        traits: Traits | None = None,
+    ) -> Trained:
+        def body(i: jax.Array, carry: Trained) -> Trained:
             state, losses = carry
             state, loss = step(state, tokens, starts[i], schedule, key, traits)
             return state, losses.at[i].set(loss)
@@ -126,7 +146,7 @@ def training_functions(
     return TrainingFunctions(init, run)
 
 
-def fresh_state(params: dict, settings: TrainSettings) -> TrainState:
+def fresh_state(params: Params, settings: TrainSettings) -> TrainState:
     """An optimizer that has seen nothing, made on the host: nothing compiles."""
     moments = jax.eval_shape(make_optimizer(settings).init, params)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), moments)
@@ -135,7 +155,7 @@ def fresh_state(params: dict, settings: TrainSettings) -> TrainState:
 
 def logits_of(
     model: LanguageModel,
-    params: dict,
+    params: Params,
     tokens: jax.Array,
     dropout_key: jax.Array | None = None,
     traits: Traits | None = None,
@@ -175,7 +195,7 @@ def batch_starts(
     return np.resize(order, (steps_of(phase, settings), settings.batch))
 
 
-def _is_matrix(params):
+def _is_matrix(params: Params) -> Params:
     """Weight decay is for matrices; scales, biases, decays are not pulled to zero."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: layout_of(path).matrix, params

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arch import ArchitectureConfig, LanguageModel
+from arch import ArchitectureConfig, LanguageModel, Params
 from arch.padding import extract, pad
 from arch.traits import Traits, traits_of
-from jaxnas.training.loop import Schedule, TrainState, training_functions
+from jaxnas.training.loop import Schedule, Trained, TrainState, training_functions
 from jaxnas.training.settings import TrainSettings
 
 
@@ -39,14 +39,26 @@ def member_training(
     """
     run = training_functions(model, settings).run
 
-    def train_one(state, member, tokens, starts, stop):
+    def train_one(
+        state: TrainState,
+        member: Member,
+        tokens: jax.Array,
+        starts: jax.Array,
+        stop: jax.Array,
+    ) -> Trained:
         traits = member.traits
         if traits is not None and vmapped:
             # A layer of zeros is the identity; chosen by data, both would run.
             traits = traits._replace(depth=model.config.num_layers)
         return run(state, tokens, starts, member.schedule, member.key, stop, traits)
 
-    def train(states, members, tokens, starts, stop):
+    def train(
+        states: TrainState,
+        members: Member,
+        tokens: jax.Array,
+        starts: jax.Array,
+        stop: jax.Array,
+    ) -> Trained:
         if not vmapped and len(members.key) == 1:  # bit for bit as in a loop
             state, member = jax.tree.map(lambda leaf: leaf[0], (states, members))
             done = train_one(state, member, tokens, starts, stop)
@@ -114,8 +126,8 @@ def extract_state(
     return _map_params(lambda tree: extract(tree, config, shape), state)
 
 
-def _map_params(function, state: TrainState) -> TrainState:
-    def is_params(tree):
+def _map_params(function: Callable[[Params], Params], state: TrainState) -> TrainState:
+    def is_params(tree: Any) -> bool:
         return isinstance(tree, dict) and "blocks" in tree
 
     return jax.tree.map(

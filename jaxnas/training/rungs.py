@@ -34,7 +34,7 @@ class Rung:
         return self.steps - self.begin
 
     def schedule(self, settings: TrainSettings) -> Schedule:
-        """Of a training that ends with this rung."""
+        """The schedule of a training that ends with this rung."""
         return Schedule.over(self.steps, settings, self.warmup_of)
 
     def stable_until(self, settings: TrainSettings) -> int:

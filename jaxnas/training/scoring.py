@@ -4,15 +4,16 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arch import ArchitectureConfig, LanguageModel, build_model
+from arch import ArchitectureConfig, LanguageModel, Params, build_model
 from arch.config import QUANTIZATIONS
 from arch.cost import kept_channels
+from arch.traits import Traits
 from jaxnas.compress import prune_in_place, round_weights
 from jaxnas.training.loop import logits_of, next_token_losses
 from jaxnas.training.members import stack
@@ -20,6 +21,9 @@ from jaxnas.training.single import training_config
 from jaxnas.training.task import Task
 
 SCORE_BATCH = 8  # windows scored at once
+
+# Over some windows: nats, hits, bytes.
+Sums: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Compression(NamedTuple):
@@ -42,7 +46,7 @@ class Metrics:
 def score(
     config: ArchitectureConfig,
     task: Task,
-    params: dict,
+    params: Params,
     windows: np.ndarray,
     compressions: Sequence[Compression],
 ) -> list[Metrics | None]:
@@ -128,7 +132,15 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
       `number` windows count; the last two are data unless there is a lone one.
     """
 
-    def score_one(params, traits, kept, windows, number, token_bytes, quantization):
+    def score_one(
+        params: Params,
+        traits: Traits | None,
+        kept: jax.Array,
+        windows: jax.Array,
+        number: jax.Array,
+        token_bytes: jax.Array,
+        quantization: jax.Array | int,
+    ) -> Sums:
         if traits is not None and vmapped:
             traits = traits._replace(depth=model.config.num_layers)
         if lone is not None:
@@ -138,7 +150,7 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
         width = None if traits is None else traits.width
         params = round_weights(params, quantization, width)
 
-        def batch(args):
+        def batch(args: tuple[jax.Array, jax.Array]) -> Sums:
             tokens, first = args
             counted = (first + jnp.arange(len(tokens)) < number)[:, None]
             logits = logits_of(model, params, tokens[:, :-1], traits=traits)
@@ -153,7 +165,15 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
         with jax.default_matmul_precision("float32"):
             return jax.lax.map(batch, (windows, firsts))
 
-    def score(params, traits, windows, number, token_bytes, quantization, kept):
+    def score(
+        params: Params,
+        traits: Traits | None,
+        windows: jax.Array,
+        number: jax.Array,
+        token_bytes: jax.Array,
+        quantization: jax.Array,
+        kept: jax.Array,
+    ) -> Sums:
         shared = (windows, number, token_bytes, quantization)
         if vmapped:
             each = (0, 0, 0, *(None,) * len(shared))
@@ -165,11 +185,13 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
 
 
 @functools.lru_cache(maxsize=1)
-def _scorer(config: ArchitectureConfig, lone: Compression | None):
+def _scorer(config: ArchitectureConfig, lone: Compression | None) -> Callable:
     return jax.jit(scoring(build_model(config), lone, vmapped=False))
 
 
-def _metrics(targets: int, losses, hits, token_bytes) -> Metrics | None:
+def _metrics(
+    targets: int, losses: np.ndarray, hits: np.ndarray, token_bytes: np.ndarray
+) -> Metrics | None:
     """From sums per batch: added on the host, in double precision."""
     nats = losses.astype(np.float64).sum()
     if not np.isfinite(nats):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from arch import ArchitectureConfig, build_model
+from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import (
@@ -53,7 +53,7 @@ def training_config(config: ArchitectureConfig) -> ArchitectureConfig:
 
 
 def starting_state(
-    config: ArchitectureConfig, task: Task, params: dict | None = None
+    config: ArchitectureConfig, task: Task, params: Params | None = None
 ) -> TrainState:
     """A fresh optimizer at the given parameters, or at untrained ones."""
     if params is None:

@@ -36,8 +36,8 @@ def two_point(
     least = jnp.array([0, 1])
     cut, distance = jax.random.randint(where, (2,), least, length + 1)
     other = (cut + distance) % (length + 1)
-    place = jnp.arange(length)
-    segment = (place >= jnp.minimum(cut, other)) & (place < jnp.maximum(cut, other))
+    index = jnp.arange(length)
+    segment = (index >= jnp.minimum(cut, other)) & (index < jnp.maximum(cut, other))
     crossed = jax.random.bernoulli(whether, rate)
     return genes.repair(jnp.where(segment & crossed, second, first))
 

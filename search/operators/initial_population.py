@@ -38,7 +38,7 @@ def first_population(
         raise ValueError(f"stratum must be in 0 to {length - 1}, got {stratum}")
     known = None if seeds is None else _checked(seeds, genes)
 
-    def drawn(key):
+    def drawn(key: jax.Array) -> jax.Array:
         if known is not None:
             return smart(key, genes, known, rate, population)
         keys = jax.random.split(key, population)
@@ -48,21 +48,21 @@ def first_population(
         return drawn
     gene = stratum
 
-    def shared(key):
+    def shared(key: jax.Array) -> jax.Array:
         for_drawn, for_shares = jax.random.split(key)
         return stratify(for_shares, drawn(for_drawn), genes, gene)
 
     return shared
 
 
-def check_rates(**rates: float):
+def check_rates(**rates: float) -> None:
     """Raises a ValueError that names the first one outside [0, 1]."""
     for name, rate in rates.items():
         if not 0 <= rate <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {rate}")
 
 
-def _checked(seeds, genes):
+def _checked(seeds: jax.Array, genes: Genes) -> jax.Array:
     """seeds as i32[S, G], or a ValueError."""
     given, cardinality = np.asarray(seeds), np.asarray(genes.cardinality)
     if given.ndim != 2 or given.shape[1:] != cardinality.shape or not len(given):

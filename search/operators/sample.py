@@ -91,7 +91,7 @@ def stratify(key: jax.Array, genomes: jax.Array, genes: Genes, gene: int) -> jax
     """
     shuffle, begin = jax.random.split(key)
     choices = genes.cardinality[gene]
-    place = jax.random.permutation(shuffle, genomes.shape[0])
+    order = jax.random.permutation(shuffle, genomes.shape[0])
     # With fewer genomes than choices, which are left out is random too.
-    choice = (place + jax.random.randint(begin, (), 0, choices)) % choices
+    choice = (order + jax.random.randint(begin, (), 0, choices)) % choices
     return jax.vmap(genes.repair)(genomes.at[:, gene].set(choice))

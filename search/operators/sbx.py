@@ -112,7 +112,7 @@ def vary_real(
     return polynomial(change, child, low, high, rate=mutation_rate, eta=mutation_eta)
 
 
-def _power(base, exponent):
+def _power(base: jax.Array, exponent: float) -> jax.Array:
     """base ** exponent for a base of at least 0; XLA vectorises it, unlike `pow`."""
     least = jnp.finfo(jnp.float32).tiny  # a logarithm of 0 would become NaN
     return jnp.exp(exponent * jnp.log(jnp.maximum(base, least)))

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from search.order import repeats
+
 
 def elite(losses: jax.Array, ids: jax.Array, number: int) -> jax.Array:
     """Finds the best, in order; those that failed come last.
@@ -53,10 +55,8 @@ def repeated(genomes: jax.Array, losses: jax.Array, ids: jax.Array) -> jax.Array
     # Copies meet when rows are sorted by their genes, the best of them first.
     # A sort takes N log N where comparing all pairs takes N^2.
     order = jnp.lexsort((ids, _failures_last(losses), *genomes.T))
-    rows = genomes[order]
-    same = (rows[1:] == rows[:-1]).all(axis=1)
-    return jnp.zeros(losses.shape, bool).at[order[1:]].set(same)
+    return repeats(genomes, order)
 
 
-def _failures_last(losses):
+def _failures_last(losses: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(losses), losses, jnp.inf)

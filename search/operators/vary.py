@@ -25,7 +25,7 @@ def vary_integers(
 ) -> jax.Array:
     """Varies ordered genes as reals, and the others gene by gene.
 
-    Choice n of an ordered gene stands for [n - 1/2, n + 1/2), so each is as wide
+    Choice n of an ordered gene is all of [n - 1/2, n + 1/2), so each is as wide
     as the next; the child of `vary_real` is rounded. The other genes come of
     uniform crossover and are redrawn.
 
@@ -33,7 +33,7 @@ def vary_integers(
       key: PRNG key, consumed.
       first, second: i32[G], the parents, within bounds.
       genes: the space.
-      ordered: bool[G], whose choices stand in an order that means something.
+      ordered: bool[G], genes whose choices are in an order that means something.
       crossover_rate: in [0, 1], how likely the child mixes its parents.
       mutation_rate: in [0, 1], how likely each gene changes.
 
@@ -59,3 +59,12 @@ def vary_integers(
     other = uniform_crossover(cross, first, second, genes, crossover_rate)
     other = resample(change, other, genes, mutation_rate)
     return genes.repair(jnp.where(ordered, whole, other))
+
+
+def check_ordered(ordered: np.ndarray | None, genes: Genes) -> np.ndarray:
+    """`ordered` as bool[G], none if None; or a ValueError."""
+    length = genes.cardinality.size
+    in_order = np.zeros(length, bool) if ordered is None else np.asarray(ordered)
+    if in_order.shape != (length,) or in_order.dtype != bool:
+        raise ValueError(f"ordered must be bool[{length}], got {ordered}")
+    return in_order

@@ -38,15 +38,15 @@ def crowded_order(objectives: jax.Array, enough: int | None = None) -> jax.Array
     return stable_order(ranks, -crowding_distance(objectives, ranks))
 
 
-def _shares_along(column, ranks):
+def _shares_along(column: jax.Array, ranks: jax.Array) -> jax.Array:
     """f32[N], i32[N] -> f32[N], one objective's part of the distance."""
-    place = jnp.arange(len(column), dtype=jnp.int32)
+    index = jnp.arange(len(column), dtype=jnp.int32)
     order = stable_order(ranks, column)
     front, value = ranks[order], column[order]
     begins = jnp.concatenate([jnp.ones(1, bool), front[1:] != front[:-1]])
     ends = jnp.roll(begins, -1)
-    first = jax.lax.cummax(jnp.where(begins, place, 0))
-    last = jax.lax.cummin(jnp.where(ends, place, len(column) - 1), reverse=True)
+    first = jax.lax.cummax(jnp.where(begins, index, 0))
+    last = jax.lax.cummin(jnp.where(ends, index, len(column) - 1), reverse=True)
     width = value[last] - value[first]
     gap = jnp.roll(value, -1) - jnp.roll(value, 1)
     gap = jnp.where(begins | ends, jnp.inf, gap)

@@ -44,11 +44,11 @@ def _sweep(points: np.ndarray) -> np.ndarray:
     rising: list[int] = []
     falling: list[int] = []
     _, second, third = np.hstack([points, lacking]).T.tolist()
-    for at, (y, z) in enumerate(zip(second, third, strict=True)):
+    for index, (y, z) in enumerate(zip(second, third, strict=True)):
         place = bisect.bisect_right(rising, y)
         if place and falling[place - 1] <= z:
             continue
-        front[at] = True
+        front[index] = True
         begin = bisect.bisect_left(rising, y)
         end = begin
         while end < len(rising) and falling[end] >= z:

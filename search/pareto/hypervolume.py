@@ -46,16 +46,16 @@ def hypervolume_contributions(objectives: jax.Array, reference: jax.Array) -> ja
     lost = failed(objectives)[:, None]
     rows = jnp.where(lost, reference[None], objectives)
 
-    def added(one):
+    def added(index: jax.Array) -> jax.Array:
         # Inside its own box, so that no two large volumes are subtracted.
-        others = jnp.maximum(rows, rows[one][None]).at[one].set(reference)
-        box = jnp.maximum(reference - rows[one], 0.0).prod()
+        others = jnp.maximum(rows, rows[index][None]).at[index].set(reference)
+        box = jnp.maximum(reference - rows[index], 0.0).prod()
         return jnp.maximum(box - hypervolume(others, reference), 0.0)
 
     return jax.lax.map(added, jnp.arange(objectives.shape[0]))
 
 
-def _area(size):
+def _area(size: jax.Array) -> jax.Array:
     """f32[N, 2] -> f32[], of the union of boxes at the origin."""
     width, height = size[jnp.argsort(-size[:, 0])].T
     # From the widest on, each adds what rises above those before it.
@@ -63,7 +63,7 @@ def _area(size):
     return (width * risen).sum()
 
 
-def _volume(size):
+def _volume(size: jax.Array) -> jax.Array:
     """f32[N, 3] -> f32[], of the union of boxes at the origin.
 
     From the deepest box on, the front seen in the plane grows; each layer
@@ -74,7 +74,9 @@ def _volume(size):
     strips = jnp.diff(steps, prepend=0.0)
     layers = depth - jnp.append(depth[1:], 0.0)
 
-    def grow(heights, box):
+    def grow(
+        heights: jax.Array, box: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         width, height, layer = box
         heights = jnp.where(steps <= width, jnp.maximum(heights, height), heights)
         return heights, layer * (heights * strips).sum()

@@ -1,4 +1,4 @@
-"""Aging evolution: who is oldest goes, however good."""
+"""Aging evolution: the oldest goes, however good."""
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +15,25 @@ def aging(
     *,
     objectives: int,
     population: int = 50,
-    living: int = 100,
-    rivals: int = 25,
+    population_size: int = 100,
+    sample_size: int = 25,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
 ) -> Strategy[Individuals]:
     """Regularised evolution (Real et al. 2019, arXiv:1802.01548), batched.
 
-    The state is the `living` youngest that succeeded, best first by
+    The state is the `population_size` youngest that succeeded, best first by
     non-dominated rank, crowding distance and id; with one objective that is the
-    order of the paper. Each child is the best of `rivals` drawn from them with
+    order of the paper. Each child is the best of `sample_size` drawn from them with
     one gene changed. `ask` draws first populations until all places are taken.
 
     Args:
       genes: the space.
       objectives: M, how many it is told.
       population: B, individuals asked at once.
-      living: how many live, at least 1.
-      rivals: drawn for each parent's place, all distinct, at most `living`.
+      population_size: how many are kept, at least 1.
+      sample_size: candidates for each parent, all distinct; at most
+        `population_size`.
       seeds: i32[S, G], known good genomes; half of a first population is drawn
         near them. None to draw all of it uniformly.
       stratum: a gene whose choices share a first population equally.
@@ -42,24 +43,26 @@ def aging(
     """
     if objectives < 1:
         raise ValueError(f"objectives must be at least 1, got {objectives}")
-    if not 1 <= rivals <= living:
-        raise ValueError(f"rivals must be in 1 to {living=}, got {rivals}")
+    if not 1 <= sample_size <= population_size:
+        raise ValueError(
+            f"sample_size must be in 1 to {population_size=}, got {sample_size}"
+        )
     first = first_population(
         genes, population, seeds=seeds, stratum=stratum, rate=1 / genes.cardinality.size
     )
 
-    def init(key):
+    def init(key: jax.Array) -> Individuals:
         del key  # nothing is drawn before the first ask
-        return start_of(first, living, objectives)
+        return start_of(first, population_size, objectives)
 
-    def child(key, state):
+    def child(key: jax.Array, state: Individuals) -> jax.Array:
         choose, change = jax.random.split(key)
-        order = jnp.arange(living, dtype=jnp.float32)
+        order = jnp.arange(population_size, dtype=jnp.float32)
         return change_one(
-            change, state.genomes[tournament(choose, order, rivals)], genes
+            change, state.genomes[tournament(choose, order, sample_size)], genes
         )
 
-    def ask(key, state):
+    def ask(key: jax.Array, state: Individuals) -> jax.Array:
         for_first, for_children = jax.random.split(key)
         return jax.lax.cond(
             state.used.all(),
@@ -69,11 +72,17 @@ def aging(
             lambda: first(for_first),
         )
 
-    def tell(state, ids, genomes, objectives, mask):
+    def tell(
+        state: Individuals,
+        ids: jax.Array,
+        genomes: jax.Array,
+        objectives: jax.Array,
+        mask: jax.Array,
+    ) -> Individuals:
         rows = merge(state, ids, genomes, objectives, mask)
         # Free places count as the oldest, before those of an earlier run (ids < 0).
         age = jnp.argsort(jnp.where(rows.used, -rows.ids, NO_ID))
-        youngest = take(rows, jnp.sort(age[:living]))
-        return best(youngest, living)
+        youngest = take(rows, jnp.sort(age[:population_size]))
+        return best(youngest, population_size)
 
     return Strategy(init, ask, tell)

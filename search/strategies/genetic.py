@@ -46,8 +46,8 @@ def genetic(
         on its own. A row with a NaN objective or a loss that is not finite failed.
       population: B, individuals asked at once.
       elite_share: E / B, rounded; E is at least 2 (1 if B is 1).
-      tournament_size: rivals for each parent's place; at most as many as there
-        are survivors.
+      tournament_size: candidates for each parent; at most as many as there are
+        survivors.
       crossover_rate: how likely a child mixes its parents.
       mutation_rate: how likely each gene is redrawn.
       seeds: i32[S, G], known good genomes; half of the first population is drawn
@@ -69,7 +69,7 @@ def genetic(
     )
     survivors = min(population, max(2, round(elite_share * population)))
 
-    def init(key):
+    def init(key: jax.Array) -> GeneticState:
         del key  # nothing is drawn before the first ask
         return GeneticState(
             genomes=jnp.zeros((survivors, *genes.cardinality.shape), jnp.int32),
@@ -77,26 +77,23 @@ def genetic(
             ids=jnp.full(survivors, NO_ID),
         )
 
-    def child(key, state):
-        for_first, for_second, cross, change = jax.random.split(key, 4)
-        first = tournament(for_first, state.losses, tournament_size)
-        others = state.losses.at[first].set(jnp.inf)
-        second = tournament(for_second, others, tournament_size)
-        # A lone survivor has no one but itself.
-        second = jnp.where(jnp.isfinite(others[second]), second, first)
-        parents = state.genomes[first], state.genomes[second]
-        genome = two_point(cross, *parents, genes, crossover_rate)
-        return resample(change, genome, genes, mutation_rate)
+    child = _breeding(genes, tournament_size, crossover_rate, mutation_rate)
 
-    def breed(key, state):
+    def breed(key: jax.Array, state: GeneticState) -> jax.Array:
         return jax.vmap(child, (0, None))(jax.random.split(key, population), state)
 
-    def ask(key, state):
+    def ask(key: jax.Array, state: GeneticState) -> jax.Array:
         for_fresh, for_children = jax.random.split(key)
         started = jnp.isfinite(state.losses).any()
         return jnp.where(started, breed(for_children, state), fresh(for_fresh))
 
-    def tell(state, ids, genomes, objectives, mask):
+    def tell(
+        state: GeneticState,
+        ids: jax.Array,
+        genomes: jax.Array,
+        objectives: jax.Array,
+        mask: jax.Array,
+    ) -> GeneticState:
         counts = mask & ~jnp.isnan(objectives).any(axis=1)
         losses = jnp.where(counts, scalarize(objectives), jnp.inf)
         rows = GeneticState(genomes, losses, ids)
@@ -106,7 +103,26 @@ def genetic(
     return Strategy(init, ask, tell)
 
 
-def _fittest(rows, number):
+def _breeding(
+    genes: Genes, tournament_size: int, crossover_rate: float, mutation_rate: float
+) -> Callable[[jax.Array, GeneticState], jax.Array]:
+    """How a child is bred: (key, state) -> i32[G]."""
+
+    def child(key: jax.Array, state: GeneticState) -> jax.Array:
+        for_first, for_second, cross, change = jax.random.split(key, 4)
+        first = tournament(for_first, state.losses, tournament_size)
+        others = state.losses.at[first].set(jnp.inf)
+        second = tournament(for_second, others, tournament_size)
+        # A single survivor has only itself.
+        second = jnp.where(jnp.isfinite(others[second]), second, first)
+        parents = state.genomes[first], state.genomes[second]
+        genome = two_point(cross, *parents, genes, crossover_rate)
+        return resample(change, genome, genes, mutation_rate)
+
+    return child
+
+
+def _fittest(rows: GeneticState, number: int) -> GeneticState:
     """The best distinct genomes of R rows: GeneticState of R -> of number."""
     again = repeated(rows.genomes, rows.losses, rows.ids)
     losses = jnp.where(again, jnp.inf, rows.losses)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from search.hashing import hashed
+from search.hashing import is_told, remember
 from search.individuals import (
     Individuals,
     best,
@@ -19,7 +19,7 @@ from search.operators.initial_population import first_population
 from search.pareto.dominance import non_dominated
 from search.types import Genes, Strategy
 
-MEMORY = 2**16  # places for what was told; two genomes may share one
+MEMORY = 2**16  # slots for what was told; two genomes may share one
 
 
 class LocalState(NamedTuple):
@@ -70,41 +70,41 @@ def local(
     ]
     gene, choice = np.asarray(changes, np.int32).T
 
-    def neighbours(genome):
+    def neighbours(genome: jax.Array) -> jax.Array:
         """i32[G] -> i32[K, G], one for each choice of each gene."""
         changed = lambda gene, choice: genes.repair(genome.at[gene].set(choice))
         return jax.vmap(changed)(gene, choice)
 
-    def init(key):
+    def init(key: jax.Array) -> LocalState:
         del key  # nothing is drawn before the first ask
         front = start_of(first, archive, objectives)
         return LocalState(front, jnp.zeros(MEMORY, bool))
 
-    def ask(key, state):
+    def ask(key: jax.Array, state: LocalState) -> jax.Array:
         for_first, for_order = jax.random.split(key)
         near = jax.vmap(neighbours)(state.front.genomes)
-        known = state.told[jax.vmap(jax.vmap(_slot))(near)]
-        open_ = state.front.used[:, None] & ~known
+        open_ = state.front.used[:, None] & ~is_told(state.told, near)
         order = jax.random.uniform(for_order, open_.shape)
         chance, chosen = _largest(jnp.where(open_, order, -1.0), population)
         genomes = near.reshape(-1, near.shape[-1])[chosen]
         return jnp.where((chance >= 0)[:, None], genomes, first(for_first))
 
-    def tell(state, ids, genomes, objectives, mask):
+    def tell(
+        state: LocalState,
+        ids: jax.Array,
+        genomes: jax.Array,
+        objectives: jax.Array,
+        mask: jax.Array,
+    ) -> LocalState:
         rows = without_copies(merge(state.front, ids, genomes, objectives, mask))
         front = best(keep(rows, non_dominated(rows.objectives)), archive)
-        slots = jnp.where(mask, jax.vmap(_slot)(genomes), MEMORY)
-        return LocalState(front, state.told.at[slots].set(True, mode="drop"))
+        return LocalState(front, remember(state.told, genomes, mask))
 
     return Strategy(init, ask, tell)
 
 
-def _slot(genome):
-    return hashed(genome) % MEMORY
-
-
-def _largest(values, number):
-    """Of f32[A, K] the largest and where they are; -1 where there are too few."""
+def _largest(values: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
+    """The largest of f32[A, K] and where they are; -1 where there are too few."""
     flat = jnp.pad(values.ravel(), (0, number), constant_values=-1.0)
     chance, chosen = jax.lax.top_k(flat, number)
     return chance, jnp.minimum(chosen, values.size - 1)

@@ -16,7 +16,7 @@ from search.individuals import (
     without_copies,
 )
 from search.operators.initial_population import check_rates, first_population
-from search.operators.vary import vary_integers
+from search.operators.vary import check_ordered, vary_integers
 from search.order import stable_order
 from search.types import Genes, Strategy
 
@@ -44,7 +44,7 @@ def nsga2(
       population: B, individuals asked at once, and how many survive.
       crossover_rate: how likely a child mixes its parents.
       mutation_rate: how likely each gene changes; 1/G if None.
-      ordered: bool[G], whose choices stand in an order; None if no gene's do.
+      ordered: bool[G], genes whose choices are in an order; None for none.
       distinct: see `nsga2_with`.
       seeds: i32[S, G], known good genomes; half of the first population is drawn
         near them. None to draw all of it uniformly.
@@ -53,12 +53,9 @@ def nsga2(
     Raises:
       ValueError: an argument is out of its range.
     """
-    length = genes.cardinality.size
-    rate = 1 / length if mutation_rate is None else mutation_rate
+    rate = 1 / genes.cardinality.size if mutation_rate is None else mutation_rate
     check_rates(crossover_rate=crossover_rate, mutation_rate=rate)
-    in_order = np.zeros(length, bool) if ordered is None else np.asarray(ordered)
-    if in_order.shape != (length,) or in_order.dtype != bool:
-        raise ValueError(f"ordered must be bool[{length}], got {ordered}")
+    in_order = check_ordered(ordered, genes)
     fresh = first_population(genes, population, seeds=seeds, stratum=stratum, rate=rate)
     vary = functools.partial(
         vary_integers,
@@ -90,23 +87,23 @@ def nsga2_with(
         raise ValueError(f"objectives must be at least 1, got {objectives}")
     population = jax.eval_shape(first, jax.random.key(0)).shape[0]
 
-    def init(key):
+    def init(key: jax.Array) -> Individuals:
         del key  # nothing is drawn before the first ask
         return start_of(first, population, objectives)
 
-    def breed(key, state):
+    def breed(key: jax.Array, state: Individuals) -> jax.Array:
         for_parents, for_children = jax.random.split(key)
         number = 2 * population if distinct else population
-        # Who stands first is better. Two rivals for each place of two parents.
-        rivals = jax.random.randint(
+        # The first is better. Two candidates for each of two parents.
+        candidates = jax.random.randint(
             for_parents, (2, 2, number), 0, jnp.maximum(state.used.sum(), 1)
         )
-        mothers, fathers = state.genomes[rivals.min(axis=0)]
+        mothers, fathers = state.genomes[candidates.min(axis=0)]
         keys = jax.random.split(for_children, number)
         children = jax.vmap(vary)(keys, mothers, fathers)
         return new_first(state, children)[:population] if distinct else children
 
-    def ask(key, state):
+    def ask(key: jax.Array, state: Individuals) -> jax.Array:
         for_first, for_children = jax.random.split(key)
         return jax.lax.cond(
             state.used.any(),
@@ -114,7 +111,13 @@ def nsga2_with(
             lambda: first(for_first),
         )
 
-    def tell(state, ids, genomes, objectives, mask):
+    def tell(
+        state: Individuals,
+        ids: jax.Array,
+        genomes: jax.Array,
+        objectives: jax.Array,
+        mask: jax.Array,
+    ) -> Individuals:
         rows = merge(state, ids, genomes, objectives, mask)
         return best(without_copies(rows) if distinct else rows, population)
 

@@ -1,14 +1,15 @@
 """Model-guided search: a regression says where the front may grow."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import sequential_vmap
 
-from search.hashing import hashed
+from search.hashing import is_told, remember, slots
 from search.individuals import (
     Individuals,
     best,
@@ -20,15 +21,20 @@ from search.individuals import (
 from search.operators.crossover import uniform_crossover
 from search.operators.initial_population import first_population
 from search.operators.mutate import resample
-from search.surrogate.hv_scalarization import gains, view_of
-from search.surrogate.model import surrogate
+from search.surrogate.hv_scalarization import View, gains, view_of
+from search.surrogate.model import Surrogate, surrogate
 from search.surrogate.moead import best_of_each
 from search.types import Genes, Strategy
 
-MEMORY = 2**18  # places for what was told; two genomes may share one
+MEMORY = 2**18  # slots for what was told; two genomes may share one
 RAYS = 256  # directions in which the front may grow
 CHILDREN, STEPS = 4, 4  # of each direction's genome, for each place in the batch
 DRAWS = 4  # first draws for each place in the batch; those not yet told are taken
+
+
+# How far the known front and the chosen reach along each ray, what was told, and
+# the best genome of each ray.
+_Promised: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class PredictorState(NamedTuple):
@@ -64,7 +70,7 @@ def predictor(
       genes: the space.
       objectives: M, how many it is told.
       population: B, individuals asked at once.
-      ordered: bool[G], whose choices stand in an order; None if no gene's do.
+      ordered: bool[G], genes whose choices are in an order; None for none.
       cheap: i32[N, G] -> f32[N, K], objectives that need no guess; None for none.
       cheap_columns: K of 0 to M-1, which they are, in this order.
       canonical: i32[G] -> i32[G], the one genome of all that mean the same, valid
@@ -95,39 +101,82 @@ def predictor(
         genes, DRAWS * population, seeds=seeds, stratum=stratum, rate=1 / length
     )
 
-    def init(key):
+    def init(key: jax.Array) -> PredictorState:
         del key  # nothing is drawn before the first ask
         known = start_of(first, capacity, objectives)
         return PredictorState(known, jnp.zeros(MEMORY, bool))
 
-    def fresh(key, told):
+    def fresh(key: jax.Array, told: jax.Array) -> jax.Array:
         """Draws i32[population, G]; what was told comes only if too few are new."""
         drawn = jax.vmap(canonical)(first(key))
-        return drawn[jnp.argsort(copies(drawn) | _known(told, drawn))][:population]
+        return drawn[jnp.argsort(copies(drawn) | is_told(told, drawn))][:population]
 
-    def vary(key, mother, father):
+    guided = _guided(genes, model, population, canonical, fresh)
+
+    # One search after the other under vmap, to the same bits as each alone.
+    @sequential_vmap
+    def ask(key: jax.Array, state: PredictorState) -> jax.Array:
+        return jax.lax.cond(
+            state.known.used.sum() >= enough,
+            guided,
+            lambda key, state: fresh(key, state.told),
+            key,
+            state,
+        )
+
+    return Strategy(init, ask, functools.partial(_tell, capacity=capacity))
+
+
+def _tell(
+    state: PredictorState,
+    ids: jax.Array,
+    genomes: jax.Array,
+    objectives: jax.Array,
+    mask: jax.Array,
+    *,
+    capacity: int,
+) -> PredictorState:
+    rows = without_copies(merge(state.known, ids, genomes, objectives, mask))
+    told = remember(state.told, genomes, mask)
+    return PredictorState(best(rows, capacity), told)
+
+
+def _guided(
+    genes: Genes,
+    model: Surrogate,
+    population: int,
+    canonical: Callable[[jax.Array], jax.Array],
+    fresh: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Callable[[jax.Array, PredictorState], jax.Array]:
+    """How the regression chooses: (key, state) -> i32[population, G]."""
+    objectives = len(model.guessed) + len(model.known)
+    rate = min(1.0, 1.5 / genes.cardinality.size)
+
+    def vary(key: jax.Array, mother: jax.Array, father: jax.Array) -> jax.Array:
         cross, change = jax.random.split(key)
         child = uniform_crossover(cross, mother, father, genes, 0.3)
-        return canonical(resample(change, child, genes, min(1.0, 1.5 / length)))
+        return canonical(resample(change, child, genes, rate))
 
-    def place(view, carry, this):
+    def place(
+        view: View, carry: _Promised, this: tuple[jax.Array, jax.Array]
+    ) -> tuple[_Promised, tuple[jax.Array, jax.Array]]:
         """Finds the genome for one place in the batch: itself, and if it is new."""
         longest, told, pool = carry
         weights, key = this
         reach = lambda genomes: view.reach(model.predict(weights, genomes))
         allowed = lambda genomes, values: jnp.where(
-            _known(told, genomes)[None], -1.0, values
+            is_told(told, genomes)[None], -1.0, values
         )
         score = lambda genomes: allowed(genomes, reach(genomes))
         pool = best_of_each(key, pool, vary, score, steps=STEPS, children=CHILDREN)
-        found = reach(pool)
-        gain = allowed(pool, gains(found, longest, objectives)[None])[0]
+        reached = reach(pool)
+        gain = allowed(pool, gains(reached, longest, objectives)[None])[0]
         chosen = gain.argmax()
-        told = told.at[_slot(pool[chosen])].set(True)
-        longest = jnp.maximum(longest, found[:, chosen])
+        told = told.at[slots(pool[chosen], MEMORY)].set(True)
+        longest = jnp.maximum(longest, reached[:, chosen])
         return (longest, told, pool), (pool[chosen], gain[chosen] >= 0)
 
-    def guided(key, state):
+    def guided(key: jax.Array, state: PredictorState) -> jax.Array:
         for_view, for_draws, for_places, for_rest = jax.random.split(key, 4)
         view = view_of(for_view, state.known.objectives, RAYS)
         reach = view.reach(state.known.objectives)
@@ -140,30 +189,4 @@ def predictor(
         )
         return jnp.where(new[:, None], chosen, fresh(for_rest, told))
 
-    # One search after the other under vmap, to the same bits as each alone.
-    @sequential_vmap
-    def ask(key, state):
-        return jax.lax.cond(
-            state.known.used.sum() >= enough,
-            guided,
-            lambda key, state: fresh(key, state.told),
-            key,
-            state,
-        )
-
-    def tell(state, ids, genomes, objectives, mask):
-        rows = without_copies(merge(state.known, ids, genomes, objectives, mask))
-        slots = jnp.where(mask, jax.vmap(_slot)(genomes), MEMORY)
-        told = state.told.at[slots].set(True, mode="drop")
-        return PredictorState(best(rows, capacity), told)
-
-    return Strategy(init, ask, tell)
-
-
-def _slot(genome):
-    return hashed(genome) % MEMORY
-
-
-def _known(told, genomes):
-    """bool[MEMORY], i32[N, G] -> bool[N]."""
-    return told[jax.vmap(_slot)(genomes)]
+    return guided

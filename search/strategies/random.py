@@ -1,6 +1,6 @@
 """Random search without repeats: the baseline of every other strategy."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,10 @@ class RandomState(NamedTuple):
     salts: jax.Array  # u32[R, G], the order
     position: jax.Array  # i32[], of the genome to look at next
     asked: jax.Array  # i32[], valid genomes before it
+
+
+# Genomes found, the position behind them, and how many.
+_Walked: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState]:
@@ -42,13 +46,13 @@ def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState
 
     look = jax.vmap(genome_at, (None, 0, None))
 
-    def walk(state, number):
+    def walk(state: RandomState, number: int | jax.Array) -> tuple[jax.Array, ...]:
         """Passes that many valid genomes: the first B of them, where it ends."""
 
-        def going_on(carry):
+        def going_on(carry: _Walked) -> jax.Array:
             return carry[2] < number
 
-        def step(carry):
+        def step(carry: _Walked) -> _Walked:
             genomes, position, passed = carry
             places = (position + jnp.arange(population)) % length
             looked = look(state.salts, places, cardinality)
@@ -64,15 +68,21 @@ def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState
         start = nothing, state.position, jnp.int32(0)
         return jax.lax.while_loop(going_on, step, start)[:2]
 
-    def init(key):
+    def init(key: jax.Array) -> RandomState:
         zero = jnp.int32(0)
         return RandomState(draw_salts(key, len(cardinality)), zero, zero)
 
-    def ask(key, state):
+    def ask(key: jax.Array, state: RandomState) -> jax.Array:
         del key
         return walk(state, population)[0]
 
-    def tell(state, ids, genomes, objectives, mask):
+    def tell(
+        state: RandomState,
+        ids: jax.Array,
+        genomes: jax.Array,
+        objectives: jax.Array,
+        mask: jax.Array,
+    ) -> RandomState:
         del genomes, objectives
         asked = jnp.where(mask, ids + 1, 0).max(initial=state.asked)
         _, position = walk(state, asked - state.asked)

@@ -24,8 +24,8 @@ class Effects(NamedTuple):
 
     def main(self, genomes: jax.Array) -> jax.Array:
         """i32[N, G] -> f32[N, E]."""
-        place = jnp.arange(len(self.table))
-        rows = lambda genome: jnp.asarray(self.table)[place, genome].sum(axis=0)
+        index = jnp.arange(len(self.table))
+        rows = lambda genome: jnp.asarray(self.table)[index, genome].sum(axis=0)
         return jax.vmap(rows)(genomes)
 
     def design(self, genomes: jax.Array) -> jax.Array:
@@ -44,7 +44,7 @@ class Effects(NamedTuple):
 
 
 def effects(cardinality: np.ndarray, ordered: np.ndarray) -> Effects:
-    """Of genes with i32[G] choices each, of which bool[G] stand in an order."""
+    """The effects of genes with i32[G] choices each, bool[G] of them in an order."""
     blocks = [
         _powers(choices) if in_order else _contrasts(choices)
         for choices, in_order in zip(cardinality, ordered, strict=True)
@@ -58,20 +58,20 @@ def effects(cardinality: np.ndarray, ordered: np.ndarray) -> Effects:
     return Effects(table, gene, np.stack([first[apart], second[apart]]))
 
 
-def _contrasts(choices):
+def _contrasts(choices: int) -> np.ndarray:
     """f64[choices, choices - 1], columns of mean 0 and mean square 1."""
     steps = np.tril(np.ones((choices, choices)), -1)[:, : choices - 1]
     return _orthonormal(steps)
 
 
-def _powers(choices):
+def _powers(choices: int) -> np.ndarray:
     """f64[choices, K], orthogonal polynomials without the constant."""
-    place = np.linspace(-1, 1, choices)[:, None]
+    values = np.linspace(-1, 1, choices)[:, None]
     powers = np.arange(1, min(POWERS, choices - 1) + 1)
-    return _orthonormal(place**powers) * BENT ** (powers - 1.0)
+    return _orthonormal(values**powers) * BENT ** (powers - 1.0)
 
 
-def _orthonormal(columns):
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
     """Gram-Schmidt after the constant, to mean square 1."""
     ones = np.ones((len(columns), 1))
     basis, _ = np.linalg.qr(np.concatenate([ones, columns], axis=1))

@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 def view_of(key: jax.Array, objectives: jax.Array, number: int) -> View:
-    """Of the front of f32[N, M], which may hold failures, along R = number rays."""
+    """The front of f32[N, M], which may hold failures, along R = number rays."""
     front = non_dominated(objectives)[:, None]
     best = jnp.where(front, objectives, jnp.inf).min(axis=0)
     worst = jnp.where(front, objectives, -jnp.inf).max(axis=0)

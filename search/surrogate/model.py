@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from search.individuals import Individuals
+from search.operators.vary import check_ordered
 from search.surrogate.contrasts import Effects, effects
 from search.surrogate.regression import regress
 from search.types import Genes
 
 
 class Surrogate(NamedTuple):
-    """Of M objectives, those in `guessed` by regression, the others by `cheap`."""
+    """Guesses the objectives in `guessed` by regression, takes others from `cheap`."""
 
     columns: Effects
     guessed: tuple[int, ...]
@@ -27,8 +28,8 @@ class Surrogate(NamedTuple):
         drawn = []
         for column, those in zip(self.guessed, keys, strict=True):
             values = rows.objectives[:, column]
-            found = regress(self.columns, rows.genomes, values, rows.used)
-            drawn.append(jax.vmap(found.draw)(those))
+            fitted = regress(self.columns, rows.genomes, values, rows.used)
+            drawn.append(jax.vmap(fitted.draw)(those))
         return jnp.stack(drawn, axis=1)
 
     def predict(self, weights: jax.Array, genomes: jax.Array) -> jax.Array:
@@ -54,10 +55,7 @@ def surrogate(
     Raises:
       ValueError: an argument is out of its range.
     """
-    length = genes.cardinality.size
-    in_order = np.zeros(length, bool) if ordered is None else np.asarray(ordered)
-    if in_order.shape != (length,) or in_order.dtype != bool:
-        raise ValueError(f"ordered must be bool[{length}], got {ordered}")
+    in_order = check_ordered(ordered, genes)
     guessed = tuple(m for m in range(objectives) if m not in cheap_columns)
     if len(guessed) + len(cheap_columns) != objectives or not guessed:
         raise ValueError(

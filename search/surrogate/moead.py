@@ -1,9 +1,13 @@
 """Many searches at once, each for the best genome in its own direction."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+
+# Genomes, and their scores.
+_Best: TypeAlias = tuple[jax.Array, jax.Array]
 
 
 def best_of_each(
@@ -33,12 +37,12 @@ def best_of_each(
     """
     number = len(parents)
 
-    def child(key, mother, pool):
+    def child(key: jax.Array, mother: jax.Array, pool: jax.Array) -> jax.Array:
         for_father, for_child = jax.random.split(key)
         father = pool[jax.random.randint(for_father, (), 0, number)]
         return vary(for_child, mother, father)
 
-    def step(carry, key):
+    def step(carry: _Best, key: jax.Array) -> tuple[_Best, None]:
         pool, best = carry
         keys = jax.random.split(key, (number * children,))
         mothers = jnp.repeat(pool, children, axis=0)

@@ -86,6 +86,6 @@ def regress(
     together = matters[effects.pairs[0]] * matters[effects.pairs[1]]
     shares = PAIRS * together / together.sum()
     scale = jnp.concatenate([jnp.ones(alone), jnp.sqrt(shares)])
-    found = posterior(design, apart / unit, used, scale)
-    weights = (unit * found.mean).at[0].add(mean)
-    return Posterior(weights, unit * found.scale, found.factor)
+    both = posterior(design, apart / unit, used, scale)
+    weights = (unit * both.mean).at[0].add(mean)
+    return Posterior(weights, unit * both.scale, both.factor)

@@ -5,7 +5,7 @@ from contenders.scenarios import LEARNING_RATE, SEED, Problem
 
 from arch import ArchitectureConfig
 from jaxnas.data import Dataset
-from jaxnas.population.call import Work
+from jaxnas.population.call import Outcome, Work
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import local_machine
 from jaxnas.population.executor import execute
@@ -39,19 +39,24 @@ def run_ours(
     else:
         plan = planner.fixed(members, exact=how == "exact")
     losses = np.full(len(members), np.nan)
-    work = Work(task=task, starts=starts, windows=starts[:0], wanted=lambda place: ())
-    for outcome in execute(
+    work = Work(task=task, starts=starts, windows=starts[:0], wanted={})
+
+    def take(outcome: Outcome) -> bool:
+        if outcome.error is not None:
+            raise outcome.error
+        losses[int(outcome.key)] = outcome.loss
+        return True
+
+    execute(
         plan,
-        members,
+        {str(number): member for number, member in enumerate(members)},
         work,
         Compiler(task, windows=None, lone=None),
+        take,
         devices=machine.devices,
         workers=machine.workers,
         memory=machine.memory,
-    ):
-        if outcome.error is not None:
-            raise outcome.error
-        losses[outcome.place] = outcome.loss
+    )
     return losses, plan
 
 
