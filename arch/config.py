@@ -5,6 +5,7 @@ import json
 import math
 from typing import Any
 
+from arch.checks import is_count, is_real
 from arch.families import FAMILIES, UNUSED, USES, has_heads
 
 NORMALIZATIONS = ("layernorm", "rmsnorm", "groupnorm")
@@ -64,21 +65,21 @@ class ArchitectureConfig:
         for name, allowed in _CHOICES.items():
             _require(getattr(self, name) in allowed, name, self, " | ".join(allowed))
         for name in _COUNTS:
-            _require(_is_count(getattr(self, name)), name, self, "an int of at least 1")
+            _require(is_count(getattr(self, name)), name, self, "an int of at least 1")
         for name in _RATES:
             rate = getattr(self, name)
-            _require(_is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
+            _require(is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
         for name in _OVERRIDES:
             value = getattr(self, name)
             _require(
-                value is None or _is_count(value),
+                value is None or is_count(value),
                 name,
                 self,
                 "null or an int of at least 1",
             )
         multiplier = self.ffn_multiplier
         _require(
-            _is_real(multiplier)
+            is_real(multiplier)
             and 0 < self.hidden_dim * multiplier < math.inf
             and self.feedforward_dim >= 1,
             "ffn_multiplier",
@@ -227,18 +228,6 @@ class ArchitectureConfig:
         except json.JSONDecodeError as error:
             raise ValueError(f"config is not JSON: {error}") from None
         return cls.from_dict(values)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_real(value: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
 
 
 def _require(condition: bool, name: str, config: object, allowed: str) -> None:

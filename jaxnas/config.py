@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import math
 import tomllib
 from pathlib import Path
 from typing import Any, TypeAlias, get_args, get_type_hints
 
 import tomli_w
 
+from arch.checks import fault
 from jaxnas.clock import seconds_of
 from jaxnas.errors import UsageError
 from jaxnas.presets import (
@@ -389,29 +389,12 @@ def kind_of(field: dataclasses.Field) -> type:
     return _kinds()[field.name]
 
 
-_FAILS = {
-    "least": (lambda value, bound: value < bound, "at least"),
-    "above": (lambda value, bound: value <= bound, "above"),
-    "below": (lambda value, bound: value >= bound, "below"),
-    "most": (lambda value, bound: value > bound, "at most"),
-    "among": (lambda value, bound: value not in bound, "one of"),
-}
-
-
 def _check(field: dataclasses.Field, value: Any) -> None:
     if value is None and field.default is None:
         return  # open
     kind, name = kind_of(field), field.name
-    # An int will do for a float: TOML writes 8 and means 8.0.
-    if type(value) is not kind and (kind, type(value)) != (float, int):
-        raise UsageError(f"{name}={value!r} is not of type {kind.__name__}")
-    if kind is float and not abs(value) < math.inf:
-        raise UsageError(f"{name}={value} must be finite")
-    for key, bound in field.metadata["bounds"].items():
-        fails, words = _FAILS[key]
-        if fails(value, bound):
-            said = ", ".join(bound) if key == "among" else bound
-            raise UsageError(f"{name}={value!r} must be {words} {said}")
+    if (wrong := fault(value, kind, **field.metadata["bounds"])) is not None:
+        raise UsageError(f"{name}={value!r} {wrong}")
     if kind is int and value >= 2**32:
         raise UsageError(f"{name} must be below 2**32")
 

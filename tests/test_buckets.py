@@ -126,7 +126,7 @@ def one_a_key(planner, configs):
         inside = [config for config in configs if shape_key(config) == key]
         fitting = [
             [(program, config) for config in inside]
-            for program in planner._options(inside, [])
+            for program in planner._options(inside, [], inside)
             if all(map(program.takes, inside))
         ]
         if fitting:
@@ -249,7 +249,9 @@ def test_a_price_keeps_it_from_compiling():
     large = dataclasses.replace(BASE, hidden_dim=256, activation="geglu")
     known = [Program(shape=training_config(large), form="looped")]
     planner = planner_of(rates_of(), steps=1000)
-    freely, dearly = (planner.plan(configs, known, compile_weight=p) for p in (1.0, 1e6))
+    freely, dearly = (
+        planner.plan(configs, known, compile_weight=p) for p in (1.0, 1e6)
+    )
     assert not set(freely.programs()) & set(known)
     assert dearly.programs() == known
     # Who fits into nothing that is known is trained all the same.
@@ -427,7 +429,7 @@ def test_tiny_cases_are_solved_as_well_as_can_be(steps, seed):
     )
     assert len(set(map(shape_key, configs))) == 1
     planner = planner_of(fitted_rates(), steps=steps)
-    options = planner._options(configs, [])
+    options = planner._options(configs, [], configs)
     best = float("inf")
     for number in range(1, len(configs) + 1):
         for opened in itertools.combinations(options, number):

@@ -34,7 +34,7 @@ from jaxnas.evaluation.user_objectives import (
     load_objectives,
     sources_of,
 )
-from jaxnas.pipeline.search import Search, SearchPlan
+from jaxnas.pipeline.search import Search, most_candidates
 from jaxnas.population.call import Outcome
 from jaxnas.population.lanes import Running
 from jaxnas.population.observer import Observer
@@ -343,18 +343,15 @@ def known_trainings(extra):
 
 def searched(folder, extra, strategy="random", earlier=None, **changes):
     """The lines of a search, gone on with if the folder holds one."""
-    plan = SearchPlan(
-        space=SPACE,
+    config = RunConfig(
         strategy=strategy,
-        strategy_settings={"population": POPULATION},
         population=POPULATION,
         generations=3,
-        seed=0,
-        config_fields=FIELDS,
         checkpoint_every=2,
-        earlier=earlier,
+        warm_start=earlier and str(earlier),
+        **changes,
     )
-    plan = dataclasses.replace(plan, **changes)
+    settings = config.resolve("cpu")
     evaluator = evaluator_of(
         extra=extra, trainings=known_trainings(extra), compressions=()
     )
@@ -364,10 +361,10 @@ def searched(folder, extra, strategy="random", earlier=None, **changes):
         ResultLog(folder / "results.jsonl") as results,
         Lines(folder / "timings.jsonl") as timings,
         Checkpoints(folder / "checkpoints", keep=3) as checkpoints,
-        Progress(console, plan.most_candidates, timings) as progress,
+        Progress(console, most_candidates(settings), timings) as progress,
     ):
         Search(
-            plan=plan,
+            settings=settings,
             evaluator=evaluator,
             results=results,
             checkpoints=checkpoints,
@@ -431,7 +428,7 @@ def test_a_failing_objective_does_not_stop_the_search(tmp_path):
 def test_a_warm_start_with_other_objectives_is_refused(tmp_path):
     energy = Extra(objectives=load_objectives("energy_module:energy"))
     searched(tmp_path / "earlier", Extra())
-    earlier = tmp_path / "earlier" / "results.jsonl"
+    earlier = tmp_path / "earlier"
     with pytest.raises(UsageError, match="has 3 objectives, this one 4"):
         searched(tmp_path / "later", energy, "nsga2", earlier=earlier)
 

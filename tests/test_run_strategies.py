@@ -14,7 +14,7 @@ from arch.spaces import SPACES
 from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
-from jaxnas.pipeline.search import SearchPlan, make_strategy
+from jaxnas.pipeline.search import make_strategy
 from jaxnas.presets import STRATEGY_NAMES, STRATEGY_SETTINGS, unread_by
 from jaxnas.run import main
 from jaxnas.storage.checkpoints import Checkpoints
@@ -23,19 +23,9 @@ from search import STRATEGIES
 POPULATION = 6
 
 
-def plan_of(name):
-    config = RunConfig(strategy=name, space="medium").resolve("cpu")
-    settings = {key: getattr(config, key) for key in STRATEGY_SETTINGS[name]}
-    return SearchPlan(
-        space=SPACES["medium"],
-        strategy=name,
-        strategy_settings={"population": POPULATION, **settings},
-        population=POPULATION,
-        generations=3,
-        seed=0,
-        config_fields={},
-        checkpoint_every=1,
-    )
+def settings_of(name):
+    config = RunConfig(strategy=name, space="medium", population=POPULATION)
+    return config.resolve("cpu")
 
 
 def rows_of(genomes, first_id):
@@ -98,7 +88,7 @@ def test_the_command_line_says_so_in_one_line(capsys):
     ],
 )
 def test_a_restored_state_goes_on_as_the_one_that_was_saved(name, key, tmp_path):
-    strategy = jitted(make_strategy(plan_of(name), FitnessSettings()))
+    strategy = jitted(make_strategy(settings_of(name), FitnessSettings()))
     begin, middle, end = jax.random.split(key, 3)
     state = strategy.init(begin)
     genomes = strategy.ask(middle, state)

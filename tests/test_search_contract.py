@@ -37,7 +37,9 @@ BY_HAND = {
     "nsga2": nsga2(
         GENES, objectives=2, population=POPULATION, ordered=np.arange(8) % 2 == 0
     ),
-    "aging": aging(GENES, objectives=2, population=POPULATION, population_size=60, sample_size=5),
+    "aging": aging(
+        GENES, objectives=2, population=POPULATION, population_size=60, sample_size=5
+    ),
     "local": local(GENES, objectives=2, population=POPULATION, archive=30),
     "predictor": predictor(GENES, objectives=2, population=POPULATION, capacity=256),
 }

@@ -13,7 +13,7 @@ from arch.spaces import SPACES
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
-from jaxnas.pipeline.search import SearchPlan, make_strategy
+from jaxnas.pipeline.search import make_strategy
 from jaxnas.pipeline.warm_start import warm_start
 from jaxnas.results.result import read_results
 from jaxnas.storage.jsonl import to_line
@@ -24,17 +24,9 @@ SETTINGS = {"genetic": {"elite_share": 0.5}}
 
 
 def strategy_named(name):
-    plan = SearchPlan(
-        space=SPACE,
-        strategy=name,
-        strategy_settings={"population": 6, **SETTINGS.get(name, {})},
-        population=6,
-        generations=3,
-        seed=0,
-        config_fields=FIELDS,
-        checkpoint_every=1,
-    )
-    return jitted(make_strategy(plan, FitnessSettings()))
+    given = SETTINGS.get(name, {})
+    config = RunConfig(strategy=name, space="medium", population=6, **given)
+    return jitted(make_strategy(config.resolve("cpu"), FitnessSettings()))
 
 
 def line_of(config, objectives):

@@ -5,11 +5,12 @@ order. Nothing is sorted: on a CPU that takes longer than a small model.
 """
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from arch.checks import is_real
 
 MIN_TEMPERATURE = 1e-6  # above 0; far below it float32 would divide by zero
 
@@ -22,14 +23,6 @@ class SamplingParams(NamedTuple):
     top_p: jax.Array | None = None  # f32[]
     min_p: jax.Array | None = None  # f32[]
     repetition_penalty: jax.Array | None = None  # f32[]
-
-
-def _is_real(value: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +44,7 @@ class Sampling:
         temperature, top_k = self.temperature, self.top_k
         self._require(
             "temperature",
-            _is_real(temperature)
+            is_real(temperature)
             and (temperature == 0 or temperature >= MIN_TEMPERATURE),
             f"0 or a number of at least {MIN_TEMPERATURE}",
         )
@@ -62,17 +55,17 @@ class Sampling:
         )
         self._require(
             "top_p",
-            _is_real(self.top_p) and 0 < self.top_p <= 1,
+            is_real(self.top_p) and 0 < self.top_p <= 1,
             "a number above 0 and at most 1",
         )
         self._require(
             "min_p",
-            _is_real(self.min_p) and 0 <= self.min_p <= 1,
+            is_real(self.min_p) and 0 <= self.min_p <= 1,
             "a number from 0 to 1",
         )
         self._require(
             "repetition_penalty",
-            _is_real(self.repetition_penalty) and self.repetition_penalty > 0,
+            is_real(self.repetition_penalty) and self.repetition_penalty > 0,
             "a number above 0",
         )
 

@@ -152,11 +152,11 @@ def _forward(
     q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array, scoring: Scoring
 ) -> tuple[jax.Array, _Saved]:
     def read(block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        rows, row_positions = block
+        rows, where = block
 
         def see(j: jax.Array, so_far: _Sums) -> _Sums:
             top, total, mixed = so_far
-            scores = _scores(rows, k, j, row_positions, scoring)
+            scores = _scores(rows, k, j, where, scoring)
             # Every row sees the first key, which makes its maximum finite.
             higher = jnp.maximum(top, scores.max(axis=-1))
             rescale = jnp.exp(top - higher)
@@ -167,7 +167,7 @@ def _forward(
 
         zeros = jnp.zeros(rows.shape, jnp.float32)
         start = (zeros[..., 0] - jnp.inf, zeros[..., 0], zeros)
-        top, total, mixed = jax.lax.fori_loop(0, _reach(row_positions, k), see, start)
+        top, total, mixed = jax.lax.fori_loop(0, _reach(where, k), see, start)
         return (mixed / total[..., None]).astype(q.dtype), top + jnp.log(total)
 
     mixed, normalizer = jax.lax.map(read, (q, positions))
@@ -182,11 +182,11 @@ def _backward(
     delta = _sum("ibkgth,ibkgth->ibkgt", mixed, grad)
 
     def read(so_far: _Grads, block: _Block) -> tuple[_Grads, jax.Array]:
-        rows, row_positions, norm, d_out, mean = block
+        rows, where, norm, d_out, mean = block
 
         def see(j: jax.Array, grads: _Sums) -> _Sums:
             d_rows, d_k, d_v = grads
-            weights = jnp.exp(_scores(rows, k, j, row_positions, scoring) - norm[..., None])
+            weights = jnp.exp(_scores(rows, k, j, where, scoring) - norm[..., None])
             d_scores = _sum("bkgth,bksh->bkgts", d_out, v[j]) - mean[..., None]
             d_scores = (weights * d_scores * scoring.scale).astype(q.dtype)
             d_rows += _sum("bkgts,bksh->bkgth", d_scores, k[j])
@@ -196,7 +196,7 @@ def _backward(
             return d_rows, d_k, d_v
 
         start = (jnp.zeros(rows.shape, jnp.float32), *so_far)
-        d_rows, d_k, d_v = jax.lax.fori_loop(0, _reach(row_positions, k), see, start)
+        d_rows, d_k, d_v = jax.lax.fori_loop(0, _reach(where, k), see, start)
         return (d_k, d_v), d_rows.astype(q.dtype)
 
     # Sums over the blocks of queries, in float32.

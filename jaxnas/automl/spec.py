@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-import numpy as np
-
+from arch.checks import fault
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS, QUANTIZATIONS
 from arch.families import FAMILIES, USES
 from arch.scaling.laws import LAWS
@@ -149,8 +148,7 @@ def make_spec(values: Mapping[str, Any], name: str = "spec") -> Spec:
         if not isinstance(values.get(table, {}), dict):
             raise SpecError(f"{table}={values[table]!r} must be a table")
     family = values.get("family", "transformer")
-    if family not in FAMILIES:
-        raise SpecError(f"family={family!r} must be one of {', '.join(FAMILIES)}")
+    _check("family", family, str, among=FAMILIES)
     model = _filled(values.get("model", {}), _MODEL, "model")
     dimensions, head_size = _dimensions(values.get("dimensions", {}), family)
     return Spec(
@@ -187,34 +185,22 @@ def _filled(
     """The table with its defaults; each value of its default's kind."""
     _known(given, tuple(defaults), f"[{table}]")
     for key, value in given.items():
-        where, default = f"{table}.{key}={value!r}", defaults[key]
-        if key in _AMONG and value not in _AMONG[key]:
-            raise SpecError(f"{where} must be one of {', '.join(_AMONG[key])}")
-        if isinstance(default, (bool, str)):
-            if type(value) is not type(default):
-                raise SpecError(f"{where} must be a {type(default).__name__}")
-        elif isinstance(default, int):
-            _require_number(where, value, whole=True)
-        else:
-            _require_number(where, value)
+        kind = type(defaults[key])
+        bounds = {"above": 0} if kind in (int, float) else {}
+        _check(f"{table}.{key}", value, kind, among=_AMONG.get(key), **bounds)
     return {**defaults, **given}
 
 
-def _require_number(where: str, value: Any, whole: bool = False) -> None:
-    kinds = (int,) if whole else (int, float)
-    right = type(value) in kinds and math.isfinite(value) and value > 0
-    if not right:
-        words = "a whole number" if whole else "a finite number"
-        raise SpecError(f"{where} must be {words} above 0")
+def _check(name: str, value: Any, kind: type, given: Any = None, **bounds: Any) -> None:
+    """Refuses a value, or the one that was `given`, of which it is a part."""
+    if (wrong := fault(value, kind, **bounds)) is not None:
+        raise SpecError(f"{name}={(value if given is None else given)!r} {wrong}")
 
 
 def _use(values: Mapping[str, Any], context: int) -> Use:
     training = _filled(values.get("training", {}), _TRAINING, "training")
     deployment = _filled(values.get("deployment", {}), _DEPLOYMENT, "deployment")
-    if training["law"] not in LAWS:
-        raise SpecError(
-            f"training.law={training['law']!r} must be one of {', '.join(LAWS)}"
-        )
+    _check("training.law", training["law"], str, among=LAWS)
     try:
         return Use(
             hardware=hardware_named(deployment["hardware"]),
@@ -259,17 +245,17 @@ def _dimensions(
 
 def _choices(name: str, given: Any, bounds: tuple, whole: bool) -> tuple:
     """A number, a list of them, or {min, max, step}."""
-    where = f"dimensions.{name}={given!r}"
+    where, kind = f"dimensions.{name}={given!r}", int if whole else float
     if not isinstance(given, dict):
         values = given if isinstance(given, list) else [given]
         for value in values:
-            _require_number(where, value, whole)
+            _check(f"dimensions.{name}", value, kind, given, above=0)
         if not values or len(set(values)) < len(values):
             raise SpecError(f"{where} must hold distinct numbers")
         return tuple(sorted(values))
     _known(given, ("min", "max", "step"), f"dimensions.{name}")
     for key, value in given.items():
-        _require_number(f"dimensions.{name}.{key}={value!r}", value, whole)
+        _check(f"dimensions.{name}.{key}", value, kind, above=0)
     least, most, step = (
         given.get(key, default)
         for key, default in zip(("min", "max", "step"), bounds, strict=True)
@@ -285,7 +271,7 @@ def _kv_heads(given: Any) -> tuple:
     values = given if isinstance(given, list) else [given]
     for value in values:
         if value != "half":
-            _require_number(f"dimensions.kv_heads={given!r}", value, whole=True)
+            _check("dimensions.kv_heads", value, int, given, above=0)
     heads = {HALF if value == "half" else value for value in values}
     if not heads:
         raise SpecError('dimensions.kv_heads must hold numbers or "half"')
@@ -301,7 +287,7 @@ def _limits(given: Mapping[str, Any]) -> tuple[Limit, ...]:
             raise SpecError(f"{where}={bounds!r} must be a table with min or max")
         _known(bounds, ("min", "max"), where)
         for key, value in bounds.items():
-            _require_number(f"{where}.{key}={value!r}", value)
+            _check(f"{where}.{key}", value, float, above=0)
         limit = Limit(name, bounds.get("min", -math.inf), bounds.get("max", math.inf))
         if limit.least > limit.most:
             raise SpecError(f"{where}: min {limit.least} is above max {limit.most}")
@@ -312,9 +298,5 @@ def _limits(given: Mapping[str, Any]) -> tuple[Limit, ...]:
 def _weights(given: Mapping[str, Any]) -> dict[str, float]:
     _known(given, tuple(AIMS), "[weights]")
     for name, value in given.items():
-        right = type(value) in (int, float) and np.isfinite(value) and value >= 0
-        if not right:
-            raise SpecError(
-                f"weights.{name}={value!r} must be a finite number, at least 0"
-            )
+        _check(f"weights.{name}", value, float, least=0)
     return _WEIGHTS | {name: float(value) for name, value in given.items()}

@@ -11,9 +11,7 @@ from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.user_objectives import Extra, load_objectives, paths_in
-from jaxnas.pipeline.search import SearchPlan
 from jaxnas.population.trainer import Trainer
-from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.runtime import compute_dtype, hardware_named
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.rungs import Rung, rungs_of
@@ -120,28 +118,6 @@ def make_evaluator(config: Settings, trainer: Trainer, **parts: Any) -> Evaluato
             families=SPACES[config.space].families,
         ),
         **parts,
-    )
-
-
-def make_plan(config: Settings, space: Space, dataset: Dataset) -> SearchPlan:
-    """The search, with the vocabulary and window that the data decided."""
-    fields = {"vocab_size": dataset.vocab_size, "max_seq_length": config.window}
-    return SearchPlan(
-        space=space,
-        strategy=config.strategy,
-        strategy_settings={
-            name: getattr(config, name)
-            for name in ("population", *STRATEGY_SETTINGS[config.strategy])
-        },
-        population=config.population,
-        generations=config.generations,
-        max_evals=config.max_evals,
-        seed=config.seed,
-        config_fields=fields,
-        checkpoint_every=config.checkpoint_every,
-        earlier=None
-        if config.warm_start is None
-        else RunFolder(Path(config.warm_start)).results,
     )
 
 

@@ -41,7 +41,7 @@ def choose(
         objective (both ends of each objective are equally uncrowded, and few may
         go on), then id; before them all the greatest fitness, for it would win.
       lucky: of those not among them, at random.
-      seed: decides which are drawn at random; the same candidates are whatever else comes.
+      seed: decides which are drawn at random, whatever else comes.
       objectives: of a result, minimised.
     """
     ok = scored(results)

@@ -26,7 +26,6 @@ from jaxnas.pipeline.build import (
     check_settings,
     compressions_ahead,
     make_evaluator,
-    make_plan,
     make_task,
     make_trainer,
 )
@@ -39,7 +38,7 @@ from jaxnas.pipeline.manifest import (
 )
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
-from jaxnas.pipeline.search import Search, SearchPlan
+from jaxnas.pipeline.search import Search, bound, most_candidates
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
@@ -74,7 +73,6 @@ class Ready(NamedTuple):
     task: Task
     hardware: Hardware  # whose latency is predicted
     machine: Machine
-    plan: SearchPlan
 
 
 class Opened(NamedTuple):
@@ -126,11 +124,11 @@ def run(
     with contextlib.ExitStack() as stack:
         opened = _open(stack, ready, console, verbose)
         _check_manifest(ready, opened.evaluator, console)
-        announce(folder, ready.config, ready.plan.space, opened.evaluator, console)
+        announce(folder, ready.config, opened.evaluator, console)
         if (text := words(ready.config, clock)) is not None:
             console.print(text, soft_wrap=True)
         promotions = Promotions.of(ready.config)
-        pool = promotions.pool(opened.evaluator, ready.plan.most_candidates)
+        pool = promotions.pool(opened.evaluator, most_candidates(ready.config))
         exhausted = _search(ready, opened, pool)
         results = list(opened.results)
         phases = _phases(ready, opened, promotions, pool)
@@ -176,29 +174,29 @@ def _prepare(
     hardware = hardware_of(config, folder.manifest, say)
     task = make_task(config, dataset)
     config = fit_to_budget(given, config, space, task, machine, clock)
-    plan = make_plan(config, space, dataset)
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
-    return Ready(folder, config, clock, task, hardware, machine, plan)
+    return Ready(folder, config, clock, task, hardware, machine)
 
 
 def _open(
     stack: contextlib.ExitStack, ready: Ready, console: Console, verbose: bool
 ) -> Opened:
     """Opens what a run writes to, until the stack is closed."""
-    folder, config, plan = ready.folder, ready.config, ready.plan
+    folder, config = ready.folder, ready.config
     results = stack.enter_context(ResultLog(folder.results))
     trainings = stack.enter_context(Lines(folder.trainings))
     plans = stack.enter_context(Lines(folder.plans))
     timings = stack.enter_context(Lines(folder.timings))
     later = stack.enter_context(ResultLog(folder.rungs))
-    progress = stack.enter_context(Progress(console, plan.most_candidates, timings))
+    most = most_candidates(config)
+    progress = stack.enter_context(Progress(console, most, timings))
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
     trainer = make_trainer(
         config,
         ready.task,
-        compressions=compressions_ahead(config, plan.space),
+        compressions=compressions_ahead(config, SPACES[config.space]),
         states=States(folder.states) if several else None,
         plans=Plans(plans),
         machine=ready.machine,
@@ -219,13 +217,13 @@ def _open(
 
 def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
     """The first phase; whether the space is exhausted."""
-    folder, config, clock, *_, plan = ready
+    folder, config, clock, *_ = ready
     with (
         Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
         opened.progress.stage("search"),
     ):
         search = Search(
-            plan=plan,
+            settings=config,
             evaluator=opened.evaluator,
             results=opened.results,
             checkpoints=checkpoints,
@@ -285,16 +283,13 @@ def _say_what_ended(
     ready: Ready, exhausted: bool, candidates: int, say: Callable[[str], None]
 ) -> None:
     """Says why there are fewer candidates than were asked for, if so."""
-    plan = ready.plan
+    settings = ready.config
     if exhausted:
-        say(
-            f"the space is exhausted: all {plan.space.distinct_count} distinct "
-            f"models were evaluated"
-        )
+        say(f"the space is exhausted: all {candidates} distinct models were evaluated")
     elif ready.clock.decided("evaluated") is not None:
         say(f"the clock ends the search after {candidates} candidates")
-    elif candidates >= plan.bound:
-        say(f"the search ends at max_evals={plan.max_evals}")
+    elif candidates >= bound(settings):
+        say(f"the search ends at max_evals={settings.max_evals}")
 
 
 def _finish(

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,44 +14,32 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.baselines import BASELINES
 from arch.space import GENES, Space
+from arch.spaces import SPACES
 from jaxnas.clock import NEVER, Deadline
+from jaxnas.config import Settings
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
 from jaxnas.keys import key_of
 from jaxnas.pipeline.lookahead import outlook_of
 from jaxnas.pipeline.warm_start import warm_start
+from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.report.progress import Progress
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.run_folder import RunFolder
 from search import STRATEGIES, Strategy
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchPlan:
-    """What the search does, apart from how a candidate is evaluated."""
+def most_candidates(settings: Settings) -> int:
+    """Distinct candidates of a search at most."""
+    asked = settings.population * settings.generations
+    return int(min(asked, bound(settings), SPACES[settings.space].distinct_count))
 
-    space: Space
-    strategy: str
-    strategy_settings: Mapping[str, float]  # its keyword arguments
-    population: int
-    generations: int
-    seed: int
-    config_fields: Mapping[str, int]  # non-gene fields: vocab_size, ...
-    checkpoint_every: int
-    earlier: Path | None = None  # results.jsonl of a run to learn from first
-    max_evals: int | None = None  # distinct candidates to end after
 
-    @property
-    def bound(self) -> float:
-        """Distinct candidates after which the search ends, inf for no bound."""
-        return math.inf if self.max_evals is None else self.max_evals
-
-    @property
-    def most_candidates(self) -> int:
-        """Distinct candidates at most."""
-        asked = self.population * self.generations
-        return int(min(asked, self.bound, self.space.distinct_count))
+def bound(settings: Settings) -> float:
+    """Distinct candidates after which a search ends, inf for no bound."""
+    return math.inf if settings.max_evals is None else settings.max_evals
 
 
 class Checkpointed(NamedTuple):
@@ -62,40 +50,43 @@ class Checkpointed(NamedTuple):
 
 
 def make_strategy(
-    plan: SearchPlan, settings: FitnessSettings, objectives: int = len(OBJECTIVES)
+    settings: Settings, scores: FitnessSettings, objectives: int = len(OBJECTIVES)
 ) -> Strategy:
-    """The plan's strategy, seeded near the baselines if it takes seeds.
+    """The strategy that the settings name, seeded near the baselines if it takes seeds.
 
     One that works on a single loss maximises fitness, which only our objectives
     make; the others minimise all objectives, as many as are given. Every family has
     an equal share of a first generation.
     """
-    families = plan.space.families
+    space = SPACES[settings.space]
+    families = space.families
     known = [
-        plan.space.nearest(config)
+        space.nearest(config)
         for config in BASELINES.values()
         if config.arch_type in families
     ]
     facts = {
         "objectives": objectives,
-        "scalarize": lambda objectives: -fitness(objectives, settings, jnp),
-        "ordered": plan.space.ordered,
-        "canonical": plan.space.canonical,
+        "scalarize": lambda objectives: -fitness(objectives, scores, jnp),
+        "ordered": space.ordered,
+        "canonical": space.canonical,
         "seeds": np.unique(known, axis=0) if known else None,
         "stratum": GENES.index("arch_type") if len(families) > 1 else None,
     }
-    make = STRATEGIES[plan.strategy]
+    make = STRATEGIES[settings.strategy]
     takes = inspect.signature(make).parameters  # not each needs every fact
     needed = {name: fact for name, fact in facts.items() if name in takes}
-    return make(plan.space, **plan.strategy_settings, **needed)
+    for name in ("population", *STRATEGY_SETTINGS[settings.strategy]):
+        needed[name] = getattr(settings, name)
+    return make(space, **needed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search in its run: the plan, and what it reads and writes.
+    """A search in its run: the settings, and what it reads and writes.
 
     Attributes:
-      plan: see `SearchPlan`.
+      settings: of the run.
       evaluator: see `Evaluator`.
       results: those beyond the last checkpoint are written anew; what they took to
         find out is in the evaluator's trainings.
@@ -106,7 +97,7 @@ class Search:
       deadline: after which no new candidate is trained.
     """
 
-    plan: SearchPlan
+    settings: Settings
     evaluator: Evaluator
     results: ResultLog
     checkpoints: Checkpoints
@@ -115,14 +106,28 @@ class Search:
     deadline: Deadline = NEVER
 
     @property
+    def space(self) -> Space:
+        """The space that is searched."""
+        return SPACES[self.settings.space]
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """Fields of every config that are no genes: what the data decides."""
+        task = self.evaluator.task
+        return {
+            "vocab_size": task.dataset.vocab_size,
+            "max_seq_length": task.settings.window,
+        }
+
+    @property
     def exhausted(self) -> bool:
         """Whether every model of the space was evaluated."""
-        return len(self.results) >= self.plan.space.distinct_count
+        return len(self.results) >= self.space.distinct_count
 
     @property
     def full(self) -> bool:
         """Whether there are as many candidates as there may be."""
-        return self.exhausted or len(self.results) >= self.plan.bound
+        return self.exhausted or len(self.results) >= bound(self.settings)
 
     def run(self) -> None:
         """Runs the generations that are left; each new candidate becomes a result.
@@ -133,11 +138,11 @@ class Search:
             be learnt from the earlier run.
         """
         number = len(OBJECTIVES) + len(self.evaluator.extra.names)
-        strategy = make_strategy(self.plan, self.evaluator.fitness, number)
+        strategy = make_strategy(self.settings, self.evaluator.fitness, number)
         ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         strategy = strategy._replace(ask=ask, tell=tell)
         first, state = self._begin(strategy, number)
-        for generation in range(first, self.plan.generations):
+        for generation in range(first, self.settings.generations):
             if self.full or self._ended():
                 break
             state, late = self._generation(generation, strategy, state, number)
@@ -149,13 +154,26 @@ class Search:
 
     def _begin(self, strategy: Strategy, number: int) -> tuple[int, Any]:
         """The first generation to run, and the strategy's state before it."""
-        plan = self.plan
-        state = strategy.init(key_of(plan.seed, "init"))
+        state = strategy.init(key_of(self.settings.seed, "init"))
         first, state = _restore(state, self.results, self.checkpoints)
-        if plan.earlier is not None and first == 0:
-            state = _warm(plan, plan.earlier, strategy, state, number, self.progress)
+        if self.settings.warm_start is not None and first == 0:
+            earlier = RunFolder(Path(self.settings.warm_start)).results
+            state = self._warm(earlier, strategy, state, number)
         self.progress.known(len(self.results))
         return first, state
+
+    def _warm(self, earlier: Path, strategy: Strategy, state: Any, number: int) -> Any:
+        """The state before the first generation, told of the earlier run."""
+        state, told = warm_start(
+            strategy, state, read_results(earlier), self.space, self.fields, number
+        )
+        if not told:
+            raise UsageError(
+                f"nothing in {earlier} can be used: no candidate that succeeded is "
+                f"in space {self.space.name} with {self.fields}"
+            )
+        self.progress.say(f"told of {told} candidates in {earlier}")
+        return state
 
     def _ended(self) -> bool:
         """Whether the clock ended the search here, in this process or an earlier."""
@@ -170,33 +188,33 @@ class Search:
         Returns:
           The state after it, and whether the clock ended it before all were known.
         """
-        plan, before = self.plan, len(self.results)
-        asked = strategy.ask(key_of(plan.seed, "ask", generation), state)
-        genomes = np.asarray(jax.vmap(plan.space.canonical)(asked))
+        settings, before = self.settings, len(self.results)
+        asked = strategy.ask(key_of(settings.seed, "ask", generation), state)
+        genomes = np.asarray(jax.vmap(self.space.canonical)(asked))
         self.progress.begin_generation(generation)
         self._evaluate(generation, genomes)
         seen = self._seen()
         # One that was cut is not told: a resume with a higher bound asks it again.
         whole = all(tuple(genome) in seen for genome in genomes.tolist())
-        late = not whole and len(seen) < plan.bound
+        late = not whole and len(seen) < bound(settings)
         if late:
             self.deadline.end(len(self.results))
         if whole:
-            ids = generation * plan.population + np.arange(plan.population)
+            ids = generation * settings.population + np.arange(settings.population)
             told = [_told(seen[tuple(genome)], number) for genome in genomes.tolist()]
             state = strategy.tell(
                 state,
                 jnp.asarray(ids, jnp.int32),
                 jnp.asarray(genomes),
                 jnp.asarray(told, jnp.float32),
-                jnp.ones(plan.population, bool),
+                jnp.ones(settings.population, bool),
             )
         results = list(self.results)
         self.progress.end_generation(generation, results)
         self.on_generation(generation, results)
         done = generation + whole
-        last = self.full or late or done == plan.generations
-        if done and (last or done % plan.checkpoint_every == 0):
+        last = self.full or late or done == settings.generations
+        if done and (last or done % settings.checkpoint_every == 0):
             saved = jnp.int32(len(results) if whole else before)
             self.checkpoints.save(done, Checkpointed(state, saved))
         return state, late
@@ -211,12 +229,12 @@ class Search:
         After the deadline only those that are known already; before one has
         succeeded, as many more as that takes.
         """
-        plan, seen = self.plan, self._seen()
+        settings, seen, most = self.settings, self._seen(), bound(self.settings)
         new: dict[ArchitectureConfig, Candidate] = {}
         for index, genome in enumerate(map(tuple, genomes.tolist())):
-            if genome not in seen and len(seen) + len(new) < plan.bound:
-                identity = generation * plan.population + index
-                config = plan.space.decode(genome, **plan.config_fields)
+            if genome not in seen and len(seen) + len(new) < most:
+                identity = generation * settings.population + index
+                config = self.space.decode(genome, **self.fields)
                 candidate = Candidate(identity, generation, genome, config)
                 new.setdefault(config, candidate)
 
@@ -230,46 +248,20 @@ class Search:
             list(new),
             self.progress.steps(f"training of generation {generation + 1}"),
             outlook_of(
-                plan.space,
-                plan.config_fields,
-                population=plan.population,
-                generations=plan.generations,
+                self.space,
+                self.fields,
+                population=settings.population,
+                generations=settings.generations,
                 generation=generation,
                 new=len(new),
                 seen=len(seen),
-                most=plan.bound,
+                most=most,
                 max_size=self.evaluator.max_size,
             ),
             generation=generation,
             enough=lambda succeeded: (succeeded > 0 or some) and self.deadline.passed(),
             found=found,
         )
-
-
-def _warm(
-    plan: SearchPlan,
-    earlier: Path,
-    strategy: Strategy,
-    state: Any,
-    number: int,
-    progress: Progress,
-) -> Any:
-    """The state before the first generation, told of the earlier run."""
-    state, told = warm_start(
-        strategy,
-        state,
-        read_results(earlier),
-        plan.space,
-        plan.config_fields,
-        number,
-    )
-    if not told:
-        raise UsageError(
-            f"nothing in {earlier} can be used: no candidate that succeeded is "
-            f"in space {plan.space.name} with {plan.config_fields}"
-        )
-    progress.say(f"told of {told} candidates in {earlier}")
-    return state
 
 
 def _restore(

@@ -93,7 +93,9 @@ class Planner:
         """
         known = list(dict.fromkeys(known))
         while True:
-            chosen, to_come = self._choose(candidates, known, horizon, expected, compile_weight)
+            chosen, to_come = self._choose(
+                candidates, known, horizon, expected, compile_weight
+            )
             new = {*chosen, *to_come}.difference(known)
             if len(new) <= most or compile_weight >= MAX_COMPILE_WEIGHT:
                 break

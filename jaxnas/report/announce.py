@@ -3,7 +3,7 @@
 import jax
 from rich.console import Console
 
-from arch.space import Space
+from arch.spaces import SPACES
 from jaxnas.config import Settings
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.evaluation.evaluator import Evaluator
@@ -15,11 +15,11 @@ from jaxnas.storage.run_folder import RunFolder
 def announce(
     folder: RunFolder,
     config: Settings,
-    space: Space,
     evaluator: Evaluator,
     console: Console,
 ) -> None:
     """Where, what, on which data, how, and what there is to beat."""
+    space = SPACES[config.space]
     dataset, settings = evaluator.task.dataset, evaluator.task.settings
     chosen = evaluator.trainer.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)

@@ -83,7 +83,8 @@ def local(
     def ask(key: jax.Array, state: LocalState) -> jax.Array:
         for_first, for_order = jax.random.split(key)
         near = jax.vmap(neighbours)(state.front.genomes)
-        open_ = state.front.used[:, None] & ~is_told(state.told, near)
+        known = is_told(state.told, near)
+        open_ = state.front.used[:, None] & ~known
         order = jax.random.uniform(for_order, open_.shape)
         chance, chosen = _largest(jnp.where(open_, order, -1.0), population)
         genomes = near.reshape(-1, near.shape[-1])[chosen]
