@@ -1,5 +1,6 @@
 """The numbers a cost depends on: one config's, or a whole space's as columns."""
 
+import functools
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -60,6 +61,7 @@ class Sizes(NamedTuple):
         return (self.hidden + MAMBA_RANK_DIVISOR - 1) // MAMBA_RANK_DIVISOR
 
 
+@functools.lru_cache(maxsize=1024)  # a candidate's costs are sums over the same
 def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
     """A config's sizes, as it is exported; with pruned=False as it is trained."""
     inner = config.inner_channels

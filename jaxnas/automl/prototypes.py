@@ -1,16 +1,16 @@
 """Small versions of large shapes, really trained: does the prediction rank them?"""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-from scipy.stats import spearmanr
 
 from arch import ArchitectureConfig
 from arch.families import USES, has_heads
 from arch.scaling.predicted_loss import predicted_loss
 from jaxnas.api import make_config_evaluator
 from jaxnas.config import RunConfig
+from jaxnas.results.correlation import spearman
 
 WIDTH, LAYERS = 128, 6  # of the largest prototypes
 _STEP = 16  # widths are multiples of it
@@ -120,14 +120,9 @@ def train_prototypes(
 
 def _spearman(predicted: Sequence[float], each: Sequence[Prototype]) -> float | None:
     """Over those that succeeded; None where there is nothing to rank."""
-    pairs = [
-        (value, prototype.loss)
-        for value, prototype in zip(predicted, each, strict=True)
-        if prototype.loss is not None
-    ]
-    if len(pairs) < 3 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
-        return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    losses = [prototype.loss for prototype in each if prototype.loss is not None]
+    trained = [prototype.loss is not None for prototype in each]
+    return spearman(list(itertools.compress(predicted, trained)), losses, least=3)
 
 
 def _divisor_near(number: int, target: float) -> int:

@@ -19,8 +19,9 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tokenizers import Tokenizer
 
-from arch import ArchitectureConfig, Params, build_model
+from arch import ArchitectureConfig, Params
 from arch.layout import Layout, from_rows, layout_of, to_rows
+from arch.padding import parameter_shapes
 from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
 from jaxnas.compress.quantize import BLOCK
 from jaxnas.data import load_tokenizer
@@ -107,7 +108,7 @@ def load_model(folder: str | Path) -> LoadedModel:
         config = ArchitectureConfig.from_json(_text(folder / CONFIG))
         tokenizer = load_tokenizer(_text(folder / TOKENIZER))
         tensors = safetensors.numpy.load_file(folder / WEIGHTS)
-        model = build_model(config)
+        shapes = parameter_shapes(config)
     except Exception as error:  # each library has its own errors for a bad file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot read a model from {folder}: {reason}") from None
@@ -116,8 +117,6 @@ def load_model(folder: str | Path) -> LoadedModel:
             f"{folder / TOKENIZER} has {tokenizer.get_vocab_size()} tokens, "
             f"{folder / CONFIG} room for {config.vocab_size}"
         )
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
     wanted: dict[str, str] = {}
     wide = all(x.dtype == np.float32 for x in tensors.values())
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from arch import ArchitectureConfig, Params, build_model
+from arch import ArchitectureConfig, Params
 from arch.initial import embedding_deviation
 from arch.layers.positions import sinusoidal
 from arch.model import POSITION_SCALE
+from arch.padding import parameter_shapes
 from jaxnas.errors import UsageError
 from jaxnas.export.native import NativeClass, Row
 
@@ -92,10 +92,8 @@ def from_tensors(
 
 
 def _shapes(config: ArchitectureConfig) -> dict[str, tuple[int, ...]]:
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    init = build_model(config).init
-    params = jax.eval_shape(init, jax.random.key(0), tokens)["params"]
-    return {name: x.shape for name, x in flatten_dict(params, sep=".").items()}
+    shapes = flatten_dict(parameter_shapes(config), sep=".")
+    return {name: leaf.shape for name, leaf in shapes.items()}
 
 
 def _take(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from arch import ArchitectureConfig
 from arch.cost import (
@@ -21,6 +20,7 @@ from arch.cost.calibrated import calibrated_seconds
 from arch.cost.sizes import Amount
 from jaxnas.latency.fit import READINGS
 from jaxnas.latency.measure import Measured
+from jaxnas.results.correlation import spearman
 
 ALONE: dict[str, Callable[[Sizes, Workload], Amount]] = {
     "FLOPs alone": total_flops,
@@ -64,13 +64,13 @@ def agreement(
         rank
         for group in groups
         if group.sum() >= FEWEST
-        and (rank := _spearman(guess[group], truth[group])) is not None
+        and (rank := spearman(guess[group], truth[group])) is not None
     ]
     return Agreement(
         error=float(np.median(error)),
         worst=float(error.max()),
-        spearman=_spearman(guess, truth),
-        within=_spearman(*(_less_width(x, width) for x in (guess, truth))),
+        spearman=spearman(guess, truth),
+        within=spearman(_less_width(guess, width), _less_width(truth, width)),
         mean=float(np.mean(inside)) if inside else None,
         lowest=min(inside) if inside else None,
     )
@@ -129,12 +129,6 @@ def compare(
                 }
             )
     return rows
-
-
-def _spearman(guess: np.ndarray, truth: np.ndarray) -> float | None:
-    if min(len(np.unique(guess)), len(np.unique(truth))) < 2:
-        return None
-    return float(spearmanr(guess, truth).statistic)
 
 
 def _less_width(values: np.ndarray, widths: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from arch.decoding.generate import bucket
 from arch.decoding.loop import DecodeState, Settings, decode_loop, start
 from arch.decoding.sampling import GREEDY
 from arch.decoding.unrolled import Weights, unstack
-from arch.model import build_model
+from arch.padding import parameter_shapes
 from jaxnas.latency.configs import PROMPT, ROOM
 
 BLOCK = 8  # tokens of a call while decoding, as `generate` streams them
@@ -90,10 +90,7 @@ def compile_model(
     config: ArchitectureConfig, device: jax.Device, dtype: jax.typing.DTypeLike
 ) -> Programs:
     """Ahead of time, from shapes alone."""
-    model = build_model(config, dtype)
-    tokens = np.zeros((1, PROMPT), np.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
-    weights = jax.eval_shape(unstack, params)
+    weights = jax.eval_shape(unstack, parameter_shapes(config))
     there = jax.sharding.SingleDeviceSharding(device)
     spec = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there)
     weights, given = jax.tree.map(spec, (weights, _given()))

@@ -14,12 +14,11 @@ import jax
 
 from arch.cost import Calibrated
 from arch.cost.calibrated import TERMS
-from jaxnas.data import cache_dir
 from jaxnas.latency.configs import draw_configs
 from jaxnas.latency.fit import fit
 from jaxnas.latency.measure import measure
 from jaxnas.runtime import compute_dtype, cores, processor
-from jaxnas.storage.files import write_json
+from jaxnas.storage.cache import cache_dir, keep, read_kept
 
 MODELS = 30  # that a calibration measures
 
@@ -48,29 +47,17 @@ def calibration_for(
 
 def read_calibration(device: jax.Device) -> Calibrated | None:
     """What was kept for the device; None if nothing was, or it is damaged."""
-    try:
-        stored = json.loads(path_of(device).read_text())
-        return Calibrated.from_dict(stored["calibrated"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    return read_kept(
+        path_of(device), lambda stored: Calibrated.from_dict(stored["calibrated"])
+    )
 
 
 def keep_calibration(
     device: jax.Device, calibrated: Calibrated, **more: object
 ) -> bool:
     """Keeps it for later runs, `more` beside it; False if the cache refuses."""
-    path = path_of(device)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {
-            "calibrated": dataclasses.asdict(calibrated),
-            "about": about_of(device),
-            **more,
-        }
-        write_json(path, kept)
-    except OSError:
-        return False  # measured again by the next run
-    return True
+    about = {"calibrated": dataclasses.asdict(calibrated), "about": about_of(device)}
+    return keep(path_of(device), about | more)
 
 
 def about_of(device: jax.Device) -> dict[str, str | int]:

@@ -10,7 +10,6 @@ so that it is never measured again by itself.
 import contextlib
 import dataclasses
 import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from tokenizers import Tokenizer, models
 from arch import ArchitectureConfig
 from arch.cost import parameters
 from arch.padding import common_shape
-from jaxnas.data import Dataset, cache_dir
+from jaxnas.data import Dataset
 from jaxnas.population.cost_model import (
     FITTED,
     Rates,
@@ -44,7 +43,7 @@ from jaxnas.population.program import (
     compile_training,
 )
 from jaxnas.runtime import compute_dtype, cores, processor
-from jaxnas.storage.files import write_json
+from jaxnas.storage.cache import cache_dir, keep, read_kept
 from jaxnas.storage.jsonl import Json
 from jaxnas.training.loop import Schedule
 from jaxnas.training.scoring import Compression
@@ -96,17 +95,11 @@ def calibration_of(
       say: told, in a line, that it is being measured.
     """
     path = _path(device, workers)
-    try:
-        return Calibration.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    if (kept := read_kept(path, Calibration.from_dict)) is not None:
+        return kept
     say(f"measuring how fast {device.device_kind} compiles and trains, once")
     found = calibrate(device, workers)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, found.to_dict())
-    except OSError:
-        pass  # measured again by the next run
+    keep(path, found.to_dict())
     return found
 
 

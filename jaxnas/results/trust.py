@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
-from scipy.stats import spearmanr
 
+from jaxnas.results.correlation import spearman
 from jaxnas.results.phases import PhaseResult
 from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, scored
@@ -136,12 +136,8 @@ def rank_correlation(before: Sequence[Result], after: Sequence[Result]) -> float
         for result in scored(before)
         if result.id in later
     ]
-    if len(pairs) < 3:
-        return None
-    columns = np.asarray(pairs).T
-    if any(len(np.unique(column)) < 2 for column in columns):
-        return None
-    return float(spearmanr(*columns).statistic)
+    before_, after_ = np.asarray(pairs).reshape(-1, 2).T
+    return spearman(before_, after_, least=3)
 
 
 def _deviation(values: Sequence[float]) -> float | None:

@@ -2,9 +2,17 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+from jaxnas.storage.files import write_json
+from jaxnas.storage.jsonl import Json
+
+Kept = TypeVar("Kept")
 
 
 def cache_dir() -> Path:
@@ -17,6 +25,24 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "jaxnas"
     except RuntimeError:  # a user without a home, as some containers have
         return Path(tempfile.gettempdir()) / "jaxnas"
+
+
+def read_kept(path: Path, parse: Callable[[Json], Kept]) -> Kept | None:
+    """What `keep` wrote, parsed; None if there is nothing, or it is damaged."""
+    try:
+        return parse(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def keep(path: Path, value: Json) -> bool:
+    """Keeps a measurement; False if the folder can't be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value)
+    except OSError:
+        return False  # measured again by the next run
+    return True
 
 
 def load(path: Path) -> bytes | None:

@@ -1,5 +1,6 @@
 """What a training is known by: the same key for all configs that train alike."""
 
+import functools
 import hashlib
 import json
 
@@ -9,6 +10,7 @@ from jaxnas.training.single import training_config
 _DIGITS = 16  # of a config's hash
 
 
+@functools.lru_cache(maxsize=4096)  # a candidate is looked up again and again
 def training_key(config: ArchitectureConfig, stage: str = "") -> str:
     """The same for all configs that train alike.
 

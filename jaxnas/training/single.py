@@ -37,6 +37,7 @@ def _trainer(
     return make_trainer(build_model(config, dtype), settings)
 
 
+@functools.lru_cache(maxsize=4096)
 def training_config(config: ArchitectureConfig) -> ArchitectureConfig:
     """The config as far as training knows it: equal for equal trainings.
 
