@@ -50,10 +50,10 @@ def test_what_is_no_duration_is_refused(text):
 def test_what_is_planned_fits(budget, step, compiling):
     presets = (100, 400, 1600)
 
-    def foreseen(steps):
+    def predicted(steps):
         return compiling + step * steps
 
-    found = outline(foreseen, presets, lambda share: share * budget, 10_000)
+    found = outline(predicted, presets, lambda share: share * budget, 10_000)
     first, *later = found.phases
     assert 20 <= first <= presets[0]
     assert list(found.phases) == sorted(set(found.phases))
@@ -69,7 +69,7 @@ def test_what_is_planned_fits(budget, step, compiling):
         survivors = 5 * step / TRIED * later[0]
         assert survivors <= (PHASES_END - SEARCH_ENDS) * budget * 1.5
     # More time is never used for less.
-    more = outline(foreseen, presets, lambda share: 4 * share * budget, 10_000)
+    more = outline(predicted, presets, lambda share: 4 * share * budget, 10_000)
     assert more.phases[0] >= first
     assert more.phases[-1] >= found.phases[-1]
 
@@ -80,11 +80,11 @@ def test_a_small_space_has_no_larger_population():
 
 
 def test_what_the_user_has_settled_is_planned_with():
-    def foreseen(steps):
+    def predicted(steps):
         return 0.01 * steps
 
     found = outline(
-        foreseen, (3000, 6000), lambda share: 600 * share, 99, fixed=True, population=7
+        predicted, (3000, 6000), lambda share: 600 * share, 99, fixed=True, population=7
     )
     assert (found.phases, found.population) == ((3000, 6000), 7)
     a_generation = 0.01 * 3000 / TRIED * 7

@@ -303,7 +303,7 @@ def test_once_it_is_enough_nothing_is_trained_and_all_that_is_known_counts(calls
     assert len(calls) == trained
 
 
-def test_a_compression_that_was_not_foreseen_is_scored_all_the_same(calls, tmp_path):
+def test_a_compression_that_was_not_predicted_is_scored_all_the_same(calls, tmp_path):
     lines = Lines(tmp_path / "trainings")
     one = evaluator_of(trainings=TrainingLog(lines))
     found = [one(compressed(compression)) for compression in COMPRESSIONS]

@@ -203,7 +203,7 @@ def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
     assert [rung.steps for rung in RUNGS] == [100, 400, 1600]
     promotions = Promotions(share=0.25, lucky=0, seed=0, by_curve=True)
 
-    def foreseen(known, loss):
+    def predicted(known, loss):
         trainings = SimpleNamespace(find=lambda config, phase: known)
         evaluator = SimpleNamespace(trainer=trainer_of_three(), trainings=trainings)
         result = made_result(objectives=[0.9, 3.0, 5.0], loss=loss)
@@ -211,6 +211,6 @@ def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
 
     fall = 3 * (101**-0.5 - 1601**-0.5)
     for loss in (2.4, 6.0):
-        assert foreseen(training, loss) == pytest.approx([loss - fall, 3, 5], abs=1e-3)
-        assert foreseen(stopped, loss) == [loss, 3, 5]
-        assert foreseen(None, loss) == [loss, 3, 5]
+        assert predicted(training, loss) == pytest.approx([loss - fall, 3, 5], abs=1e-3)
+        assert predicted(stopped, loss) == [loss, 3, 5]
+        assert predicted(None, loss) == [loss, 3, 5]

@@ -1,4 +1,4 @@
-"""What the planner foresees beside what happens: seconds and bytes.
+"""What the planner predicts beside what happens: seconds and bytes.
 
     python experiments/speed/planning.py [--plans N] [--small] [--out FILE]
 
@@ -91,16 +91,16 @@ def run(at: int, small: bool) -> tuple[dict, list[dict]]:
     for bucket in plan.buckets:
         device = machine.devices[bucket.device]
         real = compiler.ask(bucket.program, device).result().memory
-        foreseen = planner.rates.memory_bytes(bucket.program, task.settings)
+        predicted = planner.rates.memory_bytes(bucket.program, task.settings)
         memory.append({"program": bucket.program.to_dict(), "real": real})
-        memory[-1]["foreseen"] = foreseen
+        memory[-1]["predicted"] = predicted
     about = {"members": len(configs), "steps": steps, "buckets": len(plan.buckets)}
-    return about | {"foreseen": plan.seconds, "real": took}, memory
+    return about | {"predicted": plan.seconds, "real": took}, memory
 
 
 def error(found: list[dict]) -> float:
     """The median relative error of the predictions."""
-    ratios = [one["foreseen"] / one["real"] for one in found]
+    ratios = [one["predicted"] / one["real"] for one in found]
     return float(np.median(np.abs(np.asarray(ratios) - 1)))
 
 
@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--out", type=file_to_write, help="write the figures as JSON")
     given = parser.parse_args()
     table = plain_table("Plans", "plan")
-    add_numbers(table, "members", "steps", "buckets", "foreseen s", "real s", "ratio")
+    add_numbers(table, "members", "steps", "buckets", "predicted s", "real s", "ratio")
     plans, programs = [], []
     for at in range(given.plans):
         plan, memory = run(at, given.small)
@@ -121,9 +121,9 @@ def main():
         table.add_row(
             str(at),
             *(str(plan[name]) for name in ("members", "steps", "buckets")),
-            f"{plan['foreseen']:.1f}",
+            f"{plan['predicted']:.1f}",
             f"{plan['real']:.1f}",
-            f"{plan['foreseen'] / plan['real']:.2f}",
+            f"{plan['predicted'] / plan['real']:.2f}",
         )
     console = plain_console()
     console.print(table)

@@ -1,4 +1,4 @@
-"""Fits what the planner foresees: seconds of a compilation, of a step, and bytes.
+"""Fits what the planner predicts: seconds of a compilation, of a step, and bytes.
 
     python experiments/speed/rates.py [--small] [--out FILE]
 

@@ -73,7 +73,7 @@ def train(problem: Problem, how: str) -> dict:
     return {
         "losses": losses.tolist(),
         "programs": len(plan.programs()),
-        "foreseen": plan.seconds,
+        "predicted": plan.seconds,
     }
 
 

@@ -1,4 +1,4 @@
-"""Bytes that the planner foresees beside those of XLA's memory analysis."""
+"""Bytes that the planner predicts beside those of XLA's memory analysis."""
 
 import dataclasses
 
@@ -53,18 +53,18 @@ def run(report: Report):
     rows = []
     for case, real in at_once(jobs, report).items():
         family, (layers, width, window, batch, _), dtype, form, lanes = case
-        foreseen = rates.memory_bytes(*programs[case])
+        predicted = rates.memory_bytes(*programs[case])
         rows.append(
             {
                 "program": f"{family} L{layers} d{width}, {batch} x {window}, {form}",
                 "dtype": dtype,
                 "lanes": lanes,
-                "foreseen_mib": foreseen / 2**20,
+                "predicted_mib": predicted / 2**20,
                 "real_mib": real / 2**20,
-                "ratio": foreseen / real if real else None,
+                "ratio": predicted / real if real else None,
             }
         )
     report.keep("rows", rows)
-    columns = {"program": "", "dtype": "", "lanes": "d", "foreseen_mib": ",.1f"}
-    title = "Bytes of a training program: foreseen (rates.json), and XLA's analysis"
+    columns = {"program": "", "dtype": "", "lanes": "d", "predicted_mib": ",.1f"}
+    title = "Bytes of a training program: predicted (rates.json), and XLA's analysis"
     print_table(title, rows, columns | {"real_mib": ",.1f", "ratio": ".2f"})

@@ -52,7 +52,7 @@ def run(report: Report):
             report.fail(str(error))
     report.keep("calibration", calibration())
     columns = {"arm": "", "steps": "d", "cold": ".2f", "warm": ".2f"}
-    columns |= {"programs": "d", "foreseen": ".2f", "set_up": ".1f", "loss": ".3f"}
+    columns |= {"programs": "d", "predicted": ".2f", "set_up": ".1f", "loss": ".3f"}
     title = f"Population {turns[0][0]}, seconds; set-up, as calibration, is apart"
     print_table(title, rows, columns | {"unable": ""})
     summary = ratios(found)
@@ -70,7 +70,7 @@ def row_of(arm: str, steps: int, runs: dict) -> dict:
     for one in runs["cold"]:
         row["set_up"] = one["set_up_seconds"]
         row["loss"] = statistics.mean(one["losses"])
-        row |= {key: one.get(key) for key in ("programs", "foreseen")}
+        row |= {key: one.get(key) for key in ("programs", "predicted")}
     return row
 
 
