@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words: configs, run settings and specs."""
+"""Checks a value against its type and bounds: of configs, run settings and specs."""
 
 import math
 from collections.abc import Collection

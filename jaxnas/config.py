@@ -1,4 +1,4 @@
-"""The settings of a run: defaults, a preset, a TOML file, flags."""
+"""The settings of a run: defaults, bounds and help; a preset, a TOML file, flags."""
 
 import dataclasses
 import functools

@@ -14,15 +14,13 @@ from arch.spaces import SPACES
 from jaxnas.clock import (
     PHASES_END,
     SEARCH_ENDS,
-    TRIED,
     Clock,
     Deadline,
-    outline,
     seconds_of,
 )
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.pipeline.budget import fit_to_budget
+from jaxnas.pipeline.budget import TRIED, fit_to_budget, outline
 from jaxnas.population.devices import local_machine
 from jaxnas.run import main
 from jaxnas.training.lengths import steps_of

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from arch import ArchitectureConfig
     from arch.cost import Calibrated
-    from jaxnas.latency.compare import Row
+    from jaxnas.latency.compare import Comparison
     from jaxnas.latency.measure import Measured
 
 _ABOUT = """\
@@ -142,7 +142,7 @@ def _check(
     configs: "Sequence[ArchitectureConfig]",
     measured: "Sequence[Measured]",
     models: int,
-) -> "list[Row]":
+) -> "list[Comparison]":
     """Compares with models that no fit has seen; prints and returns the rows.
 
     Args:

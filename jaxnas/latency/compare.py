@@ -40,7 +40,7 @@ class Agreement(NamedTuple):
     lowest: float | None  # the least of these
 
 
-class Row(TypedDict):
+class Comparison(TypedDict):
     """A predictor's `Agreement` on one reading, as JSON holds it."""
 
     reading: str
@@ -81,7 +81,7 @@ def compare(
     hardware: Hardware | None,
     fitted: tuple[Sequence[ArchitectureConfig], Sequence[Measured]],
     checked: tuple[Sequence[ArchitectureConfig], Sequence[Measured]],
-) -> list[Row]:
+) -> list[Comparison]:
     """A row for each reading and predictor, on models that no fit has seen.
 
     Args:
@@ -90,7 +90,7 @@ def compare(
       fitted: those models; FLOPs and parameters get their one rate from them.
       checked: the others.
     """
-    rows: list[Row] = []
+    rows: list[Comparison] = []
     for name, reading in READINGS.items():
         known, truth = (
             [getattr(times, name).median / 1e3 for times in measured]

@@ -1,6 +1,7 @@
-"""A run's parts under its clock: what is planned for it, and where it stops."""
+"""From a time budget to phases, population and generations, and where each stops."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -13,10 +14,8 @@ from jaxnas.clock import (
     PHASES_END,
     SEARCH_ENDS,
     TRAINING_ENDS,
-    TRIED,
     Clock,
     clock_words,
-    outline,
 )
 from jaxnas.config import RunConfig, Settings
 from jaxnas.keys import key_of
@@ -35,8 +34,79 @@ from jaxnas.training.single import (
 )
 from jaxnas.training.task import Task
 
+_FEWEST_STEPS = 20
+TRIED = 12  # candidates that the forecast is made for
+_SURVIVORS = 5  # of whom the later phases are made
 DRAWN = 20 * TRIED  # candidates, of which some may be too large
 PLANNED = ("phases", "population", "generations", "final_steps")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What a budget has room for."""
+
+    phases: tuple[int, ...]  # steps at the end of each
+    population: int
+    generations: int  # at most: the clock may end the search before
+
+
+def outline(
+    predicted: Callable[[int], float],
+    presets: tuple[int, ...],
+    left: Callable[[float], float],
+    distinct: int,
+    *,
+    fixed: bool = False,
+    population: int | None = None,
+) -> Outline:
+    """Fits phases, population and generations into the seconds that are left.
+
+    Args:
+      predicted: seconds that a generation of `TRIED` candidates takes if each
+        trains for this many steps, compilation included.
+      presets: steps at the end of each phase; never more than these.
+      left: seconds until a share of the budget is spent.
+      distinct: models in the space.
+      fixed: whether the phases are as they are.
+      population: of each generation, if it is settled.
+    """
+    search, later = left(SEARCH_ENDS), left(PHASES_END) - left(SEARCH_ENDS)
+    base = predicted(0)
+    a_step = max(1e-6, (predicted(presets[0]) - base) / presets[0])  # of all
+    fits = int((0.6 * search - base) / a_step)
+    fewest = presets[0] if fixed else min(_FEWEST_STEPS, presets[0])
+    first = max(fewest, min(presets[0], fits))
+    each = a_step * first / TRIED + 0.05 * base / TRIED  # one more candidate
+    if population is None:
+        population = int(max(4, min(50, distinct, 0.15 * search / each)))
+    room = max(search - base, 0.0) / (each * population)
+    generations = int(max(1, min(100, math.ceil(1.5 * room))))
+    phases = presets if fixed else _phases(first, presets, a_step / TRIED, later)
+    return Outline(phases=phases, population=population, generations=generations)
+
+
+def _phases(
+    first: int, presets: tuple[int, ...], a_step: float, later: float
+) -> tuple[int, ...]:
+    """As many as have room for the survivors, each in an equal part of the time.
+
+    Args:
+      first: steps of the first phase.
+      presets: steps at the end of each, at most.
+      a_step: seconds of one candidate.
+      later: seconds for all phases after the first.
+    """
+    phases, costs = [first], []
+    for longest in presets[1:]:
+        steps = min(longest, 4 * phases[-1])
+        if steps <= phases[-1]:
+            break
+        costs.append(_SURVIVORS * a_step * (steps - 0.8 * phases[-1]))
+        phases.append(steps)
+    while costs and max(costs) > later / len(costs):
+        costs.pop()
+        phases.pop()
+    return tuple(phases)
 
 
 def fit_to_budget(

@@ -1,4 +1,4 @@
-"""Compiles programs ahead of their turn."""
+"""Compiles programs ahead of their turn, in the background."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What is compiled once, and trains and scores all members that fit into it."""
+"""A program: what XLA compiles once, and trains and scores all that fit into it."""
 
 import dataclasses
 import functools

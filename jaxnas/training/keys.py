@@ -1,4 +1,4 @@
-"""What a training is known by: the same key for all configs that train alike."""
+"""Under which key a training is recorded: the same for all configs that train alike."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""The training loop: many steps per call, windows gathered on the device."""
+"""The training loop: the loss, its gradient and AdamW's step; many steps per call."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias

@@ -1,4 +1,4 @@
-"""Which training of a candidate is meant: a phase of the run, and whose seed."""
+"""Which training of a candidate is meant: the phase of the run, and the seed."""
 
 from typing import NamedTuple
 
