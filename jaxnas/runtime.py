@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arch.cost import HARDWARE, Hardware, hardware_for
-from jaxnas.errors import UsageError
 from jaxnas.storage.cache import cache_dir
 
 
@@ -32,24 +30,6 @@ def set_up() -> None:
 def compute_dtype() -> np.dtype:
     """bfloat16 where matrix units have it; float32 on a CPU."""
     return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
-
-
-def hardware_named(name: str) -> Hardware:
-    """A profile by name; "auto" is that of this process's device.
-
-    Raises:
-      UsageError: there is none.
-    """
-    if name != "auto":
-        if name not in HARDWARE:
-            raise UsageError(
-                f"no hardware {name!r}: choose auto, {', '.join(HARDWARE)}"
-            )
-        return HARDWARE[name]
-    try:
-        return hardware_for(jax.devices()[0].device_kind)
-    except ValueError as error:
-        raise UsageError(f"{error}; name one with --hardware") from None
 
 
 def workers_of(device: jax.Device) -> int:

@@ -175,10 +175,39 @@ def test_device_kinds_have_profiles():
         assert cost.HARDWARE[name].peak_flops == pytest.approx(units, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["NVIDIA H100 PCIe", "NVIDIA A100-SXM4-40GB", "TPU"])
-def test_an_unknown_device_is_an_error_that_names_the_known(kind):
-    with pytest.raises(ValueError, match=f"{kind}.*cpu.*NVIDIA H200"):
-        cost.hardware_for(kind)
+@pytest.mark.parametrize(
+    ("kind", "nearest"),
+    [
+        ("NVIDIA H100 PCIe", "h100"),
+        ("NVIDIA H100 NVL", "h100"),
+        ("NVIDIA GH200 480GB", "h100"),
+        ("NVIDIA B200", "h100"),
+        ("NVIDIA A100-SXM4-40GB", "a100"),
+        ("NVIDIA A100-PCIE-40GB", "a100"),
+        ("NVIDIA A10G", "rtx-4090"),
+        ("NVIDIA L4", "rtx-4090"),
+        ("NVIDIA L40S", "rtx-4090"),
+        ("Tesla T4", "rtx-4090"),
+        ("Tesla V100-SXM2-16GB", "rtx-4090"),
+        ("NVIDIA RTX A6000", "rtx-4090"),
+        ("NVIDIA GeForce RTX 3060", "rtx-4090"),
+        ("NVIDIA GeForce RTX 3090", "rtx-4090"),
+        ("NVIDIA GeForce RTX 4060", "rtx-4090"),
+        ("NVIDIA GeForce RTX 4080", "rtx-4090"),
+        ("NVIDIA GeForce RTX 5090 Laptop GPU", "rtx-5090"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "rtx-5090"),
+    ],
+)
+def test_a_device_without_a_profile_has_the_nearest_ones_figures(kind, nearest):
+    found = cost.hardware_for(kind)
+    assert found.name == kind
+    assert found.peak_flops == cost.HARDWARE[nearest].peak_flops
+    assert f"estimated: that of {nearest}" in found.bandwidth_source
+
+
+def test_the_compute_capability_counts_more_than_the_name():
+    assert "rtx-5090" in cost.hardware_for("NVIDIA L4", (12, 1)).peak_source
+    assert "h100" in cost.hardware_for("Thor", (10, 1)).peak_source
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ FOLDERS = {
         ("errors", "keys"),
         ("storage",),
         ("data", "compress", "runtime"),
-        ("training",),
+        ("training", "hardware"),
         ("presets", "clock"),
         ("config",),
         ("population",),

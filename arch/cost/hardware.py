@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 from arch.cost.calibrated import Calibrated
 
@@ -118,15 +119,56 @@ DEVICE_KINDS: dict[str, str] = {
 }
 
 
-def hardware_for(device_kind: str) -> Hardware:
+# Compute capabilities (developer.nvidia.com/cuda-gpus): of the profiles, and of names
+# that have none.
+_CAPABILITIES = {
+    "a100": (8, 0),
+    "rtx-4090": (8, 9),
+    "h100": (9, 0),
+    "rtx-5090": (12, 0),
+}
+_NAMED_CAPABILITIES = (
+    (r"RTX 50\d\d|RTX PRO", (12, 0)),
+    (r"B[123]00", (10, 0)),
+    (r"H[128]00|H20", (9, 0)),
+    (r"RTX 40\d\d|L4\b|L40|\bAda\b", (8, 9)),
+    (r"RTX 30\d\d|A10G?\b|A16\b|A40\b|RTX A\d", (8, 6)),
+    (r"A[18]00|A30\b", (8, 0)),
+)
+_OLDER = (7, 5)
+
+
+def hardware_for(
+    device_kind: str, capability: tuple[int, int] | None = None
+) -> Hardware:
     """The profile of `jax.Device.device_kind`; of one core for "cpu".
 
-    Raises:
-      ValueError: a device without a profile.
+    A device that is not in DEVICE_KINDS has the figures of the profile nearest to it
+    by compute capability, and sources that say so.
+
+    Args:
+      device_kind: as JAX says it.
+      capability: the device's, (major, minor); None to go by its name.
     """
-    if device_kind not in DEVICE_KINDS:
-        raise ValueError(
-            f"no hardware profile for device kind {device_kind!r}: "
-            f"known are {' | '.join(DEVICE_KINDS)}"
+    if device_kind in DEVICE_KINDS:
+        return HARDWARE[DEVICE_KINDS[device_kind]]
+    if capability is None:
+        matches = (
+            own for name, own in _NAMED_CAPABILITIES if re.search(name, device_kind)
         )
-    return HARDWARE[DEVICE_KINDS[device_kind]]
+        capability = next(matches, _OLDER)
+    major, minor = capability
+
+    def distance(name: str) -> tuple[int, int]:
+        other, its_minor = _CAPABILITIES[name]
+        return abs(other - major), abs(its_minor - minor)
+
+    nearest = min(_CAPABILITIES, key=distance)
+    source = f"estimated: that of {nearest}, the nearest by compute capability"
+    return dataclasses.replace(
+        HARDWARE[nearest],
+        name=device_kind,
+        peak_source=source,
+        bandwidth_source=source,
+        memory_source=source,
+    )

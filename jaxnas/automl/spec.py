@@ -14,7 +14,7 @@ from arch.scaling.laws import LAWS
 from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.errors import UsageError
-from jaxnas.runtime import hardware_named
+from jaxnas.hardware import hardware_named
 
 SPECS = Path(__file__).with_name("specs")
 

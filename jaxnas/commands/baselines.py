@@ -13,13 +13,13 @@ from jaxnas.commands.options import Parser, add_settings, given_settings
 from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
+from jaxnas.hardware import hardware_named
 from jaxnas.report.tables import (
     add_numbers,
     millions,
     plain_console,
     plain_table,
 )
-from jaxnas.runtime import hardware_named
 
 
 def main(arguments: list[str]) -> None:

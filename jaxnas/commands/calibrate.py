@@ -153,16 +153,12 @@ def _check(
       measured: their times.
       models: how many of them were fitted to.
     """
-    from arch.cost import hardware_for
+    from jaxnas.hardware import hardware_named
     from jaxnas.latency.compare import compare
 
-    try:
-        hardware = hardware_for(device.device_kind)
-    except ValueError:  # a device without a profile has no roofline
-        hardware = None
     rows = compare(
         calibrated,
-        hardware,
+        hardware_named("auto"),
         (configs[:models], measured[:models]),
         (configs[models:], measured[models:]),
     )

@@ -17,9 +17,9 @@ from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.commands.options import Parser, add_fit, make_out, named_once
 from jaxnas.errors import UsageError
+from jaxnas.hardware import hardware_named
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import told_apart
-from jaxnas.runtime import hardware_named
 from jaxnas.storage.files import write_whole
 
 _ABOUT = """\

@@ -11,11 +11,12 @@ import jax
 from arch.cost import DEVICE_KINDS, Calibrated, Hardware, decode_ms, prefill_ms
 from jaxnas.config import Settings
 from jaxnas.errors import UsageError
+from jaxnas.hardware import hardware_named
 from jaxnas.latency.configs import as_executed
 from jaxnas.latency.measure import Measured, measure
 from jaxnas.latency.store import calibration_for
 from jaxnas.results.result import Result
-from jaxnas.runtime import compute_dtype, cores, hardware_named
+from jaxnas.runtime import compute_dtype, cores
 from jaxnas.storage.jsonl import Json, Lines
 
 PREDICTORS = {"prefill": prefill_ms, "decode": decode_ms}
@@ -60,9 +61,13 @@ def hardware_of(
     Raises:
       UsageError: no such hardware, or the manifest is damaged.
     """
-    profile = hardware_named(config.hardware)
     if manifest is not None and manifest.exists():
-        return dataclasses.replace(profile, calibrated=_calibrated_in(manifest))
+        stored, calibrated = _stored_in(manifest)
+        own = config.hardware == "auto" and stored.get("name") == _device_kind()
+        # A device without a profile was measured when the run began.
+        profile = Hardware(**stored) if own else hardware_named(config.hardware, say)
+        return dataclasses.replace(profile, calibrated=calibrated)
+    profile = hardware_named(config.hardware, say)
     if config.latency == "estimate" or not is_here(profile):
         return profile
     calibrated = calibration_for(jax.devices()[0], say)
@@ -74,8 +79,11 @@ def is_here(hardware: Hardware) -> bool:
 
     A device without a profile is taken to have the one that was named.
     """
-    kind = jax.devices()[0].device_kind
-    return DEVICE_KINDS.get(kind, hardware.name) == hardware.name
+    return DEVICE_KINDS.get(_device_kind(), hardware.name) == hardware.name
+
+
+def _device_kind() -> str:
+    return jax.devices()[0].device_kind
 
 
 def describe_latency(name: str, hardware: Hardware) -> str:
@@ -138,10 +146,11 @@ def measure_finalists(
     return [finalist.to_dict() for finalist in finalists]
 
 
-def _calibrated_in(manifest: Path) -> Calibrated | None:
+def _stored_in(manifest: Path) -> tuple[Json, Calibrated | None]:
+    """The profile that a run began with, and what was calibrated of it."""
     try:
         profile = json.loads(manifest.read_text())["decides"]["hardware_profile"]
         stored = profile["calibrated"]
-        return None if stored is None else Calibrated.from_dict(stored)
+        return profile, None if stored is None else Calibrated.from_dict(stored)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{manifest} is damaged: it is no manifest") from None

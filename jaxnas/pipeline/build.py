@@ -11,8 +11,9 @@ from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.user_objectives import Extra, load_objectives, paths_in
+from jaxnas.hardware import hardware_named
 from jaxnas.population.trainer import Trainer
-from jaxnas.runtime import compute_dtype, hardware_named
+from jaxnas.runtime import compute_dtype
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.rungs import Rung, rungs_of
 from jaxnas.training.scoring import Compression
@@ -44,7 +45,8 @@ def check_settings(config: Settings) -> None:
         `check_earlier`.
     """
     make_fitness(config)
-    hardware_named(config.hardware)
+    if config.hardware != "auto":
+        hardware_named(config.hardware)
     load_objectives(config.objectives)
     check_earlier(config)
 

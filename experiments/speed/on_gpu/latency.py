@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from on_gpu.report import THREADS, Report, print_table
 
-from arch.cost import hardware_for
+from jaxnas.hardware import hardware_named
 from jaxnas.latency.compare import compare
 from jaxnas.latency.configs import draw_configs
 from jaxnas.latency.fit import fit
@@ -36,11 +36,7 @@ def run(report: Report):
     ]
     calibrated = fit(*parts[0])
     report.keep("calibrated", dataclasses.asdict(calibrated))
-    try:
-        hardware = hardware_for(device.device_kind)
-    except ValueError:  # a device without a profile
-        hardware = None
-    table = compare(calibrated, hardware, *parts)
+    table = compare(calibrated, hardware_named("auto"), *parts)
     report.keep("agreement", table)
     columns = {"reading": "", "predictor": "", "error": ".1%", "spearman": ".3f"}
     title = f"Latency of {checked} models, calibrated on {models} others"

@@ -6,8 +6,9 @@ import numpy as np
 from on_gpu.report import Report, at_once, clock, print_table, temporary_bytes
 
 from arch import ArchitectureConfig, build_model
-from arch.cost import hardware_for, parameters, size_mib, training_flops
+from arch.cost import parameters, size_mib, training_flops
 from arch.initial import draw_parameters
+from jaxnas.hardware import hardware_named
 from jaxnas.training.loop import Schedule, fresh_state, training_functions
 from jaxnas.training.settings import TrainSettings
 
@@ -134,14 +135,11 @@ def timed(case, program: jax.stages.Compiled, small: bool) -> dict:
     step = clock({"": call}, seconds=0.2 if small else 1.5)[""] / steps
     if not np.isfinite(np.asarray(losses)).all():
         raise FloatingPointError("its loss is not finite")
-    figures = {"mfu": None, "mfu_6nd": None}
-    try:
-        peak = hardware_for(jax.devices()[0].device_kind).peak_flops
-    except ValueError:
-        pass  # a device without a profile
-    else:
-        figures["mfu"] = training_flops(config, batch, tokens) / step / peak
-        figures["mfu_6nd"] = plain_flops(config, batch, tokens) / step / peak
+    peak = hardware_named("auto").peak_flops
+    figures = {
+        "mfu": training_flops(config, batch, tokens) / step / peak,
+        "mfu_6nd": plain_flops(config, batch, tokens) / step / peak,
+    }
     return {
         "model": name_of(case),
         "parameters": parameters(config),
