@@ -1,5 +1,6 @@
 """Strict by default: what JAX would quietly allow is an error here."""
 
+import collections
 import getpass
 import os
 import tempfile
@@ -27,6 +28,18 @@ def pytest_configure(config):
         "ignore::DeprecationWarning:google.*",
     ):
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.hookimpl(tryfirst=True)  # before "slow" is left out
+def pytest_collection_modifyitems(items):
+    """Of a test marked sweep(N), every Nth variant runs always, the others are slow."""
+    variants = collections.Counter()
+    for item in items:
+        if (mark := item.get_closest_marker("sweep")) is not None:
+            test = item.path, item.originalname
+            if variants[test] % mark.args[0]:
+                item.add_marker(pytest.mark.slow)
+            variants[test] += 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -125,6 +125,7 @@ def test_a_tensor_is_drawn_by_its_path_alone(key):
 
 @pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sweep(4)
 def test_the_first_loss_is_that_of_a_uniform_guess(config, way, key):
     params = WAYS[way](config, key)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (8, 33))

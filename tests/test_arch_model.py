@@ -150,6 +150,7 @@ def logits_by_hand(config, params, tokens):
 
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
+@pytest.mark.sweep(5)
 def test_logits_are_those_of_the_formulas(norm, activation, position):
     config = variant(norm, activation, position)
     params, tokens = weights_of(config), tokens_of(3, 9)
@@ -218,6 +219,7 @@ def slopes_of_outputs():
 
 @pytest.mark.usefixtures("looped")
 @pytest.mark.parametrize(("norm", "position"), FEW)
+@pytest.mark.sweep(4)
 def test_no_token_is_seen_before_its_turn(norm, position):
     config = variant(norm, position=position)
     params = weights_of(config)
@@ -240,6 +242,7 @@ def extend(config, params, tokens, states):
 
 @pytest.mark.parametrize("lengths", [(9,), (1, 8), (8, 1), (3, 3, 3)])
 @pytest.mark.parametrize("position", POSITION_ENCODINGS)
+@pytest.mark.sweep(5)
 def test_reading_in_parts_equals_reading_at_once(position, lengths):
     config = variant(position=position)
     params, tokens = weights_of(config), tokens_of(3, 9)
@@ -253,6 +256,7 @@ def test_reading_in_parts_equals_reading_at_once(position, lengths):
 
 
 @pytest.mark.parametrize("position", POSITION_ENCODINGS)
+@pytest.mark.sweep(3)
 def test_one_token_at_a_time_compiles_once(position):
     config = variant(position=position)
     params, tokens = weights_of(config), tokens_of(2, 8)
@@ -271,6 +275,7 @@ def test_one_token_at_a_time_compiles_once(position):
 
 
 @pytest.mark.parametrize("position", POSITION_ENCODINGS)
+@pytest.mark.sweep(3)
 def test_rows_that_have_read_different_lengths_go_on_side_by_side(position):
     config = variant(position=position)
     params, tokens = weights_of(config), tokens_of(3, 9)
@@ -312,6 +317,7 @@ def reader_with_traits(gated):
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
 @pytest.mark.usefixtures("looped")
+@pytest.mark.sweep(5)
 def test_traits_as_arrays_compute_what_constants_compute(norm, activation, position):
     config = variant(norm, activation, position)
     params, tokens = weights_of(config), tokens_of(3, 9)
@@ -333,6 +339,7 @@ def test_the_compiled_constants_compute_what_the_ops_compute(norm):
 
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
+@pytest.mark.sweep(5)
 def test_constants_leave_no_branch_and_no_foreign_formula(norm, activation, position):
     config = variant(norm, activation, position)
     params = weights_of(config)
@@ -358,6 +365,7 @@ def test_constants_leave_no_branch_and_no_foreign_formula(norm, activation, posi
 @pytest.mark.parametrize(
     ("norm", "tied"), [("layernorm", False), ("rmsnorm", True), ("groupnorm", False)]
 )
+@pytest.mark.sweep(3)
 def test_bfloat16_is_near_float32_and_gives_float32_logits(norm, tied):
     config = variant(norm, tie_embeddings=tied)
     params, tokens = weights_of(config), tokens_of(3, 9)
@@ -373,6 +381,7 @@ def test_bfloat16_is_near_float32_and_gives_float32_logits(norm, tied):
 
 @pytest.mark.usefixtures("looped")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.sweep(2)
 def test_gradients_are_finite_and_reach_every_weight(dtype, key):
     config = variant(attention_dropout=0.1, residual_dropout=0.1)
     model, params = build_model(config, dtype), weights_of(config)

@@ -138,6 +138,7 @@ def first_step(config, key):
 
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
+@pytest.mark.sweep(5)
 def test_a_padded_model_computes_what_it_computes_alone(
     norm, activation, position, key
 ):
@@ -148,6 +149,7 @@ def test_a_padded_model_computes_what_it_computes_alone(
 
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
+@pytest.mark.sweep(5)
 def test_a_padded_model_drops_what_it_drops_alone(norm, activation, position, key):
     config = member(
         norm, activation, position, attention_dropout=0.2, residual_dropout=0.3
@@ -160,6 +162,7 @@ def test_a_padded_model_drops_what_it_drops_alone(norm, activation, position, ke
 
 
 @pytest.mark.parametrize(("norm", "activation", "position"), ALL)
+@pytest.mark.sweep(5)
 def test_padding_has_no_gradient_and_stays_zero(norm, activation, position, key):
     config = member(
         norm, activation, position, attention_dropout=0.1, residual_dropout=0.1

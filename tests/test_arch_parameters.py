@@ -62,6 +62,7 @@ def count(tree):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sweep(3)
 def test_counted_parameters_are_those_of_the_modules(family):
     for config in configs_of(family):
         shapes = shapes_of(config)

@@ -167,6 +167,7 @@ def test_losses_under_jit_are_the_scores_and_put_limits_first():
 
 
 @pytest.mark.parametrize("strategy", SEARCHES)
+@pytest.mark.sweep(3)
 def test_a_search_keeps_its_budget_and_finds_the_best(strategy):
     spec = small("grouped_query_attention", constraints={"decode": {"max": 0.1}})
     problem = Problem(spec, AIMS)
@@ -354,6 +355,7 @@ def test_automl_refuses_in_one_line(words, said, capsys):
     assert "\n" not in error
 
 
+@pytest.mark.slow
 def test_history_starts_near_earlier_results_of_the_family(spec_file, tmp_path, capsys):
     history = tmp_path / "history"
     words = ["automl", str(spec_file), "--budget", "40", "--history", str(history)]

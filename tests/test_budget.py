@@ -153,6 +153,7 @@ def late_after(monkeypatch):
     return end
 
 
+@pytest.mark.slow
 def test_what_is_trained_when_the_time_ends_counts_also_after_a_kill(
     tmp_path, monkeypatch, late_after
 ):

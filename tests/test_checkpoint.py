@@ -188,6 +188,7 @@ def flip(path, rng):
 
 
 @pytest.mark.parametrize("damage", [remove, cut, empty, garble, lengthen, flip])
+@pytest.mark.sweep(3)
 def test_damage_is_found_or_does_no_harm(tmp_path, damage):
     whole = saved(tmp_path / "whole", 1, 2)
     rng = np.random.default_rng(0)

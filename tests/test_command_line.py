@@ -122,6 +122,7 @@ def test_bad_input_is_one_line(folder, run, arguments, said):
 @pytest.mark.parametrize(
     "arguments", [["--size-target", "900"], ["--data", "nope"], ["frobnicate"]]
 )
+@pytest.mark.sweep(3)
 def test_a_process_says_and_returns_the_same(folder, run, arguments):
     alone = run_outside(arguments, folder)
     assert Done(alone.returncode, alone.stdout, alone.stderr) == run(arguments)
@@ -205,6 +206,7 @@ def test_a_folder_in_use_is_refused_and_not_touched(folder):
     assert (folder / "busy").is_dir()
 
 
+@pytest.mark.slow
 def test_a_winner_that_diverges_stays_as_it_was_searched(folder, monkeypatch):
     def diverge(*_):
         raise TrainingFailed("the training loss is nan at step 7")

@@ -168,6 +168,7 @@ ROWS = {
 
 
 @BLOCKWISE
+@pytest.mark.sweep(2)
 def test_blocks_run_along_the_summed_axis(quantization):
     params = parameters(GATED)
     found = round_weights(params, QUANTIZATIONS.index(quantization))
@@ -195,6 +196,7 @@ def test_blocks_run_along_the_summed_axis(quantization):
 
 
 @pytest.mark.parametrize("index", range(len(QUANTIZATIONS)))
+@pytest.mark.sweep(3)
 def test_a_traced_index_rounds_as_the_constant(index):
     params = parameters(PLAIN)
     constant = round_weights(params, index)

@@ -87,6 +87,7 @@ READINGS = {
         if family != "flash_attention" or reading.tokens <= flash.BLOCK
     ],
 )
+@pytest.mark.sweep(4)
 def test_flops_are_those_of_the_module(family, name):
     reading = READINGS[name]
     config = of_family(family, vocab_size=100)

@@ -109,6 +109,7 @@ def test_grids_hold_each_distinct_model_once_with_its_costs(mixed):
         (["loss"], []),
     ],
 )
+@pytest.mark.sweep(2)
 def test_a_space_has_the_front_that_brute_force_finds(mixed, objectives, limits):
     space, models = mixed
     figures = [*objectives, *(limit.objective for limit in limits)]
@@ -195,6 +196,7 @@ def test_every_objective_says_what_it_is():
         assert not objective.about.endswith(".")
 
 
+@pytest.mark.slow
 def test_a_law_is_fitted_to_what_a_run_measured(tmp_path, capsys):
     """In all its phases."""
     law = dataclasses.replace(LAWS["besiroglu2024"], families=(0.0,) * 6)

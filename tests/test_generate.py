@@ -90,6 +90,7 @@ def run(config, prompts, key=None, max_new=NEW, **options):
 
 
 @every_family
+@pytest.mark.sweep(3)
 def test_ragged_prompts_go_on_as_the_whole_model_would(family):
     config = dataclasses.replace(TINY, arch_type=family)
     done = run(config, PROMPTS)

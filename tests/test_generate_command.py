@@ -150,6 +150,7 @@ def test_greedy_text_as_long_as_the_model_has_room_for(command):
 
 
 @pytest.mark.parametrize("way", ["broken", "whole"])
+@pytest.mark.sweep(2)
 def test_another_program_reads_what_is_written(folder, way):
     done = subprocess.Popen(
         [

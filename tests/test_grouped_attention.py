@@ -67,6 +67,7 @@ def repeated(weights, times):
 
 @every_position
 @pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.sweep(3)
 def test_grouped_is_multi_head_attention_with_repeated_weights(position, kv_heads):
     config, dense = (
         config_of(GROUPED, position, kv_heads=kv_heads),
@@ -119,6 +120,7 @@ def test_grouped_attention_drops_weights_of_each_query_head(key):
 @every_position
 @pytest.mark.parametrize("kv_heads", [1, 2])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.sweep(4)
 def test_the_cache_holds_the_key_heads_and_decoding_goes_on(position, kv_heads, dtype):
     config = config_of(GROUPED, position, kv_heads=kv_heads)
     weights, x = weights_of(config), draw(6, 2, 24, 32)

@@ -140,6 +140,7 @@ def test_it_equals_the_quadratic_form(position, tokens):
 
 
 @positions
+@pytest.mark.sweep(3)
 def test_gradients_equal_those_of_the_quadratic_form(position):
     config, x = variant(position), inputs()
     direction = inputs(seed=2)
@@ -365,6 +366,7 @@ def gradients(config, weights, x, traits):
 
 @positions
 @pytest.mark.parametrize("tokens", [1, 70])
+@pytest.mark.sweep(3)
 def test_a_padded_member_is_the_member_alone(position, tokens):
     member = dataclasses.replace(CONFIG, hidden_dim=24)
     traits = data_of(dataclasses.replace(member, position_encoding=position))

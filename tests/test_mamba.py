@@ -325,6 +325,7 @@ WIDE = dataclasses.replace(TINY, num_layers=3, hidden_dim=64)
 
 
 @pytest.mark.parametrize("norm", NORMALIZATIONS)
+@pytest.mark.sweep(3)
 def test_a_padded_member_computes_and_learns_what_it_does_alone(norm):
     config = dataclasses.replace(TINY, normalization=norm)
     params, traits = weights_of(config), data_of(config)

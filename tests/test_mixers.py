@@ -112,6 +112,7 @@ def read(config, x, state=None, lengths=None):
 
 
 @every
+@pytest.mark.sweep(3)
 def test_reading_in_parts_equals_reading_at_once(config):
     whole, nothing = read(config, inputs())
     assert nothing is None
@@ -125,6 +126,7 @@ def test_reading_in_parts_equals_reading_at_once(config):
 
 
 @every
+@pytest.mark.sweep(3)
 def test_padding_never_enters_the_state(config):
     """Rows of different lengths go on as if each were alone."""
     lengths = np.array([HALF, 1, 40], np.int32)
@@ -167,6 +169,7 @@ def slopes(family, dtype):
 
 @every
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
+@pytest.mark.sweep(3)
 def test_gradients_are_finite_and_reach_every_weight(config, dtype):
     family = config.arch_type
     # Large inputs: what overflows, overflows here.
@@ -179,6 +182,7 @@ def test_gradients_are_finite_and_reach_every_weight(config, dtype):
 
 @every
 @pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.sweep(3)
 def test_parameters_are_counted(config, tied):
     config = dataclasses.replace(config, num_layers=3, tie_embeddings=tied)
     tokens = jnp.zeros((1, 2), jnp.int32)
@@ -187,6 +191,7 @@ def test_parameters_are_counted(config, tied):
 
 
 @every
+@pytest.mark.sweep(3)
 def test_traits_as_constants_are_the_traits_as_data(config):
     """In one program and in the other, with a chunk's boundary inside."""
     block, traits = Block(config, jnp.float32), traits_of(config)
@@ -200,6 +205,7 @@ def test_traits_as_constants_are_the_traits_as_data(config):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sweep(2)
 def test_nothing_recompiles_across_decode_steps(family):
     config = dataclasses.replace(BASE, arch_type=family, num_layers=2)
     model = build_model(config)

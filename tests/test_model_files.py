@@ -82,6 +82,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize("base", [GATED, TIED], ids=["gated", "tied"])
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("ratio", [0.0, 0.6])
+@pytest.mark.sweep(4)
 def test_what_is_loaded_is_what_was_scored(tmp_path, base, quantization, ratio):
     config, params = compressed(base, quantization, ratio), parameters(base)
     written = save_model(tmp_path / "a" / "model", config, params, TOKENS)
