@@ -434,6 +434,7 @@ def test_a_warm_start_with_other_objectives_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nsga2", "aging", "local", "predictor"])
+@pytest.mark.sweep(2)
 def test_strategies_minimise_what_only_the_fourth_tells_apart(name, key):
     """Of genomes alike in three objectives they keep the best first."""
     draw, begin, after = jax.random.split(key, 3)

@@ -102,6 +102,7 @@ def assert_same(got, wanted):
 
 
 @every_family
+@pytest.mark.sweep(3)
 def test_extract_is_the_inverse_of_pad(family):
     for bucket in buckets(family):
         shape = common_shape(bucket)
@@ -197,6 +198,7 @@ def test_the_common_shape_of_a_shape_is_itself(family):
 
 @pytest.mark.parametrize("odd", [10, 12, 36])
 @every_family
+@pytest.mark.sweep(6)
 def test_an_odd_width_fits_only_itself(family, odd):
     config = of_family(family, hidden_dim=odd, num_heads=2, position_encoding="alibi")
     like = dataclasses.replace(config, num_layers=4, ffn_dim=99, inner_dim=99)
@@ -281,6 +283,7 @@ def stored(params, kept, quantization, width):
 @pytest.mark.parametrize(
     ("family", "tied"), [*((family, False) for family in FAMILIES), ("rwkv", True)]
 )
+@pytest.mark.sweep(3)
 def test_padding_does_not_change_what_is_stored(family, tied):
     # Blocks of 32 end inside the rows, of the stream and of what is inside.
     config = of_family(family, hidden_dim=72, tie_embeddings=tied)

@@ -46,6 +46,7 @@ def lines_of(run, name):
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_best_and_a_few_by_luck_go_on(workplace):
     run = workplace / "whole"
     summary = json.loads((run / "summary.json").read_text())
@@ -78,6 +79,7 @@ def test_the_best_and_a_few_by_luck_go_on(workplace):
     assert noise["std"] == pytest.approx(np.std(noise["accuracies"], ddof=1))
 
 
+@pytest.mark.slow
 def test_a_finished_run_keeps_the_winners_weights_alone(workplace):
     run = workplace / "whole"
     assert not (run / "states").exists()

@@ -86,6 +86,7 @@ def test_regression_recovers_main_effects_and_pairs_and_knows_how_well(key):
     assert all(0.5 < ratio < 10 for ratio in ratios)
 
 
+@pytest.mark.slow
 def test_draws_spread_as_the_deviation_says(key):
     pick, draw = jax.random.split(key)
     genomes = jax.random.permutation(pick, EVERY)[:300]
@@ -104,6 +105,7 @@ def test_a_constant_is_predicted_everywhere():
 
 
 @pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.sweep(2)
 def test_rays_measure_hypervolume_and_what_a_point_adds(key, number):
     for_points, for_rays = jax.random.split(key)
     points = jax.random.uniform(for_points, (30, number))

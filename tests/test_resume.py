@@ -168,7 +168,7 @@ def also(place, times):
         also("file config.toml", 2),
         also("checkpoint 0", 2),
         also("checkpoint 10", 1),
-        ("checkpoint 20", 2),
+        also("checkpoint 20", 2),
         also("checkpoint 40", 3),
         ("finishing", 2),
     ],

@@ -75,6 +75,7 @@ def test_asks_for_as_many_valid_genomes_each_time(strategy, key, generations):
 
 @pytest.mark.parametrize("generations", [0, 2])
 @pytest.mark.parametrize("strategy", BY_HAND, indirect=True)
+@pytest.mark.sweep(3)
 def test_the_same_key_gives_the_same_search(strategy, key, generations):
     before, other, now = jax.random.split(key, 3)
     state = in_the_middle(strategy, before, generations)
@@ -93,6 +94,7 @@ def test_the_same_key_gives_the_same_search(strategy, key, generations):
         for name in BY_HAND
     ],
 )
+@pytest.mark.sweep(6)
 def test_jit_changes_nothing(name, key):
     """Step by step each is compiled anew, fully: once, where it draws on its state."""
     before, now = jax.random.split(key)

@@ -64,7 +64,7 @@ def assert_searched(run, strategy):
     assert best in [line["config"] for line in lines]
 
 
-@pytest.mark.parametrize("strategy", [slow("random"), "nsga2", slow("aging")])
+@pytest.mark.parametrize("strategy", [slow("random"), slow("nsga2"), slow("aging")])
 def test_a_run_with_each_strategy(folder, monkeypatch, strategy):
     monkeypatch.setenv("JAXNAS_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
