@@ -291,13 +291,7 @@ class Space:
     @functools.cached_property
     def _repair_table(self) -> np.ndarray:
         """i32 over the coupled genes, and their nearest valid indices."""
-        cells = np.argwhere(np.ones_like(self._valid_table)).astype(np.int32)
-        valid = np.argwhere(self._valid_table).astype(np.int32)
-        # As digits of a number, one step of a gene outweighs all on its right.
-        steps = np.moveaxis(np.abs(cells[:, None] - valid[None]), -1, 0)
-        distance = np.ravel_multi_index(tuple(steps), self._valid_table.shape)
-        nearest = distance.argmin(axis=1)
-        return valid[nearest].reshape(*self._valid_table.shape, len(_COUPLED))
+        return nearest_valid(self._valid_table)
 
     @functools.cached_property
     def _used_table(self) -> np.ndarray:
@@ -305,6 +299,23 @@ class Space:
         return np.asarray(
             [[gene in USES[name] for gene in GENES] for name in self.families]
         )
+
+
+def nearest_valid(table: np.ndarray) -> np.ndarray:
+    """The valid cell that is nearest to each cell of a table.
+
+    Args:
+      table: bool[...], which combinations of genes are valid; at least one is.
+
+    Returns:
+      i32[..., axes], its indices; one step of an axis outweighs all on its right.
+    """
+    cells = np.argwhere(np.ones_like(table)).astype(np.int32)
+    valid = np.argwhere(table).astype(np.int32)
+    # As digits of a number.
+    steps = np.moveaxis(np.abs(cells[:, None] - valid[None]), -1, 0)
+    distance = np.ravel_multi_index(tuple(steps), table.shape)
+    return valid[distance.argmin(axis=1)].reshape(*table.shape, table.ndim)
 
 
 def _exists(fields: dict) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from arch.config import ArchitectureConfig
 from arch.cost.sizes import Sizes, Storage, sizes_of
+from arch.space import nearest_valid
 from jaxnas.automl.spec import HALF, Spec, SpecError
 
 # Genes of which one decides which choices another has.
@@ -242,15 +243,7 @@ class Shapes:
     @functools.cached_property
     def _repair_table(self) -> np.ndarray:
         """i32[widths, heads, kv heads, 2]: the nearest valid heads of each width."""
-        table = self._valid_table
-        cells = np.argwhere(np.ones(table.shape[1:], bool))
-        rows = []
-        for valid in table:
-            fits = np.argwhere(valid)
-            steps = np.abs(cells[:, None] - fits[None])
-            distance = steps[..., 0] * table.shape[2] + steps[..., 1]
-            rows.append(fits[distance.argmin(axis=1)])
-        return np.asarray(rows, np.int32).reshape(*table.shape, 2)
+        return np.stack([nearest_valid(table) for table in self._valid_table])
 
     @functools.cached_property
     def _inner_table(self) -> np.ndarray:
