@@ -30,7 +30,7 @@ def run_outside(arguments, folder):
         env={**os.environ, **own(folder)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
 
 

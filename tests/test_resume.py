@@ -132,7 +132,7 @@ def launch(root: Path, *arguments, trap: tuple[str, int] | None = None):
         env=environment(root),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 

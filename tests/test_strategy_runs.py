@@ -78,7 +78,7 @@ def test_killed_between_generations_and_resumed(folder):
     """The state of local search is the one with most in it."""
     whole, run = folder / "whole", folder / "killed"
     flags = ["--strategy", "local", *TINY]
-    assert start(folder, "--out", "whole", *flags).wait(200) == 0
+    assert start(folder, "--out", "whole", *flags).wait(600) == 0
     assert_searched(whole, "local")
     process = start(folder, "--out", "killed", *flags)
     while process.poll() is None and not (run / "checkpoints" / "1").exists():
@@ -86,6 +86,6 @@ def test_killed_between_generations_and_resumed(folder):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (run / "summary.json").exists()
-    assert start(folder, "--resume", "killed").wait(200) == 0
+    assert start(folder, "--resume", "killed").wait(600) == 0
     for name in ("results.jsonl", "best.json", "model/model.safetensors"):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
