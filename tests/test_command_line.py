@@ -225,6 +225,7 @@ def test_a_winner_that_diverges_stays_as_it_was_searched(folder, monkeypatch):
     assert jaxnas.load_model(folder / "run" / "model").config.num_layers >= 4
 
 
+@pytest.mark.slow
 def test_damaged_run_folders(folder, run):
     """Each damage to a begun run is one line; the next step mends it."""
     made = run(["--out", "run", *TINY])

@@ -16,7 +16,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 @pytest.mark.parametrize(
     "code",
     [
-        pytest.param(code, id=f"example-{number}")
+        # The first ones are whole runs.
+        pytest.param(
+            code, id=f"example-{number}", marks=[pytest.mark.slow] * (number <= 2)
+        )
         for number, code in enumerate(EXAMPLES, 1)
     ],
 )

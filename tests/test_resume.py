@@ -170,7 +170,7 @@ def also(place, times):
         also("checkpoint 10", 1),
         also("checkpoint 20", 2),
         also("checkpoint 40", 3),
-        ("finishing", 2),
+        also("finishing", 2),
     ],
 )
 def test_killed_at_a_place(workplace, tmp_path, place, times):
