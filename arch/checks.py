@@ -1,7 +1,6 @@
-"""Checks a value against its type and bounds: of configs, run settings and specs."""
+"""What the fields of configs may be."""
 
 import math
-from collections.abc import Collection
 
 
 def is_count(value: object) -> bool:
@@ -16,44 +15,3 @@ def is_real(value: object) -> bool:
         and not isinstance(value, bool)
         and math.isfinite(value)
     )
-
-
-def fault(
-    value: object,
-    kind: type,
-    *,
-    among: Collection[str] | None = None,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-) -> str | None:
-    """What follows "name=value" in an error; None if nothing is wrong.
-
-    Args:
-      value: as it was given.
-      kind: int, float, bool or str; an int will do for a float, as TOML writes 8
-        and means 8.0. Numbers have to be finite.
-      among: what is allowed.
-      least: bounds, as far as there are any: at least,
-      above: more than,
-      below: less than,
-      most: at most.
-    """
-    if type(value) is not kind and (kind, type(value)) != (float, int):
-        return f"is not of type {kind.__name__}"
-    if among is not None and value not in among:
-        return f"must be one of {', '.join(among)}"
-    if not isinstance(value, int | float):
-        return None
-    if not math.isfinite(value):
-        return "must be finite"
-    for fails, words, bound in (
-        (least is not None and value < least, "at least", least),
-        (above is not None and value <= above, "above", above),
-        (below is not None and value >= below, "below", below),
-        (most is not None and value > most, "at most", most),
-    ):
-        if fails:
-            return f"must be {words} {bound}"
-    return None

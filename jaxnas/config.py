@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, get_args, get_type_hints
 
 import tomli_w
 
-from arch.checks import fault
+from jaxnas.checks import fault
 from jaxnas.clock import seconds_of
 from jaxnas.errors import UsageError
 from jaxnas.presets import (

@@ -158,7 +158,7 @@ def test_costs_need_no_more_of_arch_than_the_config():
 # A module beside the folders counts as one of its own.
 FOLDERS = {
     "jaxnas": (
-        ("errors", "keys"),
+        ("errors", "keys", "checks"),
         ("storage",),
         ("data", "compress", "runtime"),
         ("training", "hardware"),

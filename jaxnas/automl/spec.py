@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from arch.checks import fault
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS, QUANTIZATIONS
 from arch.families import FAMILIES, USES
 from arch.scaling.laws import LAWS
 from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES, Use
+from jaxnas.checks import fault
 from jaxnas.errors import UsageError
 from jaxnas.hardware import hardware_named
 
