@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from arch.checks import is_count, is_real
 from arch.families import FAMILIES, UNUSED, USES, has_heads
@@ -31,6 +31,13 @@ _CHOICES = {
 _COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_length")
 _OVERRIDES = ("ffn_dim", "kv_heads", "inner_dim")  # null or a count
 _RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
+
+
+class Heads(NamedTuple):
+    """How attention splits its channels."""
+
+    query: int
+    key_value: int  # each serves as many query heads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +133,11 @@ class ArchitectureConfig:
                 self,
                 f"a multiple of {NORM_GROUPS} for groupnorm",
             )
+
+    @property
+    def heads(self) -> "tuple[Heads, ...]":
+        """How it splits its channels; a shape of several models, how any of them do."""
+        return (Heads(self.num_heads, self.key_value_heads),)
 
     @property
     def head_dim(self) -> int:

@@ -11,6 +11,7 @@ from arch.block import Block, is_recomputed, sublayers_of
 from arch.config import ArchitectureConfig
 from arch.families import has_embedding_norm, has_norm_bias
 from arch.initial import embedding_deviation, initializer
+from arch.layers.dense import flat_product
 from arch.layers.norms import Norm
 from arch.layers.positions import sinusoidal
 from arch.layers.sublayer import tokens_read
@@ -28,7 +29,7 @@ POSITION_SCALE = 0.1
 Params: TypeAlias = dict[str, Any]
 
 # Logits differ in digits that bfloat16 does not have.
-_in_float32 = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+_in_float32 = functools.partial(flat_product, preferred_element_type=jnp.float32)
 
 
 # Made once: while Flax makes a class, others of its classes are not whole, and
@@ -183,7 +184,7 @@ class LanguageModel(nn.Module):
         if not self.config.tie_embeddings:
             return self.head(x)
         table = self.embed.embedding.astype(self.dtype)
-        return _in_float32(x, table, (((2,), (1,)), ((), ())))
+        return _in_float32(x, table.T, (((2,), (0,)), ((), ())))
 
     def _read(
         self,

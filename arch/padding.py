@@ -7,11 +7,15 @@ one compiled program, the shape, each as it would alone.
 The residual stream is padded inside each of its 8 groups (see
 `arch.traits.channel_index`), whatever the norm, so that one layout serves all.
 Channels of a head, inner channels, ranks and layers are padded behind.
+
+The number of heads is data too. A shape's channels for queries, keys and values
+are one row, which each member splits into heads of its own (see
+`arch.layers.heads`): a head is padded to the shape's width over the member's
+number of heads.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,22 +24,24 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from arch.config import NORM_GROUPS, ArchitectureConfig
+from arch.config import NORM_GROUPS, ArchitectureConfig, Heads
 from arch.families import USES, has_heads
+from arch.layers.heads import head_channels
 from arch.layout import input_axes, layout_of
 from arch.model import Params, build_model
-from arch.traits import channel_index
+from arch.traits import Traits, channel_index
 
 # What runs along each axis of a tensor, layer left out; None is the same for
-# all members. By the module that owns a matrix, by its own name for any other
-# tensor, and by the number of axes, for RWKV's keys and values have no heads.
+# all members, and heads are two axes, heads and the channels of each. By the module
+# that owns a matrix, by its own name for any other tensor, and by the number of
+# axes, for RWKV's keys and values have no heads.
 _AXES: dict[tuple[str, int], tuple[str | None, ...]] = {
     ("embed", 2): (None, "stream"),
     ("head", 2): ("stream", None),
-    ("query", 3): ("stream", None, "head"),
-    ("key", 3): ("stream", None, "head"),
-    ("value", 3): ("stream", None, "head"),
-    ("out", 3): (None, "head", "stream"),
+    ("query", 3): ("stream", "heads"),
+    ("key", 3): ("stream", "key_heads"),
+    ("value", 3): ("stream", "key_heads"),
+    ("out", 3): ("heads", "stream"),
     ("up", 2): ("stream", "inner"),
     ("gate", 2): ("stream", "inner"),
     ("down", 2): ("inner", "stream"),
@@ -61,25 +67,43 @@ _AXES: dict[tuple[str, int], tuple[str | None, ...]] = {
     ("D", 1): ("inner",),
 }
 
+# Where there are no groups, each query head has a key head of its own.
+_UNGROUPED = {"grouped_query_attention": "transformer"}
+
 # The fields that members of one shape share.
 _SHARED = ("arch_type", "vocab_size", "max_seq_length", "tie_embeddings")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape(ArchitectureConfig):
+    """What holds several configs; its own heads only lay out its tensors."""
+
+    members: tuple[Heads, ...]  # how members may split their channels, in order
+
+    def __post_init__(self) -> None:
+        members = tuple(Heads(*heads) for heads in self.members)  # JSON has lists
+        object.__setattr__(self, "members", members)
+        super().__post_init__()
+
+    @property
+    def heads(self) -> tuple[Heads, ...]:
+        """See `ArchitectureConfig.heads`."""
+        return self.members
 
 
 def shape_key(config: ArchitectureConfig) -> tuple:
     """What members of one shape have in common: equal for those that fit together.
 
-    Heads are a shape: padding them would multiply the work. A width that is no
-    multiple of 8 has no groups to pad in, and shares a shape with its like.
+    Attention with and without groups differs in its heads alone, which are data. A
+    width that is no multiple of 8 has no groups to pad in, and shares a shape with
+    its like.
     """
-    shared = tuple(getattr(config, name) for name in _SHARED)
-    heads = (0, 0)
-    if has_heads(config.arch_type):
-        heads = (config.num_heads, config.key_value_heads)
+    _, *shared = (getattr(config, name) for name in _SHARED)
     odd = config.hidden_dim if config.hidden_dim % NORM_GROUPS else 0
-    return (*shared, *heads, odd)
+    return (_UNGROUPED.get(config.arch_type, config.arch_type), *shared, odd)
 
 
-def common_shape(configs: Sequence[ArchitectureConfig]) -> ArchitectureConfig:
+def common_shape(configs: Sequence[ArchitectureConfig]) -> Shape:
     """The smallest shape that holds all the configs.
 
     Args:
@@ -96,15 +120,17 @@ def common_shape(configs: Sequence[ArchitectureConfig]) -> ArchitectureConfig:
     keys = {shape_key(config) for config in configs}
     if len(keys) > 1:
         raise ValueError(f"these configs share no shape: {sorted(map(str, keys))}")
-    uses = USES[first.arch_type]
+    grouped = any(config.arch_type in _UNGROUPED for config in configs)
+    family = next(iter(_UNGROUPED)) if grouped else first.arch_type
     width = max(config.hidden_dim for config in configs)
-    if has_heads(first.arch_type) and width % NORM_GROUPS == 0:
-        # Rotary turns pairs of a head's channels.
-        width = _multiple(width, math.lcm(NORM_GROUPS, 2 * first.num_heads))
     inner = max(config.inner_channels for config in configs)
+    members = tuple(sorted({heads for one in configs for heads in _heads_of(one)}))
+    heads = max(own.query for own in members if width % own.query == 0)
     fields: dict[str, Any] = {
+        "arch_type": family,
         "num_layers": max(config.num_layers for config in configs),
         "hidden_dim": width,
+        "num_heads": heads,
         "normalization": "layernorm",
         "activation": "gelu",
         "position_encoding": "absolute",
@@ -114,16 +140,27 @@ def common_shape(configs: Sequence[ArchitectureConfig]) -> ArchitectureConfig:
         "pruning_ratio": 0.0,
         "ffn_dim": None,
         "inner_dim": None,
+        "kv_heads": None,
+        "members": members,
     }
     if any(map(_has_gate, configs)):
         fields["activation"] = "geglu"
-    if "inner_dim" in uses:
+    if "inner_dim" in USES[family]:
         fields["inner_dim"] = inner
     else:
         fields |= {"ffn_dim": inner, "ffn_multiplier": 4.0}
-    if "kv_heads" in uses:
-        fields["kv_heads"] = first.key_value_heads
-    return dataclasses.replace(first, **fields).canonical()
+    if "kv_heads" in USES[family]:
+        channels = max(own.key_value * (width // own.query) for own in members)
+        fields["kv_heads"] = next(
+            number
+            for number in range(1, heads + 1)
+            if heads % number == 0 and number * (width // heads) >= channels
+        )
+    every = {field.name for field in dataclasses.fields(ArchitectureConfig)}
+    shared = {name: getattr(first, name) for name in every.difference(fields)}
+    shape = Shape(**fields, **shared).canonical()
+    assert isinstance(shape, Shape)
+    return shape
 
 
 def holds(shape: ArchitectureConfig, config: ArchitectureConfig) -> bool:
@@ -134,6 +171,7 @@ def holds(shape: ArchitectureConfig, config: ArchitectureConfig) -> bool:
         and shape.hidden_dim >= config.hidden_dim
         and shape.inner_channels >= config.inner_channels
         and (_has_gate(shape) or not _has_gate(config))
+        and set(_heads_of(config)) <= set(_heads_of(shape))
     )
 
 
@@ -159,7 +197,10 @@ def pad(tree: Params, config: ArchitectureConfig, shape: ArchitectureConfig) -> 
         values = given.get(path)  # None: a gate, where the member has none
         wide = np.zeros(leaf.shape, leaf.dtype if values is None else values.dtype)
         if values is not None:
-            wide[_places(path, wide.shape, config, shape)] = values
+            axes = _axes_of(path, wide.ndim)
+            merged = _merged(axes, wide)
+            places = _places(axes, merged.shape, config, shape)
+            merged[places] = _merged(axes, values)
         padded[path] = wide
     return unflatten_dict(padded)
 
@@ -169,9 +210,11 @@ def extract(
 ) -> Params:
     """The inverse of `pad`: a member's own tensors, NumPy arrays."""
     given, taken = flatten_dict(tree), {}
-    for path in flatten_dict(parameter_shapes(config)):
-        wide = np.asarray(given[path])
-        taken[path] = wide[_places(path, wide.shape, config, shape)]
+    for path, leaf in flatten_dict(parameter_shapes(config)).items():
+        axes = _axes_of(path, len(leaf.shape))
+        wide = _merged(axes, np.asarray(given[path]))
+        own = wide[_places(axes, wide.shape, config, shape)]
+        taken[path] = own.reshape(leaf.shape)
     return unflatten_dict(taken)
 
 
@@ -184,7 +227,7 @@ def parameter_shapes(config: ArchitectureConfig) -> Params:
 
 
 def true_first(
-    path: tuple, shape: tuple[int, ...], width: int | jax.Array, channels: int
+    path: tuple, shape: tuple[int, ...], traits: Traits, channels: int
 ) -> jax.Array | None:
     """The order that sets the true inputs of a padded matrix first.
 
@@ -194,30 +237,31 @@ def true_first(
     Args:
       path: `jax.tree_util` key path of the matrix below "params".
       shape: of the padded matrix.
-      width: the member's channels of the residual stream.
-      channels: the shape's.
+      traits: the member's.
+      channels: the shape's, of the residual stream.
 
     Returns:
       i32[row length], or None if the true inputs come first as they are.
     """
+    width = traits.width
     if isinstance(width, int) and width == channels:
         return None
     layout = layout_of(path)
     axes = _axes_of(tuple(entry.key for entry in path), len(shape))
-    true, padded = np.ones(1, bool), False
-    for axis in input_axes(layout):
-        inside: np.ndarray | jax.Array = np.ones(shape[axis], bool)
-        if axes[axis] == "stream":
-            inside, padded = channel_index(channels, width)[1], True
-        elif axes[axis] == "head":  # the heads have the stream's channels
-            heads = channels // shape[axis]
-            inside, padded = np.arange(shape[axis]) < width // heads, True
-        true = (true[:, None] & inside[None]).reshape(-1)
-    return jnp.argsort(~true, stable=True) if padded else None
+    along = axes[input_axes(layout)[0]]
+    if along == "stream":
+        _, true = channel_index(channels, width)
+    elif along == "heads":
+        heads = traits.query_heads
+        head, channel = jnp.divmod(jnp.arange(channels), channels // heads)
+        true = (head < heads) & (channel < width // heads)
+    else:
+        return None
+    return jnp.argsort(~true, stable=True)
 
 
 def _places(
-    path: tuple[str, ...],
+    axes: Sequence[str | None],
     shape: tuple[int, ...],
     config: ArchitectureConfig,
     wide: ArchitectureConfig,
@@ -226,7 +270,7 @@ def _places(
     return np.ix_(
         *[
             np.arange(length) if axis is None else _along(axis, length, config, wide)
-            for axis, length in zip(_axes_of(path, len(shape)), shape, strict=True)
+            for axis, length in zip(axes, shape, strict=True)
         ]
     )
 
@@ -234,12 +278,16 @@ def _places(
 def _along(
     axis: str, length: int, config: ArchitectureConfig, wide: ArchitectureConfig
 ) -> np.ndarray:
+    if axis in ("heads", "key_heads"):
+        number = config.num_heads if axis == "heads" else config.key_value_heads
+        size = head_channels(wide.hidden_dim, config.num_heads)
+        begin = size * np.arange(number)
+        return (begin[:, None] + np.arange(config.head_dim)[None]).reshape(-1)
     if axis == "stream" and config.hidden_dim < wide.hidden_dim:
         return np.flatnonzero(channel_index(length, config.hidden_dim)[1])
     in_front = {
         "layer": config.num_layers,
         "stream": length,
-        "head": config.head_dim,
         "inner": config.inner_channels,
         "rank": config.step_rank,
         "drawn": length - wide.step_rank + config.step_rank,
@@ -247,17 +295,25 @@ def _along(
     return np.arange(in_front[axis])
 
 
+def _merged(axes: Sequence[str | None], array: np.ndarray) -> np.ndarray:
+    """Heads and their channels as one axis; a view."""
+    for axis, along in enumerate(axes):
+        if along in ("heads", "key_heads"):
+            return array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
+    return array
+
+
 def _axes_of(path: tuple[str, ...], number: int) -> tuple[str | None, ...]:
-    """What runs along each of a tensor's axes, its layer axis included."""
+    """What runs along a tensor's axes, its layer axis included; heads count once."""
     owner = path[-2] if path[-1] in ("kernel", "embedding") else path[-1]
     if path[0] == "blocks":
         return ("layer", *_AXES[owner, number - 1])
     return _AXES[owner, number]
 
 
+def _heads_of(config: ArchitectureConfig) -> tuple[Heads, ...]:
+    return config.heads if has_heads(config.arch_type) else (Heads(1, 1),)
+
+
 def _has_gate(config: ArchitectureConfig) -> bool:
     return "activation" in USES[config.arch_type] and config.gated
-
-
-def _multiple(number: int, of: int) -> int:
-    return -(-number // of) * of

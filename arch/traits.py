@@ -28,6 +28,8 @@ class Traits(NamedTuple):
 
     width: int | jax.Array  # true hidden_dim, at most the shape's
     depth: int | jax.Array  # true num_layers; as data, layers beyond are skipped
+    query_heads: int | jax.Array  # 1 for a family without heads
+    key_value_heads: int | jax.Array
     normalization: int | jax.Array  # index into NORMALIZATIONS
     activation: int | jax.Array  # index into ACTIVATIONS
     position_encoding: int | jax.Array  # index into POSITION_ENCODINGS, -1 for none
@@ -43,6 +45,8 @@ def traits_of(config: ArchitectureConfig) -> Traits:
     return Traits(
         width=config.hidden_dim,
         depth=config.num_layers,
+        query_heads=config.num_heads,
+        key_value_heads=config.key_value_heads,
         normalization=NORMALIZATIONS.index(config.normalization),
         activation=ACTIVATIONS.index(config.activation),
         position_encoding=encoding if positioned else -1,

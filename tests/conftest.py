@@ -9,6 +9,11 @@ from pathlib import Path
 import jax
 import pytest
 
+# Tests compile more than they compute; for the runs that they start, too.
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+).strip()
+
 FOLDER = Path(tempfile.gettempdir()) / f"jaxnas-tests-{getpass.getuser()}"
 
 

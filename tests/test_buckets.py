@@ -148,9 +148,9 @@ def test_dear_compilations_are_shared_by_all_that_can():
     configs = trained(MIXED)
     plan = planner_of(DEAR).plan(configs)
     assert_partition(plan, configs)
-    assert len(plan.buckets) == len(set(map(shape_key, configs))) == 4
+    assert len(plan.buckets) == len(set(map(shape_key, configs))) == 3
     largest = max(plan.buckets, key=lambda bucket: len(bucket.members))
-    assert len(largest.members) == len(ALIKE)
+    assert len(largest.members) == len(ALIKE) + 1  # other heads are data
     assert largest.program.elastic
     assert largest.waste > 0.1
     assert all(bucket.compile_seconds == 1e6 for bucket in plan.buckets)

@@ -33,6 +33,8 @@ from jaxnas.training.settings import TrainSettings
 STEPS, VOCAB = 50, 50
 SETTINGS = TrainSettings(window=12, batch=4, learning_rate=3e-3, clip_norm=0.5)
 
+GROUPED = "grouped_query_attention"
+
 # The family that always runs; the others are slow.
 ALWAYS = ("transformer",)
 PARAMS = [
@@ -75,17 +77,19 @@ class Bucket(NamedTuple):
 def bucket_of(family):
     """Two random configs, twice: other weights, rates and dropout keys.
 
-    A third makes room in the shape.
+    A third makes room in the shape. Each has heads of its own.
     """
-    rng = np.random.default_rng(FAMILIES.index(family))
+    rng = np.random.default_rng(FAMILIES.index(family) + 20)
     shuffled = lambda values: rng.permutation(values).tolist()
-    heads, tied = int(rng.choice([2, 4])), bool(rng.integers(2))
+    tied = bool(rng.integers(2))
     configs = [
         ArchitectureConfig(
-            arch_type=family,
+            # Without groups the heads of keys are only other ones.
+            arch_type="transformer" if (family, heads) == (GROUPED, 4) else family,
             num_layers=layers,
             hidden_dim=width,
             num_heads=heads,
+            kv_heads=max(1, heads // 2),
             ffn_multiplier=float(rng.uniform(1, 3)),
             normalization=norm,
             activation=activation,
@@ -96,8 +100,9 @@ def bucket_of(family):
             tie_embeddings=tied,
             inner_dim=int(rng.integers(20, 100)),
         )
-        for layers, width, norm, activation, position in zip(
+        for layers, heads, width, norm, activation, position in zip(
             shuffled([1, 2, 3]),
+            shuffled([1, 2, 4]),
             shuffled(range(16, 65, 8)),
             shuffled(NORMALIZATIONS),
             shuffled(ACTIVATIONS),
@@ -108,7 +113,7 @@ def bucket_of(family):
     members = [
         Training(config, rate, seed)
         for seed, (config, rate) in enumerate(
-            zip(configs[:2] * 2, (3e-3, 1e-3, 3e-4, 2e-3), strict=True)
+            zip(configs[:2] * 2, (3e-3, 5e-4, 3e-4, 2e-4), strict=True)
         )
     ]
     return Bucket(common_shape(configs), members)
@@ -243,14 +248,23 @@ def check_members(bucket, wanted, vmapped):
 # ---- bit for bit ----
 
 
+def as_wide(shape):
+    """A config that fills a shape, with the last of its heads."""
+    query, key_value = shape.heads[-1]
+    fields = {name: getattr(shape, name) for name in shape.to_dict()}
+    del fields["members"]
+    own = {"num_heads": query, "kv_heads": key_value}
+    return ArchitectureConfig(**fields | own).canonical()
+
+
 def test_lanes_one_after_the_other_are_one_lane_bit_for_bit(family):
     """With all norms, where nothing is padded."""
     shape, members = bucket_of(family)
-    gated = shape.gated
+    gated, whole = shape.gated, as_wide(shape)
     own = [
         member._replace(
             config=dataclasses.replace(
-                shape,
+                whole,
                 normalization=NORMALIZATIONS[at % 3],
                 activation=("geglu" if at % 2 else "swiglu") if gated else "gelu",
                 position_encoding=POSITION_ENCODINGS[at % 3],

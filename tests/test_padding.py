@@ -25,7 +25,7 @@ from arch.space import GENES, Space
 from arch.spaces import SPACES
 from jaxnas.compress import prune_in_place, round_weights
 from jaxnas.training.loop import fresh_state
-from jaxnas.training.members import extract_state, pad_state
+from jaxnas.training.members import extract_state, pad_state, traits_array
 from jaxnas.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(window=4, batch=1, learning_rate=1e-3)
@@ -49,13 +49,13 @@ def of_family(family, **changes):
     return dataclasses.replace(GATED, arch_type=family, **changes)
 
 
-def space_of(family, heads):
-    """The full space of a family with so many heads, an eighth as wide."""
+def space_of(family, *heads):
+    """The full space of a family with such heads, an eighth as wide."""
     full = SPACES["full"]
     narrow = tuple(width // 8 for width in full.values("hidden_dim"))
     changes = {
         "arch_type": (family,),
-        "num_heads": (heads,),
+        "num_heads": heads,
         "num_layers": (1, 2, 3, 4),
         "hidden_dim": narrow,
     }
@@ -67,8 +67,8 @@ def buckets(family, number=6):
     """Random members of one shape key each, some with counts that no gene has."""
     rng = np.random.default_rng(FAMILIES.index(family))
     found = []
-    for heads in (2, 6, 16) if has_heads(family) else (1,) * 3:
-        space, bucket = space_of(family, heads), []
+    for heads in ((6,), (2, 6, 16)) if has_heads(family) else ((1,),) * 2:
+        space, bucket = space_of(family, *heads), []
         tied = bool(rng.integers(2))
         for genome in space.sample(jax.random.key(len(found)), number):
             fields = {"vocab_size": 11, "tie_embeddings": tied}
@@ -76,7 +76,8 @@ def buckets(family, number=6):
                 if name in USES[family] and rng.integers(2):
                     fields[name] = int(rng.integers(1, 300))
             if "kv_heads" in USES[family]:
-                fields["kv_heads"] = {2: 1, 6: 6, 16: 4}[heads]
+                own = space.decode(genome, vocab_size=11).num_heads
+                fields["kv_heads"] = {2: 1, 6: 6, 16: 4}[own]
             bucket.append(space.decode(genome, **fields))
         found.append(bucket)
     return found
@@ -176,13 +177,8 @@ def test_the_common_shape_is_the_smallest_that_holds_its_members(family):
         assert all(holds(shape, config) for config in bucket)
         assert shape.num_layers == max(config.num_layers for config in bucket)
         assert shape.inner_channels == max(config.inner_channels for config in bucket)
-        heads = shape.num_heads if has_heads(family) else 1
-        widths = range(max(config.hidden_dim for config in bucket), 1000, 8)
-        assert shape.hidden_dim == next(
-            width
-            for width in widths
-            if heads == 1 or (width % heads == 0 and width // heads % 2 == 0)
-        )
+        assert shape.hidden_dim == max(config.hidden_dim for config in bucket)
+        assert set(shape.heads) == {heads for c in bucket for heads in c.heads}
         gated = "activation" in USES[family] and any(c.gated for c in bucket)
         assert shape.gated == gated
 
@@ -217,21 +213,16 @@ def test_an_odd_width_fits_only_itself(family, odd):
 
 OTHERS = [
     {"arch_type": "flash_attention"},
-    {"num_heads": 2},
     {"vocab_size": 12},
     {"tie_embeddings": True},
     {"max_seq_length": 512},
     {"hidden_dim": 20, "position_encoding": "alibi"},
-    {"arch_type": "grouped_query_attention", "kv_heads": 1},
 ]
 
 
 @pytest.mark.parametrize("changes", OTHERS, ids=str)
 def test_others_share_no_shape(changes):
-    base = GATED
-    if "kv_heads" in changes:
-        base = of_family("grouped_query_attention", kv_heads=4)
-    other = dataclasses.replace(base, **changes)
+    base, other = GATED, dataclasses.replace(GATED, **changes)
     assert shape_key(base) != shape_key(other)
     with pytest.raises(ValueError, match="share no shape"):
         common_shape([base, other])
@@ -265,6 +256,24 @@ def test_a_gate_needs_a_place():
     assert not common_shape([PLAIN, PLAIN]).gated
 
 
+def test_attention_shares_a_shape_whatever_its_heads():
+    configs = [
+        of_family("transformer", num_heads=2),
+        of_family("transformer", num_heads=3, hidden_dim=24),
+        of_family("grouped_query_attention", kv_heads=1),
+        of_family("grouped_query_attention", num_heads=8),
+    ]
+    shape = common_shape(configs)
+    assert shape.heads == ((2, 2), (3, 3), (4, 1), (8, 4))
+    for config in configs:
+        assert holds(shape, config)
+        tree = tree_of(config)
+        assert_same(extract(pad(tree, config, shape), config, shape), tree)
+    other = of_family("transformer", num_heads=4)
+    assert shape_key(other) == shape_key(shape)
+    assert not holds(shape, other)  # nothing was compiled for its heads
+
+
 def test_families_without_a_gate_ignore_the_activation():
     for family in ("mamba", "rwkv"):
         gated, plain = (of_family(family, activation=a) for a in ("geglu", "gelu"))
@@ -276,8 +285,8 @@ def test_families_without_a_gate_ignore_the_activation():
 
 
 @jax.jit
-def stored(params, kept, quantization, width):
-    return round_weights(prune_in_place(params, kept), quantization, width)
+def stored(params, kept, quantization, traits):
+    return round_weights(prune_in_place(params, kept), quantization, traits)
 
 
 @pytest.mark.parametrize(
@@ -287,16 +296,15 @@ def stored(params, kept, quantization, width):
 def test_padding_does_not_change_what_is_stored(family, tied):
     # Blocks of 32 end inside the rows, of the stream and of what is inside.
     config = of_family(family, hidden_dim=72, tie_embeddings=tied)
-    shape = common_shape(
-        [config, dataclasses.replace(config, num_layers=3, hidden_dim=96)]
-    )
+    larger = dataclasses.replace(config, num_layers=3, hidden_dim=96, num_heads=6)
+    shape, traits = common_shape([config, larger]), traits_array(config)
     params = tree_of(config)
     padded = pad(params, config, shape)
     for ratio in (0.0, 0.4):
         kept = jnp.int32(kept_channels(config.inner_channels, ratio))
         for quantization in map(jnp.int32, range(len(QUANTIZATIONS))):
             wanted = stored(params, kept, quantization, None)
-            found = stored(padded, kept, quantization, jnp.int32(config.hidden_dim))
+            found = stored(padded, kept, quantization, traits)
             own = extract(found, config, shape)
             chex.assert_trees_all_equal(own, jax.tree.map(np.asarray, wanted))
             # Rounding puts nothing into the padding.

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from arch.config import ArchitectureConfig
-from arch.initial import initializer, vector_initializer
+from arch.initial import vector_initializer
+from arch.layers.dense import dense
 from arch.layers.sublayer import look_back
 from arch.traits import Traits, along_channels
 
@@ -55,13 +56,7 @@ class ChannelMix(nn.Module):
             return x * share + before * (1 - share)
 
         def project(name: str, features: int, x: jax.Array) -> jax.Array:
-            return nn.Dense(
-                features,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=initializer(self.config, name),
-                name=name,
-            )(x)
+            return dense(self.config, self.dtype, name, features)(x)
 
         up = project("up", self.config.feedforward_dim, mixed("mix_key"))
         down = project("down", channels, jnp.square(jax.nn.relu(up)))

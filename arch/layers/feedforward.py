@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 
 from arch.config import ArchitectureConfig
-from arch.initial import initializer
 from arch.layers.activations import activate
+from arch.layers.dense import dense
 from arch.traits import Traits
 
 
@@ -27,15 +27,8 @@ class FeedForward(nn.Module):
         """[B, T, D] -> [B, T, D], and no state."""
         config = self.config
 
-        def project(name: str, features: int) -> nn.Dense:
-            return nn.Dense(
-                features,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=initializer(config, name),
-                name=name,
-            )
-
-        up = project("up", config.feedforward_dim)(x)
-        gate = project("gate", config.feedforward_dim)(x) if config.gated else None
-        return project("down", config.hidden_dim)(activate(gate, up, traits)), None
+        inner, given = config.feedforward_dim, (config, self.dtype)
+        up = dense(*given, "up", inner)(x)
+        gate = dense(*given, "gate", inner)(x) if config.gated else None
+        down = dense(*given, "down", config.hidden_dim)
+        return down(activate(gate, up, traits)), None

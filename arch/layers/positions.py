@@ -38,7 +38,8 @@ def rotate(
     """Rotary position embedding on interleaved pairs (arXiv:2104.09864).
 
     Args:
-      x: [B, T, N, H], H even: channels 2i and 2i+1 turn together.
+      x: [B, T, N, H]: channels 2i and 2i+1 turn together, a last odd one, which
+        is padding, not at all.
       positions: i32[B or 1, T].
       head_dim: true channels of a head, which set the frequencies.
       on: where False, x comes back as it was.
@@ -46,14 +47,17 @@ def rotate(
     Returns:
       [B, T, N, H] of x's dtype.
     """
+    if x.shape[-1] % 2:
+        turned = rotate(x[..., :-1], positions, head_dim, on)
+        return jnp.concatenate([turned, x[..., -1:]], axis=-1)
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     index = np.arange(pairs.shape[-2], dtype=np.float32)
     frequency = jnp.exp(-math.log(BASE) * 2 * index / head_dim) * on
     angle = _outer(positions, frequency)[:, :, None, :]
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     first, second = pairs[..., 0], pairs[..., 1]
-    turned = (first * cosine - second * sine, first * sine + second * cosine)
-    return jnp.stack(turned, axis=-1).reshape(x.shape).astype(x.dtype)
+    both = (first * cosine - second * sine, first * sine + second * cosine)
+    return jnp.stack(both, axis=-1).reshape(x.shape).astype(x.dtype)
 
 
 def alibi_slopes(heads: int) -> np.ndarray:

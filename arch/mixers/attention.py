@@ -5,14 +5,16 @@ al. 2023, arXiv:2305.13245; with one key head multi-query attention, Shazeer
 2019, arXiv:1911.02150. Flash: see `arch.mixers.flash`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from arch.config import ArchitectureConfig
-from arch.initial import initializer
+from arch.config import ArchitectureConfig, Heads
+from arch.layers.dense import dense
+from arch.layers.heads import choose_heads, head_channels, join_heads, split_heads
 from arch.layers.positions import alibi_slopes, rotate
 from arch.layers.sublayer import tokens_read
 from arch.mixers import flash
@@ -73,63 +75,82 @@ class Attention(nn.Module):
           [B, T, D] and the state after the T tokens. Reading past the
           cache's capacity, padding included, is not checked.
         """
-        config = self.config
-        start = jnp.zeros(1, jnp.int32) if state is None else state.length
-        positions = start[:, None] + jnp.arange(x.shape[1])[None]
-        q, k, v = (
-            self._project(x, name, positions, traits)
-            for name in ("query", "key", "value")
-        )
-        if state is not None:
-            state = _append(state, k, v, tokens_read(lengths, x.shape[1]))
-            k, v = state.keys.astype(q.dtype), state.values.astype(q.dtype)
-        q = q.reshape(*q.shape[:2], config.key_value_heads, -1, config.head_dim)
-        read = (q, k, v, positions, _scoring(config, traits))
-        if config.arch_type == "flash_attention":
-            mixed = flash.attend(*read, whole=state is None)
-        else:
-            mixed = attend_densely(*read, dropout_key, traits.attention_dropout)
-        mixed = mixed.reshape(*mixed.shape[:2], config.num_heads, config.head_dim)
-        out = nn.DenseGeneral(
-            config.hidden_dim,
-            axis=(-2, -1),
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=initializer(config, "out"),
-            name="out",
-        )
+        config, channels = self.config, self.config.head_dim
+        key_value = config.key_value_heads
+
+        def project(name: str, heads: int) -> jax.Array:
+            return dense(config, self.dtype, name, (heads, channels))(x)
+
+        q = project("query", config.num_heads)
+        k, v = project("key", key_value), project("value", key_value)
+
+        def mix(
+            heads: Heads, *rows: jax.Array
+        ) -> tuple[jax.Array, KeyValueCache | None]:
+            queries = _Queries(heads, traits, dropout_key)
+            return _attend(config, queries, rows, state, lengths)
+
+        mixed, state = choose_heads(config, traits, mix, q, k, v)
+        mixed = split_heads(mixed, config.num_heads, channels)
+        out = dense(config, self.dtype, "out", config.hidden_dim, (-2, -1))
         return out(mixed), state
 
-    def _project(
-        self, x: jax.Array, name: str, positions: jax.Array, traits: Traits
-    ) -> jax.Array:
-        """[B, T, D] -> [B, T, heads, H], rotated if it should be."""
-        config = self.config
-        heads = config.num_heads if name == "query" else config.key_value_heads
-        projected = nn.DenseGeneral(
-            (heads, config.head_dim),
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=initializer(config, name),
-            name=name,
-        )(x)
-        rotary = is_encoding(traits, "rope")
-        if name != "value" and rotary is not False:
-            head_dim = _true_head_dim(config, traits)
-            projected = rotate(projected, positions, head_dim, rotary)
-        return projected
+
+class _Queries(NamedTuple):
+    """How a model's own heads read."""
+
+    heads: Heads
+    traits: Traits
+    dropout_key: jax.Array | None
+
+    @property
+    def head_dim(self) -> int | jax.Array:
+        """True channels of a head."""
+        return self.traits.width // self.heads.query
+
+    def rotated(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        """[B, T, heads, H], turned if it should be."""
+        if (rotary := is_encoding(self.traits, "rope")) is False:
+            return x
+        return rotate(x, positions, self.head_dim, rotary)
+
+    def scoring(self) -> Scoring:
+        """See `Scoring`."""
+        slopes = None
+        if (linear := is_encoding(self.traits, "alibi")) is not False:
+            query, key_value = self.heads
+            by_group = alibi_slopes(query).reshape(key_value, -1)
+            slopes = jnp.asarray(by_group * linear)
+        return Scoring(self.head_dim**-0.5, slopes)
 
 
-def _true_head_dim(config: ArchitectureConfig, traits: Traits) -> int | jax.Array:
-    return traits.width // config.num_heads
-
-
-def _scoring(config: ArchitectureConfig, traits: Traits) -> Scoring:
-    slopes = None
-    if (linear := is_encoding(traits, "alibi")) is not False:
-        by_group = alibi_slopes(config.num_heads).reshape(config.key_value_heads, -1)
-        slopes = jnp.asarray(by_group * linear)
-    return Scoring(_true_head_dim(config, traits) ** -0.5, slopes)
+def _attend(
+    config: ArchitectureConfig,
+    queries: _Queries,
+    rows: Sequence[jax.Array],
+    state: KeyValueCache | None,
+    lengths: jax.Array | None,
+) -> tuple[jax.Array, KeyValueCache | None]:
+    """Queries, keys and values [B, T, ...] -> [B, T, D], and the state after them."""
+    heads, tokens = queries.heads, rows[0].shape[1]
+    size = head_channels(config.hidden_dim, heads.query)
+    start = jnp.zeros(1, jnp.int32) if state is None else state.length
+    positions = start[:, None] + jnp.arange(tokens)[None]
+    q = queries.rotated(split_heads(rows[0], heads.query, size), positions)
+    k = queries.rotated(split_heads(rows[1], heads.key_value, size), positions)
+    v = split_heads(rows[2], heads.key_value, size)
+    after = state
+    if after is not None:
+        after = _append(after, k, v, tokens_read(lengths, tokens))
+        k, v = after.keys.astype(q.dtype), after.values.astype(q.dtype)
+    q = q.reshape(*q.shape[:2], heads.key_value, -1, size)
+    read = (q, k, v, positions, queries.scoring())
+    if config.arch_type == "flash_attention":
+        mixed = flash.attend(*read, whole=state is None)
+    else:
+        rate = queries.traits.attention_dropout
+        mixed = attend_densely(*read, queries.dropout_key, rate)
+    return join_heads(mixed, config.hidden_dim), after
 
 
 def _append(

@@ -18,6 +18,7 @@ Positions:
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -25,8 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arch.config import ArchitectureConfig
-from arch.initial import initializer
+from arch.config import ArchitectureConfig, Heads
+from arch.layers.dense import dense
+from arch.layers.heads import choose_heads, head_channels, join_heads, split_heads
 from arch.layers.positions import alibi_slopes, rotate
 from arch.layers.sublayer import is_real, tokens_read
 from arch.traits import Traits, along_channels, is_encoding
@@ -89,42 +91,46 @@ class LinearAttention(nn.Module):
 
         Arguments as `Attention` takes them; there are no probabilities to drop.
         """
-        config, heads = self.config, self.config.num_heads
-        head_dim = traits.width // heads
+        config, shape = self.config, (self.config.num_heads, self.config.head_dim)
+        rows = [
+            dense(config, self.dtype, name, shape)(x)
+            for name in ("query", "key", "value")
+        ]
 
-        def project(
-            name: str,
-            outputs: int | tuple[int, ...],
-            inputs: int | tuple[int, ...] = -1,
-        ) -> nn.DenseGeneral:
-            return nn.DenseGeneral(
-                outputs,
-                inputs,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=initializer(config, name),
-                name=name,
-            )
+        def mix(heads: Heads, *rows: jax.Array) -> tuple[jax.Array, LinearState | None]:
+            mixed, after = _mix(config, heads.query, rows, state, traits, lengths)
+            return join_heads(mixed.astype(self.dtype), config.hidden_dim), after
 
-        shape = (heads, config.head_dim)
-        query, key, values = (
-            project(name, shape)(x) for name in ("query", "key", "value")
-        )
-        plain = Pair(features(query, head_dim), features(key, head_dim))
-        if lengths is not None:
-            real = is_real(lengths, x.shape[1])[:, :, None, None]
-            plain = Pair(plain.query, jnp.where(real, plain.key, 0))
-        turned = None
-        if (rotary := is_encoding(traits, "rope")) is not False:
-            start = jnp.zeros(1, jnp.int32) if state is None else state.length
-            positions = start[:, None] + jnp.arange(x.shape[1])[None]
-            turned = Pair(*(rotate(f, positions, head_dim, rotary) for f in plain))
-        slopes = jnp.zeros(1)
-        if (linear := is_encoding(traits, "alibi")) is not False:
-            slopes = jnp.asarray(alibi_slopes(heads) * linear)
-        mixed, state = read(plain, turned, values, slopes, state, lengths)
-        out = project("out", config.hidden_dim, inputs=(-2, -1))
-        return out(mixed.astype(self.dtype)), state
+        mixed, state = choose_heads(config, traits, mix, *rows)
+        out = dense(config, self.dtype, "out", config.hidden_dim, (-2, -1))
+        return out(split_heads(mixed, *shape)), state
+
+
+def _mix(
+    config: ArchitectureConfig,
+    heads: int,
+    rows: Sequence[jax.Array],
+    state: LinearState | None,
+    traits: Traits,
+    lengths: jax.Array | None,
+) -> tuple[jax.Array, LinearState | None]:
+    """Queries, keys and values [B, T, ...] -> f32[B, T, N, E], and the state."""
+    tokens, head_dim = rows[0].shape[1], traits.width // heads
+    size = head_channels(config.hidden_dim, heads)
+    query, key, values = (split_heads(row, heads, size) for row in rows)
+    plain = Pair(features(query, head_dim), features(key, head_dim))
+    if lengths is not None:
+        real = is_real(lengths, tokens)[:, :, None, None]
+        plain = Pair(plain.query, jnp.where(real, plain.key, 0))
+    turned = None
+    if (rotary := is_encoding(traits, "rope")) is not False:
+        start = jnp.zeros(1, jnp.int32) if state is None else state.length
+        positions = start[:, None] + jnp.arange(tokens)[None]
+        turned = Pair(*(rotate(f, positions, head_dim, rotary) for f in plain))
+    slopes = jnp.zeros(1)
+    if (linear := is_encoding(traits, "alibi")) is not False:
+        slopes = jnp.asarray(alibi_slopes(heads) * linear)
+    return read(plain, turned, values, slopes, state, lengths)
 
 
 def features(x: jax.Array, head_dim: int | jax.Array) -> jax.Array:

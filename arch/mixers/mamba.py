@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from arch.config import MAMBA_STATE, MAMBA_TAPS, ArchitectureConfig
-from arch.initial import initializer, vector_initializer
+from arch.initial import vector_initializer
+from arch.layers.dense import dense
 from arch.layers.sublayer import is_real, look_back
 from arch.mixers.chunks import scan_chunks
 from arch.traits import Traits, along_channels
@@ -74,13 +75,7 @@ class Mamba(nn.Module):
         return y, None if state is None else MambaState(inputs, hidden)
 
     def _project(self, name: str, features: tuple[int, ...], x: jax.Array) -> jax.Array:
-        return nn.DenseGeneral(
-            features,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=initializer(self.config, name),
-            name=name,
-        )(x)
+        return dense(self.config, self.dtype, name, features)(x)
 
     def _tensor(self, name: str, *states: int) -> jax.Array:
         shape = (self.config.inner_channels, *states)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from arch.config import ArchitectureConfig
-from arch.initial import initializer, vector_initializer
+from arch.initial import vector_initializer
+from arch.layers.dense import dense
 from arch.layers.sublayer import look_back
 from arch.mixers.wkv import Sums, no_sums, wkv
 from arch.traits import Traits, along_channels
@@ -61,13 +62,7 @@ class TimeMix(nn.Module):
             return self.param(name, vector_initializer(name), (channels,))
 
         def project(name: str, x: jax.Array) -> jax.Array:
-            return nn.Dense(
-                channels,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=initializer(self.config, name),
-                name=name,
-            )(x)
+            return dense(self.config, self.dtype, name, channels)(x)
 
         def of_mixed(name: str) -> jax.Array:
             share = along_channels(vector(f"mix_{name}"), x)

@@ -16,7 +16,7 @@ from arch.config import QUANTIZATIONS
 from arch.cost import STORAGE
 from arch.layout import from_rows, layout_of, to_rows
 from arch.padding import true_first
-from arch.traits import choose
+from arch.traits import Traits, choose
 
 BLOCK = int(STORAGE["int8"].block)  # int4's too
 
@@ -29,15 +29,15 @@ class Blocks(NamedTuple):
 
 
 def round_weights(
-    params: Params, quantization: int | jax.Array, width: int | jax.Array | None = None
+    params: Params, quantization: int | jax.Array, traits: Traits | None = None
 ) -> Params:
     """The values the weights have after being stored and read back.
 
     Args:
       params: a language model's "params".
       quantization: index into QUANTIZATIONS, a Python int or i32[].
-      width: true channels of a model that is padded (see `arch.padding`): its
-        blocks are those that it has alone.
+      traits: of a model that is padded (see `arch.padding`): its blocks are those
+        that it has alone.
 
     Returns:
       The same tree in float32.
@@ -51,7 +51,9 @@ def round_weights(
         if not layout.matrix:
             return _round_fp16(weights)
         rows = to_rows(layout, weights)
-        order = true_first(path, weights.shape, true_width, channels)
+        order = None
+        if traits is not None:
+            order = true_first(path, weights.shape, traits, channels)
         if order is not None:
             rows = jnp.take(rows, order, axis=-1)
         rows = choose(quantization, _ROUND, rows)
@@ -60,8 +62,6 @@ def round_weights(
         return from_rows(layout, rows, weights.shape)
 
     channels = params["embed"]["embedding"].shape[1]
-    true_width = channels if width is None else width
-
     return jax.tree_util.tree_map_with_path(round_one, params)
 
 

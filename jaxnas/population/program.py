@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from arch import ArchitectureConfig, LanguageModel, build_model
-from arch.padding import holds, parameter_shapes
+from arch.padding import Shape, holds, parameter_shapes
 from jaxnas.population import program_cache
 from jaxnas.storage.jsonl import Json
 from jaxnas.training.loop import Schedule, training_functions
@@ -62,7 +62,8 @@ class Program:
     @classmethod
     def from_dict(cls, values: Json) -> "Program":
         """The inverse of `to_dict`."""
-        return cls(**values | {"shape": ArchitectureConfig(**values["shape"])})
+        kind = Shape if "members" in values["shape"] else ArchitectureConfig
+        return cls(**values | {"shape": kind(**values["shape"])})
 
 
 class Compiled(NamedTuple):

@@ -29,8 +29,9 @@ def plan_table(plan: Plan) -> Table:
 
 def _program(bucket: Bucket) -> str:
     program, shape = bucket.program, bucket.program.shape
+    heads = "/".join(dict.fromkeys(str(own.query) for own in shape.heads))
     lanes = f" x {program.lanes} lanes" if program.lanes > 1 else ""
     return (
         f"{shape.arch_type} L{shape.num_layers} H{shape.hidden_dim} "
-        f"heads {shape.num_heads} inner {shape.inner_channels} {program.form}{lanes}"
+        f"heads {heads} inner {shape.inner_channels} {program.form}{lanes}"
     )

@@ -147,8 +147,7 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
             quantization = QUANTIZATIONS.index(lone.quantization)
         if lone is None or lone.pruning_ratio > 0:
             params = prune_in_place(params, kept)
-        width = None if traits is None else traits.width
-        params = round_weights(params, quantization, width)
+        params = round_weights(params, quantization, traits)
 
         def batch(args: tuple[jax.Array, jax.Array]) -> Sums:
             tokens, first = args
