@@ -28,7 +28,7 @@ class Traits(NamedTuple):
 
     width: int | jax.Array  # true hidden_dim, at most the shape's
     depth: int | jax.Array  # true num_layers; as data, layers beyond are skipped
-    query_heads: int | jax.Array  # 1 for a family without heads
+    query_heads: int | jax.Array  # true num_heads; 1 for a family without heads
     key_value_heads: int | jax.Array
     normalization: int | jax.Array  # index into NORMALIZATIONS
     activation: int | jax.Array  # index into ACTIVATIONS

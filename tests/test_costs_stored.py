@@ -17,7 +17,7 @@ TOKENS = train_tokenizer(["def f(x):\n    return x\n"], 257)
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(7)
 def test_size_is_that_of_the_stored_tensors(tmp_path, family, tied):
     # Rows of 40, 100 and 3 end in padded blocks.
     fields = {"num_layers": 2, "hidden_dim": 40, "ffn_dim": 100, "inner_dim": 100}

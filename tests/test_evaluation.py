@@ -157,6 +157,7 @@ def by_hand(logits, targets, sizes):
 
 
 @pytest.mark.parametrize("number", [8, 13])
+@pytest.mark.sweep(2)
 def test_score_is_that_of_the_exported_model(learned, number):
     task, params = learned
     chosen = windows(task.dataset.validation, number, SETTINGS.window)
@@ -284,6 +285,7 @@ def test_a_batch_is_judged_as_each_would_be_alone(calls):
     assert evaluator_of().evaluate([]) == {}
 
 
+@pytest.mark.slow
 def test_once_it_is_enough_nothing_is_trained_and_all_that_is_known_counts(calls):
     others = [dataclasses.replace(CONFIG, num_layers=number) for number in (3, 4)]
     asked = [others[0], CONFIG, others[1]]

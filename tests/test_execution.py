@@ -101,6 +101,7 @@ def workers_alive():
 
 
 @pytest.mark.parametrize("place", range(5))
+@pytest.mark.sweep(5)
 def test_each_is_trained_and_scored_as_if_alone(mixed, place):
     found = mixed[0][place]
     config, windows = CONFIGS[place], work_of().windows

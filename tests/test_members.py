@@ -257,6 +257,7 @@ def as_wide(shape):
     return ArchitectureConfig(**fields | own).canonical()
 
 
+@pytest.mark.slow
 def test_lanes_one_after_the_other_are_one_lane_bit_for_bit(family):
     """With all norms, where nothing is padded."""
     shape, members = bucket_of(family)
@@ -281,6 +282,7 @@ def test_lanes_one_after_the_other_are_one_lane_bit_for_bit(family):
         chex.assert_trees_all_equal(lane, wanted)
 
 
+@pytest.mark.slow
 def test_members_of_one_config_are_the_trainer_bit_for_bit():
     config = bucket_of("flash_attention").members[0].config
     members = [

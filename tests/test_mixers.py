@@ -112,7 +112,7 @@ def read(config, x, state=None, lengths=None):
 
 
 @every
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(5)
 def test_reading_in_parts_equals_reading_at_once(config):
     whole, nothing = read(config, inputs())
     assert nothing is None
@@ -169,7 +169,7 @@ def slopes(family, dtype):
 
 @every
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(7)
 def test_gradients_are_finite_and_reach_every_weight(config, dtype):
     family = config.arch_type
     # Large inputs: what overflows, overflows here.

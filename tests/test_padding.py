@@ -116,6 +116,7 @@ def test_extract_is_the_inverse_of_pad(family):
 
 
 @every_family
+@pytest.mark.sweep(3)
 def test_what_pad_adds_is_zero(family):
     for bucket in buckets(family):
         shape = common_shape(bucket)

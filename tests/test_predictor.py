@@ -208,6 +208,7 @@ def asked(request):
     return searched(predictor(Free(CHOICES), **GUIDED, **more), 1, 12)
 
 
+@pytest.mark.slow
 def test_it_closes_most_of_the_gap_that_random_search_leaves(asked):
     every = answers(EVERY)
     best = every.min(axis=0, keepdims=True)

@@ -83,7 +83,7 @@ def test_the_command_line_says_so_in_one_line(capsys):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "predictor"))
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("random", "aging")))
         for name in STRATEGY_NAMES
     ],
 )

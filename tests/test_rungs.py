@@ -162,6 +162,7 @@ def uninterrupted(task, config, rung):
     return state, losses[-1]
 
 
+@pytest.mark.slow
 def test_a_survivors_training_is_one_training(task, climbed):
     for rung, (place, config) in itertools.product(range(3), enumerate(CONFIGS)):
         state, loss = uninterrupted(task, config, rung)

@@ -108,6 +108,7 @@ def test_jit_changes_nothing(name, key):
 
 
 @pytest.mark.parametrize("name", [*OTHERS, PREDICTOR])
+@pytest.mark.sweep(5)
 def test_searches_side_by_side_in_one_scan_equal_searches_by_hand(name):
     strategy, seeds, generations = JITTED[name], 3, 4
     run = lambda seed: simulate(
@@ -156,6 +157,7 @@ def test_rows_outside_the_mask_are_ignored(strategy, key):
 
 @pytest.mark.parametrize("column", [0, 1])
 @pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.sweep(3)
 def test_a_failure_displaces_nothing(name, key, column):
     """Nor does a row of which one objective could be measured, very low."""
     strategy = JITTED[name]

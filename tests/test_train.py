@@ -245,6 +245,7 @@ def in_sevens():
 
 
 @pytest.mark.parametrize("size", [1, 20])
+@pytest.mark.sweep(2)
 def test_the_size_of_a_call_does_not_change_a_bit(in_sevens, size):
     starts, states, losses = in_sevens
     others, other_losses = run_in_calls(size, starts)

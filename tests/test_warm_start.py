@@ -58,6 +58,7 @@ SLOW = pytest.param("predictor", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", ["genetic", "nsga2", "aging", "local", SLOW])
+@pytest.mark.sweep(4)
 def test_it_equals_being_told_by_hand(name, lines):
     strategy = strategy_named(name)
     start = strategy.init(jax.random.key(1))

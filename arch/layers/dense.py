@@ -1,10 +1,12 @@
 """A bias-free linear layer over the last axes of an array."""
 
+import functools
 import math
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from arch.config import ArchitectureConfig
 from arch.initial import initializer
@@ -62,11 +64,53 @@ def flat_product(
     (inputs, _), _ = dimension_numbers
     rows, outputs = x.shape[: -len(inputs)], kernel.shape[len(inputs) :]
     matrix = kernel.reshape(-1, math.prod(outputs))
-    product = jax.lax.dot_general(
-        x.reshape(math.prod(rows), matrix.shape[0]),
-        matrix,
-        (((1,), (0,)), ((), ())),
-        precision,
-        preferred_element_type,
-    )
+    flat = x.reshape(math.prod(rows), matrix.shape[0])
+    product = _product(flat, matrix, precision, preferred_element_type)
     return product.reshape(*rows, *outputs)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(
+    x: jax.Array,
+    matrix: jax.Array,
+    precision: jax.lax.PrecisionLike,
+    dtype: jax.typing.DTypeLike | None,
+) -> jax.Array:
+    return jnp.matmul(x, matrix, precision=precision, preferred_element_type=dtype)
+
+
+def _product_forward(
+    x: jax.Array,
+    matrix: jax.Array,
+    precision: jax.lax.PrecisionLike,
+    dtype: jax.typing.DTypeLike | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(x, matrix, precision, dtype), (x, matrix)
+
+
+def _product_backward(
+    precision: jax.lax.PrecisionLike,
+    dtype: jax.typing.DTypeLike | None,
+    inputs: tuple[jax.Array, jax.Array],
+    grad: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    x, matrix = inputs
+    of_x = jnp.matmul(grad, matrix.T, precision=precision).astype(x.dtype)
+    if x.shape[1] <= grad.shape[1]:
+        of_matrix = jnp.matmul(_apart(x.T), grad, precision=precision)
+    else:
+        of_matrix = _apart(jnp.matmul(_apart(grad.T), x, precision=precision)).T
+    return of_x, of_matrix.astype(matrix.dtype)
+
+
+def _apart(x: jax.Array) -> jax.Array:
+    """Keeps XLA on a CPU from making a transpose a part of the product.
+
+    With the smaller factor transposed in memory it is up to twice as fast.
+    """
+    return jax.lax.platform_dependent(
+        x, cpu=jax.lax.optimization_barrier, default=lambda x: x
+    )
+
+
+_product.defvjp(_product_forward, _product_backward)

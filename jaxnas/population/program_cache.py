@@ -22,6 +22,7 @@ from jax.experimental import serialize_executable
 
 import arch
 from jaxnas.population.compile_stats import cache_hits_here, count_stored
+from jaxnas.runtime import compiler_options
 from jaxnas.storage import cache
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -44,13 +45,15 @@ def compiled(
       about: with the arguments' shapes, all that the function depends on.
       donated: places of the arguments that it may overwrite.
     """
-    path = _path(arguments, device, f"{about} {donated}")
+    options = compiler_options(device.platform)
+    path = _path(arguments, device, f"{about} {donated} {options}")
     found = None if path is None else _load(path, device)
     if found is not None:
         count_stored()
         return found
     before = cache_hits_here()
-    made = jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+    lowered = jax.jit(function, donate_argnums=donated).lower(*arguments)
+    made = lowered.compile(compiler_options=options)
     # On a CPU what came out of JAX's cache cannot be written a second time.
     if path is not None and cache_hits_here() == before:
         _store(path, made)

@@ -11,6 +11,7 @@ import optax
 from arch import LanguageModel, Params
 from arch.layout import layout_of
 from arch.traits import Traits
+from jaxnas.runtime import compiler_options
 from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.settings import TrainSettings
 
@@ -79,7 +80,9 @@ class TrainingFunctions(NamedTuple):
 def make_trainer(model: LanguageModel, settings: TrainSettings) -> TrainingFunctions:
     """A model's training, compiled when it is called."""
     init, run = training_functions(model, settings)
-    return TrainingFunctions(jax.jit(init), jax.jit(run, donate_argnums=0))
+    options = compiler_options(jax.default_backend())
+    compiled = jax.jit(run, donate_argnums=0, compiler_options=options)
+    return TrainingFunctions(jax.jit(init), compiled)
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
