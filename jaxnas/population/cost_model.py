@@ -133,10 +133,6 @@ class Rates:
             for rate, amount in zip(rates, compile_work(program), strict=True)
         )
 
-    def handling_seconds(self, program: Program) -> float:
-        """What a member costs beside its steps."""
-        return self.handling * parameters(program.shape)
-
     def memory_bytes(self, program: Program, settings: TrainSettings) -> float:
         """Bytes of the device that one call takes."""
         a_parameter, a_value = self.memory[program.shape.arch_type]

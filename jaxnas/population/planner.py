@@ -1,24 +1,22 @@
 """Which candidates share a program: the partition that costs the fewest seconds.
 
-Each program costs its compilation, each member its steps, padding included. To
-choose the programs is a facility location problem: candidates for a program are
-those that exist already, which cost nothing, the common shapes of members of
-neighbouring widths, and each member's own shape.
+Each program costs its compilation, each member its steps, padding included.
+Candidates that can share a shape stand in a row by their width, and the row is cut
+where that is cheapest. A part has at most one new program that is shared; each of
+it takes that one, one that exists, or its own.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TypeAlias
-
-import numpy as np
+from typing import NamedTuple, TypeAlias
 
 from arch import ArchitectureConfig
 from arch.model import UNROLLED_LAYERS
 from arch.padding import common_shape, shape_key
 from jaxnas.population.cost_model import Rates, work_of
 from jaxnas.population.devices import Machine
-from jaxnas.population.facility_location import NEVER, locate
 from jaxnas.population.plan import Bucket, Plan
 from jaxnas.population.program import Program
 from jaxnas.population.scheduling import Compiling, makespan, place
@@ -26,11 +24,10 @@ from jaxnas.training.settings import TrainSettings
 
 MOST_LANES = 32  # members under one `vmap`
 MAX_COMPILE_WEIGHT = 10.0  # to make do with few programs
-
+NEVER = 1e9  # seconds; what an expected kind costs that no program takes
 
 Configs: TypeAlias = Sequence[ArchitectureConfig]
-Demand: TypeAlias = list[tuple[ArchitectureConfig, float]]  # how many of each kind
-Chosen: TypeAlias = dict[Program, list[int]]  # each program's members, by index
+Chosen: TypeAlias = dict[Program, list[int]]  # members by index, lanes still open
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +36,22 @@ class Expected:
 
     config: ArchitectureConfig  # the largest of its kind
     number: float  # how many of them
+
+
+class Demand(NamedTuple):
+    """A candidate, or a kind that is expected."""
+
+    config: ArchitectureConfig
+    number: float  # how many like it are trained, now and later
+    known: list[Program]  # the best of those that take it, if any does
+    at: int | None  # place among the candidates; None for a kind
+
+
+class Part(NamedTuple):
+    """Of a row: its programs, and whom each of them serves."""
+
+    seconds: float
+    served: dict[Program, list[Demand]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,55 +104,124 @@ class Planner:
             `MAX_COMPILE_WEIGHT` until that is kept.
           homes: on which devices the known programs are; None for all.
         """
-        known = list(dict.fromkeys(known))
+        known = dict.fromkeys(known)
+        rows = self._rows(candidates, known, horizon, expected)
+        share = 1.0
+        if not self.shares_cores and compile_weight <= MAX_COMPILE_WEIGHT:
+            # Cores that do not train compile side by side, while devices train.
+            share = len(self.speeds) * self.rates.workers / self.cores
         while True:
-            chosen, to_come = self._choose(
-                candidates, known, horizon, expected, compile_weight
-            )
-            new = {*chosen, *to_come}.difference(known)
+            compiling = Compiling(self.rates, known, homes, compile_weight * share)
+            parts = [part for row in rows for part in self._cut(row, compiling)]
+            served = [pair for part in parts for pair in part.served.items()]
+            new = {program for program, _ in served}.difference(known)
             if len(new) <= most or compile_weight >= MAX_COMPILE_WEIGHT:
                 break
             compile_weight *= 1.5
-        prepared = to_come if prepares else []
-        compiling = Compiling(self.rates, known, homes, compile_weight)
+        chosen: Chosen = {}
+        prepared = []
+        for program, demands in served:
+            members = [one.at for one in demands if one.at is not None]
+            if members:
+                one_lane = dataclasses.replace(program, lanes=1)
+                chosen.setdefault(one_lane, []).extend(members)
+            elif prepares and program in new:
+                prepared.append(program)
         return self._planned(chosen, candidates, compiling, prepared)
 
-    def _choose(
+    def _rows(
         self,
         candidates: Configs,
-        known: list[Program],
+        known: Iterable[Program],
         horizon: float,
         expected: Sequence[Expected],
-        compile_weight: float,
-    ) -> tuple[Chosen, list[Program]]:
-        """Each program's members, and new programs for expected kinds alone."""
-        chosen: Chosen = {}
-        to_come: list[Program] = []
-        keys = [shape_key(config) for config in candidates]
-        future = [shape_key(kind.config) for kind in expected]
-        for key in dict.fromkeys([*keys, *future]):
-            members = [at for at, own in enumerate(keys) if own == key]
-            demand = [(candidates[at], 1.0 + horizon) for at in members]
-            later = [
-                kind
-                for kind, own in zip(expected, future, strict=True)
-                if own == key and not own[-1]  # a width that cannot be padded
-            ]
-            demand += [(kind.config, kind.number) for kind in later]
-            if not demand:
+    ) -> list[list[Demand]]:
+        """The demands of each shape key."""
+        usable = [program for program in known if not self._too_large(program)]
+        every: list[tuple[ArchitectureConfig, float, int | None]]
+        every = [(one, 1.0 + horizon, at) for at, one in enumerate(candidates)]
+        every += [(kind.config, kind.number, None) for kind in expected]
+        rows: dict[tuple, list[Demand]] = {}
+        for config, number, at in every:
+            key = shape_key(config)
+            if at is None and key[-1]:  # a width that cannot be padded
                 continue
-            alone = [candidates[at] for at in members]
-            options = self._options([config for config, _ in demand], known, alone)
-            serving = self._locate(demand, options, known, horizon, compile_weight)
-            now, then = serving[: len(members)], serving[len(members) :]
-            for at, program in zip(members, now, strict=True):
-                chosen.setdefault(program, []).append(at)
-            to_come += [
-                program
-                for program in dict.fromkeys(then)
-                if program not in now and program not in known
-            ]
-        return chosen, to_come
+            takes = [program for program in usable if program.takes(config)]
+            takes.sort(
+                key=lambda one: self.member_seconds(one, config, len(candidates))
+            )
+            rows.setdefault(key, []).append(Demand(config, number, takes[:1], at))
+        return list(rows.values())
+
+    def _cut(self, row: list[Demand], compiling: Compiling) -> list[Part]:
+        """The cheapest cut of a row; candidates of one width stay together.
+
+        By dynamic programming: the last part begins at some width, and what is
+        before it is cut as well as can be.
+        """
+        widths = sorted({one.config.hidden_dim for one in row})
+        best: list[list[Part]] = [[]]  # of the first widths, by their number
+        for high in widths:
+            cuts = []
+            for before, low in zip(best, widths, strict=False):
+                inside = [one for one in row if low <= one.config.hidden_dim <= high]
+                cuts.append([*before, self._part(inside, compiling)])
+            best.append(min(cuts, key=lambda cut: sum(part.seconds for part in cut)))
+        return best[-1]
+
+    def _part(self, demands: list[Demand], compiling: Compiling) -> Part:
+        """The cheapest, with one new program that is shared or without."""
+        shared: list[list[Program]] = [[]]
+        if not shape_key(demands[0].config)[-1]:  # a width that cannot be padded
+            shape = common_shape([one.config for one in demands])
+            now = sum(one.at is not None for one in demands)
+            new = self._elastic(shape, now or len(demands))
+            shared += [[program] for program in new if not self._too_large(program)]
+        ways = [
+            self._served(demands, programs, alone, compiling)
+            for programs, alone in itertools.product(shared, (False, True))
+        ]
+        return min(ways, key=lambda way: way.seconds)
+
+    def _served(
+        self,
+        demands: list[Demand],
+        shared: list[Program],
+        alone: bool,
+        compiling: Compiling,
+    ) -> Part:
+        """Each in what exists or is shared; alone if need be, or if that is cheaper."""
+        served: dict[Program, list[Demand]] = {}
+        seconds = 0.0
+        for one in demands:
+            # Chosen as if calls were full; what they cost is counted as they are.
+            options = [*one.known, *shared]
+            costs = [self.member_seconds(option, one.config) for option in options]
+            if one.at is not None and (alone or not options):
+                own = Program(shape=one.config)
+                options.append(own)
+                costs.append(self._seconds(own, [one], compiling) / one.number)
+            if options:
+                best = options[costs.index(min(costs))]
+                served.setdefault(best, []).append(one)
+            else:
+                seconds += NEVER
+        seconds += sum(self._seconds(*pair, compiling) for pair in served.items())
+        return Part(seconds, served)
+
+    def _seconds(
+        self, program: Program, demands: list[Demand], compiling: Compiling
+    ) -> float:
+        """Of compiling the program and of training all of these in it."""
+        compiled = compiling.compile_weight * compiling.seconds(program)
+        if not program.elastic:  # each of its like has its own
+            compiled *= sum(one.number for one in demands)
+        # What is to come fills its calls as the candidates at hand do.
+        members = max(1, sum(one.at is not None for one in demands))
+        return compiled + sum(
+            one.number * self.member_seconds(program, one.config, members)
+            for one in demands
+        )
 
     def fixed(self, candidates: Sequence[ArchitectureConfig], exact: bool) -> Plan:
         """Without a choice: a program for each, or one for each shape key."""
@@ -155,123 +237,43 @@ class Planner:
         return self._planned(chosen, candidates, compiling)
 
     def member_seconds(
-        self, program: Program, config: ArchitectureConfig, filled: int | None = None
+        self, program: Program, config: ArchitectureConfig, members: int = 0
     ) -> float:
-        """A member's share of its call, training and scoring, with lanes filled."""
+        """A member's share of the calls of so many; by default of a full call."""
+        members = members or program.lanes
+        calls = -(-members // program.lanes)
         a_step = self.rates.step_seconds(program, config, self.settings)
-        share = a_step / (program.lanes if filled is None else filled)
-        trained = share * (self.steps + self.scoring)
-        return trained + self.rates.handling_seconds(program)
-
-    def _options(
-        self, configs: Configs, known: list[Program], alone: Configs
-    ) -> list[Program]:
-        """Programs that could serve some of the configs of one shape key.
-
-        Those in `alone` may have a program of their own.
-        """
-        configs = list(dict.fromkeys(configs))
-        options = [program for program in known if any(map(program.takes, configs))]
-        options += [Program(shape=config, form="exact") for config in alone]
-        if shape_key(configs[0])[-1]:  # a width that cannot be padded
-            return list(dict.fromkeys(options))
-        widths = sorted({config.hidden_dim for config in configs})
-        for low in range(len(widths)):
-            for high in range(low, len(widths)):
-                inside = [
-                    config
-                    for config in configs
-                    if widths[low] <= config.hidden_dim <= widths[high]
-                ]
-                options += self._elastic(common_shape(inside), len(inside))
-        return list(dict.fromkeys(options))
+        trained = a_step * calls / members * (self.steps + self.scoring)
+        work = work_of(program, config, self.settings)
+        return trained + self.rates.handling * work.parameters
 
     def _elastic(self, shape: ArchitectureConfig, members: int) -> list[Program]:
-        lanes = 1
-        if self.vmapped:
-            lanes = _lanes_for(members)
-        forms = ["looped"]
-        if shape.num_layers <= UNROLLED_LAYERS:
-            forms.append("unrolled")
+        """New programs, with as many lanes as the memory holds, by the prediction."""
+        lanes = _lanes_for(members) if self.vmapped else 1
         found = []
-        for form in forms:
+        for form in ("looped", "unrolled"):
             program = Program(shape=shape, form=form, lanes=lanes, vmapped=self.vmapped)
-            found.append(self._fitting(program))
+            while program.lanes > 1 and self._too_large(program):
+                program = dataclasses.replace(program, lanes=program.lanes // 2)
+            if form == "looped" or shape.num_layers <= UNROLLED_LAYERS:
+                found.append(program)
         return found
-
-    def _fitting(self, program: Program) -> Program:
-        """With as many lanes as the memory holds, by the prediction."""
-        while program.lanes > 1 and self._too_large(program):
-            program = dataclasses.replace(program, lanes=program.lanes // 2)
-        return program
 
     def _too_large(self, program: Program) -> bool:
         return self.rates.memory_bytes(program, self.settings) > self.memory
 
-    def _locate(
-        self,
-        demand: Demand,
-        options: list[Program],
-        known: list[Program],
-        horizon: float,
-        compile_weight: float,
-    ) -> list[Program]:
-        """For each of the demand the program that serves it."""
-        cost = [self._costs(program, demand) for program in options]
-        # What is compiled for one model alone is compiled for each of its like.
-        opening = [
-            0.0
-            if program in known
-            else compile_weight
-            * self.rates.compile_seconds(program)
-            * (1.0 if program.elastic else 1.0 + horizon)
-            for program in options
-        ]
-        opened, places = locate(
-            np.asarray(cost, np.float64),
-            np.asarray(opening),
-            free=np.asarray([program in known for program in options]),
-            start=np.asarray([not program.elastic for program in options]),
-        )
-        return [options[opened[at]] for at in places]
-
-    def _costs(self, program: Program, demand: Demand) -> list[float]:
-        """Seconds of each of the demand in the program."""
-        large = self._too_large(program)
-        taken = [
-            program.takes(config) and not (large and program.shape != config)
-            for config, _ in demand
-        ]
-        filled = max(1, min(program.lanes, sum(taken)))
-        return [
-            number * self.member_seconds(program, config, filled) if takes else NEVER
-            for (config, number), takes in zip(demand, taken, strict=True)
-        ]
-
-    def _with_lanes(
-        self, chosen: Chosen, compiling: Compiling
-    ) -> list[tuple[Program, list[int]]]:
-        """The members of each shape, in as many lanes as cost the fewest seconds."""
-        merged: Chosen = {}
-        for program, members in chosen.items():
-            one_lane = dataclasses.replace(program, lanes=1)
-            merged.setdefault(one_lane, []).extend(members)
-        return [
-            (self._best_lanes(program, len(members), compiling), members)
-            for program, members in merged.items()
-        ]
-
     def _best_lanes(
         self, program: Program, members: int, compiling: Compiling
     ) -> Program:
-        options, most = [], _lanes_for(members) if program.vmapped else 1
+        most = _lanes_for(members) if program.vmapped else 1
+        options = []
         for lanes in [1 << n for n in range(MOST_LANES.bit_length())]:
             option = dataclasses.replace(program, lanes=lanes)
             fits = lanes == 1 or not self._too_large(option)
             if fits and (lanes <= most or option in compiling.known):
                 options.append(option)
         costs = [
-            self._calls_seconds(option, option.shape, members)
+            members * self.member_seconds(option, option.shape, members)
             + compiling.compile_weight * compiling.seconds(option)
             for option in options
         ]
@@ -283,20 +285,14 @@ class Planner:
         ]
         return like[-1]
 
-    def _calls_seconds(
-        self, program: Program, config: ArchitectureConfig, members: int
-    ) -> float:
-        """Seconds of all calls of this many members, each like the config."""
-        calls = -(-members // program.lanes)
-        return calls * program.lanes * self.member_seconds(program, config)
-
     def _bucket(
         self,
         program: Program,
-        members: list[int],
+        members: Sequence[int],
         candidates: Configs,
         compiling: Compiling,
     ) -> Bucket:
+        program = self._best_lanes(program, len(members), compiling)
         # The longest first, so that none is left over at the end.
         cost = {at: self.member_seconds(program, candidates[at]) for at in members}
         members = sorted(members, key=lambda at: (-cost[at], at))
@@ -334,10 +330,10 @@ class Planner:
                 or longest.seconds > 1.5 * max(share, longest.compile_seconds)
             ):
                 break
-            halves = []
-            for half in (longest.members[::2], longest.members[1::2]):
-                program = self._best_lanes(longest.program, len(half), compiling)
-                halves.append(self._bucket(program, list(half), candidates, compiling))
+            halves = [
+                self._bucket(longest.program, half, candidates, compiling)
+                for half in (longest.members[::2], longest.members[1::2])
+            ]
             if max(half.seconds for half in halves) >= longest.seconds:
                 whole.add(longest.members)
                 continue
@@ -353,8 +349,10 @@ class Planner:
         prepared: Sequence[Program] = (),
     ) -> Plan:
         """The plan of each program's members."""
-        parts = self._with_lanes(chosen, compiling)
-        buckets = [self._bucket(*part, candidates, compiling) for part in parts]
+        buckets = [
+            self._bucket(program, members, candidates, compiling)
+            for program, members in chosen.items()
+        ]
         placed = self._on_devices(buckets, candidates, compiling)
         seconds = makespan(
             placed,
