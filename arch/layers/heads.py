@@ -26,7 +26,8 @@ def split_heads(x: jax.Array, heads: int, channels: int) -> jax.Array:
 def join_heads(x: jax.Array, channels: int) -> jax.Array:
     """[B, T, ..., H] -> [B, T, channels], the inverse, zeros behind."""
     row = x.reshape(*x.shape[:2], -1)
-    return jnp.pad(row, ((0, 0), (0, 0), (0, channels - row.shape[-1])))
+    behind = channels - row.shape[-1]
+    return jnp.pad(row, ((0, 0), (0, 0), (0, behind))) if behind else row
 
 
 def head_channels(width: int, heads: int) -> int:
