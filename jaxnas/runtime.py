@@ -37,8 +37,8 @@ def compute_dtype() -> np.dtype:
 def compiler_options(platform: str) -> dict[str, str | bool]:
     """What training programs are compiled with, where the user's XLA_FLAGS do not say.
 
-    On a CPU the first level of optimisation takes a fifth less time to compile, and
-    steps take as long (see experiments/speed/RESULTS.md).
+    On a CPU the first level of optimisation compiles faster, and steps take as long
+    (see experiments/speed/RESULTS.md).
     """
     if platform != "cpu" or _LEVEL in os.environ.get("XLA_FLAGS", ""):
         return {}
