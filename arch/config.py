@@ -9,7 +9,7 @@ from arch.checks import is_count, is_real
 from arch.families import FAMILIES, UNUSED, USES, has_heads
 
 NORMALIZATIONS = ("layernorm", "rmsnorm", "groupnorm")
-ACTIVATIONS = ("gelu", "silu", "geglu", "swiglu")
+ACTIVATIONS = ("gelu", "silu", "geglu", "swiglu", "relu2")
 POSITION_ENCODINGS = ("absolute", "rope", "alibi")
 QUANTIZATIONS = ("fp16", "int8", "int4")
 

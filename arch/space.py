@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -16,6 +16,10 @@ from arch.families import UNUSED, USES
 
 Genome: TypeAlias = Sequence[int] | np.ndarray | jax.Array
 
+# What a condition leaves out: configs with one of these values in each gene.
+Condition: TypeAlias = Mapping[str, Sequence[Any]]
+
+# The genes of the spaces that are named in `arch.spaces.SPACES`, but for the last.
 GENES = (
     "arch_type",
     "num_layers",
@@ -31,6 +35,34 @@ GENES = (
     "pruning_ratio",
 )
 
+# Genes that are no fields of a config: into how many parts another field is split.
+DERIVED = {
+    "head_dim": ("num_heads", "hidden_dim"),  # channels of a head
+    "kv_group": ("kv_heads", "num_heads"),  # query heads to a head of keys and values
+}
+
+# What the data decides, and what is a gene's to say in another way.
+_NO_GENES = ("vocab_size", "max_seq_length")
+
+ALLOWED_GENES = (
+    *(
+        field.name
+        for field in dataclasses.fields(ArchitectureConfig)
+        if field.name not in _NO_GENES
+    ),
+    *DERIVED,
+)
+
+# The fields of a config for which a space has no gene.
+DEFAULTS: dict[str, Any] = {
+    "arch_type": "transformer",
+    "num_heads": 4,
+    "ffn_multiplier": 3.0,
+    "normalization": "rmsnorm",
+    "activation": "swiglu",
+    "position_encoding": "rope",
+}
+
 # The genes that decide together whether a config exists. To repair a genome
 # those on the right change first: heads before all, the family last.
 _COUPLED = (
@@ -38,64 +70,134 @@ _COUPLED = (
     "hidden_dim",
     "normalization",
     "position_encoding",
+    "kv_heads",
     "num_heads",
+    "kv_group",
+    "head_dim",
 )
+
+# Combinations of coupled genes that are tabulated at most.
+_MOST_CELLS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """Every combination of the choices, one gene a field of GENES.
+    """Every combination of the choices, one gene a field of a config.
 
-    A genome is i32[12], an index into each gene's choices. It is valid if its
-    config exists. Genomes that differ only in genes which their family does
-    not use mean one model: `canonical` maps them to one genome.
+    A genome is i32[G], an index into each gene's choices. It is valid if its
+    config exists and no condition leaves it out. Genomes that differ only in genes
+    which their family does not use mean one model: `canonical` maps them to one
+    genome.
 
     Attributes:
       name: what the space is called.
-      choices: for each gene of GENES, in order, its allowed values.
+      choices: for each gene, in order, its allowed values.
+      genes: of ALLOWED_GENES; fields without a gene are as in DEFAULTS.
+      conditions: each leaves out the configs that have one of its values in every
+        gene that it names.
+
+    Raises:
+      ValueError: a gene or a value that cannot be, or nothing that is valid.
     """
 
     name: str
     choices: tuple[tuple, ...]
+    genes: tuple[str, ...] = GENES
+    conditions: tuple[Condition, ...] = dataclasses.field(default=(), hash=False)
 
     def __post_init__(self) -> None:
-        if len(self.choices) != len(GENES):
+        self._check_genes()
+        if len(self.choices) != len(self.genes):
             raise ValueError(
-                f"a space has {len(GENES)} genes, got {len(self.choices)} in "
-                f"{self.name!r}: {', '.join(GENES)}"
+                f"a space has {len(self.genes)} genes, got {len(self.choices)} in "
+                f"{self.name!r}: {', '.join(self.genes)}"
             )
-        for gene, values in zip(GENES, self.choices, strict=True):
+        for gene, values in zip(self.genes, self.choices, strict=True):
             if not values or len(set(values)) != len(values):
                 raise ValueError(
                     f"gene {gene} of space {self.name!r} needs distinct choices, "
                     f"got {values}"
                 )
         self._check_values()
+        self._check_conditions()
         if not self._valid_table.any():
             raise ValueError(f"space {self.name!r} holds no valid config")
+
+    def _check_genes(self) -> None:
+        for gene in self.genes:
+            if gene not in ALLOWED_GENES:
+                raise ValueError(
+                    f"space {self.name!r} has the unknown gene {gene!r}: choose of "
+                    f"{', '.join(ALLOWED_GENES)}"
+                )
+        for gene in ("num_layers", "hidden_dim"):
+            if gene not in self.genes:
+                raise ValueError(f"space {self.name!r} lacks the gene {gene}")
+        decided = {gene: field for gene, (field, _) in DERIVED.items()}
+        decided["ffn_dim"] = "ffn_multiplier"
+        for gene, field in decided.items():
+            if {gene, field} <= set(self.genes):
+                raise ValueError(
+                    f"space {self.name!r} has both {gene} and {field}: one decides "
+                    f"the other"
+                )
 
     def _check_values(self) -> None:
         # In an RWKV model, with neither heads nor a choice of norm, a value is
         # refused for itself alone: only what feeds forward depends on the width.
         fields: dict = UNUSED | {"arch_type": "rwkv", "num_layers": 1, "kv_heads": 1}
         for hidden in self.values("hidden_dim"):
-            for gene, values in zip(GENES, self.choices, strict=True):
+            for gene, values in zip(self.genes, self.choices, strict=True):
                 for value in values:
                     try:
-                        ArchitectureConfig(
-                            **(fields | {"hidden_dim": hidden, gene: value})
-                        )
+                        if gene in DERIVED:
+                            _check_divisor(gene, value)
+                        else:
+                            ArchitectureConfig(
+                                **(fields | {"hidden_dim": hidden, gene: value})
+                            )
                     except ValueError as error:
                         raise ValueError(f"space {self.name!r}: {error}") from None
+
+    def _check_conditions(self) -> None:
+        for condition in self.conditions:
+            if not condition:
+                raise ValueError(f"space {self.name!r}: a condition names no gene")
+            for gene, values in condition.items():
+                if gene not in self.genes:
+                    raise ValueError(
+                        f"space {self.name!r}: a condition names {gene!r}, which is "
+                        f"no gene of it"
+                    )
+                for value in values:
+                    if value not in self.values(gene):
+                        raise ValueError(
+                            f"space {self.name!r}: a condition has {gene}={value!r}, "
+                            f"which is none of its choices"
+                        )
+        cells = math.prod(len(self.values(gene)) for gene in self.coupled)
+        if cells > _MOST_CELLS:
+            raise ValueError(
+                f"space {self.name!r}: its conditions tie {cells:,} combinations of "
+                f"genes together, at most {_MOST_CELLS:,} can be"
+            )
 
     @property
     def families(self) -> tuple[str, ...]:
         """The families it holds."""
         return self.values("arch_type")
 
+    @functools.cached_property
+    def coupled(self) -> tuple[str, ...]:
+        """The genes that decide together whether a genome is valid."""
+        named = {gene for condition in self.conditions for gene in condition}
+        others = [gene for gene in self.genes if gene in named]
+        order = [gene for gene in _COUPLED if gene in self.genes]
+        return tuple(dict.fromkeys([*order, *others]))
+
     @property
     def ordered(self) -> np.ndarray:
-        """bool[12], True for the genes whose choices are ascending numbers."""
+        """bool[G], True for the genes whose choices are ascending numbers."""
         return np.asarray(
             [
                 all(isinstance(value, int | float) for value in values)
@@ -114,7 +216,7 @@ class Space:
     @functools.cached_property
     def valid_count(self) -> int:
         """Genomes whose config exists."""
-        free = [len(self.values(gene)) for gene in GENES if gene not in _COUPLED]
+        free = [len(self.values(gene)) for gene in self.genes if self._is_free(gene)]
         return int(self._valid_table.sum()) * math.prod(free)
 
     @functools.cached_property
@@ -122,22 +224,58 @@ class Space:
         """Models: valid genomes, those that mean the same counted once."""
         count = 0
         for family, used in enumerate(self._used_table):
-            cells = np.argwhere(self._valid_table[family])
-            cells[:, ~used[_at(_COUPLED[1:])]] = 0
+            cells = np.argwhere(self._of_family(self._valid_table, family))
+            cells[:, ~used[self._at_coupled]] = 0
             free = [
                 len(self.values(gene))
-                for gene, is_used in zip(GENES, used, strict=True)
-                if is_used and gene not in _COUPLED
+                for gene, is_used in zip(self.genes, used, strict=True)
+                if is_used and self._is_free(gene)
             ]
             count += len(np.unique(cells, axis=0)) * math.prod(free)
         return count
 
+    def _is_free(self, gene: str) -> bool:
+        return gene not in self.coupled
+
     # ---- genomes and configs, on the host ----
+
+    def config(self, values: Mapping[str, Any], **fields: Any) -> ArchitectureConfig:
+        """The config of a value for each gene.
+
+        Args:
+          values: gene -> value, one of its choices or not.
+          **fields: non-gene fields: vocab_size, max_seq_length, ...
+
+        Raises:
+          ValueError: it does not exist, or a condition leaves it out.
+        """
+        for condition in self.conditions:
+            if all(values.get(gene, ...) in bad for gene, bad in condition.items()):
+                words = ", ".join(f"{gene}={values[gene]!r}" for gene in condition)
+                raise ValueError(f"a condition leaves out {words}")
+        own = {**DEFAULTS, **fields, **values}
+        family = own["arch_type"]
+        if "ffn_dim" in values:
+            own["ffn_multiplier"] = UNUSED["ffn_multiplier"]
+        for gene, (field, whole) in DERIVED.items():
+            if gene not in own:
+                continue
+            size = own.pop(gene)
+            if field not in USES[family]:
+                own[field] = UNUSED[field]
+            elif own[whole] % size:
+                raise ValueError(
+                    f"{gene}={size!r} is not allowed: needs a divisor of "
+                    f"{whole}={own[whole]}"
+                )
+            else:
+                own[field] = own[whole] // size
+        return ArchitectureConfig(**own)
 
     def decode(
         self, genome: Genome, **fields: str | float | bool | None
     ) -> ArchitectureConfig:
-        """The canonical config of a genome i32[12].
+        """The canonical config of a genome i32[G].
 
         Args:
           genome: within the cardinalities.
@@ -146,31 +284,35 @@ class Space:
         Raises:
           ValueError: the genome is out of bounds or its config does not exist.
         """
-        values: dict[str, Any] = fields
-        for gene, index, allowed in zip(GENES, genome, self.choices, strict=True):
+        values: dict[str, Any] = {}
+        for gene, index, allowed in zip(self.genes, genome, self.choices, strict=True):
             if not 0 <= index < len(allowed):
                 raise ValueError(
                     f"gene {gene}={index} is not in 0 to {len(allowed) - 1}"
                 )
             values[gene] = allowed[int(index)]
-        return ArchitectureConfig(**values).canonical()
+        return self.config(values, **fields).canonical()
 
     def encode(self, config: ArchitectureConfig) -> np.ndarray:
-        """The canonical genome i32[12] whose config this is.
+        """The canonical genome i32[G] whose config this is.
 
         Raises:
-          ValueError: a gene that the config's family uses has another value.
+          ValueError: a gene that the config's family uses has another value, or a
+            field that no gene sets.
         """
         config = config.canonical()
-        if config.ffn_dim is not None:
+        if config.ffn_dim is not None and "ffn_dim" not in self.genes:
             raise ValueError(
                 f"ffn_dim={config.ffn_dim} is not in space {self.name!r}: "
                 f"no gene sets it"
             )
-        genome = np.zeros(len(GENES), np.int32)
-        for index, gene in enumerate(GENES):
-            value, allowed = getattr(config, gene), self.choices[index]
-            if gene not in USES[config.arch_type]:
+        genome = np.zeros(len(self.genes), np.int32)
+        used = dict(
+            zip(self.genes, _used_by(config.arch_type, self.genes), strict=True)
+        )
+        for index, gene in enumerate(self.genes):
+            value, allowed = self._value_of(config, gene), self.choices[index]
+            if not used[gene]:
                 continue
             if value not in allowed:
                 raise ValueError(
@@ -178,23 +320,52 @@ class Space:
                     f"{', '.join(map(str, allowed))}"
                 )
             genome[index] = allowed.index(value)
+        given = {*_NO_GENES, "tie_embeddings"}.difference(self.genes)
+        fields = {name: getattr(config, name) for name in given}
+        try:
+            found = self.decode(genome, **fields)
+        except ValueError as error:
+            raise ValueError(f"not in space {self.name!r}: {error}") from None
+        if found != config:
+            name, value = next(
+                (name, value)
+                for name, value in config.to_dict().items()
+                if value != getattr(found, name)
+            )
+            raise ValueError(
+                f"{name}={value!r} is not in space {self.name!r}: no gene sets it"
+            )
         return genome
 
     def nearest(self, config: ArchitectureConfig) -> np.ndarray:
-        """A valid genome i32[12] close to a config that may lie outside."""
-        genome = np.zeros(len(GENES), np.int32)
-        for index, gene in enumerate(GENES):
-            value, allowed = getattr(config, gene), self.choices[index]
-            if gene == "ffn_multiplier" and config.ffn_dim is not None:
-                value = config.ffn_dim / config.hidden_dim
+        """A valid genome i32[G] close to a config that may lie outside."""
+        genome = np.zeros(len(self.genes), np.int32)
+        for index, gene in enumerate(self.genes):
+            value, allowed = self._value_of(config, gene), self.choices[index]
             if value in allowed:
                 genome[index] = allowed.index(value)
-            elif not isinstance(value, str):
+            elif _is_number(value) and all(map(_is_number, allowed)):
                 genome[index] = np.abs(np.asarray(allowed) - value).argmin()
         return np.asarray(self.repair(jnp.asarray(genome)))
 
+    def _value_of(self, config: ArchitectureConfig, gene: str) -> Any:
+        """What a gene would have to be for this config."""
+        if gene == "head_dim":
+            return config.head_dim
+        if gene == "kv_group":
+            return config.num_heads // config.key_value_heads
+        if gene == "ffn_multiplier" and config.ffn_dim is not None:
+            return config.ffn_dim / config.hidden_dim
+        known = {
+            "ffn_dim": config.feedforward_dim,
+            "kv_heads": config.key_value_heads,
+            "inner_dim": config.inner_channels,
+        }
+        value = getattr(config, gene)
+        return known.get(gene) if value is None else value
+
     def genome_at(self, index: int) -> np.ndarray:
-        """Genome i32[12] number `index` of `total`; the last gene runs fastest."""
+        """Genome i32[G] number `index` of `total`; the last gene runs fastest."""
         if not 0 <= index < self.total:
             raise ValueError(f"{index=} is not in 0 to {self.total - 1}")
         return np.asarray(np.unravel_index(index, self._lengths), np.int32)
@@ -204,13 +375,13 @@ class Space:
         return int(np.ravel_multi_index(tuple(map(int, genome)), self._lengths))
 
     def sample(self, key: jax.Array, number: int) -> np.ndarray:
-        """Draws i32[number, 12], uniform over the valid genomes."""
+        """Draws i32[number, G], uniform over the valid genomes."""
         seed = np.asarray(jax.random.key_data(key)).tolist()
         rng = np.random.default_rng(seed)
         drawn: list[np.ndarray] = []
         while len(drawn) < number:
             genome = self.genome_at(int(rng.integers(self.total)))
-            if self._valid_table[tuple(genome[_at(_COUPLED)])]:
+            if self._valid_table[tuple(genome[self._at_coupled])]:
                 drawn.append(genome)
         return np.stack(drawn)
 
@@ -218,75 +389,104 @@ class Space:
 
     @property
     def cardinality(self) -> jax.Array:
-        """i32[12], choices per gene."""
+        """i32[G], choices per gene."""
         return jnp.asarray(self._lengths, jnp.int32)
 
     def valid(self, genome: jax.Array) -> jax.Array:
-        """i32[12] within the cardinalities -> bool[]."""
-        cell = tuple(jnp.asarray(genome)[_at(_COUPLED)])
+        """i32[G] within the cardinalities -> bool[]."""
+        cell = tuple(jnp.asarray(genome)[self._at_coupled])
         return jnp.asarray(self._valid_table)[cell]
 
     def repair(self, genome: jax.Array) -> jax.Array:
-        """i32[12] within the cardinalities -> i32[12], the nearest valid one.
+        """i32[G] within the cardinalities -> i32[G], the nearest valid one.
 
         Valid genomes come back as they are; in others the number of heads
         changes if that is enough.
         """
         genome = jnp.asarray(genome)
-        cell = tuple(genome[_at(_COUPLED)])
-        return genome.at[_at(_COUPLED)].set(jnp.asarray(self._repair_table)[cell])
+        cell = tuple(genome[self._at_coupled])
+        return genome.at[self._at_coupled].set(jnp.asarray(self._repair_table)[cell])
 
     def canonical(self, genome: jax.Array) -> jax.Array:
-        """i32[12] -> i32[12], with 0 for every gene the family does not use."""
+        """i32[G] -> i32[G], with 0 for every gene the family does not use."""
         genome = jnp.asarray(genome)
-        used = jnp.asarray(self._used_table)[genome[0]]
+        family = genome[self.genes.index("arch_type")] if self._has_families else 0
+        used = jnp.asarray(self._used_table)[family]
         return jnp.where(used, genome, 0)
 
     # ---- tables ----
 
     def values(self, gene: str) -> tuple:
-        """The choices of a gene."""
-        return self.choices[GENES.index(gene)]
+        """The choices of a gene; the one value of a field that has no gene."""
+        if gene in self.genes:
+            return self.choices[self.genes.index(gene)]
+        fields = {field.name: field for field in dataclasses.fields(ArchitectureConfig)}
+        return (DEFAULTS.get(gene, fields[gene].default),)
 
     def used(self, family: str) -> np.ndarray:
-        """bool[12], which genes a family of the space uses."""
+        """bool[G], which genes a family of the space uses."""
         return self._used_table[self.families.index(family)]
 
     def valid_grid(self, family: str) -> np.ndarray:
-        """bool, 12 axes: which canonical genomes of a family are valid.
+        """bool, G axes: which canonical genomes of a family are valid.
 
         An axis has length 1 where the gene decides nothing, or is not used.
         """
         index = self.families.index(family)
-        table = self._valid_table[index : index + 1]
-        coupled = [GENES.index(gene) for gene in _COUPLED]
+        table = self._of_family(self._valid_table, index)
+        at = {gene: self.genes.index(gene) for gene in self.coupled}
         unused = [
             axis
-            for axis, gene in enumerate(coupled)
-            if gene != "arch_type" and not self._used_table[index][gene]
+            for axis, gene in enumerate(self.coupled)
+            if gene != "arch_type" and not self._used_table[index][at[gene]]
         ]
         table = np.asarray(table.any(axis=tuple(unused), keepdims=True))
-        order = np.argsort(coupled)
-        shape = np.ones(len(GENES), int)
-        shape[np.asarray(coupled)[order]] = np.asarray(table.shape)[order]
+        places = list(at.values())
+        order = np.argsort(places)
+        shape = np.ones(len(self.genes), int)
+        shape[np.asarray(places)[order]] = np.asarray(table.shape)[order]
         return table.transpose(order).reshape(shape)
+
+    @property
+    def _has_families(self) -> bool:
+        return "arch_type" in self.genes
+
+    def _of_family(self, table: np.ndarray, index: int) -> np.ndarray:
+        """The part of a table over the coupled genes that is a family's; all axes."""
+        if not self._has_families:
+            return table
+        axis = self.coupled.index("arch_type")
+        return np.take(table, [index], axis=axis)
 
     @property
     def _lengths(self) -> tuple[int, ...]:
         return tuple(map(len, self.choices))
 
     @functools.cached_property
+    def _at_coupled(self) -> np.ndarray:
+        """i32[len(coupled)], the places of the coupled genes in a genome."""
+        return np.asarray([self.genes.index(gene) for gene in self.coupled], np.int32)
+
+    @functools.cached_property
     def _valid_table(self) -> np.ndarray:
         """bool over the coupled genes: built by building the configs."""
-        coupled = [self.values(gene) for gene in _COUPLED]
+        coupled = [self.values(gene) for gene in self.coupled]
         rest = {
-            gene: values[0] for gene, values in zip(GENES, self.choices, strict=True)
+            gene: values[0]
+            for gene, values in zip(self.genes, self.choices, strict=True)
         }
         table = [
-            _exists(rest | dict(zip(_COUPLED, values, strict=True)))
+            self._exists(rest | dict(zip(self.coupled, values, strict=True)))
             for values in itertools.product(*coupled)
         ]
         return np.asarray(table).reshape([len(values) for values in coupled])
+
+    def _exists(self, values: dict[str, Any]) -> bool:
+        try:
+            self.config(values)
+        except ValueError:
+            return False
+        return True
 
     @functools.cached_property
     def _repair_table(self) -> np.ndarray:
@@ -296,9 +496,7 @@ class Space:
     @functools.cached_property
     def _used_table(self) -> np.ndarray:
         """bool[families, genes]: which genes each family of the space uses."""
-        return np.asarray(
-            [[gene in USES[name] for gene in GENES] for name in self.families]
-        )
+        return np.asarray([_used_by(name, self.genes) for name in self.families])
 
 
 def nearest_valid(table: np.ndarray) -> np.ndarray:
@@ -310,22 +508,30 @@ def nearest_valid(table: np.ndarray) -> np.ndarray:
     Returns:
       i32[..., axes], its indices; one step of an axis outweighs all on its right.
     """
-    cells = np.argwhere(np.ones_like(table)).astype(np.int32)
-    valid = np.argwhere(table).astype(np.int32)
-    # As digits of a number.
-    steps = np.moveaxis(np.abs(cells[:, None] - valid[None]), -1, 0)
-    distance = np.ravel_multi_index(tuple(steps), table.shape)
-    return valid[distance.argmin(axis=1)].reshape(*table.shape, table.ndim)
+    far = np.float64(table.size) * table.size
+    distance = np.where(table, 0.0, far)
+    nearest = np.moveaxis(np.indices(table.shape, np.int32), 0, -1)
+    # The distance is a sum over axes: the least is found axis by axis, the last first.
+    for axis in reversed(range(table.ndim)):
+        weight = float(math.prod(table.shape[axis + 1 :]))
+        places = np.arange(table.shape[axis])
+        steps = weight * np.abs(places[:, None] - places)  # [from, to]
+        by_place = np.moveaxis(distance, axis, -1)[..., None, :] + steps
+        best = np.moveaxis(by_place.argmin(axis=-1), -1, axis)
+        distance = np.moveaxis(by_place.min(axis=-1), -1, axis)
+        nearest = np.take_along_axis(nearest, best[..., None], axis=axis)
+    return nearest
 
 
-def _exists(fields: dict) -> bool:
-    try:
-        ArchitectureConfig(**fields)
-    except ValueError:
-        return False
-    return True
+def _used_by(family: str, genes: Sequence[str]) -> list[bool]:
+    decided = [DERIVED[gene][0] if gene in DERIVED else gene for gene in genes]
+    return [field in USES[family] for field in decided]
 
 
-def _at(genes: tuple[str, ...]) -> np.ndarray:
-    """i32[len(genes)], the places of the genes in a genome."""
-    return np.asarray([GENES.index(gene) for gene in genes])
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_divisor(gene: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{gene}={value!r} is not allowed: needs an int of at least 1")

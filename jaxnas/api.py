@@ -65,7 +65,8 @@ def search(out: str | Path | None = None, **settings: Any) -> Summary:
     """Runs a whole search, as the command line does.
 
     Args:
-      out: the run folder; by default the first free runs/SPACE-NNN.
+      out: the run folder; by default the first free runs/SPACE-NNN, or
+        runs/search-NNN without a space.
       **settings: of a `RunConfig`: space, population, generations, seed, ...
 
     Returns:
@@ -78,7 +79,7 @@ def search(out: str | Path | None = None, **settings: Any) -> Summary:
     """
     config = RunConfig(**settings).anchored()
     path = None if out is None else Path(out)
-    with new_run(path, config.space, config.to_toml()) as folder:
+    with new_run(path, config.space or "search", config.to_toml()) as folder:
         return run(folder, config)
 
 

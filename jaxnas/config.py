@@ -16,16 +16,29 @@ from jaxnas.presets import (
     DECODE_SHARE,
     LATENCY_NAMES,
     PRESETS,
+    SEARCHES,
     SPACE_NAMES,
     STRATEGY_NAMES,
     STRATEGY_SETTINGS,
+    default_space,
     phases_of,
     readers_of,
-    search_latency,
-    search_length,
+    search_of,
     unread_by,
 )
 from jaxnas.training.lengths import PhaseLength
+
+
+def _by_space(name: str) -> str:
+    """What a setting is by default on each space, for the help."""
+    found: dict[object, list[str]] = {}
+    for space, search in SEARCHES.items():
+        found.setdefault(search.get(name, "none"), []).append(space)
+    found.setdefault(search_of("").get(name, "none"), []).append("others")
+    return ", ".join(
+        f"{value} on {' and '.join(names)}" for value, names in found.items()
+    )
+
 
 Values: TypeAlias = dict[str, Any]  # settings by name, as they were written
 
@@ -54,20 +67,29 @@ class RunConfig:
       UsageError: a value out of its range.
     """
 
-    space: str = setting(
-        "minimal", "search", "minimal | medium | full", among=SPACE_NAMES
+    space: str | None = setting(
+        None,
+        "search",
+        f"{' | '.join(SPACE_NAMES)}; nano without an accelerator, else modern",
+        among=SPACE_NAMES,
     )
-    strategy: str = setting(
-        "genetic", "search", " | ".join(STRATEGY_NAMES), among=STRATEGY_NAMES
+    strategy: str | None = setting(
+        None,
+        "search",
+        f"{' | '.join(STRATEGY_NAMES)}; {_by_space('strategy')}",
+        among=STRATEGY_NAMES,
     )
     population: int | None = setting(
         None,
         "search",
-        "candidates asked for per generation; 10 on minimal, else 50",
+        f"candidates asked for per generation; {_by_space('population')}",
         least=1,
     )
     generations: int | None = setting(
-        None, "search", "generations to search for; 5 on minimal, else 100", least=1
+        None,
+        "search",
+        f"generations to search for; {_by_space('generations')}",
+        least=1,
     )
     max_evals: int | None = setting(
         None,
@@ -115,8 +137,19 @@ class RunConfig:
         least=0,
         most=1,
     )
-    max_size: float = setting(
-        500.0, "search", "MiB; larger candidates are skipped, untrained", above=0
+    max_size: float | None = setting(
+        None,
+        "search",
+        f"MiB; no larger candidate is proposed; {_by_space('max_size')}. With this or "
+        "max-latency the most accurate wins",
+        above=0,
+    )
+    max_latency: float | None = setting(
+        None,
+        "search",
+        f"ms, of the latency that is asked for; no slower candidate is proposed; "
+        f"{_by_space('max_latency')}",
+        above=0,
     )
 
     data: str = setting(
@@ -142,8 +175,7 @@ class RunConfig:
         None,
         "training",
         "trainings of a candidate, each going on with the best of the one before: of "
-        "fast, medium, full, SAMPLES or SAMPLESxEPOCHS; fast on minimal, else "
-        "fast,medium,full",
+        f"fast, medium, full, SAMPLES or SAMPLESxEPOCHS; {_by_space('phases')}",
     )
     samples: int | None = setting(
         None, "training", "windows seen, instead of a lone phase's", least=1
@@ -151,10 +183,11 @@ class RunConfig:
     epochs: int | None = setting(
         None, "training", "times each is seen, instead of a lone phase's", least=1
     )
-    promote_share: float = setting(
-        0.25,
+    promote_share: float | None = setting(
+        None,
         "training",
-        "of a phase's candidates that the next one takes",
+        f"of a phase's candidates that the next one takes; "
+        f"{_by_space('promote_share')}",
         above=0,
         most=1,
     )
@@ -164,10 +197,11 @@ class RunConfig:
         "their quality at the phase's end, or as its curve predicts it: now | curve",
         among=("now", "curve"),
     )
-    lucky: int = setting(
-        2,
+    lucky: int | None = setting(
+        None,
         "training",
-        "others that each phase takes at random, to learn what it lost",
+        f"others that each phase takes at random, to learn what it lost; "
+        f"{_by_space('lucky')}",
         least=0,
     )
     repeats: int | None = setting(
@@ -194,7 +228,11 @@ class RunConfig:
     window: int | None = setting(None, "training", "tokens in a sample", least=1)
     batch: int | None = setting(None, "training", "samples in a step", least=1)
     learning_rate: float | None = setting(
-        None, "training", "AdamW's, at its peak", above=0
+        None,
+        "training",
+        "AdamW's at its peak, for matrices in a model of width 64; wider ones take "
+        "64 / width of it, embeddings, heads and vectors four times it",
+        above=0,
     )
     weight_decay: float = setting(0.1, "training", "AdamW's, on matrices", least=0)
     beta2: float = setting(0.95, "training", "AdamW's", above=0, below=1)
@@ -219,9 +257,15 @@ class RunConfig:
         None, "training", "steps that the winner trains on for; 0 for none", least=0
     )
 
-    accuracy_weight: float = setting(0.5, "fitness", "of the accuracy score")
-    size_weight: float = setting(0.3, "fitness", "of the size score")
-    latency_weight: float = setting(0.2, "fitness", "of the latency score")
+    accuracy_weight: float | None = setting(
+        None, "fitness", "of the accuracy score; 1 with limits, else 0.5"
+    )
+    size_weight: float | None = setting(
+        None, "fitness", "of the size score; 0 with limits, else 0.3"
+    )
+    latency_weight: float | None = setting(
+        None, "fitness", "of the latency score; 0 with limits, else 0.2"
+    )
     size_target: float | None = setting(
         None, "fitness", "MiB up to which the size score is 1"
     )
@@ -237,7 +281,7 @@ class RunConfig:
         None,
         "fitness",
         f"{' | '.join(LATENCY_NAMES)}, the latter two calibrated on this device; "
-        "estimate on minimal, else prefill",
+        f"{_by_space('latency')}",
         among=LATENCY_NAMES,
     )
     objectives: str | None = setting(
@@ -267,26 +311,37 @@ class RunConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(RunConfig):
             _check(field, getattr(self, field.name))
-        for name in unread_by(self.strategy):
-            if (value := getattr(self, name)) is not None:
-                raise UsageError(
-                    f"{name}={value!r} is not read by strategy {self.strategy}: only "
-                    f"by {', '.join(readers_of(name))}"
-                )
+        if self.strategy is not None:
+            self._check_read_by(self.strategy)
         if self.budget is not None:
             self.budget_seconds()
         if self.phases is not None:
             self._phases(self.phases, "small")  # all presets know the same names
+
+    def _check_read_by(self, strategy: str) -> None:
+        for name in unread_by(strategy):
+            if (value := getattr(self, name)) is not None:
+                raise UsageError(
+                    f"{name}={value!r} is not read by strategy {strategy}: only by "
+                    f"{', '.join(readers_of(name))}"
+                )
 
     def resolve(self, backend: str) -> "Settings":
         """Fills what was left open, for a JAX backend ("cpu", "gpu", "tpu")."""
         name = self.preset
         if name == "auto":
             name = "small" if backend == "cpu" else "standard"
+        space = self.space or default_space(backend)
+        search = search_of(space)
+        strategy = self.strategy or str(search["strategy"])
+        self._check_read_by(strategy)
         values: Values = {
             **PRESETS[name].settings,
-            **search_length(self.space),
-            **STRATEGY_SETTINGS[self.strategy],
+            **search,
+            **STRATEGY_SETTINGS[strategy],
+            **self._weights(space),
+            "space": space,
+            "strategy": strategy,
         }
         if self.samples is not None or self.epochs is not None:
             values["phases"] = "fast"
@@ -301,14 +356,26 @@ class RunConfig:
             values |= {"samples": phase.samples, "epochs": phase.epochs}
         budget = self.budget_seconds()
         hasty = budget is not None and budget < CALIBRATING
-        latency = self.latency or ("estimate" if hasty else search_latency(self.space))
+        latency = self.latency or ("estimate" if hasty else search["latency"])
         top = 1 if latency == "estimate" else self.top_k
         values |= {"latency": latency, "measure_top": top}
         if latency == "decode":
             values["latency_target"] *= DECODE_SHARE
+            if "max_latency" in values:
+                values["max_latency"] *= DECODE_SHARE
         given = dataclasses.asdict(self)
         filled = {key: value for key, value in values.items() if given[key] is None}
         return Settings(**given | filled | {"preset": name})
+
+    def _weights(self, space: str) -> dict[str, float]:
+        """Of the scores: with limits the most accurate model wins."""
+        limited = (
+            self.max_size is not None
+            or self.max_latency is not None
+            or "max_latency" in search_of(space)
+        )
+        names = ("accuracy_weight", "size_weight", "latency_weight")
+        return dict(zip(names, (1, 0, 0) if limited else (0.5, 0.3, 0.2), strict=True))
 
     def _phases(self, text: str, preset: str) -> dict[str, PhaseLength]:
         try:
@@ -349,8 +416,16 @@ class RunConfig:
 class Settings(RunConfig):
     """The settings that a run uses: none that it needs is open."""
 
+    space: str
+    strategy: str
     population: int
     generations: int
+    max_size: float
+    promote_share: float
+    lucky: int
+    accuracy_weight: float
+    size_weight: float
+    latency_weight: float
     vocab_size: int
     eval_windows: int
     final_windows: int

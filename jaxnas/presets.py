@@ -19,11 +19,11 @@ PRESETS = {
         {
             "vocab_size": 1024,
             "window": 64,
-            "batch": 4,
-            "learning_rate": 1e-3,
+            "batch": 8,
+            "learning_rate": 6e-3,
             "eval_windows": 256,
             "final_windows": 512,
-            "final_steps": 600,
+            "final_steps": 300,
             "size_target": 12.0,
             "size_limit": 60.0,
             "latency_target": 16.0,
@@ -35,7 +35,7 @@ PRESETS = {
             "vocab_size": 8192,
             "window": 128,
             "batch": 16,
-            "learning_rate": 1e-3,
+            "learning_rate": 6e-3,
             "eval_windows": 512,
             "final_windows": 2048,
             "final_steps": 20_000,
@@ -50,16 +50,53 @@ PRESETS = {
 
 # Known here too, so that a wrong name is found before JAX is imported.
 LATENCY_NAMES = ("estimate", "prefill", "decode")
-SPACE_NAMES = ("minimal", "medium", "full")
+SPACE_NAMES = ("minimal", "medium", "full", "nano", "modern")
 PHASE_NAMES = tuple(PHASES)
 STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
+_LONG: dict[str, int | float | str] = {
+    "strategy": "genetic",
+    "population": 50,
+    "generations": 100,
+    "phases": ",".join(PHASE_NAMES),
+    "promote_share": 0.25,
+    "lucky": 2,
+    "latency": "prefill",
+    "max_size": 500.0,
+}
 
-def search_length(space: str) -> dict[str, int | str]:
-    """Population, generations, phases; the minimal space holds eight models."""
-    if space == "minimal":
-        return {"population": 10, "generations": 5, "phases": "fast"}
-    return {"population": 50, "generations": 100, "phases": ",".join(PHASE_NAMES)}
+# How a space is searched, unless the settings say otherwise.
+SEARCHES: dict[str, dict[str, int | float | str]] = {
+    # Eight models: a search is done before a device is measured.
+    "minimal": _LONG
+    | {"population": 10, "generations": 5, "phases": "fast", "latency": "estimate"},
+    # Minutes on two cores, within limits that keep a step under a tenth of a second.
+    "nano": _LONG
+    | {
+        "strategy": "predictor",
+        "population": 12,
+        "generations": 2,
+        "phases": "1600,3200",
+        "promote_share": 0.125,
+        "lucky": 0,
+        "latency": "estimate",
+        "max_size": 1.0,
+        "max_latency": 2.0,
+        "final_steps": 2000,
+    },
+    # The classic target: 100 MB and 10 ms.
+    "modern": _LONG | {"strategy": "predictor", "max_size": 95.3, "max_latency": 10.0},
+}
+
+
+def search_of(space: str) -> dict[str, int | float | str]:
+    """How a space is searched by default; any that is not named, as the long ones."""
+    return SEARCHES.get(space, _LONG)
+
+
+def default_space(backend: str) -> str:
+    """The space that is searched unless another is named."""
+    return "nano" if backend == "cpu" else "modern"
 
 
 def phases_of(text: str, preset: str) -> dict[str, PhaseLength]:
@@ -89,11 +126,6 @@ def phases_of(text: str, preset: str) -> dict[str, PhaseLength]:
 
 # Seconds from which a budget has room for measuring the device first.
 CALIBRATING = 1800.0
-
-
-def search_latency(space: str) -> str:
-    """The minimal space is done before a device is measured."""
-    return "estimate" if space == "minimal" else "prefill"
 
 
 # A token takes so much less than a prompt of 128: the target of either score.

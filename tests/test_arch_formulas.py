@@ -117,6 +117,7 @@ FORMULAS = {
     "silu": lambda gate, up: silu(up),
     "geglu": lambda gate, up: gelu(gate) * up,
     "swiglu": lambda gate, up: silu(gate) * up,
+    "relu2": lambda gate, up: np.maximum(up, 0) ** 2,
 }
 
 
@@ -129,7 +130,7 @@ def test_activations_are_their_formulas(name):
     chosen = traits._replace(activation=jnp.int32(traits.activation))
     for some in (traits, chosen):
         np.testing.assert_allclose(activate(*arrays, some), wanted, atol=1e-5)
-    if name in ("gelu", "silu"):
+    if name in ("gelu", "silu", "relu2"):
         for some in (traits, chosen):
             alone = activate(None, arrays[1], some)
             np.testing.assert_allclose(alone, wanted, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from arch.baselines import BASELINES
 from arch.config import ArchitectureConfig
 from arch.families import FAMILIES
-from arch.space import GENES, Space
+from arch.space import GENES, Space, nearest_valid
 from arch.spaces import SPACES, space_named
 
 COUNTS = {  # combinations, valid, distinct
@@ -51,8 +51,39 @@ ODD = space_of(
     position_encoding=("rope", "alibi"),
     activation=("gelu", "swiglu"),
 )
+# Genes of its own, derived ones too, and conditions.
+OWN = Space(
+    "own",
+    (
+        (4, 2),
+        ("grouped_query_attention", "mamba", "flash_attention"),
+        (64, 96, 36),
+        (16, 12, 7),
+        (1, 2, 4),
+        (100, 256),
+        ("alibi", "rope"),
+        (False, True),
+        ("fp16", "int4"),
+    ),
+    (
+        "num_layers",
+        "arch_type",
+        "hidden_dim",
+        "head_dim",
+        "kv_group",
+        "ffn_dim",
+        "position_encoding",
+        "tie_embeddings",
+        "quantization",
+    ),
+    (
+        {"quantization": ("int4",), "tie_embeddings": (True,)},
+        {"arch_type": ("mamba",), "hidden_dim": (36, 64)},
+    ),
+)
 SMALL = {"minimal": SPACES["minimal"], "odd": ODD}
-ANY = {**SPACES, "odd": ODD}
+ANY = {**SPACES, "odd": ODD, "own": OWN}
+OF_GENES = [name for name, space in ANY.items() if space.genes == GENES]
 
 
 def decoded(space, genome):
@@ -76,7 +107,7 @@ def compiled(function):
 
 def random_genomes(space, number, seed=0):
     counts = [len(values) for values in space.choices]
-    genomes = np.random.default_rng(seed).integers(counts, size=(number, len(GENES)))
+    genomes = np.random.default_rng(seed).integers(counts, size=(number, len(counts)))
     return genomes.astype(np.int32)
 
 
@@ -90,7 +121,7 @@ def test_counts_of_the_named_spaces(name):
     assert space.name == name
 
 
-@pytest.mark.parametrize("name", ["minimal", "medium", "odd"])
+@pytest.mark.parametrize("name", ["minimal", "medium", "odd", "own"])
 def test_counts_are_those_of_decoding_every_genome(name):
     _, configs = everything(name)
     space, valid = ANY[name], [config for config in configs if config is not None]
@@ -128,7 +159,9 @@ def test_the_full_space_holds_every_family():
 
 
 def test_an_unknown_space_is_named():
-    with pytest.raises(ValueError, match="'huge': choose minimal, medium, full"):
+    with pytest.raises(
+        ValueError, match="'huge': choose minimal, medium, full, nano, modern"
+    ):
         space_named("huge")
 
 
@@ -140,15 +173,17 @@ def test_encode_gives_the_canonical_genome_of_decode(name):
     space = ANY[name]
     genomes = space.sample(jax.random.key(0), 200)
     canonical = compiled(space.canonical)(genomes)
+    fields = {"vocab_size": 999}
+    if "tie_embeddings" not in space.genes:
+        fields["tie_embeddings"] = True
     for genome, representative in zip(genomes, canonical, strict=True):
-        config = space.decode(genome, vocab_size=999, tie_embeddings=True)
-        assert config.vocab_size == 999
-        assert config.tie_embeddings
+        config = space.decode(genome, **fields)
+        assert {name: getattr(config, name) for name in fields} == fields
         assert config.canonical() == config
         got = space.encode(config)
         assert got.dtype == np.int32
         np.testing.assert_array_equal(got, representative)
-        again = space.decode(got, vocab_size=999, tie_embeddings=True)
+        again = space.decode(got, **fields)
         assert again == config
 
 
@@ -171,7 +206,7 @@ def test_decode_reads_each_gene_from_its_choices():
     )
 
 
-@pytest.mark.parametrize("name", ["medium", "odd"])
+@pytest.mark.parametrize("name", ["medium", "odd", "own"])
 def test_genomes_mean_one_model_if_their_canonical_genomes_are_equal(name):
     genomes, configs = everything(name)
     valid = [at for at, config in enumerate(configs) if config is not None]
@@ -239,7 +274,7 @@ def test_index_of_is_the_inverse_of_genome_at(name):
 # ---- validity and repair ----
 
 
-@pytest.mark.parametrize("name", ["minimal", "medium", "odd"])
+@pytest.mark.parametrize("name", ["minimal", "medium", "odd", "own"])
 def test_valid_is_what_decodes(name):
     genomes, configs = everything(name)
     wanted = [config is not None for config in configs]
@@ -254,7 +289,8 @@ def test_valid_is_what_decodes_in_the_full_space():
 
 
 def genomes_of(name):
-    return random_genomes(ANY[name], 200_000) if name == "full" else everything(name)[0]
+    large = ANY[name].total > 200_000
+    return random_genomes(ANY[name], 200_000) if large else everything(name)[0]
 
 
 @pytest.mark.parametrize("name", ANY)
@@ -268,7 +304,7 @@ def test_repair_is_valid_and_leaves_the_valid_alone(name):
     np.testing.assert_array_equal(repaired[valid], genomes[valid])
 
 
-@pytest.mark.parametrize("name", ANY)
+@pytest.mark.parametrize("name", OF_GENES)
 def test_repair_takes_the_nearest_number_of_heads_if_one_will_do(name):
     space, genomes = ANY[name], genomes_of(name)
     repaired, valid = (compiled(f)(genomes) for f in (space.repair, space.valid))
@@ -398,6 +434,67 @@ def test_the_nearest_is_always_valid(name):
         assert genome.dtype == np.int32
         assert space.valid(genome)
         space.decode(genome)
+
+
+# ---- genes of one's own ----
+
+
+def test_derived_genes_split_what_they_are_of():
+    genome = [0, 0, 0, 0, 1, 1, 0, 0, 0]
+    config = OWN.decode(genome)
+    assert (config.num_heads, config.kv_heads, config.ffn_dim) == (4, None, None)
+    assert (config.key_value_heads, config.feedforward_dim) == (2, 256)
+    assert (config.normalization, config.activation) == ("rmsnorm", "swiglu")
+    assert OWN.decode([0, 2, *genome[2:]]).key_value_heads == 4
+
+
+def test_conditions_leave_out_what_has_all_of_their_values():
+    _, configs = everything("own")
+    found = [config for config in configs if config is not None]
+    assert not any(one.quantization == "int4" and one.tie_embeddings for one in found)
+    assert {one.hidden_dim for one in found if one.arch_type == "mamba"} == {96}
+    assert {one.hidden_dim for one in found if one.arch_type != "mamba"} == {64, 96, 36}
+    assert {(one.quantization, one.tie_embeddings) for one in found} == {
+        ("fp16", False),
+        ("fp16", True),
+        ("int4", False),
+    }
+
+
+def test_the_nearest_cell_is_the_first_of_the_nearest():
+    rng = np.random.default_rng(0)
+    for shape in ((5,), (3, 4), (2, 3, 4), (3, 1, 2, 3)):
+        table = rng.random(shape) < 0.3
+        table.flat[rng.integers(table.size)] = True
+        found, valid = nearest_valid(table), np.argwhere(table)
+        for cell in np.ndindex(shape):
+            steps = np.abs(valid - np.asarray(cell))
+            distance = np.ravel_multi_index(tuple(steps.T), shape)
+            np.testing.assert_array_equal(found[cell], valid[distance.argmin()])
+
+
+@pytest.mark.parametrize(
+    ("genes", "conditions", "message"),
+    [
+        ({"colour": (1,)}, (), "unknown gene 'colour': choose of arch_type, "),
+        ({"vocab_size": (100,)}, (), "unknown gene 'vocab_size'"),
+        ({"head_dim": (8,), "num_heads": (8,)}, (), "both head_dim and num_heads"),
+        ({"head_dim": (8, 0)}, (), "head_dim=0 is not allowed: needs an int"),
+        ({}, ({},), "a condition names no gene"),
+        ({}, ({"activation": ("gelu",)},), "names 'activation', which is no gene"),
+        ({}, ({"hidden_dim": (65,)},), "hidden_dim=65, which is none of its choices"),
+        ({}, ({"hidden_dim": (64,)},), "holds no valid config"),
+    ],
+)
+def test_spaces_of_ones_own_that_are_none(genes, conditions, message):
+    every = {"num_layers": (2,), "hidden_dim": (64,), **genes}
+    with pytest.raises(ValueError, match=message):
+        Space("test", tuple(every.values()), tuple(every), conditions)
+
+
+def test_a_space_needs_a_width():
+    with pytest.raises(ValueError, match="'test' lacks the gene hidden_dim"):
+        Space("test", ((2,),), ("num_layers",))
 
 
 # ---- spaces that are none ----

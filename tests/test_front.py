@@ -78,9 +78,37 @@ def distinct(space):
     return list(found)
 
 
-@pytest.fixture(scope="module")
-def mixed():
-    space = mixed_space()
+def own_space():
+    """Genes of its own, in no special order, with a condition."""
+    choices = {
+        "tie_embeddings": (True, False),
+        "hidden_dim": (96, 128, 36),
+        "head_dim": (12, 32, 9),
+        "arch_type": ("rwkv", "grouped_query_attention", "mamba", "transformer"),
+        "kv_group": (4, 2),
+        "num_layers": (2, 4),
+        "activation": ("relu2", "geglu"),
+        "quantization": ("int8", "int4"),
+        "ffn_dim": (128, 32),
+        "inner_dim": (64, 200),
+    }
+    left_out = {"quantization": ("int4",), "arch_type": ("mamba", "rwkv")}
+    return Space("own", tuple(choices.values()), tuple(choices), (left_out,))
+
+
+def family_space():
+    """Of one family, which no gene names."""
+    choices = {
+        "hidden_dim": (96, 36),
+        "num_layers": (2, 4),
+        "pruning_ratio": (0.0, 0.5),
+    }
+    return Space("family", tuple(choices.values()), tuple(choices))
+
+
+@pytest.fixture(scope="module", params=[mixed_space, own_space, family_space])
+def mixed(request):
+    space = request.param()
     return space, distinct(space)
 
 

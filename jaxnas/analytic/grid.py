@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from arch.config import ArchitectureConfig
 from arch.cost.sizes import Sizes, Storage, sizes_of
 from arch.families import UNUSED
-from arch.space import GENES, Space
+from arch.space import DEFAULTS, Space
 
 # Which genes decide a field of `Sizes`; a number of heads exists for some widths.
+_HEADS = ("hidden_dim", "num_heads", "head_dim")
 _GENES_OF = {
     "layers": ("num_layers",),
     "hidden": ("hidden_dim",),
-    "heads": ("hidden_dim", "num_heads"),
-    "kv_heads": ("hidden_dim", "num_heads"),
-    "inner": ("hidden_dim", "ffn_multiplier", "pruning_ratio"),
+    "heads": _HEADS,
+    "kv_heads": (*_HEADS, "kv_heads", "kv_group"),
+    "inner": ("hidden_dim", "ffn_multiplier", "ffn_dim", "inner_dim", "pruning_ratio"),
     "vocab": (),
     "gated": ("activation",),
-    "tied": (),
+    "tied": ("tie_embeddings",),
     "rotary": ("position_encoding",),
     "alibi": ("position_encoding",),
     "storage": ("quantization",),
@@ -34,20 +34,24 @@ _ANY_WIDTH = 64  # for what depends on none
 
 
 class Grid(NamedTuple):
-    """The genomes of one family; its arrays broadcast to `shape`, 12 axes.
+    """The genomes of one family; its arrays broadcast to `shape`, an axis a gene.
 
     An axis of length 1 is a gene that an array does not depend on.
     """
 
     shape: tuple[int, ...]  # choices a gene; 1 for the family, and where unused
-    family: int  # the first gene
+    family: int  # its place among the space's
+    family_axis: int | None  # of its gene, if there is one
     valid: np.ndarray  # bool, of canonical genomes
     sizes: Sizes  # int64 columns, as exported; 1 where it does not exist
     trained: Sizes  # before pruning
 
     def genome(self, place: tuple[int, ...]) -> np.ndarray:
-        """i32[12], the canonical genome at a place of the grid."""
-        return np.asarray([self.family, *place[1:]], np.int32)
+        """i32[G], the canonical genome at a place of the grid."""
+        genome = np.asarray(place, np.int32)
+        if self.family_axis is not None:
+            genome[self.family_axis] = self.family
+        return genome
 
 
 def grids_of(space: Space, **fields: Any) -> Iterator[Grid]:
@@ -60,13 +64,15 @@ def grids_of(space: Space, **fields: Any) -> Iterator[Grid]:
     for family, name in enumerate(space.families):
         shape = tuple(
             len(space.values(gene)) if used and gene != "arch_type" else 1
-            for gene, used in zip(GENES, space.used(name), strict=True)
+            for gene, used in zip(space.genes, space.used(name), strict=True)
         )
-        lengths = dict(zip(GENES, shape, strict=True))
+        lengths = dict(zip(space.genes, shape, strict=True))
         columns = _Columns(space, lengths, fields | {"arch_type": name})
+        has_gene = "arch_type" in space.genes
         yield Grid(
             shape=shape,
             family=family,
+            family_axis=space.genes.index("arch_type") if has_gene else None,
             valid=space.valid_grid(name),
             sizes=columns.sizes(pruned=True),
             trained=columns.sizes(pruned=False),
@@ -90,28 +96,39 @@ class _Columns(NamedTuple):
 
     def _column(self, name: str, genes: tuple[str, ...], pruned: bool) -> np.ndarray:
         """int64, along the axes of the genes; a pair of them for the storage."""
+        genes = tuple(gene for gene in self.space.genes if gene in genes)
         choices = [self.space.values(gene)[: self.lengths[gene]] for gene in genes]
         entries = []
         for values in itertools.product(*choices):
             sizes = self._sizes(dict(zip(genes, values, strict=True)), pruned)
             entries.append(getattr(sizes, name) if sizes else 1)
-        shape = [self.lengths[gene] if gene in genes else 1 for gene in GENES]
+        shape = [
+            self.lengths[gene] if gene in genes else 1 for gene in self.space.genes
+        ]
         column = np.asarray(entries, np.int64)
-        # The genes come in the order of GENES, so that a reshape is enough.
+        # The genes come in the space's order, so that a reshape is enough.
         return column.reshape(*shape, *column.shape[1:])
 
     def _sizes(self, genes: Mapping[str, Any], pruned: bool) -> Sizes | None:
-        any_heads = {} if "num_heads" in genes else {"kv_heads": 1}
-        fields: Mapping[str, Any] = {
+        # A field without a gene is what it is in all of the space; one whose gene is
+        # not looked at here, what exists with any other.
+        settled = {
+            name: value
+            for name, value in DEFAULTS.items()
+            if name not in self.space.genes
+        }
+        fields: dict[str, Any] = {
             **UNUSED,
             "num_layers": 1,
             "hidden_dim": _ANY_WIDTH,
+            **settled,
             **self.fields,
-            **any_heads,
-            **genes,
         }
+        headed = set(_HEADS[1:])
+        if headed & set(self.space.genes) and not headed & set(genes):
+            fields |= {"num_heads": 1, "kv_heads": 1}
         try:
-            config = ArchitectureConfig(**fields)
+            config = self.space.config(genes, **fields)
         except ValueError:
             return None
         return sizes_of(config.canonical(), pruned=pruned)

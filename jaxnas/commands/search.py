@@ -75,7 +75,7 @@ def _claimed(
         written = {} if file is None else read_toml(file)
         make_config(written, str(file))  # the file's own mistakes first
         config = make_config(written | flags, "settings").anchored()
-        with new_run(options.out, config.space, config.to_toml()) as folder:
+        with new_run(options.out, config.space or "search", config.to_toml()) as folder:
             yield folder, config
         return
     with existing_run(options.resume) as folder:

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from arch.space import GENES, Space
+from arch.space import Space
 from arch.spaces import SPACES, space_named
 from jaxnas.commands.options import Parser
 from jaxnas.errors import UsageError
@@ -48,6 +48,6 @@ def _named(name: str) -> Space:
 
 def _genes(space: Space) -> Table:
     table = plain_table(f"space {space.name}", "gene", "choices")
-    for gene in GENES:
+    for gene in space.genes:
         table.add_row(gene, ", ".join(map(str, space.values(gene))))
     return table

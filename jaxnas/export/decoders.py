@@ -11,7 +11,8 @@ from jaxnas.export.transforms import LINEAR, LINEAR_OUT, ROTARY
 from jaxnas.storage.jsonl import Json
 
 ATTENTION = ("transformer", "flash_attention", "grouped_query_attention")
-PLAIN = {"gelu": "gelu", "silu": "silu"}  # their gelu is the erf form too
+# Their gelu is the erf form too.
+PLAIN = {"gelu": "gelu", "silu": "silu", "relu2": "relu2"}
 GATED = {"swiglu": "silu", "geglu": "gelu"}
 
 

@@ -26,6 +26,12 @@ LATE_COMPILE_WEIGHT = 100.0
 # saves less than ten times what it costs.
 PROGRAM_SHARE = 0.08
 
+# The genes that decide which models share a program, beside those in `_ends`.
+_KINDS = ("arch_type", "hidden_dim", "num_heads", "head_dim", "tie_embeddings")
+
+# Genes that decide no shape.
+_LEFT_OUT = {"residual_dropout": 0.0, "quantization": "fp16", "pruning_ratio": 0.0}
+
 # Of the genes that a program has room for, the one with the least of the other.
 _ROOM = (("num_layers", "ffn_multiplier"), ("ffn_multiplier", "num_layers"))
 
@@ -78,43 +84,43 @@ def outlook_of(
 
 def kinds_of(space: Space, fields: Mapping[str, int]) -> list[ArchitectureConfig]:
     """The largest config for each combination that decides which share a program."""
-    activations = space.values("activation")
-    gated = [one for one in activations if one in GATED_ACTIVATIONS][:1]
-    plain = [one for one in activations if one not in GATED_ACTIVATIONS][:1]
+    kinds = {gene: space.values(gene) for gene in _KINDS if gene in space.genes}
+    kinds |= {
+        gene: tuple(_ends(space, gene)) for gene in ("activation", "attention_dropout")
+    }
+    rest = {
+        gene: _by_size(gene, values)
+        for gene, values in zip(space.genes, space.choices, strict=True)
+        if gene not in kinds and gene not in _LEFT_OUT
+    }
     found = {}
-    for family, width, heads, activation, dropout in itertools.product(
-        space.values("arch_type"),
-        space.values("hidden_dim"),
-        space.values("num_heads"),
-        gated + plain,
-        {
-            min(space.values("attention_dropout")),
-            max(space.values("attention_dropout")),
-        },
-    ):
-        for norm, position in itertools.product(
-            space.values("normalization"), space.values("position_encoding")
-        ):
+    for kind in itertools.product(*kinds.values()):
+        for others in itertools.product(*rest.values()):
+            values = zip([*kinds, *rest], [*kind, *others], strict=True)
             try:
-                config = ArchitectureConfig.from_dict(
-                    {
-                        "arch_type": family,
-                        "num_layers": max(space.values("num_layers")),
-                        "hidden_dim": width,
-                        "num_heads": heads,
-                        "ffn_multiplier": max(space.values("ffn_multiplier")),
-                        "normalization": norm,
-                        "activation": activation,
-                        "position_encoding": position,
-                        "attention_dropout": dropout,
-                        **fields,
-                    }
-                )
+                config = space.config(dict(values), **{**_LEFT_OUT, **fields})
             except ValueError:  # not a combination that exists
                 continue
             found[config.canonical()] = config
             break
     return list(found)
+
+
+def _ends(space: Space, gene: str) -> list:
+    """The choices of a gene that decide which program a model needs."""
+    values = space.values(gene)
+    if gene != "activation":
+        return sorted({min(values), max(values)})
+    gated = [one for one in values if one in GATED_ACTIVATIONS][:1]
+    return gated + [one for one in values if one not in GATED_ACTIVATIONS][:1]
+
+
+def _by_size(gene: str, values: tuple) -> tuple:
+    """What to try of a gene: the largest alone, where all have room in it."""
+    if isinstance(values[0], str) or None in values:
+        return values
+    most_first = tuple(sorted(values, reverse=True))
+    return most_first if gene in ("kv_heads", "kv_group") else most_first[:1]
 
 
 def _shape_within(

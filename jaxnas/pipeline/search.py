@@ -13,7 +13,7 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.baselines import BASELINES
-from arch.space import GENES, Space
+from arch.space import Space
 from arch.spaces import SPACES
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import Settings
@@ -71,7 +71,7 @@ def make_strategy(
         "ordered": space.ordered,
         "canonical": space.canonical,
         "seeds": np.unique(known, axis=0) if known else None,
-        "stratum": GENES.index("arch_type") if len(families) > 1 else None,
+        "stratum": space.genes.index("arch_type") if len(families) > 1 else None,
     }
     make = STRATEGIES[settings.strategy]
     takes = inspect.signature(make).parameters  # not each needs every fact
