@@ -22,15 +22,21 @@ class ScoredCells(NamedTuple):
     genomes: np.ndarray  # i64[N], distinct valid genomes of each cell
     values: np.ndarray  # f64[N, K]
 
-    def place(self, row: int) -> tuple[int, ...]:
-        """The first valid genome of a cell, as a place in the family's grid."""
+    def place(
+        self, row: int, rng: np.random.Generator | None = None
+    ) -> tuple[int, ...]:
+        """A valid genome of a cell, as a place in the family's grid.
+
+        The first one, or any that the generator draws.
+        """
         cell = np.unravel_index(self.cells[row], self.shape)
         valid = np.broadcast_to(self.grid.valid, self.grid.shape)
         free = [
             slice(None) if length == 1 else slice(index, index + 1)
             for index, length in zip(cell, self.shape, strict=True)
         ]
-        first = np.argwhere(valid[tuple(free)])[0]
+        places = np.argwhere(valid[tuple(free)])
+        first = places[0 if rng is None else rng.integers(len(places))]
         return tuple(
             int(own if length == 1 else index)
             for own, index, length in zip(first, cell, self.shape, strict=True)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -49,6 +50,7 @@ class Evaluator:
       hardware: whose latency is an objective.
       fitness: weights and targets of the score.
       max_size: in MiB; larger models are not trained.
+      max_latency: in ms; slower models are not trained.
       latency: which one is an objective, of `LATENCIES`.
       extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
@@ -57,7 +59,8 @@ class Evaluator:
     trainer: Trainer
     hardware: Hardware
     fitness: FitnessSettings
-    max_size: float
+    max_size: float = math.inf
+    max_latency: float = math.inf
     latency: str = "estimate"
     extra: Extra = dataclasses.field(default_factory=Extra)
     trainings: TrainingLog = dataclasses.field(default_factory=TrainingLog)
@@ -185,9 +188,12 @@ class Evaluator:
             )
 
     def _skipped(self, costs: Costs) -> Evaluation | None:
-        if costs.size_mib <= self.max_size:
+        if costs.size_mib > self.max_size:
+            reason = f"{costs.size_mib:.1f} MiB is over max_size={self.max_size}"
+        elif costs.latency_ms > self.max_latency:
+            reason = f"{costs.latency_ms:.3g} ms is over max_latency={self.max_latency}"
+        else:
             return None
-        reason = f"{costs.size_mib:.1f} MiB is over max_size={self.max_size}"
         return Evaluation(status="skipped", costs=costs, reason=reason)
 
     def _known(

@@ -1,5 +1,6 @@
 """From settings to the parts of a run."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def make_evaluator(config: Settings, trainer: Trainer, **parts: Any) -> Evaluato
         latency=config.latency,
         fitness=make_fitness(config),
         max_size=config.max_size,
+        max_latency=math.inf if config.max_latency is None else config.max_latency,
         extra=Extra(
             objectives=load_objectives(config.objectives),
             families=SPACES[config.space].families,
@@ -123,17 +125,27 @@ def make_evaluator(config: Settings, trainer: Trainer, **parts: Any) -> Evaluato
     )
 
 
+# A training is likely to be asked for again where this many times the candidates
+# are as many as the space's trainings.
+_AGAIN = 10
+
+
 def compressions_ahead(config: Settings, space: Space) -> list[Compression]:
     """What to score after every training, for candidates that may ask later.
 
     Everything that the space can do to weights, if that costs less than the
     training that it saves when one asks (a forward pass a window, against a
-    forward and a backward one); else nothing, and that training is done again.
+    forward and a backward one), and if so many are asked for that one is likely to
+    come back; else nothing, and that training is done again.
     """
     quantizations, ratios = space.values("quantization"), space.values("pruning_ratio")
     every = [Compression(q, float(p)) for q in quantizations for p in ratios]
+    if len(every) == 1:
+        return every
     phase = next(iter(config.named_phases().values()))
     training = 3 * phase.samples * phase.epochs
     recovering = config.recovery_share * training * sum(p > 0 for p in ratios)
     scoring = len(every) * config.eval_windows
-    return every if scoring + recovering <= training else []
+    asked = config.population * config.generations
+    likely = _AGAIN * asked * len(every) >= space.distinct_count
+    return every if likely and scoring + recovering <= training else []

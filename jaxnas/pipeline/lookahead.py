@@ -22,9 +22,12 @@ NEW_SHARE = 0.5
 OPEN_GENERATIONS = 3
 LATE_COMPILE_WEIGHT = 100.0
 
-# Programs that a search may compile for each candidate, while one more of them
-# saves less than ten times what it costs.
-PROGRAM_SHARE = 0.08
+# Candidates of each kind that have to be expected, for programs to be ready for them.
+LEAST_EXPECTED = 0.5
+
+# Programs that a search may compile for each candidate, and however few those are,
+# while one more of them saves less than ten times what it costs.
+PROGRAM_SHARE, FEWEST_PROGRAMS = 0.08, 24
 
 # The genes that decide which models share a program, beside those in `_ends`.
 _KINDS = ("arch_type", "hidden_dim", "num_heads", "head_dim", "tie_embeddings")
@@ -70,6 +73,8 @@ def outlook_of(
     if coming > 0:
         configs = kinds_of(space, fields)
         number = coming / 2 / len(configs)
+        # Of kinds that may never come, a program would have to have room for all.
+        configs = configs if number >= LEAST_EXPECTED else []
         bounded = [_shape_within(space, one, max_size) for one in configs]
         kinds = [
             Expected(config=one, number=number) for one in bounded if one is not None
@@ -78,7 +83,9 @@ def outlook_of(
         horizon=coming / 2 / max(1, new),
         expected=kinds,
         prepares=generation == OPEN_GENERATIONS - 1,
-        programs=PROGRAM_SHARE * min(population * generations, most),
+        programs=max(
+            FEWEST_PROGRAMS, PROGRAM_SHARE * min(population * generations, most)
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from arch.cost import MIB, Hardware
 from arch.spaces import SPACES
+from jaxnas.analytic.cost_table import CostTable
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig, Settings
 from jaxnas.data import prepare
@@ -38,7 +39,7 @@ from jaxnas.pipeline.manifest import (
 )
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
-from jaxnas.pipeline.search import Search, bound, most_candidates
+from jaxnas.pipeline.search import Search, bound, costs_of_space, most_candidates
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
@@ -73,6 +74,7 @@ class Ready(NamedTuple):
     task: Task
     hardware: Hardware  # whose latency is predicted
     machine: Machine
+    table: CostTable  # what the space's models cost
 
 
 class Opened(NamedTuple):
@@ -124,11 +126,12 @@ def run(
     with contextlib.ExitStack() as stack:
         opened = _open(stack, ready, console, verbose)
         _check_manifest(ready, opened.evaluator, console)
-        announce(folder, ready.config, opened.evaluator, console)
+        announce(folder, ready.config, opened.evaluator, ready.table, console)
         if (text := words(ready.config, clock)) is not None:
             console.print(text, soft_wrap=True)
         promotions = Promotions.of(ready.config)
-        pool = promotions.pool(opened.evaluator, most_candidates(ready.config))
+        most = most_candidates(ready.config, ready.table)
+        pool = promotions.pool(opened.evaluator, most)
         exhausted = _search(ready, opened, pool)
         results = list(opened.results)
         phases = _phases(ready, opened, promotions, pool)
@@ -176,7 +179,8 @@ def _prepare(
     config = fit_to_budget(given, config, space, task, machine, clock)
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
-    return Ready(folder, config, clock, task, hardware, machine)
+    table = costs_of_space(config, task, hardware)
+    return Ready(folder, config, clock, task, hardware, machine, table)
 
 
 def _open(
@@ -189,7 +193,7 @@ def _open(
     plans = stack.enter_context(Lines(folder.plans))
     timings = stack.enter_context(Lines(folder.timings))
     later = stack.enter_context(ResultLog(folder.rungs))
-    most = most_candidates(config)
+    most = most_candidates(config, ready.table)
     progress = stack.enter_context(Progress(console, most, timings))
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
@@ -225,6 +229,7 @@ def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
         search = Search(
             settings=config,
             evaluator=opened.evaluator,
+            table=ready.table,
             results=opened.results,
             checkpoints=checkpoints,
             progress=opened.progress,
@@ -285,7 +290,9 @@ def _say_what_ended(
     """Says why there are fewer candidates than were asked for, if so."""
     settings = ready.config
     if exhausted:
-        say(f"the space is exhausted: all {candidates} distinct models were evaluated")
+        say(
+            f"the space is exhausted: all {candidates} models within the limits were evaluated"
+        )
     elif ready.clock.decided("evaluated") is not None:
         say(f"the clock ends the search after {candidates} candidates")
     elif candidates >= bound(settings):

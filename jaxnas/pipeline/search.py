@@ -13,8 +13,10 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.baselines import BASELINES
+from arch.cost import Hardware
 from arch.space import Space
 from arch.spaces import SPACES
+from jaxnas.analytic.cost_table import CostTable, cost_table, limits_in_words
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import Settings
 from jaxnas.errors import RunFailed, UsageError
@@ -28,13 +30,50 @@ from jaxnas.report.progress import Progress
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.task import Task
 from search import STRATEGIES, Strategy
 
 
-def most_candidates(settings: Settings) -> int:
+def most_candidates(settings: Settings, table: CostTable) -> int:
     """Distinct candidates of a search at most."""
     asked = settings.population * settings.generations
-    return int(min(asked, bound(settings), SPACES[settings.space].distinct_count))
+    return int(min(asked, bound(settings), table.feasible))
+
+
+def costs_of_space(settings: Settings, task: Task, hardware: Hardware) -> CostTable:
+    """What the models of the run's space cost, and which its limits allow.
+
+    Raises:
+      UsageError: they allow none.
+    """
+    space, tokens = SPACES[settings.space], task.settings.window
+    phase = next(iter(settings.named_phases().values()))
+    most = math.inf if settings.max_latency is None else settings.max_latency
+    table = cost_table(
+        space,
+        hardware,
+        settings.latency,
+        max_size=settings.max_size,
+        max_latency=most,
+        tokens=phase.samples * phase.epochs * tokens,
+        **fields_of(task),
+    )
+    if not table.feasible:
+        least = table.costs.min(axis=0)
+        raise UsageError(
+            f"no model of space {space.name} keeps to "
+            f"{limits_in_words(settings.max_size, most)}: the smallest has "
+            f"{least[0]:.3g} MiB, the fastest takes {least[1]:.3g} ms"
+        )
+    return table
+
+
+def fields_of(task: Task) -> dict[str, int]:
+    """Fields of every config that are no genes: what the data decides."""
+    return {
+        "vocab_size": task.dataset.vocab_size,
+        "max_seq_length": task.settings.window,
+    }
 
 
 def bound(settings: Settings) -> float:
@@ -88,6 +127,7 @@ class Search:
     Attributes:
       settings: of the run.
       evaluator: see `Evaluator`.
+      table: what the space's models cost, and which the limits allow.
       results: those beyond the last checkpoint are written anew; what they took to
         find out is in the evaluator's trainings.
       checkpoints: where to go on from, and where to save.
@@ -99,6 +139,7 @@ class Search:
 
     settings: Settings
     evaluator: Evaluator
+    table: CostTable
     results: ResultLog
     checkpoints: Checkpoints
     progress: Progress
@@ -112,17 +153,13 @@ class Search:
 
     @property
     def fields(self) -> dict[str, int]:
-        """Fields of every config that are no genes: what the data decides."""
-        task = self.evaluator.task
-        return {
-            "vocab_size": task.dataset.vocab_size,
-            "max_seq_length": task.settings.window,
-        }
+        """See `fields_of`."""
+        return fields_of(self.evaluator.task)
 
     @property
     def exhausted(self) -> bool:
-        """Whether every model of the space was evaluated."""
-        return len(self.results) >= self.space.distinct_count
+        """Whether every model that the limits allow was evaluated."""
+        return len(self.results) >= self.table.feasible
 
     @property
     def full(self) -> bool:

@@ -1,4 +1,4 @@
-"""How fast this device compiles and trains: measured once, and kept.
+"""How fast an accelerator compiles and trains: measured once, and kept.
 
 Three small programs are enough, for how families and forms compare is known
 (see `jaxnas.population.cost_model`): how much slower or faster compilations, matrix
@@ -82,6 +82,15 @@ class Calibration:
     def from_dict(cls, values: Json) -> "Calibration":
         """The inverse of `to_dict`."""
         return cls(**values | {"rates": Rates(**values["rates"])})
+
+
+def assumed(workers: int) -> Calibration:
+    """Of a CPU: plans depend on ratios, which hold from one to the next.
+
+    Measured while others keep the machine busy, they would not.
+    """
+    rates = dataclasses.replace(fitted_rates(), workers=workers)
+    return Calibration(rates=rates, vmapped=False, a_step=1.0)
 
 
 def calibration_of(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxnas.population.calibration import Calibration, calibration_of
+from jaxnas.population.calibration import Calibration, assumed, calibration_of
 from jaxnas.runtime import cores, workers_of
 
 MEMORY_SHARE = 0.8  # of a device, that training may use
@@ -74,6 +74,8 @@ class Machine:
         return tuple(found)
 
     def _calibration_of(self, device: jax.Device) -> Calibration:
+        if device.platform == "cpu":  # what compiling costs beside training is known
+            return assumed(self.workers)
         return calibration_of(device, self.workers, self.say)
 
     def _memory_of(self, device: jax.Device) -> float:

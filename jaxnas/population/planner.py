@@ -18,7 +18,7 @@ from arch.padding import common_shape, shape_key
 from jaxnas.population.cost_model import Rates, work_of
 from jaxnas.population.devices import Machine
 from jaxnas.population.plan import Bucket, Plan
-from jaxnas.population.program import Program
+from jaxnas.population.program import EXACT_FORMS, Program
 from jaxnas.population.scheduling import Compiling, makespan, place
 from jaxnas.training.settings import TrainSettings
 
@@ -198,9 +198,10 @@ class Planner:
             options = [*one.known, *shared]
             costs = [self.member_seconds(option, one.config) for option in options]
             if one.at is not None and (alone or not options):
-                own = Program(shape=one.config)
-                options.append(own)
-                costs.append(self._seconds(own, [one], compiling) / one.number)
+                for form in EXACT_FORMS:
+                    own = Program(shape=one.config, form=form)
+                    options.append(own)
+                    costs.append(self._seconds(own, [one], compiling) / one.number)
             if options:
                 best = options[costs.index(min(costs))]
                 served.setdefault(best, []).append(one)

@@ -16,7 +16,8 @@ from jaxnas.training.members import Member, member_training, traits_array
 from jaxnas.training.scoring import SCORE_BATCH, Compression, scoring
 from jaxnas.training.task import Task
 
-FORMS = ("exact", "looped", "unrolled")
+EXACT_FORMS = ("exact", "exact_loop")
+FORMS = (*EXACT_FORMS, "looped", "unrolled")
 Tree = TypeVar("Tree")  # of arrays
 
 
@@ -25,9 +26,10 @@ class Program:
     """A shape, and how it is compiled.
 
     Attributes:
-      shape: holds every member; of the form "exact" it is the only one.
-      form: "exact" has all traits compiled in; in "looped" and "unrolled" they
-        are data, and layers are a loop or compiled one by one.
+      shape: holds every member; of the exact forms it is the only one.
+      form: "exact" and "exact_loop" have all traits compiled in; in "looped" and
+        "unrolled" they are data. In "exact" and "unrolled" layers are compiled one
+        by one (a deep stack of "exact" is not), in the others they are a loop.
       lanes: members of one call.
       vmapped: whether they run at once, see `member_training`.
     """
@@ -44,7 +46,7 @@ class Program:
     @property
     def elastic(self) -> bool:
         """True if it takes members of different traits and sizes."""
-        return self.form != "exact"
+        return self.form not in EXACT_FORMS
 
     def takes(self, config: ArchitectureConfig) -> bool:
         """Whether the config (a `training_config`) can be a member."""
@@ -52,7 +54,7 @@ class Program:
 
     def model(self, dtype: jax.typing.DTypeLike) -> LanguageModel:
         """The module of the shape."""
-        unrolled = self.form == "unrolled" if self.elastic else None
+        unrolled = None if self.form == "exact" else self.form == "unrolled"
         return build_model(self.shape, dtype, unrolled)
 
     def to_dict(self) -> Json:

@@ -1,9 +1,12 @@
 """What a run says before it begins."""
 
+import math
+
 import jax
 from rich.console import Console
 
 from arch.spaces import SPACES
+from jaxnas.analytic.cost_table import CostTable, limits_in_words
 from jaxnas.config import Settings
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.evaluation.evaluator import Evaluator
@@ -16,6 +19,7 @@ def announce(
     folder: RunFolder,
     config: Settings,
     evaluator: Evaluator,
+    table: CostTable,
     console: Console,
 ) -> None:
     """Where, what, on which data, how, and what there is to beat."""
@@ -31,6 +35,7 @@ def announce(
         f"space        {space.name}: {space.distinct_count:,} distinct "
         f"models; {config.generations} generations of {config.population}, "
         f"{bound}{config.strategy}, seed {config.seed}",
+        f"limits       {_limits(config)}: {table.feasible:,} models keep to them",
         f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
         f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
         f"tokens of a vocabulary of {dataset.vocab_size}",
@@ -42,10 +47,15 @@ def announce(
         f"{bigram.bits_per_byte:.3f} ({bigram.accuracy:.4f}), on the validation split",
     ]
     if names := evaluator.extra.names:
-        lines.insert(2, f"objectives   {', '.join([*OBJECTIVES, *names])}")
+        lines.insert(3, f"objectives   {', '.join([*OBJECTIVES, *names])}")
         if config.strategy in ("random", "genetic"):
-            lines[2] += f"; {config.strategy} search is guided by none of yours"
+            lines[3] += f"; {config.strategy} search is guided by none of yours"
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def _limits(config: Settings) -> str:
+    most = math.inf if config.max_latency is None else config.max_latency
+    return limits_in_words(config.max_size, most)
 
 
 def _phases_in_words(evaluator: Evaluator) -> str:

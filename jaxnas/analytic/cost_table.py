@@ -1,0 +1,152 @@
+"""What every genome of a space costs, by look-up: for strategies, inside jit."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arch.cost import Hardware
+from arch.scaling.predicted_loss import DEFAULT_LAW
+from arch.space import Space
+from jaxnas.analytic.exhaustive import ScoredCells, score_space
+from jaxnas.analytic.objectives import Use
+from search.pareto.exact_front import exact_front
+
+# The latency that a run is asked for -> the name in `objectives.OBJECTIVES`.
+_LATENCIES = {"estimate": "latency", "prefill": "prefill", "decode": "decode"}
+
+
+class CostTable(NamedTuple):
+    """Costs of C cells: genomes that differ only in what costs nothing are one.
+
+    A genome is the cell at its family's offset, and each gene's stride further on.
+    """
+
+    space: Space
+    families: list[ScoredCells]
+    offsets: np.ndarray  # i32[families]
+    strides: np.ndarray  # i32[families, G]
+    costs: np.ndarray  # f64[C, 2], MiB and ms, inf where no model is
+    allowed: np.ndarray  # bool[C]
+    feasible: int  # distinct models that the limits allow
+
+    def cell(self, genome: jax.Array) -> jax.Array:
+        """i32[G], valid -> i32[]."""
+        family = self._family(genome)
+        strides = jnp.asarray(self.strides)[family]
+        return jnp.asarray(self.offsets)[family] + (strides * genome).sum()
+
+    def is_allowed(self, genome: jax.Array) -> jax.Array:
+        """i32[G], valid -> bool[], whether the model keeps the limits."""
+        return jnp.asarray(self.allowed)[self.cell(genome)]
+
+    def costs_of(self, genomes: jax.Array) -> jax.Array:
+        """i32[N, G], valid -> f32[N, 2], MiB and ms."""
+        table = jnp.asarray(self.costs, jnp.float32)
+        return table[jax.vmap(self.cell)(genomes)]
+
+    def excess(self, limits: Sequence[float], genome: jax.Array) -> jax.Array:
+        """i32[G], valid -> f32[], the costs over their limits, as shares; 0 if none."""
+        ratios = self.costs / np.asarray(limits)
+        over = np.maximum(ratios - 1, 0).sum(axis=1)
+        # Exactly where a model is allowed, whatever is rounded.
+        over = np.where(self.allowed, 0.0, np.maximum(over, 1e-6))
+        return jnp.asarray(np.minimum(over, 1e6), jnp.float32)[self.cell(genome)]
+
+    def _family(self, genome: jax.Array) -> jax.Array | int:
+        if "arch_type" not in self.space.genes:
+            return 0
+        return genome[self.space.genes.index("arch_type")]
+
+
+def cost_table(
+    space: Space,
+    hardware: Hardware,
+    latency: str,
+    *,
+    max_size: float,
+    max_latency: float,
+    tokens: float,
+    **fields: Any,
+) -> CostTable:
+    """Scores a whole space, as `costs_of` scores a config.
+
+    Args:
+      space: see `Space`.
+      hardware: whose latency is predicted.
+      latency: estimate | prefill | decode.
+      max_size: MiB.
+      max_latency: ms.
+      tokens: of the training, for the predicted loss.
+      **fields: of the configs that are no genes: vocab_size, max_seq_length.
+    """
+    use = Use(hardware=hardware, training_tokens=tokens, law=DEFAULT_LAW)
+    names = ("size", _LATENCIES[latency], "loss")
+    families = score_space(space, names, use, **fields)
+    costs, offsets, strides, begin = [], [], [], 0
+    for one in families:
+        dense = np.full((int(np.prod(one.shape)), 2), np.inf)
+        dense[one.cells] = one.values[:, :2]
+        costs.append(dense)
+        offsets.append(begin)
+        strides.append(_strides(one.shape))
+        begin += len(dense)
+    every = np.concatenate(costs)
+    limits = (max_size, max_latency)
+    return CostTable(
+        space=space,
+        families=families,
+        offsets=np.asarray(offsets, np.int32),
+        strides=np.asarray(strides, np.int32),
+        costs=every,
+        allowed=np.asarray((every <= limits).all(axis=1)),
+        feasible=sum(
+            int(one.genomes[(one.values[:, :2] <= limits).all(axis=1)].sum())
+            for one in families
+        ),
+    )
+
+
+def limits_in_words(max_size: float, max_latency: float) -> str:
+    """What the limits are, for a line."""
+    size = f"{max_size:g} MiB"
+    return size if max_latency == math.inf else f"{size} and {max_latency:g} ms"
+
+
+def front_genomes(table: CostTable, seed: int) -> list[np.ndarray]:
+    """The models that the limits allow on each family's front, by formulas alone.
+
+    No other of its family is smaller, faster and predicted to be better. Genes that
+    cost nothing are drawn.
+
+    Args:
+      table: see `CostTable`.
+      seed: decides those genes.
+
+    Returns:
+      For each family that is allowed, i32[N, G] canonical genomes by predicted
+      loss, the least first.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for one, offset in zip(table.families, table.offsets, strict=True):
+        kept = np.flatnonzero(table.allowed[offset + one.cells])
+        if not len(kept):
+            continue
+        front = kept[exact_front(one.values[kept])]
+        order = front[np.argsort(one.values[front, 2], kind="stable")]
+        genomes = [one.grid.genome(one.place(row, rng)) for row in order]
+        found.append(np.stack(genomes))
+    return found
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    """In C order; 0 along an axis that costs do not depend on."""
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1]
+    return [
+        int(stride) if length > 1 else 0
+        for stride, length in zip(strides, shape, strict=True)
+    ]
