@@ -19,6 +19,7 @@ from jaxnas.config import RunConfig, Settings
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.evaluation.user_objectives import changed_since, objective_names, sources_of
 from jaxnas.latency.finalists import hardware_of, measure_finalists
@@ -129,7 +130,9 @@ def run(
         announce(folder, ready.config, opened.evaluator, ready.table, console)
         if (text := words(ready.config, clock)) is not None:
             console.print(text, soft_wrap=True)
-        promotions = Promotions.of(ready.config)
+        objectives = len(OBJECTIVES) + len(opened.evaluator.extra.names)
+        by = deciding(opened.evaluator.fitness, objectives)
+        promotions = Promotions.of(ready.config, by)
         most = most_candidates(ready.config, ready.table)
         pool = promotions.pool(opened.evaluator, most)
         exhausted = _search(ready, opened, pool)
@@ -290,9 +293,7 @@ def _say_what_ended(
     """Says why there are fewer candidates than were asked for, if so."""
     settings = ready.config
     if exhausted:
-        say(
-            f"the space is exhausted: all {candidates} models within the limits were evaluated"
-        )
+        say(f"the space is exhausted: all {candidates} models allowed were evaluated")
     elif ready.clock.decided("evaluated") is not None:
         say(f"the clock ends the search after {candidates} candidates")
     elif candidates >= bound(settings):

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import Settings
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
-from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
+from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, deciding, fitness
 from jaxnas.keys import key_of
 from jaxnas.pipeline.lookahead import outlook_of
 from jaxnas.pipeline.warm_start import warm_start
@@ -89,13 +89,16 @@ class Checkpointed(NamedTuple):
 
 
 def make_strategy(
-    settings: Settings, scores: FitnessSettings, objectives: int = len(OBJECTIVES)
+    settings: Settings,
+    scores: FitnessSettings,
+    columns: Sequence[int] = range(len(OBJECTIVES)),
 ) -> Strategy:
     """The strategy that the settings name, seeded near the baselines if it takes seeds.
 
     One that works on a single loss maximises fitness, which only our objectives
-    make; the others minimise all objectives, as many as are given. Every family has
-    an equal share of a first generation.
+    make, or accuracy if that alone decides; the others minimise all objectives
+    that it is told, by their places in `columns`. Every family has an equal share of
+    a first generation.
     """
     space = SPACES[settings.space]
     families = space.families
@@ -104,9 +107,10 @@ def make_strategy(
         for config in BASELINES.values()
         if config.arch_type in families
     ]
+    alone = len(OBJECTIVES) - 1 not in columns
     facts = {
-        "objectives": objectives,
-        "scalarize": lambda objectives: -fitness(objectives, scores, jnp),
+        "objectives": len(columns),
+        "scalarize": lambda told: told[:, 0] if alone else -fitness(told, scores, jnp),
         "ordered": space.ordered,
         "canonical": space.canonical,
         "seeds": np.unique(known, axis=0) if known else None,
@@ -152,6 +156,16 @@ class Search:
         return SPACES[self.settings.space]
 
     @property
+    def objectives(self) -> int:
+        """How many every candidate has: ours, then the user's."""
+        return len(OBJECTIVES) + len(self.evaluator.extra.names)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Which of them the strategy is told."""
+        return deciding(self.evaluator.fitness, self.objectives)
+
+    @property
     def fields(self) -> dict[str, int]:
         """See `fields_of`."""
         return fields_of(self.evaluator.task)
@@ -174,35 +188,40 @@ class Search:
           UsageError: the results do not fit the checkpoint, or there is nothing to
             be learnt from the earlier run.
         """
-        number = len(OBJECTIVES) + len(self.evaluator.extra.names)
-        strategy = make_strategy(self.settings, self.evaluator.fitness, number)
+        strategy = make_strategy(self.settings, self.evaluator.fitness, self.columns)
         ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         strategy = strategy._replace(ask=ask, tell=tell)
-        first, state = self._begin(strategy, number)
+        first, state = self._begin(strategy)
         for generation in range(first, self.settings.generations):
             if self.full or self._ended():
                 break
-            state, late = self._generation(generation, strategy, state, number)
+            state, late = self._generation(generation, strategy, state)
             if late:
                 break
         if not scored(self.results):
             reasons = sorted({str(result.reason) for result in self.results})
             raise RunFailed(f"no candidate succeeded: {'; '.join(reasons[:3])}")
 
-    def _begin(self, strategy: Strategy, number: int) -> tuple[int, Any]:
+    def _begin(self, strategy: Strategy) -> tuple[int, Any]:
         """The first generation to run, and the strategy's state before it."""
         state = strategy.init(key_of(self.settings.seed, "init"))
         first, state = _restore(state, self.results, self.checkpoints)
         if self.settings.warm_start is not None and first == 0:
             earlier = RunFolder(Path(self.settings.warm_start)).results
-            state = self._warm(earlier, strategy, state, number)
+            state = self._warm(earlier, strategy, state)
         self.progress.known(len(self.results))
         return first, state
 
-    def _warm(self, earlier: Path, strategy: Strategy, state: Any, number: int) -> Any:
+    def _warm(self, earlier: Path, strategy: Strategy, state: Any) -> Any:
         """The state before the first generation, told of the earlier run."""
         state, told = warm_start(
-            strategy, state, read_results(earlier), self.space, self.fields, number
+            strategy,
+            state,
+            read_results(earlier),
+            self.space,
+            self.fields,
+            self.objectives,
+            self.columns,
         )
         if not told:
             raise UsageError(
@@ -218,7 +237,7 @@ class Search:
         return ended is not None and len(self.results) >= ended
 
     def _generation(
-        self, generation: int, strategy: Strategy, state: Any, number: int
+        self, generation: int, strategy: Strategy, state: Any
     ) -> tuple[Any, bool]:
         """Asks, evaluates, tells and saves.
 
@@ -238,7 +257,9 @@ class Search:
             self.deadline.end(len(self.results))
         if whole:
             ids = generation * settings.population + np.arange(settings.population)
-            told = [_told(seen[tuple(genome)], number) for genome in genomes.tolist()]
+            told = [
+                _told(seen[tuple(genome)], self.columns) for genome in genomes.tolist()
+            ]
             state = strategy.tell(
                 state,
                 jnp.asarray(ids, jnp.int32),
@@ -319,5 +340,7 @@ def _restore(
     return generation, saved.strategy
 
 
-def _told(objectives: list[float] | None, number: int) -> list[float]:
-    return [float("nan")] * number if objectives is None else objectives
+def _told(objectives: list[float] | None, columns: Sequence[int]) -> list[float]:
+    if objectives is None:
+        return [float("nan")] * len(columns)
+    return [objectives[column] for column in columns]
