@@ -218,6 +218,11 @@ class RunConfig:
     final_steps: int | None = setting(
         None, "training", "steps that the winner trains on for; 0 for none", least=0
     )
+    baseline: bool = setting(
+        True,
+        "training",
+        "train a usual Llama-like model beside the winner, and compare the two",
+    )
 
     accuracy_weight: float = setting(0.5, "fitness", "of the accuracy score")
     size_weight: float = setting(0.3, "fitness", "of the size score")
