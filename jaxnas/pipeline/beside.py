@@ -181,6 +181,7 @@ class Beside:
             return state
 
         state = part(course, None)
+        self._begun[model].set()  # an earlier process may have done all of it
         if int(state.step) < first:  # out of time
             return int(state.step), state.params
         more = self._last_steps(model, self._steps.result(), _seconds_of_a_step(times))

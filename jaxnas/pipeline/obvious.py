@@ -20,7 +20,7 @@ WIDTHS = (
 # best (Hoffmann et al. 2022, arXiv:2203.15556).
 TOKENS_PER_PARAMETER = 20.0
 
-COSTLIEST = 4.0  # FLOPs of a training step, in those of the winner
+COSTLIEST = 2.0  # FLOPs of a training step, in those of the winner
 
 
 def obvious_models(

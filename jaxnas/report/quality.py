@@ -44,10 +44,11 @@ def quality_table(final: Final) -> Table:
 
 
 def obvious_words(one: Obvious) -> str:
-    """An obvious model, by what tells it apart."""
+    """An obvious model, by what tells it apart; and its steps, if it has not all."""
+    shape = shape_words(ArchitectureConfig.from_dict(one["config"]))
     short = one["steps"] < one["planned"]
-    cut = f", {one['steps']} of {one['planned']} steps" if short else ""
-    return f"obvious {shape_words(ArchitectureConfig.from_dict(one['config']))}{cut}"
+    cut = f" ({one['steps']} of {one['planned']} steps)" if short else ""
+    return f"obvious model {shape}{cut}"
 
 
 def shape_words(model: ArchitectureConfig) -> str:
@@ -60,7 +61,7 @@ def gain_lines(final: Final) -> Iterator[str]:
     """What the winner gains, or that it was not compared."""
     gain = final.get("gain")
     if gain is not None:
-        over = obvious_words(final["baseline"][gain["over"]])
+        over = f"the {obvious_words(final['baseline'][gain['over']])}"
         parts = [
             f"{each['bits_per_byte']:+.4f} bits/byte on {split}{_error(gain, split)}"
             for split, each in gain["splits"].items()
@@ -68,7 +69,7 @@ def gain_lines(final: Final) -> Iterator[str]:
         yield f"gain         of the winner over {over}: {', '.join(parts)}"
     for one in final.get("baseline", []):
         if one["reason"] is not None:
-            yield f"gain         none over {obvious_words(one)}: {one['reason']}"
+            yield f"gain         none over the {obvious_words(one)}: {one['reason']}"
 
 
 def _error(gain: Gain, split: str) -> str:
@@ -89,7 +90,7 @@ def warnings(final: Final) -> Iterator[str]:
     if gain is not None:
         best = final["baseline"][gain["over"]]
         theirs = best["splits"][_JUDGED_ON]["bits_per_byte"]
-        rivals.append((f"the {obvious_words(best)} model", theirs))
+        rivals.append((f"the {obvious_words(best)}", theirs))
     for name, theirs in rivals:
         if theirs <= mine:
             yield (
