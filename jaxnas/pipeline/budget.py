@@ -292,8 +292,19 @@ def last_steps(
     model: ArchitectureConfig,
     task: Task,
     params: Params,
+    ready: Callable[[], None] = lambda: None,
 ) -> int:
-    """Steps that the winner trains on for: as set, or as many as there is time for."""
+    """Steps that the winner trains on for: as set, or as many as there is time for.
+
+    Args:
+      config: of the run.
+      clock: of its budget.
+      model: the winner.
+      task: see `Task`.
+      params: the winner's.
+      ready: returns when all is as it will be while it trains; asked before a step
+        is measured.
+    """
     if "final_steps" not in (clock.decided("open") or ()):
         return config.final_steps
     decided = clock.decided("final_steps")
@@ -301,11 +312,13 @@ def last_steps(
         return decided
     if clock.late(TRAINING_ENDS):
         return clock.decide("final_steps", 0)
-    a_step = _seconds_of_a_step(model, task, params)
+    a_step = _seconds_of_a_step(model, task, params, ready)
     return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
 
 
-def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: Params) -> float:
+def _seconds_of_a_step(
+    model: ArchitectureConfig, task: Task, params: Params, ready: Callable[[], None]
+) -> float:
     """Measured, after compiling, in the program that will train on."""
     calls, settings = 4, task.settings
     steps = calls * settings.steps_per_call
@@ -313,7 +326,9 @@ def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: Params) ->
     tokens = len(task.dataset.train)
     starts = batch_starts(task.seed, tokens, settings, phase, "finish")
     begun = starting_state(model, task, params)
-    ends = []
+    ends: list[float] = []
     for _ in continue_training(model, task, begun, starts, "finish"):
+        if not ends:
+            ready()
         ends.append(time.monotonic())
     return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)

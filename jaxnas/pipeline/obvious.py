@@ -160,7 +160,8 @@ def choose_obvious(limits: Limits, tokens: float, winner: ArchitectureConfig) ->
     models = obvious_models(limits.affordable, tokens, **fields)
     if not models:
         return Chosen([], f"no obvious model fits into {limits.size:.4g} MiB")
-    return Chosen(models, "; ".join(_reasons(models, limits, tokens, fields)))
+    why = "; ".join(_reasons(models, limits, tokens, fields))
+    return Chosen(models, f"the obvious models (Llama-like) train: {why}")
 
 
 def _reasons(
