@@ -180,6 +180,7 @@ def test_what_is_trained_when_the_time_ends_counts_also_after_a_kill(
         "out": run,
     }
     given = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    given += ["--no-baseline"]
     late_after(run, 3)
     assert main(list(map(str, given))) == 0
     results = (run / "results.jsonl").read_bytes()

@@ -486,6 +486,7 @@ def test_a_run_with_an_objective_from_the_command_line(modules, tmp_path, monkey
         *("--window", 16, "--batch", 4, "--vocab-size", 300),
         *("--eval-windows", 8, "--final-windows", 8, "--final-steps", 0),
         *("--measure-top", 0, "--data", "folder:code", "--strategy", "nsga2"),
+        "--no-baseline",
     ]
     assert main(list(map(str, settings))) == 0
     run = tmp_path / "run"

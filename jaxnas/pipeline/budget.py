@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -38,6 +38,7 @@ _FEWEST_STEPS = 20
 TRIED = 12  # candidates that the forecast is made for
 _SURVIVORS = 5  # of whom the later phases are made
 DRAWN = 20 * TRIED  # candidates, of which some may be too large
+_BESIDE = 0.5  # of the winner's last time, that what trains beside it may begin in
 PLANNED = ("phases", "population", "generations", "final_steps")
 
 
@@ -236,14 +237,74 @@ def room_for(clock: Clock, trainer: Trainer) -> Callable[[Phase, Chosen], Chosen
     return room
 
 
+def room_beside(
+    clock: Clock,
+    trainer: Trainer,
+    models: Sequence[ArchitectureConfig],
+    phase: Phase,
+) -> list[ArchitectureConfig]:
+    """Those that the winner's last training has room for beside it, the first first.
+
+    Compiled and trained as far as the winner they take half of the time that is
+    left for it at most.
+    """
+    if clock.budget is None:
+        return list(models)
+    number = clock.decided("beside")
+    if number is None:
+        number, steps = len(models), trainer.rungs[phase.rung].steps
+        planner = planner_for(trainer.machine, trainer.task.settings, steps, 0)
+
+        def seconds(number: int) -> float:
+            return planner.plan(
+                [training_config(one) for one in models[:number]]
+            ).seconds
+
+        while number and seconds(number) > _BESIDE * clock.left(TRAINING_ENDS):
+            number -= 1
+        clock.decide("beside", number)
+    return list(models[:number])
+
+
+def last_steps_ahead(
+    config: Settings, clock: Clock, trainer: Trainer, winner: ArchitectureConfig
+) -> int:
+    """About as many as `last_steps`, before anything is measured."""
+    if "final_steps" not in (clock.decided("open") or ()):
+        return config.final_steps
+    decided = clock.decided("final_steps ahead")
+    if decided is not None:
+        return decided
+    seconds = [
+        planner_for(trainer.machine, trainer.task.settings, steps, 0)
+        .plan([training_config(winner)])
+        .seconds
+        for steps in (0, 1000)
+    ]
+    a_step = max(1e-6, (seconds[1] - seconds[0]) / 1000)
+    left = max(0.0, clock.left(TRAINING_ENDS))
+    return clock.decide("final_steps ahead", int(left / a_step))
+
+
 def last_steps(
     config: Settings,
     clock: Clock,
     model: ArchitectureConfig,
     task: Task,
     params: Params,
+    ready: Callable[[], None] = lambda: None,
 ) -> int:
-    """Steps that the winner trains on for: as set, or as many as there is time for."""
+    """Steps that the winner trains on for: as set, or as many as there is time for.
+
+    Args:
+      config: of the run.
+      clock: of its budget.
+      model: the winner.
+      task: see `Task`.
+      params: the winner's.
+      ready: returns when all is as it will be while it trains; asked before a step
+        is measured.
+    """
     if "final_steps" not in (clock.decided("open") or ()):
         return config.final_steps
     decided = clock.decided("final_steps")
@@ -251,11 +312,13 @@ def last_steps(
         return decided
     if clock.late(TRAINING_ENDS):
         return clock.decide("final_steps", 0)
-    a_step = _seconds_of_a_step(model, task, params)
+    a_step = _seconds_of_a_step(model, task, params, ready)
     return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
 
 
-def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: Params) -> float:
+def _seconds_of_a_step(
+    model: ArchitectureConfig, task: Task, params: Params, ready: Callable[[], None]
+) -> float:
     """Measured, after compiling, in the program that will train on."""
     calls, settings = 4, task.settings
     steps = calls * settings.steps_per_call
@@ -263,7 +326,9 @@ def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: Params) ->
     tokens = len(task.dataset.train)
     starts = batch_starts(task.seed, tokens, settings, phase, "finish")
     begun = starting_state(model, task, params)
-    ends = []
+    ends: list[float] = []
     for _ in continue_training(model, task, begun, starts, "finish"):
+        if not ends:
+            ready()
         ends.append(time.monotonic())
     return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)

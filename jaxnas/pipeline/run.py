@@ -52,6 +52,7 @@ from jaxnas.report.announce import announce
 from jaxnas.report.closing import close, show_found
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
+from jaxnas.report.quality import show_quality
 from jaxnas.report.tables import plain_console, top_table
 from jaxnas.results.phases import PhaseResult, finalists, last_phase
 from jaxnas.results.ranking import top_results
@@ -393,4 +394,5 @@ def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summ
     _tidy(folder)
     console.print(f"{folder.path} is finished already")
     show_found(summary, results, last, number, console, names)
+    show_quality(summary["final"], console)
     return summary

@@ -9,7 +9,8 @@ from jaxnas.evaluation.user_objectives import objective_names
 from jaxnas.latency.finalists import Finalist
 from jaxnas.report.families import family_table
 from jaxnas.report.latency import finalists_table
-from jaxnas.report.tables import quality_table, spread_table, top_table
+from jaxnas.report.quality import show_quality
+from jaxnas.report.tables import spread_table, top_table
 from jaxnas.report.trust import noise_line, trust_table
 from jaxnas.results.result import Result
 from jaxnas.results.spread import saturated
@@ -45,7 +46,7 @@ def close(
             )
         for name in saturated(own):
             console.print(f"warning: objective {name} is the same for all candidates")
-    console.print(quality_table(summary["final"]["splits"]))
+    show_quality(summary["final"], console)
     for name, path in (
         ("model", folder.model),
         ("candidates", folder.results),

@@ -1,6 +1,6 @@
 """Tables for the terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,7 +11,6 @@ from jaxnas.report.words import told_apart
 from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, Scored
 from jaxnas.results.spread import Spread
-from jaxnas.results.summary import SplitScores
 
 
 def plain_console() -> Console:
@@ -95,21 +94,6 @@ def spread_table(
     for name, row in spread.items():
         values = (row[key] for key in ("least", "mean", "greatest", "std"))
         table.add_row(name, *(f"{value:{form}}" for value in values))
-    return table
-
-
-def quality_table(splits: Mapping[str, SplitScores]) -> Table:
-    """The winner beside the n-gram baselines, on validation and test."""
-    table = plain_table("Next-token quality", "split", "model")
-    add_numbers(table, "bits/byte", "accuracy")
-    for split, scores in splits.items():
-        for name, metrics in (
-            ("token unigram", scores["unigram"]),
-            ("token bigram", scores["bigram"]),
-            ("winner", scores["winner"]),
-        ):
-            figures = f"{metrics['bits_per_byte']:.3f}", f"{metrics['accuracy']:.4f}"
-            table.add_row(split, name, *figures)
     return table
 
 
