@@ -54,6 +54,8 @@ SPACE_NAMES = ("minimal", "medium", "full", "nano", "modern")
 PHASE_NAMES = tuple(PHASES)
 STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
+NO_LIMIT = 500.0  # MiB; of spaces that are searched without a limit
+
 _LONG: dict[str, int | float | str] = {
     "strategy": "genetic",
     "population": 50,
@@ -62,7 +64,7 @@ _LONG: dict[str, int | float | str] = {
     "promote_share": 0.25,
     "lucky": 2,
     "latency": "prefill",
-    "max_size": 500.0,
+    "max_size": NO_LIMIT,
 }
 
 # How a space is searched, unless the settings say otherwise.

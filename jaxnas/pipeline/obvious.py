@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from arch import ArchitectureConfig
 from arch.cost import non_embedding_parameters, size_mib, training_flops
-from jaxnas.config import RunConfig, Settings
+from jaxnas.config import Settings
+from jaxnas.presets import NO_LIMIT
 from jaxnas.report.quality import shape_words
 
 # Hidden sizes: steps of a third at most, so that one is close below any limit.
@@ -109,12 +110,11 @@ class Limits:
     ) -> "Limits":
         """The limits of a run.
 
-        Where `max_size` was left as it is, it says nothing about what is wanted:
-        then a model may be as large as the winner, or as the size that costs no
-        fitness.
+        Where size is weighed and `max_size` was left as it is, it says nothing about
+        what is wanted: then a model may be as large as the winner, or as the size that
+        costs no fitness.
         """
-        default = RunConfig.__dataclass_fields__["max_size"].default
-        if config.max_size != default:
+        if config.size_weight == 0 or config.max_size != NO_LIMIT:
             size, why = config.max_size, "max-size"
         else:
             size, why = max(
