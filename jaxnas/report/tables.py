@@ -73,7 +73,7 @@ def candidate_cells(result: Scored) -> list[str]:
     own = result.objectives[len(OBJECTIVES) :]
     return [
         *([] if own else [millions(costs.stored_parameters)]),
-        f"{costs.size_mib:.1f}",
+        mebibytes(costs.size_mib),
         f"{costs.latency_ms:.2f}",
         f"{metrics.accuracy:.4f}",
         f"{metrics.bits_per_byte:.3f}",
@@ -98,5 +98,10 @@ def spread_table(
 
 
 def millions(count: int) -> str:
-    """49,021,824 -> 49.0M."""
-    return f"{count / 1e6:.1f}M"
+    """49,021,824 -> 49.0M, 213,568 -> 0.21M."""
+    return f"{count / 1e6:.1f}M" if count >= 1e7 else f"{count / 1e6:.2f}M"
+
+
+def mebibytes(size: float) -> str:
+    """12.34 -> 12.3, 0.567 -> 0.57."""
+    return f"{size:.1f}" if size >= 10 else f"{size:.2f}"
