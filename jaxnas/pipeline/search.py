@@ -1,7 +1,6 @@
 """The search loop: ask -> decode -> evaluate -> tell -> record -> checkpoint."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +21,14 @@ from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
 from jaxnas.keys import key_of
 from jaxnas.pipeline.lookahead import outlook_of
+from jaxnas.pipeline.strategy import build_strategy
 from jaxnas.pipeline.warm_start import warm_start
 from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.report.progress import Progress
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
-from search import STRATEGIES, Strategy
+from search import Strategy
 
 
 def most_candidates(settings: Settings) -> int:
@@ -65,20 +65,19 @@ def make_strategy(
         for config in BASELINES.values()
         if config.arch_type in families
     ]
-    facts = {
-        "objectives": objectives,
-        "scalarize": lambda objectives: -fitness(objectives, scores, jnp),
-        "ordered": space.ordered,
-        "canonical": space.canonical,
-        "seeds": np.unique(known, axis=0) if known else None,
-        "stratum": GENES.index("arch_type") if len(families) > 1 else None,
-    }
-    make = STRATEGIES[settings.strategy]
-    takes = inspect.signature(make).parameters  # not each needs every fact
-    needed = {name: fact for name, fact in facts.items() if name in takes}
-    for name in ("population", *STRATEGY_SETTINGS[settings.strategy]):
-        needed[name] = getattr(settings, name)
-    return make(space, **needed)
+    names = STRATEGY_SETTINGS[settings.strategy]
+    return build_strategy(
+        settings.strategy,
+        space,
+        objectives=objectives,
+        population=settings.population,
+        scalarize=lambda objectives: -fitness(objectives, scores, jnp),
+        ordered=space.ordered,
+        canonical=space.canonical,
+        seeds=np.unique(known, axis=0) if known else None,
+        stratum=GENES.index("arch_type") if len(families) > 1 else None,
+        settings={name: getattr(settings, name) for name in names},
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
