@@ -13,9 +13,13 @@ from arch.space import Space
 from jaxnas.analytic.exhaustive import ScoredCells, score_space
 from jaxnas.analytic.objectives import Use
 from search.pareto.exact_front import exact_front
+from search.pareto.thinning import spread_order
 
 # The latency that a run is asked for -> the name in `objectives.OBJECTIVES`.
 _LATENCIES = {"estimate": "latency", "prefill": "prefill", "decode": "decode"}
+
+
+MOST_PROPOSED = 64  # genomes of a family's front
 
 
 class CostTable(NamedTuple):
@@ -123,8 +127,8 @@ def front_genomes(table: CostTable, seed: int) -> list[np.ndarray]:
       seed: decides those genes.
 
     Returns:
-      For each family that is allowed, i32[N, G] canonical genomes by predicted
-      loss, the least first.
+      For each family that is allowed, i32[N, G] canonical genomes: the one with the
+      least predicted loss first, then always the one that differs most.
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -133,8 +137,8 @@ def front_genomes(table: CostTable, seed: int) -> list[np.ndarray]:
         if not len(kept):
             continue
         front = kept[exact_front(one.values[kept])]
-        order = front[np.argsort(one.values[front, 2], kind="stable")]
-        genomes = [one.grid.genome(one.place(row, rng)) for row in order]
+        order = spread_order(one.values[front][:, ::-1], MOST_PROPOSED)
+        genomes = [one.grid.genome(one.place(row, rng)) for row in front[order]]
         found.append(np.stack(genomes))
     return found
 

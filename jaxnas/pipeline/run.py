@@ -32,6 +32,7 @@ from jaxnas.pipeline.build import (
     make_trainer,
 )
 from jaxnas.pipeline.finish import finish, log_failure
+from jaxnas.pipeline.limits import costs_of_space, fields_of
 from jaxnas.pipeline.manifest import (
     calibration_in,
     check_manifest,
@@ -40,7 +41,7 @@ from jaxnas.pipeline.manifest import (
 )
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
-from jaxnas.pipeline.search import Search, bound, costs_of_space, most_candidates
+from jaxnas.pipeline.search import Search, bound, most_candidates
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
@@ -183,7 +184,7 @@ def _prepare(
     config = fit_to_budget(given, config, space, task, machine, clock)
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
-    table = costs_of_space(config, task, hardware)
+    table = costs_of_space(config, hardware, fields_of(task))
     return Ready(folder, config, clock, task, hardware, machine, table)
 
 

@@ -1,7 +1,6 @@
 """The search loop: ask -> decode -> evaluate -> tell -> record -> checkpoint."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,68 +11,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch import ArchitectureConfig
-from arch.baselines import BASELINES
-from arch.cost import Hardware
 from arch.space import Space
 from arch.spaces import SPACES
-from jaxnas.analytic.cost_table import CostTable, cost_table, limits_in_words
+from jaxnas.analytic.cost_table import CostTable
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import Settings
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
-from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, deciding, fitness
+from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.keys import key_of
+from jaxnas.pipeline.limits import fields_of
 from jaxnas.pipeline.lookahead import outlook_of
+from jaxnas.pipeline.strategy import make_strategy
 from jaxnas.pipeline.warm_start import warm_start
-from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.report.progress import Progress
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
-from jaxnas.training.task import Task
-from search import STRATEGIES, Strategy
+from search import Strategy
 
 
 def most_candidates(settings: Settings, table: CostTable) -> int:
     """Distinct candidates of a search at most."""
     asked = settings.population * settings.generations
     return int(min(asked, bound(settings), table.feasible))
-
-
-def costs_of_space(settings: Settings, task: Task, hardware: Hardware) -> CostTable:
-    """What the models of the run's space cost, and which its limits allow.
-
-    Raises:
-      UsageError: they allow none.
-    """
-    space, tokens = SPACES[settings.space], task.settings.window
-    phase = next(iter(settings.named_phases().values()))
-    most = math.inf if settings.max_latency is None else settings.max_latency
-    table = cost_table(
-        space,
-        hardware,
-        settings.latency,
-        max_size=settings.max_size,
-        max_latency=most,
-        tokens=phase.samples * phase.epochs * tokens,
-        **fields_of(task),
-    )
-    if not table.feasible:
-        least = table.costs.min(axis=0)
-        raise UsageError(
-            f"no model of space {space.name} keeps to "
-            f"{limits_in_words(settings.max_size, most)}: the smallest has "
-            f"{least[0]:.3g} MiB, the fastest takes {least[1]:.3g} ms"
-        )
-    return table
-
-
-def fields_of(task: Task) -> dict[str, int]:
-    """Fields of every config that are no genes: what the data decides."""
-    return {
-        "vocab_size": task.dataset.vocab_size,
-        "max_seq_length": task.settings.window,
-    }
 
 
 def bound(settings: Settings) -> float:
@@ -86,42 +47,6 @@ class Checkpointed(NamedTuple):
 
     strategy: Any  # the strategy's state
     results: jax.Array  # i32[], lines of results.jsonl that it knows
-
-
-def make_strategy(
-    settings: Settings,
-    scores: FitnessSettings,
-    columns: Sequence[int] = range(len(OBJECTIVES)),
-) -> Strategy:
-    """The strategy that the settings name, seeded near the baselines if it takes seeds.
-
-    One that works on a single loss maximises fitness, which only our objectives
-    make, or accuracy if that alone decides; the others minimise all objectives
-    that it is told, by their places in `columns`. Every family has an equal share of
-    a first generation.
-    """
-    space = SPACES[settings.space]
-    families = space.families
-    known = [
-        space.nearest(config)
-        for config in BASELINES.values()
-        if config.arch_type in families
-    ]
-    alone = len(OBJECTIVES) - 1 not in columns
-    facts = {
-        "objectives": len(columns),
-        "scalarize": lambda told: told[:, 0] if alone else -fitness(told, scores, jnp),
-        "ordered": space.ordered,
-        "canonical": space.canonical,
-        "seeds": np.unique(known, axis=0) if known else None,
-        "stratum": space.genes.index("arch_type") if len(families) > 1 else None,
-    }
-    make = STRATEGIES[settings.strategy]
-    takes = inspect.signature(make).parameters  # not each needs every fact
-    needed = {name: fact for name, fact in facts.items() if name in takes}
-    for name in ("population", *STRATEGY_SETTINGS[settings.strategy]):
-        needed[name] = getattr(settings, name)
-    return make(space, **needed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,7 +113,9 @@ class Search:
           UsageError: the results do not fit the checkpoint, or there is nothing to
             be learnt from the earlier run.
         """
-        strategy = make_strategy(self.settings, self.evaluator.fitness, self.columns)
+        strategy = make_strategy(
+            self.settings, self.table, self.evaluator.fitness, self.columns
+        )
         ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         strategy = strategy._replace(ask=ask, tell=tell)
         first, state = self._begin(strategy)
