@@ -118,10 +118,11 @@ class Beside:
         self._steps.cancel()
         self._pool.shutdown(cancel_futures=True)
 
-    def wait_until_begun(self) -> None:
-        """Waits until all are compiled, and train."""
+    def wait_until_begun(self, seconds: float | None = None) -> None:
+        """Waits until all are compiled, and train; for so many seconds at most."""
+        end = None if seconds is None else time.monotonic() + seconds
         for event in self._begun.values():
-            event.wait()
+            event.wait(None if end is None else max(0.0, end - time.monotonic()))
 
     def train_on_for(self, steps: int) -> None:
         """Says for how many steps the winner trains on; the first word counts."""

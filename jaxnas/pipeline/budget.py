@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 
@@ -24,6 +24,7 @@ from jaxnas.population.planner import planner_for
 from jaxnas.population.trainer import Trainer
 from jaxnas.presets import PRESETS
 from jaxnas.results.phases import Chosen
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.phase import Phase
@@ -38,7 +39,7 @@ _FEWEST_STEPS = 20
 TRIED = 12  # candidates that the forecast is made for
 _SURVIVORS = 5  # of whom the later phases are made
 DRAWN = 20 * TRIED  # candidates, of which some may be too large
-_BESIDE = 0.5  # of the winner's last time, that what trains beside it may begin in
+_BESIDE = 0.25  # of the winner's last time, that what trains beside it may begin in
 PLANNED = ("phases", "population", "generations", "final_steps")
 
 
@@ -242,11 +243,20 @@ def room_beside(
     trainer: Trainer,
     models: Sequence[ArchitectureConfig],
     phase: Phase,
+    timings: Iterable[Json],
 ) -> list[ArchitectureConfig]:
     """Those that the winner's last training has room for beside it, the first first.
 
-    Compiled and trained as far as the winner they take half of the time that is
-    left for it at most.
+    Compiled and trained as far as the winner they take a quarter of the time that
+    is left for it at most; predicted, in the proportion in which the run's plans
+    took longer than predicted so far.
+
+    Args:
+      clock: of the budget.
+      trainer: of the run.
+      models: the cheapest first.
+      phase: the winner's.
+      timings: of the run.
     """
     if clock.budget is None:
         return list(models)
@@ -254,16 +264,25 @@ def room_beside(
     if number is None:
         number, steps = len(models), trainer.rungs[phase.rung].steps
         planner = planner_for(trainer.machine, trainer.task.settings, steps, 0)
+        left = clock.left(TRAINING_ENDS) / _slowness(timings)
 
         def seconds(number: int) -> float:
             return planner.plan(
                 [training_config(one) for one in models[:number]]
             ).seconds
 
-        while number and seconds(number) > _BESIDE * clock.left(TRAINING_ENDS):
+        while number and seconds(number) > _BESIDE * left:
             number -= 1
         clock.decide("beside", number)
     return list(models[:number])
+
+
+def _slowness(timings: Iterable[Json]) -> float:
+    """Seconds that plans took over those predicted, at least 1."""
+    ran = [row for row in timings if "predicted" in row and "seconds" in row]
+    predicted = sum(row["predicted"] for row in ran)
+    taken = sum(row["seconds"] for row in ran)
+    return max(1.0, taken / predicted) if predicted else 1.0
 
 
 def last_steps_ahead(
@@ -292,7 +311,7 @@ def last_steps(
     model: ArchitectureConfig,
     task: Task,
     params: Params,
-    ready: Callable[[], None] = lambda: None,
+    ready: Callable[[float], None] = lambda seconds: None,
 ) -> int:
     """Steps that the winner trains on for: as set, or as many as there is time for.
 
@@ -302,8 +321,8 @@ def last_steps(
       model: the winner.
       task: see `Task`.
       params: the winner's.
-      ready: returns when all is as it will be while it trains; asked before a step
-        is measured.
+      ready: given seconds, returns when all is as it will be while the winner
+        trains, or when these are over; asked before a step is measured.
     """
     if "final_steps" not in (clock.decided("open") or ()):
         return config.final_steps
@@ -312,7 +331,8 @@ def last_steps(
         return decided
     if clock.late(TRAINING_ENDS):
         return clock.decide("final_steps", 0)
-    a_step = _seconds_of_a_step(model, task, params, ready)
+    wait = lambda: ready(_BESIDE * clock.left(TRAINING_ENDS))
+    a_step = _seconds_of_a_step(model, task, params, wait)
     return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
 
 

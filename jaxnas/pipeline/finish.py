@@ -30,6 +30,7 @@ from jaxnas.results.gain import best_gain
 from jaxnas.results.result import Scored
 from jaxnas.results.summary import Final
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
 from jaxnas.training.scoring import WindowSums
@@ -45,6 +46,7 @@ def finish(
     winner: Scored,
     best_weights: BestWeights,
     progress: Progress,
+    timings: Lines,
 ) -> Final:
     """Trains the winner on, saves it, and scores it on the held-out splits.
 
@@ -66,6 +68,7 @@ def finish(
         model=model,
         params=params,
         progress=progress,
+        timings=timings,
     )
     others, report = ending.obvious(), progress.steps("obvious model")
     with Beside(ending.plan(), others, report) as beside:
@@ -103,6 +106,7 @@ class Ending:
     model: ArchitectureConfig
     params: Params
     progress: Progress
+    timings: Lines
 
     def plan(self) -> Plan:
         """How others are trained as the winner is."""
@@ -126,7 +130,7 @@ class Ending:
         tokens = steps * settings.batch * settings.window
         models, why = choose_obvious(limits, tokens, self.model)
         self.progress.say(f"beside it    {why}")
-        room = room_beside(self.clock, trainer, models, self.phase)
+        room = room_beside(self.clock, trainer, models, self.phase, self.timings)
         if len(room) < len(models):
             left_out = ", ".join(map(shape_words, models[len(room) :]))
             self.progress.say(f"there is no time for {left_out}")
