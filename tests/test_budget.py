@@ -15,6 +15,7 @@ from arch.spaces import SPACES
 from jaxnas.clock import (
     PHASES_END,
     SEARCH_ENDS,
+    TRAINING_ENDS,
     Clock,
     Deadline,
     seconds_of,
@@ -23,6 +24,7 @@ from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.pipeline.budget import TRIED, fit_to_budget, outline, room_beside
 from jaxnas.population.devices import local_machine
+from jaxnas.population.planner import planner_for
 from jaxnas.population.trainer import Trainer
 from jaxnas.run import main
 from jaxnas.training.lengths import PhaseLength, steps_of
@@ -215,8 +217,8 @@ def test_damaged_decisions_are_one_line(tmp_path, text):
         Clock(60.0, path, 0.0)
 
 
-@pytest.mark.parametrize(("slow", "fewer"), [(1, 0), (1e6, 2)])
-def test_what_trains_beside_the_winner_has_a_part_of_its_time(tmp_path, slow, fewer):
+@pytest.mark.parametrize(("slow", "taken"), [(1, [0, 1]), (1e6, []), (None, [1])])
+def test_what_trains_beside_the_winner_has_a_part_of_its_time(tmp_path, slow, taken):
     settings = TrainSettings(window=12, batch=4, learning_rate=1e-3)
     trainer = Trainer(
         task=noise_task(settings),
@@ -225,6 +227,10 @@ def test_what_trains_beside_the_winner_has_a_part_of_its_time(tmp_path, slow, fe
         machine=local_machine(known=MADE_UP),
     )
     models = [dataclasses.replace(TINY, hidden_dim=width) for width in (16, 32)]
+    if slow is None:  # so that there is time for the last, but not for both
+        planner = planner_for(trainer.machine, settings, trainer.rungs[0].steps, 0)
+        each, both = (planner.plan(some).seconds for some in (models[1:], models))
+        slow = 3600.0 * TRAINING_ENDS / 3 / ((each + both) / 2)
     timings = [{"stage": "x", "seconds": 9.0}, {"predicted": 1.0, "seconds": slow}]
 
     def room(clock, timings):
@@ -233,7 +239,7 @@ def test_what_trains_beside_the_winner_has_a_part_of_its_time(tmp_path, slow, fe
     began = time.monotonic()
     clock = Clock(3600.0, tmp_path / "budget.json", began)
     found = room(clock, timings)
-    assert found == models[: 2 - fewer]
+    assert found == [models[place] for place in taken]
     # Decided once, whatever a resume finds.
     again = Clock(3600.0, tmp_path / "budget.json", began)
     assert room(again, []) == found

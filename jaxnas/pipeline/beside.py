@@ -34,6 +34,8 @@ from jaxnas.training.scoring import WindowSums
 from jaxnas.training.single import Report, TrainingFailed, starting_state
 from jaxnas.training.task import Task
 
+NO_TIME = "there was no time to train it"
+
 
 class Baseline(NamedTuple):
     """What came of one obvious model."""
@@ -143,7 +145,7 @@ class Beside:
             if steps:
                 sums = sums_of_splits(model, task, params, windows)
             else:
-                reason = "there was no time to train it"
+                reason = NO_TIME
             if any(one.metrics() is None for one in sums.values()):
                 raise TrainingFailed("the loss on a held-out split is not finite")
         except (TrainingFailed, jax.errors.JaxRuntimeError, MemoryError) as error:

@@ -39,7 +39,7 @@ _FEWEST_STEPS = 20
 TRIED = 12  # candidates that the forecast is made for
 _SURVIVORS = 5  # of whom the later phases are made
 DRAWN = 20 * TRIED  # candidates, of which some may be too large
-_BESIDE = 0.25  # of the winner's last time, that what trains beside it may begin in
+_BESIDE = 1 / 3  # of the winner's last time, that what trains beside it may begin in
 PLANNED = ("phases", "population", "generations", "final_steps")
 
 
@@ -245,36 +245,34 @@ def room_beside(
     phase: Phase,
     timings: Iterable[Json],
 ) -> list[ArchitectureConfig]:
-    """Those that the winner's last training has room for beside it, the first first.
+    """Those that the winner's last training has room for: all, or the last that fits.
 
-    Compiled and trained as far as the winner they take a quarter of the time that
-    is left for it at most; predicted, in the proportion in which the run's plans
-    took longer than predicted so far.
+    Compiled and trained as far as the winner they take a third of the time that is
+    left for it at most; predicted, in the proportion in which the run's plans took
+    longer than predicted so far.
 
     Args:
       clock: of the budget.
       trainer: of the run.
-      models: the cheapest first.
+      models: the one that matters most comes last.
       phase: the winner's.
       timings: of the run.
     """
-    if clock.budget is None:
+    if clock.budget is None or not models:
         return list(models)
-    number = clock.decided("beside")
-    if number is None:
-        number, steps = len(models), trainer.rungs[phase.rung].steps
+    places = clock.decided("beside")
+    if places is None:
+        steps, every = trainer.rungs[phase.rung].steps, range(len(models))
         planner = planner_for(trainer.machine, trainer.task.settings, steps, 0)
-        left = clock.left(TRAINING_ENDS) / _slowness(timings)
+        most = _BESIDE * clock.left(TRAINING_ENDS) / _slowness(timings)
 
-        def seconds(number: int) -> float:
-            return planner.plan(
-                [training_config(one) for one in models[:number]]
-            ).seconds
+        def fit(places: list[int]) -> bool:
+            configs = [training_config(models[place]) for place in places]
+            return planner.plan(configs).seconds <= most
 
-        while number and seconds(number) > _BESIDE * left:
-            number -= 1
-        clock.decide("beside", number)
-    return list(models[:number])
+        tried = [list(every), *([place] for place in reversed(every))]
+        places = clock.decide("beside", next(filter(fit, tried), []))
+    return [models[place] for place in places]
 
 
 def _slowness(timings: Iterable[Json]) -> float:

@@ -13,7 +13,7 @@ from jaxnas.clock import Clock
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
-from jaxnas.pipeline.beside import Beside, Plan
+from jaxnas.pipeline.beside import NO_TIME, Baseline, Beside, Plan
 from jaxnas.pipeline.budget import last_steps, last_steps_ahead, room_beside
 from jaxnas.pipeline.obvious import Limits, choose_obvious
 from jaxnas.pipeline.winner import (
@@ -70,12 +70,17 @@ def finish(
         progress=progress,
         timings=timings,
     )
-    others, report = ending.obvious(), progress.steps("obvious model")
-    with Beside(ending.plan(), others, report) as beside:
+    obvious = ending.obvious()
+    others = ending.in_time(obvious)
+    with Beside(ending.plan(), others, progress.steps("obvious model")) as beside:
         last = ending.last_training(beside, alone=not others)
         save_model(folder.model, model, last.params, evaluator.task.dataset.tokenizer)
         splits = score_splits(evaluator.task, last.sums, config.final_windows)
-        baselines = beside.results()
+        found = {one.config: one for one in beside.results()}
+    planned = evaluator.trainer.rungs[phase.rung].steps + last.steps
+    baselines = [
+        found.get(one) or Baseline(one, 0, planned, NO_TIME, {}) for one in obvious
+    ]
     return {
         "steps": last.steps,
         "reason": last.reason,
@@ -120,7 +125,7 @@ class Ending:
         )
 
     def obvious(self) -> list[ArchitectureConfig]:
-        """The obvious models to train beside the winner; says which, and why."""
+        """The obvious models to compare the winner with; says which, and why."""
         if not self.config.baseline:
             return []
         trainer, settings = self.evaluator.trainer, self.evaluator.task.settings
@@ -130,10 +135,15 @@ class Ending:
         tokens = steps * settings.batch * settings.window
         models, why = choose_obvious(limits, tokens, self.model)
         self.progress.say(f"beside it    {why}")
+        return models
+
+    def in_time(self, models: list[ArchitectureConfig]) -> list[ArchitectureConfig]:
+        """Those that there is time for; says which are left out."""
+        trainer = self.evaluator.trainer
         room = room_beside(self.clock, trainer, models, self.phase, self.timings)
-        if len(room) < len(models):
-            left_out = ", ".join(map(shape_words, models[len(room) :]))
-            self.progress.say(f"there is no time for {left_out}")
+        for left_out in models:
+            if left_out not in room:
+                self.progress.say(f"there is no time for {shape_words(left_out)}")
         return room
 
     def last_training(self, beside: Beside, alone: bool) -> Last:
