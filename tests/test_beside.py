@@ -1,20 +1,33 @@
 """Models that train beside the winner: as it is trained, in whatever time there is."""
 
 import dataclasses
+import io
 import threading
 import time
 
 import jax
 import numpy as np
 import pytest
-from tasks import TINY, noise_task
+from calibrated import MADE_UP
+from rich.console import Console
+from tasks import TINY, evaluator_with, noise_task
 
+from arch import build_model
+from arch.cost import HARDWARE
+from arch.initial import draw_parameters
 from jaxnas.clock import Clock
+from jaxnas.config import RunConfig
+from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.pipeline import beside as module
 from jaxnas.pipeline.beside import Beside, Plan
-from jaxnas.pipeline.winner import last_course, sums_of_splits
+from jaxnas.pipeline.finish import Ending
+from jaxnas.pipeline.winner import last_course, sums_of_splits, train_on
+from jaxnas.population.devices import local_machine
+from jaxnas.report.progress import Progress
+from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.lengths import PhaseLength
+from jaxnas.training.phase import Phase
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import TrainingFailed, continue_training, starting_state
@@ -213,3 +226,55 @@ def test_fewer_steps_where_the_time_is_for_fewer(tmp_path, monkeypatch):
     [found] = trained(plan(folder, clock), MODELS[:1])
     assert (found.steps, found.planned) == (FIRST + 7, FIRST + MORE)
     assert same(found.sums, alone(MODELS[0], more=7))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_winner_that_ran_out_of_memory_trains_once_more_by_itself(
+    tmp_path, monkeypatch, alone
+):
+    calls = []
+
+    def exhausted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return train_on(*arguments)
+
+    monkeypatch.setattr("jaxnas.pipeline.finish.train_on", exhausted)
+    config = RunConfig(final_steps=MORE, final_windows=8).resolve("cpu")
+    untrained = draw_parameters(build_model(TINY), TASK.key("parameters"))
+    with (
+        Lines(tmp_path / "timings.jsonl") as timings,
+        Progress(Console(file=io.StringIO()), 1, timings) as progress,
+    ):
+        ending = Ending(
+            folder=RunFolder(tmp_path),
+            config=config,
+            clock=Clock(None, tmp_path / "budget.json", 0.0),
+            evaluator=evaluator_with(
+                task=TASK,
+                rungs=RUNGS,
+                eval_windows=8,
+                machine=local_machine(known=MADE_UP),
+                hardware=HARDWARE["cpu-core"],
+                fitness=FitnessSettings(),
+                max_size=500.0,
+            ),
+            phase=Phase(1, "second"),
+            model=TINY,
+            params=untrained,
+            progress=progress,
+            timings=timings,
+        )
+        with Beside(ending.plan(), [] if alone else MODELS, lambda *_: None) as beside:
+            last = ending.last_training(beside, alone=alone)
+            others = beside.results()
+    assert all(other.steps == FIRST + MORE for other in others)
+    if alone:
+        assert (last.steps, len(calls)) == (0, 1)
+        assert "out of memory" in last.reason
+        assert "RESOURCE_EXHAUSTED" in (tmp_path / "failures.log").read_text()
+        untouched = sums_of_splits(TINY, TASK, untrained, 8)
+        assert same(last.sums, untouched)
+    else:
+        assert (last.steps, last.reason, len(calls)) == (MORE, None, 2)

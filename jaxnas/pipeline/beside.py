@@ -34,6 +34,8 @@ from jaxnas.training.scoring import WindowSums
 from jaxnas.training.single import Report, TrainingFailed, starting_state
 from jaxnas.training.task import Task
 
+NO_TIME = "there was no time to train it"
+
 
 class Baseline(NamedTuple):
     """What came of one obvious model."""
@@ -118,10 +120,11 @@ class Beside:
         self._steps.cancel()
         self._pool.shutdown(cancel_futures=True)
 
-    def wait_until_begun(self) -> None:
-        """Waits until all are compiled, and train."""
+    def wait_until_begun(self, seconds: float | None = None) -> None:
+        """Waits until all are compiled, and train; for so many seconds at most."""
+        end = None if seconds is None else time.monotonic() + seconds
         for event in self._begun.values():
-            event.wait()
+            event.wait(None if end is None else max(0.0, end - time.monotonic()))
 
     def train_on_for(self, steps: int) -> None:
         """Says for how many steps the winner trains on; the first word counts."""
@@ -142,7 +145,7 @@ class Beside:
             if steps:
                 sums = sums_of_splits(model, task, params, windows)
             else:
-                reason = "there was no time to train it"
+                reason = NO_TIME
             if any(one.metrics() is None for one in sums.values()):
                 raise TrainingFailed("the loss on a held-out split is not finite")
         except (TrainingFailed, jax.errors.JaxRuntimeError, MemoryError) as error:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 
@@ -24,6 +24,7 @@ from jaxnas.population.planner import planner_for
 from jaxnas.population.trainer import Trainer
 from jaxnas.presets import PRESETS
 from jaxnas.results.phases import Chosen
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.phase import Phase
@@ -38,7 +39,7 @@ _FEWEST_STEPS = 20
 TRIED = 12  # candidates that the forecast is made for
 _SURVIVORS = 5  # of whom the later phases are made
 DRAWN = 20 * TRIED  # candidates, of which some may be too large
-_BESIDE = 0.5  # of the winner's last time, that what trains beside it may begin in
+_BESIDE = 1 / 3  # of the winner's last time, that what trains beside it may begin in
 PLANNED = ("phases", "population", "generations", "final_steps")
 
 
@@ -242,28 +243,44 @@ def room_beside(
     trainer: Trainer,
     models: Sequence[ArchitectureConfig],
     phase: Phase,
+    timings: Iterable[Json],
 ) -> list[ArchitectureConfig]:
-    """Those that the winner's last training has room for beside it, the first first.
+    """Those that the winner's last training has room for: all, or the last that fits.
 
-    Compiled and trained as far as the winner they take half of the time that is
-    left for it at most.
+    Compiled and trained as far as the winner they take a third of the time that is
+    left for it at most; predicted, in the proportion in which the run's plans took
+    longer than predicted so far.
+
+    Args:
+      clock: of the budget.
+      trainer: of the run.
+      models: the one that matters most comes last.
+      phase: the winner's.
+      timings: of the run.
     """
-    if clock.budget is None:
+    if clock.budget is None or not models:
         return list(models)
-    number = clock.decided("beside")
-    if number is None:
-        number, steps = len(models), trainer.rungs[phase.rung].steps
+    places = clock.decided("beside")
+    if places is None:
+        steps, every = trainer.rungs[phase.rung].steps, range(len(models))
         planner = planner_for(trainer.machine, trainer.task.settings, steps, 0)
+        most = _BESIDE * clock.left(TRAINING_ENDS) / _slowness(timings)
 
-        def seconds(number: int) -> float:
-            return planner.plan(
-                [training_config(one) for one in models[:number]]
-            ).seconds
+        def fit(places: list[int]) -> bool:
+            configs = [training_config(models[place]) for place in places]
+            return planner.plan(configs).seconds <= most
 
-        while number and seconds(number) > _BESIDE * clock.left(TRAINING_ENDS):
-            number -= 1
-        clock.decide("beside", number)
-    return list(models[:number])
+        tried = [list(every), *([place] for place in reversed(every))]
+        places = clock.decide("beside", next(filter(fit, tried), []))
+    return [models[place] for place in places]
+
+
+def _slowness(timings: Iterable[Json]) -> float:
+    """Seconds that plans took over those predicted, at least 1."""
+    ran = [row for row in timings if "predicted" in row and "seconds" in row]
+    predicted = sum(row["predicted"] for row in ran)
+    taken = sum(row["seconds"] for row in ran)
+    return max(1.0, taken / predicted) if predicted else 1.0
 
 
 def last_steps_ahead(
@@ -292,7 +309,7 @@ def last_steps(
     model: ArchitectureConfig,
     task: Task,
     params: Params,
-    ready: Callable[[], None] = lambda: None,
+    ready: Callable[[float], None] = lambda seconds: None,
 ) -> int:
     """Steps that the winner trains on for: as set, or as many as there is time for.
 
@@ -302,8 +319,8 @@ def last_steps(
       model: the winner.
       task: see `Task`.
       params: the winner's.
-      ready: returns when all is as it will be while it trains; asked before a step
-        is measured.
+      ready: given seconds, returns when all is as it will be while the winner
+        trains, or when these are over; asked before a step is measured.
     """
     if "final_steps" not in (clock.decided("open") or ()):
         return config.final_steps
@@ -312,7 +329,8 @@ def last_steps(
         return decided
     if clock.late(TRAINING_ENDS):
         return clock.decide("final_steps", 0)
-    a_step = _seconds_of_a_step(model, task, params, ready)
+    wait = lambda: ready(_BESIDE * clock.left(TRAINING_ENDS))
+    a_step = _seconds_of_a_step(model, task, params, wait)
     return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
 
 

@@ -13,7 +13,7 @@ from jaxnas.clock import Clock
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
-from jaxnas.pipeline.beside import Beside, Plan
+from jaxnas.pipeline.beside import NO_TIME, Baseline, Beside, Plan
 from jaxnas.pipeline.budget import last_steps, last_steps_ahead, room_beside
 from jaxnas.pipeline.obvious import Limits, choose_obvious
 from jaxnas.pipeline.winner import (
@@ -30,6 +30,7 @@ from jaxnas.results.gain import best_gain
 from jaxnas.results.result import Scored
 from jaxnas.results.summary import Final
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
 from jaxnas.training.scoring import WindowSums
@@ -45,6 +46,7 @@ def finish(
     winner: Scored,
     best_weights: BestWeights,
     progress: Progress,
+    timings: Lines,
 ) -> Final:
     """Trains the winner on, saves it, and scores it on the held-out splits.
 
@@ -66,13 +68,19 @@ def finish(
         model=model,
         params=params,
         progress=progress,
+        timings=timings,
     )
-    others, report = ending.obvious(), progress.steps("obvious model")
-    with Beside(ending.plan(), others, report) as beside:
+    obvious = ending.obvious()
+    others = ending.in_time(obvious)
+    with Beside(ending.plan(), others, progress.steps("obvious model")) as beside:
         last = ending.last_training(beside, alone=not others)
         save_model(folder.model, model, last.params, evaluator.task.dataset.tokenizer)
         splits = score_splits(evaluator.task, last.sums, config.final_windows)
-        baselines = beside.results()
+        found = {one.config: one for one in beside.results()}
+    planned = evaluator.trainer.rungs[phase.rung].steps + last.steps
+    baselines = [
+        found.get(one) or Baseline(one, 0, planned, NO_TIME, {}) for one in obvious
+    ]
     return {
         "steps": last.steps,
         "reason": last.reason,
@@ -103,6 +111,7 @@ class Ending:
     model: ArchitectureConfig
     params: Params
     progress: Progress
+    timings: Lines
 
     def plan(self) -> Plan:
         """How others are trained as the winner is."""
@@ -116,7 +125,7 @@ class Ending:
         )
 
     def obvious(self) -> list[ArchitectureConfig]:
-        """The obvious models to train beside the winner; says which, and why."""
+        """The obvious models to compare the winner with; says which, and why."""
         if not self.config.baseline:
             return []
         trainer, settings = self.evaluator.trainer, self.evaluator.task.settings
@@ -126,10 +135,15 @@ class Ending:
         tokens = steps * settings.batch * settings.window
         models, why = choose_obvious(limits, tokens, self.model)
         self.progress.say(f"beside it    {why}")
-        room = room_beside(self.clock, trainer, models, self.phase)
-        if len(room) < len(models):
-            left_out = ", ".join(map(shape_words, models[len(room) :]))
-            self.progress.say(f"there is no time for {left_out}")
+        return models
+
+    def in_time(self, models: list[ArchitectureConfig]) -> list[ArchitectureConfig]:
+        """Those that there is time for; says which are left out."""
+        trainer = self.evaluator.trainer
+        room = room_beside(self.clock, trainer, models, self.phase, self.timings)
+        for left_out in models:
+            if left_out not in room:
+                self.progress.say(f"there is no time for {shape_words(left_out)}")
         return room
 
     def last_training(self, beside: Beside, alone: bool) -> Last:

@@ -326,6 +326,7 @@ def _finish(
             winner,
             opened.best_weights,
             progress,
+            opened.timings,
         )
     with progress.stage("repeats"):
         again = repeated(evaluator, winner, results, config.repeats, progress)
