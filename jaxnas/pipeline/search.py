@@ -71,7 +71,7 @@ def make_strategy(
         space,
         objectives=objectives,
         population=settings.population,
-        scalarize=lambda objectives: -fitness(objectives, scores, jnp),
+        scalarize=lambda objectives: -jnp.asarray(fitness(objectives, scores, jnp)),
         ordered=space.ordered,
         canonical=space.canonical,
         seeds=np.unique(known, axis=0) if known else None,
