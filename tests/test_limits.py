@@ -74,6 +74,7 @@ def tell_all(strategy, state, genomes, first_id):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("which", LIMITS)
+@pytest.mark.sweep(4)
 def test_no_strategy_asks_what_is_not_allowed(name, which, key):
     """Not at the start, near seeds, among proposals, nor later; by any key."""
     genes, allowed = limits(which)

@@ -68,6 +68,7 @@ def ours(name: str, evaluate, budget: int, batch: int) -> Search:
 
 def rule(name: str, evaluate, budget: int, batch: int) -> Search:
     """One of the rules that a strategy has to beat."""
+    evaluate = jax.jit(evaluate)
     more = {"batch": batch} if name == "pairwise ridge" else {}
     return lambda seed: RULES[name](evaluate, budget, seed, **more)
 

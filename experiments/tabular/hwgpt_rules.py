@@ -21,8 +21,13 @@ PENALTY = 0.1  # of the ridge, on columns of mean square 1
 
 def sample(seed: int, number: int = SAMPLE) -> np.ndarray:
     """i32[number, 27], canonical, of all sizes."""
-    draw = lambda key: canonical(spread(key, HWGPT(), np.ones(27, bool)))
-    return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(_key(seed), number)))
+    return np.asarray(_draw(jax.random.split(_key(seed), number)))
+
+
+@jax.jit
+@jax.vmap
+def _draw(key: jax.Array) -> jax.Array:
+    return canonical(spread(key, HWGPT(), np.ones(27, bool)))
 
 
 def random_spread(evaluate: Evaluate, budget: int, seed: int) -> np.ndarray:

@@ -73,12 +73,8 @@ def posterior(
         better = evidence > best.evidence
         return jax.tree.map(lambda *two: jnp.where(better, *two), this, best), None
 
-    nothing = _Fit(
-        jnp.float32(-jnp.inf),
-        jnp.zeros_like(scale),
-        jnp.eye(len(scale)),
-        jnp.float32(1),
-    )
+    one = jnp.float32(1)
+    nothing = _Fit(-jnp.inf * one, jnp.zeros_like(scale), jnp.eye(size), one)
     found, _ = jax.lax.scan(fit, nothing, jnp.asarray(NOISES))
     mean = solve_triangular(found.factor, found.half, lower=True, trans=1)
     unit = jnp.sqrt(found.surprise)
