@@ -15,7 +15,6 @@ from arch import ArchitectureConfig
 from arch.baselines import BASELINES
 from arch.cost import Hardware
 from arch.space import Space
-from arch.spaces import SPACES
 from jaxnas.analytic.cost_table import CostTable, cost_table, limits_in_words
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import Settings
@@ -25,9 +24,12 @@ from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
 from jaxnas.keys import key_of
 from jaxnas.pipeline.lookahead import outlook_of
 from jaxnas.pipeline.warm_start import warm_start
+from jaxnas.pipeline.watcher import Watcher
 from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.report.progress import Progress
+from jaxnas.results.ending import generations_of, why_ended
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
+from jaxnas.spaces import load_space
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.task import Task
@@ -40,13 +42,15 @@ def most_candidates(settings: Settings, table: CostTable) -> int:
     return int(min(asked, bound(settings), table.feasible))
 
 
-def costs_of_space(settings: Settings, task: Task, hardware: Hardware) -> CostTable:
+def costs_of_space(
+    space: Space, settings: Settings, task: Task, hardware: Hardware
+) -> CostTable:
     """What the models of the run's space cost, and which its limits allow.
 
     Raises:
-      UsageError: they allow none.
+      UsageError: they allow none, or the space is too large for a table.
     """
-    space, tokens = SPACES[settings.space], task.settings.window
+    tokens = task.settings.window
     phase = next(iter(settings.named_phases().values()))
     most = math.inf if settings.max_latency is None else settings.max_latency
     table = cost_table(
@@ -89,15 +93,19 @@ class Checkpointed(NamedTuple):
 
 
 def make_strategy(
-    settings: Settings, scores: FitnessSettings, objectives: int = len(OBJECTIVES)
+    settings: Settings,
+    scores: FitnessSettings,
+    objectives: int = len(OBJECTIVES),
+    space: Space | None = None,
 ) -> Strategy:
     """The strategy that the settings name, seeded near the baselines if it takes seeds.
 
     One that works on a single loss maximises fitness, which only our objectives
     make; the others minimise all objectives, as many as are given. Every family has
-    an equal share of a first generation.
+    an equal share of a first generation. The space is the one that the settings
+    name, unless it is given.
     """
-    space = SPACES[settings.space]
+    space = load_space(settings.space) if space is None else space
     families = space.families
     known = [
         space.nearest(config)
@@ -135,6 +143,7 @@ class Search:
       on_generation: called at the end of each generation with its number, from 0,
         and all results so far.
       deadline: after which no new candidate is trained.
+      watcher: is shown, at a resume, what earlier processes found.
     """
 
     settings: Settings
@@ -145,11 +154,12 @@ class Search:
     progress: Progress
     on_generation: Callable[[int, list[Result]], None] = lambda *_: None
     deadline: Deadline = NEVER
+    watcher: Watcher | None = None
 
     @property
     def space(self) -> Space:
         """The space that is searched."""
-        return SPACES[self.settings.space]
+        return self.table.space
 
     @property
     def fields(self) -> dict[str, int]:
@@ -166,8 +176,11 @@ class Search:
         """Whether there are as many candidates as there may be."""
         return self.exhausted or len(self.results) >= bound(self.settings)
 
-    def run(self) -> None:
+    def run(self) -> str | None:
         """Runs the generations that are left; each new candidate becomes a result.
+
+        Returns:
+          Why it ended before its last generation, if it had found enough.
 
         Raises:
           RunFailed: every candidate failed.
@@ -175,12 +188,16 @@ class Search:
             be learnt from the earlier run.
         """
         number = len(OBJECTIVES) + len(self.evaluator.extra.names)
-        strategy = make_strategy(self.settings, self.evaluator.fitness, number)
+        strategy = make_strategy(
+            self.settings, self.evaluator.fitness, number, self.space
+        )
         ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         strategy = strategy._replace(ask=ask, tell=tell)
         first, state = self._begin(strategy, number)
+        why = None
         for generation in range(first, self.settings.generations):
-            if self.full or self._ended():
+            why = self._found_enough(generation)
+            if why is not None or self.full or self._ended():
                 break
             state, late = self._generation(generation, strategy, state, number)
             if late:
@@ -188,6 +205,19 @@ class Search:
         if not scored(self.results):
             reasons = sorted({str(result.reason) for result in self.results})
             raise RunFailed(f"no candidate succeeded: {'; '.join(reasons[:3])}")
+        return why
+
+    def _found_enough(self, done: int) -> str | None:
+        """Why no more is looked for after so many generations, None if it is."""
+        settings = self.settings
+        if self.watcher is not None and self.watcher.ends_after(done):
+            return "the callback ended it"
+        return why_ended(
+            generations_of(self.results, done),
+            patience=settings.patience,
+            targets=settings.targets(),
+            front=settings.size_weight != 0 or settings.latency_weight != 0,
+        )
 
     def _begin(self, strategy: Strategy, number: int) -> tuple[int, Any]:
         """The first generation to run, and the strategy's state before it."""
@@ -197,6 +227,9 @@ class Search:
             earlier = RunFolder(Path(self.settings.warm_start)).results
             state = self._warm(earlier, strategy, state, number)
         self.progress.known(len(self.results))
+        if self.watcher is not None:
+            for result in self.results:
+                self.watcher.show(result)
         return first, state
 
     def _warm(self, earlier: Path, strategy: Strategy, state: Any, number: int) -> Any:
@@ -251,6 +284,7 @@ class Search:
         self.on_generation(generation, results)
         done = generation + whole
         last = self.full or late or done == settings.generations
+        last = last or self._found_enough(done) is not None
         if done and (last or done % settings.checkpoint_every == 0):
             saved = jnp.int32(len(results) if whole else before)
             self.checkpoints.save(done, Checkpointed(state, saved))

@@ -5,7 +5,6 @@ import math
 import jax
 from rich.console import Console
 
-from arch.spaces import SPACES
 from jaxnas.analytic.cost_table import CostTable, limits_in_words
 from jaxnas.config import Settings
 from jaxnas.data import score_bigram, score_unigram
@@ -23,7 +22,7 @@ def announce(
     console: Console,
 ) -> None:
     """Where, what, on which data, how, and what there is to beat."""
-    space = SPACES[config.space]
+    space = table.space
     dataset, settings = evaluator.task.dataset, evaluator.task.settings
     chosen = evaluator.trainer.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
