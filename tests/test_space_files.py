@@ -1,6 +1,7 @@
 """Spaces of one's own as TOML: what they hold, and what is refused in one line."""
 
 import itertools
+import pathlib
 import re
 import time
 import tomllib
@@ -320,3 +321,12 @@ def test_the_name_is_that_of_the_file_unless_it_has_one(tmp_path):
     copy = tmp_path / "space.toml"
     copy.write_text(LEAST)
     assert read_space(str(path), copy).space.name == "my code"
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/spaces.md"])
+def test_the_example_of_the_documentation_is_a_space(document):
+    text = (pathlib.Path(__file__).parents[1] / document).read_text()
+    [example] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    space = parse_space(example, document, "own")
+    assert {"arch_type", "head_dim"} <= set(space.genes)
+    assert len(space.conditions) == 1
