@@ -7,6 +7,7 @@ them over, so that it ends with the same bytes.
 import json
 import math
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Clock:
         self.budget, self._path, self._began = budget, path, began
         self._decided: Json = {}
         self._before = 0.0  # seconds, of earlier processes
+        self._writing = threading.RLock()  # several models train at once
         if budget is None or not path.exists():
             return
         try:
@@ -88,16 +90,18 @@ class Clock:
 
     def decide(self, name: str, value: Any) -> Any:
         """Records a decision of the clock's, once; returns the one that holds."""
-        if self.budget is not None and name not in self._decided:
-            self._decided[name] = value
-            self.save()
+        with self._writing:
+            if self.budget is not None and name not in self._decided:
+                self._decided[name] = value
+                self.save()
         return self._decided.get(name, value)
 
     def save(self) -> None:
         """Writes down what is spent."""
         if self.budget is not None:
-            found = {"spent": round(self.spent(), 3), "decided": self._decided}
-            write_json(self._path, found)
+            with self._writing:
+                found = {"spent": round(self.spent(), 3), "decided": self._decided}
+                write_json(self._path, found)
 
 
 class Deadline:

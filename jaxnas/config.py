@@ -275,6 +275,11 @@ class RunConfig:
     final_steps: int | None = setting(
         None, "training", "steps that the winner trains on for; 0 for none", least=0
     )
+    baseline: bool = setting(
+        True,
+        "training",
+        "train a usual Llama-like model beside the winner, and compare the two",
+    )
 
     accuracy_weight: float | None = setting(
         None, "fitness", "of the accuracy score; 1 with limits, else 0.5"

@@ -55,6 +55,8 @@ SPACE_FILE = ".toml"  # what the name of a space of one's own ends in
 PHASE_NAMES = tuple(PHASES)
 STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
+NO_LIMIT = 500.0  # MiB; of spaces that are searched without a limit
+
 _LONG: dict[str, int | float | str] = {
     "strategy": "genetic",
     "population": 50,
@@ -63,7 +65,7 @@ _LONG: dict[str, int | float | str] = {
     "promote_share": 0.25,
     "lucky": 2,
     "latency": "prefill",
-    "max_size": 500.0,
+    "max_size": NO_LIMIT,
 }
 
 # How a space is searched, unless the settings say otherwise.

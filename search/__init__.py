@@ -1,9 +1,10 @@
 """How to look: operators and strategies over genomes, as pure functions."""
 
 from search.individuals import Individuals
+from search.limits import Limited, limited, unlimited
 from search.operators.crossover import two_point, uniform_crossover
 from search.operators.mutate import change_one, resample
-from search.operators.sample import near, smart, stratify, uniform
+from search.operators.sample import near, smart, spread, stratify, uniform
 from search.operators.sbx import polynomial, simulated_binary, vary_real
 from search.operators.select import elite, tournament
 from search.operators.vary import vary_integers
@@ -13,6 +14,7 @@ from search.pareto.dominance import dominates, failed, non_dominated
 from search.pareto.hypervolume import hypervolume, hypervolume_contributions
 from search.pareto.knee import knee_point
 from search.pareto.ranks import non_dominated_ranks
+from search.pareto.thinning import spread_order
 from search.simulate import History, simulate
 from search.strategies import STRATEGIES
 from search.strategies.aging import aging
@@ -21,6 +23,7 @@ from search.strategies.local import local
 from search.strategies.nsga2 import nsga2, nsga2_with
 from search.strategies.predictor import predictor
 from search.strategies.random import random_search
+from search.surrogate.prediction import Prediction, posterior_mean
 from search.types import Genes, Strategy
 
 __all__ = [
@@ -28,6 +31,8 @@ __all__ = [
     "Genes",
     "History",
     "Individuals",
+    "Limited",
+    "Prediction",
     "Strategy",
     "aging",
     "change_one",
@@ -42,6 +47,7 @@ __all__ = [
     "hypervolume",
     "hypervolume_contributions",
     "knee_point",
+    "limited",
     "local",
     "near",
     "non_dominated",
@@ -49,17 +55,21 @@ __all__ = [
     "nsga2",
     "nsga2_with",
     "polynomial",
+    "posterior_mean",
     "predictor",
     "random_search",
     "resample",
     "simulate",
     "simulated_binary",
     "smart",
+    "spread",
+    "spread_order",
     "stratify",
     "tournament",
     "two_point",
     "uniform",
     "uniform_crossover",
+    "unlimited",
     "vary_integers",
     "vary_real",
 ]

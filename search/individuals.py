@@ -90,6 +90,11 @@ def copies(genomes: jax.Array) -> jax.Array:
     return repeats(genomes, order)
 
 
+def among(genomes: jax.Array, others: jax.Array) -> jax.Array:
+    """[P, G], [N, G] -> bool[P], True for those that are also among the others."""
+    return (genomes[:, None] == others[None]).all(axis=2).any(axis=1)
+
+
 def without_copies(rows: Individuals) -> Individuals:
     """Frees all places of a genome but the first; free ones must be last."""
     return keep(rows, ~copies(rows.genomes))

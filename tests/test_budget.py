@@ -1,5 +1,6 @@
 """A budget of time: what is planned for it, and what the clock decides."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -8,22 +9,27 @@ import time
 import pytest
 from calibrated import MADE_UP, keep_calibration
 from corpus import write_corpus
-from tasks import noise_task
+from tasks import TINY, noise_task
 
 from arch.spaces import SPACES
 from jaxnas.clock import (
     PHASES_END,
     SEARCH_ENDS,
+    TRAINING_ENDS,
     Clock,
     Deadline,
     seconds_of,
 )
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.pipeline.budget import TRIED, fit_to_budget, outline
+from jaxnas.pipeline.budget import TRIED, fit_to_budget, outline, room_beside
 from jaxnas.population.devices import local_machine
+from jaxnas.population.planner import planner_for
+from jaxnas.population.trainer import Trainer
 from jaxnas.run import main
-from jaxnas.training.lengths import steps_of
+from jaxnas.training.lengths import PhaseLength, steps_of
+from jaxnas.training.phase import FIRST
+from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 
 
@@ -180,6 +186,7 @@ def test_what_is_trained_when_the_time_ends_counts_also_after_a_kill(
         "out": run,
     }
     given = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    given += ["--no-baseline"]
     late_after(run, 3)
     assert main(list(map(str, given))) == 0
     results = (run / "results.jsonl").read_bytes()
@@ -208,3 +215,32 @@ def test_damaged_decisions_are_one_line(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UsageError, match=r"budget\.json is damaged"):
         Clock(60.0, path, 0.0)
+
+
+@pytest.mark.parametrize(("slow", "taken"), [(1, [0, 1]), (1e6, []), (None, [1])])
+def test_what_trains_beside_the_winner_has_a_part_of_its_time(tmp_path, slow, taken):
+    settings = TrainSettings(window=12, batch=4, learning_rate=1e-3)
+    trainer = Trainer(
+        task=noise_task(settings),
+        rungs=rungs_of({"fast": PhaseLength(samples=8, epochs=1)}, settings),
+        eval_windows=8,
+        machine=local_machine(known=MADE_UP),
+    )
+    models = [dataclasses.replace(TINY, hidden_dim=width) for width in (16, 32)]
+    if slow is None:  # so that there is time for the last, but not for both
+        planner = planner_for(trainer.machine, settings, trainer.rungs[0].steps, 0)
+        each, both = (planner.plan(some).seconds for some in (models[1:], models))
+        slow = 3600.0 * TRAINING_ENDS / 3 / ((each + both) / 2)
+    timings = [{"stage": "x", "seconds": 9.0}, {"predicted": 1.0, "seconds": slow}]
+
+    def room(clock, timings):
+        return room_beside(clock, trainer, models, FIRST, timings)
+
+    began = time.monotonic()
+    clock = Clock(3600.0, tmp_path / "budget.json", began)
+    found = room(clock, timings)
+    assert found == [models[place] for place in taken]
+    # Decided once, whatever a resume finds.
+    again = Clock(3600.0, tmp_path / "budget.json", began)
+    assert room(again, []) == found
+    assert room(Clock(None, tmp_path / "none.json", began), timings) == models

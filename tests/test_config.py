@@ -63,6 +63,16 @@ def test_only_what_was_written_counts_as_given():
     assert given == {"learning_rate": 1e-3, "space": "full", "top_k": 2}
 
 
+def test_a_switch_has_two_flags(tmp_path):
+    assert parsed("--baseline") == {"baseline": True}
+    assert parsed("--no-baseline") == {"baseline": False}
+    assert settled(tmp_path, "").baseline
+    assert not settled(tmp_path, "baseline = false").baseline
+    assert settled(tmp_path, "baseline = false", "--baseline").baseline
+    with pytest.raises(UsageError, match="baseline=1 is not of type bool"):
+        settled(tmp_path, "baseline = 1")
+
+
 def test_every_field_has_a_flag_with_its_help(capsys):
     with pytest.raises(SystemExit) as stopped:
         parsed("--help")
@@ -178,6 +188,8 @@ def changed(field):
     if "among" in bounds:
         return bounds["among"][-1]
     kind = kind_of(field)
+    if kind is bool:
+        return not field.default
     if field.name in ("phases", "budget", "target"):
         texts = {"phases": "medium", "budget": "1h30m", "target": "accuracy=0.5"}
         return texts[field.name]

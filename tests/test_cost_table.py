@@ -56,10 +56,9 @@ def test_costs_are_those_of_the_config(name, latency):
     np.testing.assert_array_equal(table.costs[cells], costs)
     wanted = (costs <= limits).all(axis=1)
     assert 0 < wanted.sum() < len(wanted)
-    allowed = jax.jit(jax.vmap(table.is_allowed))(drawn)
-    np.testing.assert_array_equal(allowed, wanted)
-    over = jax.vmap(functools.partial(table.excess, limits))(drawn)
-    np.testing.assert_array_equal(np.asarray(over) <= 0, wanted)
+    over = np.asarray(jax.jit(jax.vmap(table.excess))(drawn))
+    np.testing.assert_array_equal(over <= 0, wanted)
+    assert np.isfinite(over).all()
 
 
 @pytest.mark.parametrize("name", ["mixed", "own", "family"])
@@ -81,7 +80,7 @@ def test_the_fronts_are_allowed_and_of_every_family(name):
     assert sorted(family for [family] in families) == sorted(space.families)
     for front in fronts:
         assert front.dtype == np.int32
-        assert jax.vmap(table.is_allowed)(front).all()
+        assert (np.asarray(jax.vmap(table.excess)(front)) == 0).all()
         assert jax.vmap(space.valid)(front).all()
         np.testing.assert_array_equal(jax.vmap(space.canonical)(front), front)
         costs = np.asarray(table.costs_of(front))

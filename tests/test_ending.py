@@ -16,7 +16,8 @@ from jaxnas.errors import UsageError
 from jaxnas.evaluation.training_log import Training, TrainingLog
 from jaxnas.hardware import hardware_named
 from jaxnas.pipeline.build import make_fitness
-from jaxnas.pipeline.search import Search, costs_of_space
+from jaxnas.pipeline.limits import costs_of_space
+from jaxnas.pipeline.search import Search
 from jaxnas.pipeline.watcher import Watcher
 from jaxnas.report.progress import Progress
 from jaxnas.results.ending import generations_of, reached, stale, why_ended
@@ -207,7 +208,7 @@ def searched(folder, *, on_candidate=None, **changes):
     space = parse_space(SPACE, "own.toml", "own")
     task = noise_task(TrainSettings(window=8, batch=2, learning_rate=0.01))
     hardware = hardware_named("cpu-core")
-    table = costs_of_space(space, settings, task, hardware)
+    table = costs_of_space(settings, hardware, FIELDS, space)
     evaluator = evaluator_with(
         task=task,
         rungs=rungs_of(settings.named_phases(), task.settings),

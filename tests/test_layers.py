@@ -182,9 +182,9 @@ FOLDERS = {
         ("run",),
     ),
     "search": (
-        ("types", "hashing", "order"),
+        ("types", "hashing", "order", "draws"),
         ("pareto",),
-        ("individuals", "walk", "simulate"),
+        ("individuals", "walk", "simulate", "limits"),
         ("operators",),
         ("surrogate",),
         ("strategies",),

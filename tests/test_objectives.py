@@ -34,6 +34,7 @@ from jaxnas.evaluation.user_objectives import (
     load_objectives,
     sources_of,
 )
+from jaxnas.pipeline.limits import costs_of_space
 from jaxnas.pipeline.search import Search, most_candidates
 from jaxnas.population.call import Outcome
 from jaxnas.population.lanes import Running
@@ -355,17 +356,19 @@ def searched(folder, extra, strategy="random", earlier=None, **changes):
     evaluator = evaluator_of(
         extra=extra, trainings=known_trainings(extra), compressions=()
     )
+    table = costs_of_space(settings, evaluator.hardware, FIELDS)
     folder.mkdir(exist_ok=True)
     console = Console(file=io.StringIO())
     with (
         ResultLog(folder / "results.jsonl") as results,
         Lines(folder / "timings.jsonl") as timings,
         Checkpoints(folder / "checkpoints", keep=3) as checkpoints,
-        Progress(console, most_candidates(settings), timings) as progress,
+        Progress(console, most_candidates(settings, table), timings) as progress,
     ):
         Search(
             settings=settings,
             evaluator=evaluator,
+            table=table,
             results=results,
             checkpoints=checkpoints,
             progress=progress,
@@ -486,6 +489,7 @@ def test_a_run_with_an_objective_from_the_command_line(modules, tmp_path, monkey
         *("--window", 16, "--batch", 4, "--vocab-size", 300),
         *("--eval-windows", 8, "--final-windows", 8, "--final-steps", 0),
         *("--measure-top", 0, "--data", "folder:code", "--strategy", "nsga2"),
+        "--no-baseline",
     ]
     assert main(list(map(str, settings))) == 0
     run = tmp_path / "run"

@@ -25,7 +25,7 @@ FLAGS = {
 
 
 def flags(root):
-    found = ["--data", f"folder:{root / 'code'}"]
+    found = ["--data", f"folder:{root / 'code'}", "--no-baseline"]
     for name, value in FLAGS.items():
         found += [f"--{name}", str(value)]
     return found

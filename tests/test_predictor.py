@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from searching import jitted
 
-from search import hypervolume, predictor, random_search
+from search import hypervolume, posterior_mean, predictor, random_search
 from search.surrogate.contrasts import effects
 from search.surrogate.hv_scalarization import draw_rays, gains, lengths, view_of, volume
 from search.surrogate.moead import best_of_each
-from search.surrogate.regression import regress
+from search.surrogate.regression import regress, relevance
 
 CHOICES = np.array([3, 4, 2, 5, 3, 2, 4, 3], np.int32)
 ORDERED = np.array([1, 1, 0, 1, 0, 0, 1, 0], bool)
@@ -86,16 +86,41 @@ def test_regression_recovers_main_effects_and_pairs_and_knows_how_well(key):
     assert all(0.5 < ratio < 10 for ratio in ratios)
 
 
-@pytest.mark.slow
-def test_draws_spread_as_the_deviation_says(key):
-    pick, draw = jax.random.split(key)
-    genomes = jax.random.permutation(pick, EVERY)[:300]
-    found = regress(COLUMNS, genomes, hidden(genomes), jnp.arange(300) < 60)
-    drawn = jax.vmap(found.draw)(jax.random.split(draw, 400))
-    main = COLUMNS.main(genomes[250:])
-    values = jax.vmap(COLUMNS.apply, (0, None))(drawn, main)
-    expected = found.deviation(COLUMNS.design(genomes[250:]))
-    np.testing.assert_allclose(values.std(axis=0), expected, rtol=0.2)
+def test_the_likeliest_noise_is_close_to_that_of_the_values(key):
+    """What comes out errs less than the readings do: it has seen through the noise."""
+    pick, err = jax.random.split(key)
+    genomes = jax.random.permutation(pick, EVERY)[:400]
+    truth = np.asarray(hidden(genomes))
+    for level in (0.02, 0.3):
+        noise = level * truth.std() * jax.random.normal(jax.random.clone(err), (400,))
+        found = posterior_mean(Free(CHOICES), genomes, truth + noise, ordered=ORDERED)
+        errors = np.asarray(found.mean) - truth
+        assert np.sqrt((errors**2).mean()) < 0.7 * np.asarray(noise).std()
+        # The deviation is of the size of the errors.
+        ratio = np.sqrt((errors**2 / np.asarray(found.deviation) ** 2).mean())
+        assert 0.4 < ratio < 2.5
+
+
+def test_rows_that_failed_or_are_not_used_count_nothing(key):
+    genomes = jax.random.permutation(key, EVERY)[:60]
+    values = jnp.asarray(hidden(genomes))
+    used = jnp.arange(60) < 50
+    odd = jnp.where(used, values, 1e6).at[:3].set(jnp.nan)
+    fewer = posterior_mean(Free(CHOICES), genomes[3:50], values[3:50], at=genomes)
+    found = posterior_mean(Free(CHOICES), genomes, odd, used)
+    np.testing.assert_allclose(found.mean, fewer.mean, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.deviation, fewer.deviation, rtol=0.02)
+
+
+def test_genes_that_do_nothing_matter_least(key):
+    """Two of eight genes decide, and forty readings are enough to see which."""
+    genomes = jax.random.permutation(key, EVERY)[:40]
+    values = 2.0 * genomes[:, 1] - genomes[:, 3]
+    values = (values - values.mean()) / values.std()
+    main = COLUMNS.design(genomes)[:, : 1 + len(COLUMNS.gene)]
+    found = relevance(COLUMNS, main, values, jnp.ones(40, bool))
+    strong = np.isin(COLUMNS.gene, [1, 3])
+    assert found[strong].min() > 1.5 * found[~strong].max()
 
 
 def test_a_constant_is_predicted_everywhere():
@@ -166,10 +191,12 @@ def test_every_direction_finds_its_best(key):
         + jnp.float32(16)
     )
 
-    def vary(key, mother, father):
-        gene, choice = jax.random.randint(key, (2,), 0, 2**30)
+    def vary(key, mothers, fathers):
+        number = len(mothers)
+        gene, choice = jax.random.randint(key, (2, number), 0, 2**30)
         place = gene % 8
-        return mother.at[place].set(choice % jnp.asarray(CHOICES)[place])
+        chosen = choice % jnp.asarray(CHOICES)[place]
+        return mothers.at[jnp.arange(number), place].set(chosen)
 
     start = jnp.zeros((6, 8), jnp.int32)
     found = best_of_each(key, start, vary, score, steps=40, children=16)

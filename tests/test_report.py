@@ -15,9 +15,9 @@ from jaxnas.population.program import Program
 from jaxnas.report.families import family_table
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
+from jaxnas.report.quality import quality_table
 from jaxnas.report.tables import (
     millions,
-    quality_table,
     spread_table,
     top_table,
 )
@@ -247,7 +247,7 @@ def test_the_quality_table_holds_the_figures():
         | {"windows": 9}
         for split in ("validation", "test")
     }
-    text = said(quality_table(splits))
+    text = said(quality_table({"splits": splits}))
     for split, models in splits.items():
         for model in ("winner", "unigram", "bigram"):
             figures = models[model]

@@ -113,7 +113,7 @@ def workplace(tmp_path_factory):
 
 
 def flags(root: Path) -> list[str]:
-    found = ["--data", f"folder:{root / 'code'}"]
+    found = ["--data", f"folder:{root / 'code'}", "--no-baseline"]
     for name, value in SETTINGS.items():
         found += [f"--{name}", str(value)]
     return found

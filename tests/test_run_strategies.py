@@ -14,7 +14,9 @@ from arch.spaces import SPACES
 from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
-from jaxnas.pipeline.search import make_strategy
+from jaxnas.hardware import hardware_named
+from jaxnas.pipeline.limits import costs_of_space
+from jaxnas.pipeline.strategy import make_strategy
 from jaxnas.presets import STRATEGY_NAMES, STRATEGY_SETTINGS, unread_by
 from jaxnas.run import main
 from jaxnas.storage.checkpoints import Checkpoints
@@ -88,7 +90,10 @@ def test_the_command_line_says_so_in_one_line(capsys):
     ],
 )
 def test_a_restored_state_goes_on_as_the_one_that_was_saved(name, key, tmp_path):
-    strategy = jitted(make_strategy(settings_of(name), FitnessSettings()))
+    settings = settings_of(name)
+    fields = {"vocab_size": 1024, "max_seq_length": settings.window}
+    table = costs_of_space(settings, hardware_named("cpu-core"), fields)
+    strategy = jitted(make_strategy(settings, table, FitnessSettings()))
     begin, middle, end = jax.random.split(key, 3)
     state = strategy.init(begin)
     genomes = strategy.ask(middle, state)

@@ -21,6 +21,7 @@ TINY = [
     *("--samples", 8, "--window", 16, "--batch", 4, "--vocab-size", 300),
     *("--eval-windows", 8, "--final-windows", 8, "--final-steps", 0),
     *("--checkpoint-every", 1, "--measure-top", 0, "--data", "folder:code"),
+    "--no-baseline",
 ]
 
 

@@ -13,7 +13,9 @@ from arch.spaces import SPACES
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
-from jaxnas.pipeline.search import make_strategy
+from jaxnas.hardware import hardware_named
+from jaxnas.pipeline.limits import costs_of_space
+from jaxnas.pipeline.strategy import make_strategy
 from jaxnas.pipeline.warm_start import warm_start
 from jaxnas.results.result import read_results
 from jaxnas.storage.jsonl import to_line
@@ -26,7 +28,9 @@ SETTINGS = {"genetic": {"elite_share": 0.5}}
 def strategy_named(name):
     given = SETTINGS.get(name, {})
     config = RunConfig(strategy=name, space="medium", population=6, **given)
-    return jitted(make_strategy(config.resolve("cpu"), FitnessSettings()))
+    settings = config.resolve("cpu")
+    table = costs_of_space(settings, hardware_named("cpu-core"), FIELDS)
+    return jitted(make_strategy(settings, table, FitnessSettings()))
 
 
 def line_of(config, objectives):

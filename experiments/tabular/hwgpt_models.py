@@ -75,6 +75,11 @@ def parameters(genome: jax.Array) -> jax.Array:
     return total.astype(jnp.float32)
 
 
+def embedding(genome: jax.Array) -> jax.Array:
+    """i32[27] -> f32[], parameters of the embedding and the output."""
+    return (100510 * jnp.asarray(WIDTHS)[genome[0]]).astype(jnp.float32)
+
+
 def _used(genome):
     """i32[27] -> bool[12], which layers there are."""
     return jnp.arange(DEEPEST) < jnp.asarray(DEPTHS)[genome[1]]

@@ -1,7 +1,6 @@
 """What every genome of a space costs, by look-up: for strategies, inside jit."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +13,13 @@ from arch.space import Space
 from jaxnas.analytic.exhaustive import ScoredCells, score_space
 from jaxnas.analytic.objectives import Use
 from search.pareto.exact_front import exact_front
+from search.pareto.thinning import spread_order
 
 # The latency that a run is asked for -> the name in `objectives.OBJECTIVES`.
 _LATENCIES = {"estimate": "latency", "prefill": "prefill", "decode": "decode"}
+
+
+MOST_PROPOSED = 64  # genomes of a family's front
 
 
 class CostTable(NamedTuple):
@@ -30,7 +33,7 @@ class CostTable(NamedTuple):
     offsets: np.ndarray  # i32[families]
     strides: np.ndarray  # i32[families, G]
     costs: np.ndarray  # f64[C, 2], MiB and ms, inf where no model is
-    allowed: np.ndarray  # bool[C]
+    over: np.ndarray  # f64[C], the larger cost over its limit, as a share; 0 if none
     feasible: int  # distinct models that the limits allow
 
     def cell(self, genome: jax.Array) -> jax.Array:
@@ -39,22 +42,17 @@ class CostTable(NamedTuple):
         strides = jnp.asarray(self.strides)[family]
         return jnp.asarray(self.offsets)[family] + (strides * genome).sum()
 
-    def is_allowed(self, genome: jax.Array) -> jax.Array:
-        """i32[G], valid -> bool[], whether the model keeps the limits."""
-        return jnp.asarray(self.allowed)[self.cell(genome)]
+    def excess(self, genome: jax.Array) -> jax.Array:
+        """i32[G], valid -> f32[], how far the model is over the limits; 0 if allowed.
+
+        Above 0 whenever a limit is broken, however little.
+        """
+        return jnp.asarray(self.over, jnp.float32)[self.cell(genome)]
 
     def costs_of(self, genomes: jax.Array) -> jax.Array:
         """i32[N, G], valid -> f32[N, 2], MiB and ms."""
         table = jnp.asarray(self.costs, jnp.float32)
         return table[jax.vmap(self.cell)(genomes)]
-
-    def excess(self, limits: Sequence[float], genome: jax.Array) -> jax.Array:
-        """i32[G], valid -> f32[], the costs over their limits, as shares; 0 if none."""
-        ratios = self.costs / np.asarray(limits)
-        over = np.maximum(ratios - 1, 0).sum(axis=1)
-        # Exactly where a model is allowed, whatever is rounded.
-        over = np.where(self.allowed, 0.0, np.maximum(over, 1e-6))
-        return jnp.asarray(np.minimum(over, 1e6), jnp.float32)[self.cell(genome)]
 
     def _family(self, genome: jax.Array) -> jax.Array | int:
         if "arch_type" not in self.space.genes:
@@ -95,14 +93,16 @@ def cost_table(
         strides.append(_strides(one.shape))
         begin += len(dense)
     every = np.concatenate(costs)
-    limits = (max_size, max_latency)
+    limits = np.asarray((max_size, max_latency))
+    broken = (every > limits).any(axis=1)
+    over = (every / limits - 1).max(axis=1)
     return CostTable(
         space=space,
         families=families,
         offsets=np.asarray(offsets, np.int32),
         strides=np.asarray(strides, np.int32),
         costs=every,
-        allowed=np.asarray((every <= limits).all(axis=1)),
+        over=np.where(broken, np.clip(over, 1e-6, 1e6), 0.0),
         feasible=sum(
             int(one.genomes[(one.values[:, :2] <= limits).all(axis=1)].sum())
             for one in families
@@ -127,18 +127,18 @@ def front_genomes(table: CostTable, seed: int) -> list[np.ndarray]:
       seed: decides those genes.
 
     Returns:
-      For each family that is allowed, i32[N, G] canonical genomes by predicted
-      loss, the least first.
+      For each family that is allowed, i32[N, G] canonical genomes: the one with the
+      least predicted loss first, then always the one that differs most.
     """
     rng = np.random.default_rng(seed)
     found = []
     for one, offset in zip(table.families, table.offsets, strict=True):
-        kept = np.flatnonzero(table.allowed[offset + one.cells])
+        kept = np.flatnonzero(table.over[offset + one.cells] == 0)
         if not len(kept):
             continue
         front = kept[exact_front(one.values[kept])]
-        order = front[np.argsort(one.values[front, 2], kind="stable")]
-        genomes = [one.grid.genome(one.place(row, rng)) for row in order]
+        order = spread_order(one.values[front][:, ::-1], MOST_PROPOSED)
+        genomes = [one.grid.genome(one.place(row, rng)) for row in front[order]]
         found.append(np.stack(genomes))
     return found
 

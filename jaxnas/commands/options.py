@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jaxnas.config import RunConfig, kind_of
 from jaxnas.errors import UsageError
@@ -56,15 +56,20 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     names = dict.fromkeys(field.metadata["group"] for field in fields)
     groups = {name: parser.add_argument_group(name) for name in names}
     for field in fields:
-        kind = kind_of(field)
         groups[field.metadata["group"]].add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
-            type=kind,
             default=argparse.SUPPRESS,
-            metavar={int: "N", float: "X"}.get(kind, "NAME"),
             help=f"{field.metadata['help']}{_default(field)}".replace("%", "%%"),
+            **_value(kind_of(field)),
         )
+
+
+def _value(kind: type) -> dict[str, Any]:
+    """What follows a flag of this kind; a bool has two flags, and nothing follows."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    return {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "NAME")}
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +115,8 @@ def named_once(text: str, known: Collection[str]) -> list[str]:
 
 
 def _default(field: dataclasses.Field) -> str:
+    if isinstance(field.default, bool):
+        return f" [{'yes' if field.default else 'no'}]"
     if field.default is not None:
         return f" [{field.default}]"
     values = [

@@ -150,6 +150,10 @@ class Evaluator:
                 found(config, evaluations[config])
         return evaluations
 
+    def fits(self, config: ArchitectureConfig) -> bool:
+        """Whether a config is within the limits, so that it would be trained."""
+        return self._skipped(self._costs(config)) is None
+
     def weights(
         self, config: ArchitectureConfig, report: Report, phase: Phase = FIRST
     ) -> Params:

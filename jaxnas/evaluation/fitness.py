@@ -48,6 +48,19 @@ class FitnessSettings:
             )
 
 
+def deciding(settings: FitnessSettings, objectives: int) -> tuple[int, ...]:
+    """Which objectives guide a search: ours that have a weight, then the user's.
+
+    Args:
+      settings: where only accuracy has a weight, size and latency are what the limits
+        allow, and no aim.
+      objectives: how many a candidate has.
+    """
+    ours = len(OBJECTIVES)
+    alone = settings.size_weight == 0 == settings.latency_weight
+    return (*range(1 if alone else ours), *range(ours, objectives))
+
+
 def objectives_of(accuracy: float, size: float, latency: float) -> list[float]:
     """[1 - accuracy, MiB, ms], all minimised."""
     return [1 - accuracy, size, latency]

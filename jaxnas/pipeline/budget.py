@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 
@@ -24,6 +24,7 @@ from jaxnas.population.planner import planner_for
 from jaxnas.population.trainer import Trainer
 from jaxnas.presets import PRESETS
 from jaxnas.results.phases import Chosen
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.phase import Phase
@@ -38,6 +39,7 @@ _FEWEST_STEPS = 20
 TRIED = 12  # candidates that the forecast is made for
 _SURVIVORS = 5  # of whom the later phases are made
 DRAWN = 20 * TRIED  # candidates, of which some may be too large
+_BESIDE = 1 / 3  # of the winner's last time, that what trains beside it may begin in
 PLANNED = ("phases", "population", "generations", "final_steps")
 
 
@@ -236,14 +238,90 @@ def room_for(clock: Clock, trainer: Trainer) -> Callable[[Phase, Chosen], Chosen
     return room
 
 
+def room_beside(
+    clock: Clock,
+    trainer: Trainer,
+    models: Sequence[ArchitectureConfig],
+    phase: Phase,
+    timings: Iterable[Json],
+) -> list[ArchitectureConfig]:
+    """Those that the winner's last training has room for: all, or the last that fits.
+
+    Compiled and trained as far as the winner they take a third of the time that is
+    left for it at most; predicted, in the proportion in which the run's plans took
+    longer than predicted so far.
+
+    Args:
+      clock: of the budget.
+      trainer: of the run.
+      models: the one that matters most comes last.
+      phase: the winner's.
+      timings: of the run.
+    """
+    if clock.budget is None or not models:
+        return list(models)
+    places = clock.decided("beside")
+    if places is None:
+        steps, every = trainer.rungs[phase.rung].steps, range(len(models))
+        planner = planner_for(trainer.machine, trainer.task.settings, steps, 0)
+        most = _BESIDE * clock.left(TRAINING_ENDS) / _slowness(timings)
+
+        def fit(places: list[int]) -> bool:
+            configs = [training_config(models[place]) for place in places]
+            return planner.plan(configs).seconds <= most
+
+        tried = [list(every), *([place] for place in reversed(every))]
+        places = clock.decide("beside", next(filter(fit, tried), []))
+    return [models[place] for place in places]
+
+
+def _slowness(timings: Iterable[Json]) -> float:
+    """Seconds that plans took over those predicted, at least 1."""
+    ran = [row for row in timings if "predicted" in row and "seconds" in row]
+    predicted = sum(row["predicted"] for row in ran)
+    taken = sum(row["seconds"] for row in ran)
+    return max(1.0, taken / predicted) if predicted else 1.0
+
+
+def last_steps_ahead(
+    config: Settings, clock: Clock, trainer: Trainer, winner: ArchitectureConfig
+) -> int:
+    """About as many as `last_steps`, before anything is measured."""
+    if "final_steps" not in (clock.decided("open") or ()):
+        return config.final_steps
+    decided = clock.decided("final_steps ahead")
+    if decided is not None:
+        return decided
+    seconds = [
+        planner_for(trainer.machine, trainer.task.settings, steps, 0)
+        .plan([training_config(winner)])
+        .seconds
+        for steps in (0, 1000)
+    ]
+    a_step = max(1e-6, (seconds[1] - seconds[0]) / 1000)
+    left = max(0.0, clock.left(TRAINING_ENDS))
+    return clock.decide("final_steps ahead", int(left / a_step))
+
+
 def last_steps(
     config: Settings,
     clock: Clock,
     model: ArchitectureConfig,
     task: Task,
     params: Params,
+    ready: Callable[[float], None] = lambda seconds: None,
 ) -> int:
-    """Steps that the winner trains on for: as set, or as many as there is time for."""
+    """Steps that the winner trains on for: as set, or as many as there is time for.
+
+    Args:
+      config: of the run.
+      clock: of its budget.
+      model: the winner.
+      task: see `Task`.
+      params: the winner's.
+      ready: given seconds, returns when all is as it will be while the winner
+        trains, or when these are over; asked before a step is measured.
+    """
     if "final_steps" not in (clock.decided("open") or ()):
         return config.final_steps
     decided = clock.decided("final_steps")
@@ -251,11 +329,14 @@ def last_steps(
         return decided
     if clock.late(TRAINING_ENDS):
         return clock.decide("final_steps", 0)
-    a_step = _seconds_of_a_step(model, task, params)
+    wait = lambda: ready(_BESIDE * clock.left(TRAINING_ENDS))
+    a_step = _seconds_of_a_step(model, task, params, wait)
     return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
 
 
-def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: Params) -> float:
+def _seconds_of_a_step(
+    model: ArchitectureConfig, task: Task, params: Params, ready: Callable[[], None]
+) -> float:
     """Measured, after compiling, in the program that will train on."""
     calls, settings = 4, task.settings
     steps = calls * settings.steps_per_call
@@ -263,7 +344,9 @@ def _seconds_of_a_step(model: ArchitectureConfig, task: Task, params: Params) ->
     tokens = len(task.dataset.train)
     starts = batch_starts(task.seed, tokens, settings, phase, "finish")
     begun = starting_state(model, task, params)
-    ends = []
+    ends: list[float] = []
     for _ in continue_training(model, task, begun, starts, "finish"):
+        if not ends:
+            ready()
         ends.append(time.monotonic())
     return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)

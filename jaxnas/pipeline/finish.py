@@ -1,24 +1,39 @@
 """The end of a run: the winner trains on, is scored and saved."""
 
+import dataclasses
+import functools
 import time
 import traceback
+from typing import NamedTuple
 
 import jax
 
-from arch import ArchitectureConfig
+from arch import ArchitectureConfig, Params
 from jaxnas.clock import Clock
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
-from jaxnas.pipeline.budget import last_steps
-from jaxnas.pipeline.winner import BestWeights, score_splits, train_on, training_name
+from jaxnas.pipeline.beside import NO_TIME, Baseline, Beside, Plan
+from jaxnas.pipeline.budget import last_steps, last_steps_ahead, room_beside
+from jaxnas.pipeline.obvious import Limits, choose_obvious
+from jaxnas.pipeline.winner import (
+    BestWeights,
+    score_splits,
+    sums_of_splits,
+    train_on,
+    training_name,
+)
 from jaxnas.report.progress import Progress
+from jaxnas.report.quality import shape_words
 from jaxnas.report.words import describe
+from jaxnas.results.gain import best_gain
 from jaxnas.results.result import Scored
 from jaxnas.results.summary import Final
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
+from jaxnas.training.scoring import WindowSums
 from jaxnas.training.single import TrainingFailed
 
 
@@ -31,37 +46,141 @@ def finish(
     winner: Scored,
     best_weights: BestWeights,
     progress: Progress,
+    timings: Lines,
 ) -> Final:
     """Trains the winner on, saves it, and scores it on the held-out splits.
 
-    If training on fails, the winner is what the search found.
+    If training on fails, the winner is what the search found. Obvious models train
+    beside it, if they are asked for: what becomes of them changes nothing for it.
     """
-    task = evaluator.task
     model = winner.config
     progress.say(f"winner: {winner.id}  {describe(model)}")
     params = best_weights.read(model, phase.rung)
     if params is None:
         progress.say("its weights were not kept: training them again first")
         params = evaluator.weights(model, progress.steps("winner again"), phase)
-    reason = None
-    try:
-        steps = last_steps(config, clock, model, task, params)
-        progress.say(f"the winner trains on for {steps} steps")
-        part = folder.finishing / training_name(model, phase.rung, steps)
+    ending = Ending(
+        folder=folder,
+        config=config,
+        clock=clock,
+        evaluator=evaluator,
+        phase=phase,
+        model=model,
+        params=params,
+        progress=progress,
+        timings=timings,
+    )
+    obvious = ending.obvious()
+    others = ending.in_time(obvious)
+    with Beside(ending.plan(), others, progress.steps("obvious model")) as beside:
+        last = ending.last_training(beside, alone=not others)
+        save_model(folder.model, model, last.params, evaluator.task.dataset.tokenizer)
+        splits = score_splits(evaluator.task, last.sums, config.final_windows)
+        found = {one.config: one for one in beside.results()}
+    planned = evaluator.trainer.rungs[phase.rung].steps + last.steps
+    baselines = [
+        found.get(one) or Baseline(one, 0, planned, NO_TIME, {}) for one in obvious
+    ]
+    return {
+        "steps": last.steps,
+        "reason": last.reason,
+        "splits": splits,
+        "baseline": [one.to_summary() for one in baselines],
+        "gain": best_gain(last.sums, [one.sums for one in baselines]),
+    }
+
+
+class Last(NamedTuple):
+    """What the winner's last training left."""
+
+    steps: int
+    reason: str | None  # why there were none
+    params: Params
+    sums: dict[str, WindowSums]  # by held-out split
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Ending:
+    """The winner, `model`, as the search left it, and what it is finished with."""
+
+    folder: RunFolder
+    config: Settings
+    clock: Clock
+    evaluator: Evaluator
+    phase: Phase
+    model: ArchitectureConfig
+    params: Params
+    progress: Progress
+    timings: Lines
+
+    def plan(self) -> Plan:
+        """How others are trained as the winner is."""
+        return Plan(
+            folder=self.folder,
+            clock=self.clock,
+            task=self.evaluator.task,
+            rungs=self.evaluator.trainer.rungs[: self.phase.rung + 1],
+            windows=self.config.final_windows,
+            failed=functools.partial(log_failure, self.folder),
+        )
+
+    def obvious(self) -> list[ArchitectureConfig]:
+        """The obvious models to compare the winner with; says which, and why."""
+        if not self.config.baseline:
+            return []
+        trainer, settings = self.evaluator.trainer, self.evaluator.task.settings
+        steps = trainer.rungs[self.phase.rung].steps
+        steps += last_steps_ahead(self.config, self.clock, trainer, self.model)
+        limits = Limits.of(self.config, self.model, self.evaluator.fits)
+        tokens = steps * settings.batch * settings.window
+        models, why = choose_obvious(limits, tokens, self.model)
+        self.progress.say(f"beside it    {why}")
+        return models
+
+    def in_time(self, models: list[ArchitectureConfig]) -> list[ArchitectureConfig]:
+        """Those that there is time for; says which are left out."""
+        trainer = self.evaluator.trainer
+        room = room_beside(self.clock, trainer, models, self.phase, self.timings)
+        for left_out in models:
+            if left_out not in room:
+                self.progress.say(f"there is no time for {shape_words(left_out)}")
+        return room
+
+    def last_training(self, beside: Beside, alone: bool) -> Last:
+        """Trains the winner on; if that fails, it stays as it was."""
+        try:
+            try:
+                return self._train_on(beside)
+            except jax.errors.JaxRuntimeError:
+                if alone:
+                    raise
+                beside.train_on_for(self.config.final_steps)
+                beside.results()  # after which it has the memory for itself
+                return self._train_on(beside)
+        except (TrainingFailed, jax.errors.JaxRuntimeError) as error:
+            log_failure(self.folder, self.model, traceback.format_exc())
+            reason = f"training on failed: {error}".splitlines()[0]
+            self.progress.say(f"{reason}; the winner stays as the search trained it")
+            beside.train_on_for(0)
+            return Last(0, reason, self.params, self._sums(self.params))
+
+    def _train_on(self, beside: Beside) -> Last:
+        model, task, params = self.model, self.evaluator.task, self.params
+        ready = beside.wait_until_begun
+        steps = last_steps(self.config, self.clock, model, task, params, ready)
+        self.progress.say(f"the winner trains on for {steps} steps")
+        beside.train_on_for(steps)
+        part = self.folder.finishing / training_name(model, self.phase.rung, steps)
         with Checkpoints(part, keep=1) as checkpoints:
-            report = progress.steps("winner")
+            report = self.progress.steps("winner")
             trained = train_on(
                 model, task, params, steps, checkpoints, time.monotonic, report
             )
-        splits = score_splits(model, task, trained, config.final_windows)
-    except (TrainingFailed, jax.errors.JaxRuntimeError) as error:
-        log_failure(folder, model, traceback.format_exc())
-        steps, reason = 0, f"training on failed: {error}".splitlines()[0]
-        progress.say(f"{reason}; the winner stays as the search trained it")
-        trained = params
-        splits = score_splits(model, task, trained, config.final_windows)
-    save_model(folder.model, model, trained, task.dataset.tokenizer)
-    return {"steps": steps, "reason": reason, "splits": splits}
+        return Last(steps, None, trained, self._sums(trained))
+
+    def _sums(self, params: Params) -> dict[str, WindowSums]:
+        windows = self.config.final_windows
+        return sums_of_splits(self.model, self.evaluator.task, params, windows)
 
 
 def log_failure(folder: RunFolder, config: ArchitectureConfig, trace: str) -> None:

@@ -41,6 +41,7 @@ _FREE = (
     "measure_top",
     "checkpoint_every",
     "keep_checkpoints",
+    "baseline",
     "preset",
 )
 # Settings that say where to look; what was found there counts.

@@ -29,6 +29,7 @@ class Promotions:
       share: of a phase's candidates that go on.
       lucky: others that go on at random, for each phase.
       seed: decides which.
+      by: which objectives order the candidates.
       by_curve: whether quality is the loss that a learning curve leads to, by the
         last phase's end, instead of the one at hand.
     """
@@ -36,15 +37,17 @@ class Promotions:
     share: float
     lucky: int
     seed: int
+    by: tuple[int, ...]
     by_curve: bool
 
     @classmethod
-    def of(cls, config: Settings) -> "Promotions":
-        """As a run's settings say."""
+    def of(cls, config: Settings, by: tuple[int, ...]) -> "Promotions":
+        """As a run's settings say; `by`, see `Promotions`."""
         return cls(
             share=config.promote_share,
             lucky=config.lucky,
             seed=config.seed,
+            by=by,
             by_curve=config.promote_by == "curve",
         )
 
@@ -77,9 +80,15 @@ class Promotions:
         self, evaluator: Evaluator, phase: Phase = FIRST
     ) -> Callable[[Scored], list[float]]:
         """What the candidates of a phase are ordered by."""
-        if not self.by_curve:
-            return lambda result: result.objectives
-        return functools.partial(_predicted, evaluator, phase)
+        values: Callable[[Scored], list[float]] = lambda result: result.objectives
+        if self.by_curve:
+            values = functools.partial(_predicted, evaluator, phase)
+
+        def deciding(result: Scored) -> list[float]:
+            every = values(result)
+            return [every[index] for index in self.by]
+
+        return deciding
 
     def _seed(self, rung: int) -> int:
         return self.seed * 1000 + rung

@@ -19,6 +19,7 @@ from jaxnas.config import RunConfig, Settings
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.evaluation.user_objectives import changed_since, objective_names, sources_of
 from jaxnas.latency.finalists import hardware_of, measure_finalists
@@ -31,6 +32,7 @@ from jaxnas.pipeline.build import (
     make_trainer,
 )
 from jaxnas.pipeline.finish import finish, log_failure
+from jaxnas.pipeline.limits import costs_of_space, fields_of
 from jaxnas.pipeline.manifest import (
     calibration_in,
     check_manifest,
@@ -39,7 +41,7 @@ from jaxnas.pipeline.manifest import (
 )
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
-from jaxnas.pipeline.search import Search, bound, costs_of_space, most_candidates
+from jaxnas.pipeline.search import Search, bound, most_candidates
 from jaxnas.pipeline.watcher import OnCandidate, Watcher
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
@@ -52,6 +54,7 @@ from jaxnas.report.announce import announce
 from jaxnas.report.closing import close, show_found
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
+from jaxnas.report.quality import show_quality
 from jaxnas.report.tables import plain_console, top_table
 from jaxnas.results.phases import PhaseResult, finalists, last_phase
 from jaxnas.results.ranking import top_results
@@ -135,7 +138,9 @@ def run(
         announce(folder, ready.config, opened.evaluator, ready.table, console)
         if (text := words(ready.config, clock)) is not None:
             console.print(text, soft_wrap=True)
-        promotions = Promotions.of(ready.config)
+        objectives = len(OBJECTIVES) + len(opened.evaluator.extra.names)
+        by = deciding(opened.evaluator.fitness, objectives)
+        promotions = Promotions.of(ready.config, by)
         most = most_candidates(ready.config, ready.table)
         pool = promotions.pool(opened.evaluator, most)
         exhausted, enough = _search(ready, opened, pool, watcher)
@@ -198,7 +203,7 @@ def _prepare(
     config = fit_to_budget(given, config, space, task, machine, clock)
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
-    table = costs_of_space(space, config, task, hardware)
+    table = costs_of_space(config, hardware, fields_of(task), space)
     return Ready(folder, config, clock, task, hardware, machine, table)
 
 
@@ -329,10 +334,7 @@ def _say_what_ended(
     """Says why there are fewer candidates than were asked for, if so."""
     settings = ready.config
     if exhausted:
-        say(
-            f"the space is exhausted: all {candidates} models within the limits "
-            f"were evaluated"
-        )
+        say(f"the space is exhausted: all {candidates} models allowed were evaluated")
     elif enough is not None:
         say(f"the search ends after {candidates} candidates: {enough}")
     elif ready.clock.decided("evaluated") is not None:
@@ -365,6 +367,7 @@ def _finish(
             winner,
             opened.best_weights,
             progress,
+            opened.timings,
         )
     with progress.stage("repeats"):
         again = repeated(evaluator, winner, results, config.repeats, progress)
@@ -435,4 +438,5 @@ def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summ
     _tidy(folder)
     console.print(f"{folder.path} is finished already")
     show_found(summary, results, last, number, console, names)
+    show_quality(summary["final"], console)
     return summary

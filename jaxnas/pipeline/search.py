@@ -1,9 +1,8 @@
 """The search loop: ask -> decode -> evaluate -> tell -> record -> checkpoint."""
 
 import dataclasses
-import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,72 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch import ArchitectureConfig
-from arch.baselines import BASELINES
-from arch.cost import Hardware
 from arch.space import Space
-from jaxnas.analytic.cost_table import CostTable, cost_table, limits_in_words
+from jaxnas.analytic.cost_table import CostTable
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import Settings
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
-from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
+from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.keys import key_of
+from jaxnas.pipeline.limits import fields_of
 from jaxnas.pipeline.lookahead import outlook_of
+from jaxnas.pipeline.strategy import make_strategy
 from jaxnas.pipeline.warm_start import warm_start
 from jaxnas.pipeline.watcher import Watcher
-from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.report.progress import Progress
 from jaxnas.results.ending import generations_of, why_ended
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
-from jaxnas.spaces import load_space
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
-from jaxnas.training.task import Task
-from search import STRATEGIES, Strategy
+from search import Strategy
 
 
 def most_candidates(settings: Settings, table: CostTable) -> int:
     """Distinct candidates of a search at most."""
     asked = settings.population * settings.generations
     return int(min(asked, bound(settings), table.feasible))
-
-
-def costs_of_space(
-    space: Space, settings: Settings, task: Task, hardware: Hardware
-) -> CostTable:
-    """What the models of the run's space cost, and which its limits allow.
-
-    Raises:
-      UsageError: they allow none, or the space is too large for a table.
-    """
-    tokens = task.settings.window
-    phase = next(iter(settings.named_phases().values()))
-    most = math.inf if settings.max_latency is None else settings.max_latency
-    table = cost_table(
-        space,
-        hardware,
-        settings.latency,
-        max_size=settings.max_size,
-        max_latency=most,
-        tokens=phase.samples * phase.epochs * tokens,
-        **fields_of(task),
-    )
-    if not table.feasible:
-        least = table.costs.min(axis=0)
-        raise UsageError(
-            f"no model of space {space.name} keeps to "
-            f"{limits_in_words(settings.max_size, most)}: the smallest has "
-            f"{least[0]:.3g} MiB, the fastest takes {least[1]:.3g} ms"
-        )
-    return table
-
-
-def fields_of(task: Task) -> dict[str, int]:
-    """Fields of every config that are no genes: what the data decides."""
-    return {
-        "vocab_size": task.dataset.vocab_size,
-        "max_seq_length": task.settings.window,
-    }
 
 
 def bound(settings: Settings) -> float:
@@ -90,42 +48,6 @@ class Checkpointed(NamedTuple):
 
     strategy: Any  # the strategy's state
     results: jax.Array  # i32[], lines of results.jsonl that it knows
-
-
-def make_strategy(
-    settings: Settings,
-    scores: FitnessSettings,
-    objectives: int = len(OBJECTIVES),
-    space: Space | None = None,
-) -> Strategy:
-    """The strategy that the settings name, seeded near the baselines if it takes seeds.
-
-    One that works on a single loss maximises fitness, which only our objectives
-    make; the others minimise all objectives, as many as are given. Every family has
-    an equal share of a first generation. The space is the one that the settings
-    name, unless it is given.
-    """
-    space = load_space(settings.space) if space is None else space
-    families = space.families
-    known = [
-        space.nearest(config)
-        for config in BASELINES.values()
-        if config.arch_type in families
-    ]
-    facts = {
-        "objectives": objectives,
-        "scalarize": lambda objectives: -fitness(objectives, scores, jnp),
-        "ordered": space.ordered,
-        "canonical": space.canonical,
-        "seeds": np.unique(known, axis=0) if known else None,
-        "stratum": space.genes.index("arch_type") if len(families) > 1 else None,
-    }
-    make = STRATEGIES[settings.strategy]
-    takes = inspect.signature(make).parameters  # not each needs every fact
-    needed = {name: fact for name, fact in facts.items() if name in takes}
-    for name in ("population", *STRATEGY_SETTINGS[settings.strategy]):
-        needed[name] = getattr(settings, name)
-    return make(space, **needed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,6 +84,16 @@ class Search:
         return self.table.space
 
     @property
+    def objectives(self) -> int:
+        """How many every candidate has: ours, then the user's."""
+        return len(OBJECTIVES) + len(self.evaluator.extra.names)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Which of them the strategy is told."""
+        return deciding(self.evaluator.fitness, self.objectives)
+
+    @property
     def fields(self) -> dict[str, int]:
         """See `fields_of`."""
         return fields_of(self.evaluator.task)
@@ -187,19 +119,18 @@ class Search:
           UsageError: the results do not fit the checkpoint, or there is nothing to
             be learnt from the earlier run.
         """
-        number = len(OBJECTIVES) + len(self.evaluator.extra.names)
         strategy = make_strategy(
-            self.settings, self.evaluator.fitness, number, self.space
+            self.settings, self.table, self.evaluator.fitness, self.columns
         )
         ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         strategy = strategy._replace(ask=ask, tell=tell)
-        first, state = self._begin(strategy, number)
+        first, state = self._begin(strategy)
         why = None
         for generation in range(first, self.settings.generations):
             why = self._found_enough(generation)
             if why is not None or self.full or self._ended():
                 break
-            state, late = self._generation(generation, strategy, state, number)
+            state, late = self._generation(generation, strategy, state)
             if late:
                 break
         if not scored(self.results):
@@ -219,23 +150,29 @@ class Search:
             front=settings.size_weight != 0 or settings.latency_weight != 0,
         )
 
-    def _begin(self, strategy: Strategy, number: int) -> tuple[int, Any]:
+    def _begin(self, strategy: Strategy) -> tuple[int, Any]:
         """The first generation to run, and the strategy's state before it."""
         state = strategy.init(key_of(self.settings.seed, "init"))
         first, state = _restore(state, self.results, self.checkpoints)
         if self.settings.warm_start is not None and first == 0:
             earlier = RunFolder(Path(self.settings.warm_start)).results
-            state = self._warm(earlier, strategy, state, number)
+            state = self._warm(earlier, strategy, state)
         self.progress.known(len(self.results))
         if self.watcher is not None:
             for result in self.results:
                 self.watcher.show(result)
         return first, state
 
-    def _warm(self, earlier: Path, strategy: Strategy, state: Any, number: int) -> Any:
+    def _warm(self, earlier: Path, strategy: Strategy, state: Any) -> Any:
         """The state before the first generation, told of the earlier run."""
         state, told = warm_start(
-            strategy, state, read_results(earlier), self.space, self.fields, number
+            strategy,
+            state,
+            read_results(earlier),
+            self.space,
+            self.fields,
+            self.objectives,
+            self.columns,
         )
         if not told:
             raise UsageError(
@@ -251,7 +188,7 @@ class Search:
         return ended is not None and len(self.results) >= ended
 
     def _generation(
-        self, generation: int, strategy: Strategy, state: Any, number: int
+        self, generation: int, strategy: Strategy, state: Any
     ) -> tuple[Any, bool]:
         """Asks, evaluates, tells and saves.
 
@@ -271,7 +208,9 @@ class Search:
             self.deadline.end(len(self.results))
         if whole:
             ids = generation * settings.population + np.arange(settings.population)
-            told = [_told(seen[tuple(genome)], number) for genome in genomes.tolist()]
+            told = [
+                _told(seen[tuple(genome)], self.columns) for genome in genomes.tolist()
+            ]
             state = strategy.tell(
                 state,
                 jnp.asarray(ids, jnp.int32),
@@ -353,5 +292,7 @@ def _restore(
     return generation, saved.strategy
 
 
-def _told(objectives: list[float] | None, number: int) -> list[float]:
-    return [float("nan")] * number if objectives is None else objectives
+def _told(objectives: list[float] | None, columns: Sequence[int]) -> list[float]:
+    if objectives is None:
+        return [float("nan")] * len(columns)
+    return [objectives[column] for column in columns]

@@ -1,6 +1,6 @@
 """What an earlier run found, told to the strategy of a new one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,7 @@ def warm_start(
     space: Space,
     fields: Mapping[str, int],
     objectives: int = len(OBJECTIVES),
+    columns: Sequence[int] = range(len(OBJECTIVES)),
 ) -> tuple[State, int]:
     """Tells a strategy what succeeded in an earlier run, as if it had asked first.
 
@@ -33,7 +34,8 @@ def warm_start(
       space: of the new run; candidates that are not in it are left out.
       fields: non-gene fields of the new run's configs: vocab_size, ...; candidates
         with others are left out.
-      objectives: of the new run.
+      objectives: of the new run, how many.
+      columns: those of them that the strategy is told.
 
     Returns:
       The state, and how many it was told.
@@ -59,7 +61,7 @@ def warm_start(
         state,
         jnp.arange(-number, 0, dtype=jnp.int32),
         jnp.asarray(np.stack(genomes), jnp.int32),
-        jnp.asarray(told, jnp.float32),
+        jnp.asarray(told, jnp.float32)[:, np.asarray(columns)],
         jnp.ones(number, bool),
     )
     return state, number

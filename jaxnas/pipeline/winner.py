@@ -1,9 +1,11 @@
 """The winner of a search: trained on, scored on the test split, saved."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from safetensors import SafetensorError
 
 from arch import ArchitectureConfig, Params
@@ -14,13 +16,15 @@ from jaxnas.results.summary import SplitScores
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
-from jaxnas.training.loop import batch_starts
+from jaxnas.training.loop import Schedule, TrainState, batch_starts
 from jaxnas.training.phase import FIRST, Phase
-from jaxnas.training.scoring import Compression, score
+from jaxnas.training.scoring import WindowSums, score_windows
 from jaxnas.training.single import Report, continue_training, starting_state
 from jaxnas.training.task import Task
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of the last training
+
+HELD_OUT = ("validation", "test")
 
 
 class BestWeights:
@@ -80,6 +84,28 @@ def training_name(config: ArchitectureConfig, rung: int, *more: int) -> str:
     return "-".join(map(str, parts))
 
 
+class Course(NamedTuple):
+    """A part of a training: its windows, its keys and its learning rates.
+
+    Attributes:
+      starts: i32[steps, B], see `batch_starts`.
+      purpose: which of the task's keys dropout draws from.
+      schedule: None is the settings', over all steps.
+    """
+
+    starts: np.ndarray
+    purpose: str
+    schedule: Schedule | None = None
+
+
+def last_course(task: Task, steps: int) -> Course:
+    """The last training: new windows, and a new schedule."""
+    phase = PhaseLength(samples=steps * task.settings.batch, epochs=1)
+    tokens = len(task.dataset.train)
+    starts = batch_starts(task.seed, tokens, task.settings, phase, "finish")
+    return Course(starts, "finish")
+
+
 def train_on(
     config: ArchitectureConfig,
     task: Task,
@@ -89,39 +115,79 @@ def train_on(
     clock: Callable[[], float],
     report: Report,
 ) -> Params:
-    """Trains the winner for more steps, from its weights, with a new schedule.
-
-    Goes on from the checkpoints if they hold a part of it; saving does not
-    change the result.
-    """
+    """Trains the winner for more steps, from its weights, with a new schedule."""
     if steps == 0:
         return params
-    phase = PhaseLength(samples=steps * task.settings.batch, epochs=1)
-    tokens = len(task.dataset.train)
-    starts = batch_starts(task.seed, tokens, task.settings, phase, "finish")
-    begun = starting_state(config, task, params)
+    begun, course = starting_state(config, task, params), last_course(task, steps)
+    return train_saved(config, task, begun, course, checkpoints, clock, report).params
+
+
+def train_saved(
+    config: ArchitectureConfig,
+    task: Task,
+    begun: TrainState,
+    course: Course,
+    checkpoints: Checkpoints,
+    clock: Callable[[], float],
+    report: Report,
+    enough: Callable[[int], bool] = lambda done: False,
+) -> TrainState:
+    """Trains with checkpoints, and goes on from them if they hold a part of it.
+
+    Saving does not change the result.
+
+    Args:
+      config: compression is left out of account.
+      task: see `Task`.
+      begun: where it begins.
+      course: what it trains on.
+      checkpoints: of this training alone.
+      clock: seconds, for when to save.
+      report: told of the steps.
+      enough: told the steps done, returns whether to stop there.
+    """
     found = checkpoints.latest(begun)
-    if found is not None:
-        begun = found[1]
-    saved = clock()
-    for state, losses in continue_training(config, task, begun, starts, "finish"):
-        report(int(state.step), steps, float(losses[-1]))
+    state = begun if found is None else found[1]
+    if enough(int(state.step)):
+        return state
+    saved, (starts, purpose, schedule) = clock(), course
+    training = continue_training(config, task, state, starts, purpose, schedule)
+    for state, losses in training:
+        done = int(state.step)
+        report(done, len(starts), float(losses[-1]))
+        if enough(done):
+            break
         if clock() - saved > SAVE_EVERY:
-            checkpoints.save(int(state.step), state)
+            checkpoints.save(done, state)
             saved = clock()
-    return state.params
+    return state
+
+
+def sums_of_splits(
+    config: ArchitectureConfig, task: Task, params: Params, number: int
+) -> dict[str, WindowSums]:
+    """A compressed model on so many windows of the held-out splits."""
+    return {
+        split: score_windows(config, task, params, task.windows(split, number))
+        for split in HELD_OUT
+    }
 
 
 def score_splits(
-    config: ArchitectureConfig, task: Task, params: Params, number: int
+    task: Task, winner: Mapping[str, WindowSums], number: int
 ) -> dict[str, SplitScores]:
-    """The compressed winner and the n-gram baselines on the held-out splits."""
+    """The compressed winner and the n-gram baselines on the held-out splits.
+
+    Args:
+      task: see `Task`.
+      winner: from `sums_of_splits`.
+      number: of windows, as there.
+    """
     dataset = task.dataset
-    compression = Compression(config.quantization, config.pruning_ratio)
     found: dict[str, SplitScores] = {}
-    for split in ("validation", "test"):
+    for split, sums in winner.items():
         chosen = task.windows(split, number)
-        metrics = score(config, task, params, chosen, [compression])[0]
+        metrics = sums.metrics()
         if metrics is None:
             raise RunFailed(f"the winner's loss on the {split} split is not finite")
         found[split] = {

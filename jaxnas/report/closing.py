@@ -1,5 +1,6 @@
 """What a run found: the closing tables."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -9,9 +10,11 @@ from jaxnas.evaluation.user_objectives import objective_names
 from jaxnas.latency.finalists import Finalist
 from jaxnas.report.families import family_table
 from jaxnas.report.latency import finalists_table
-from jaxnas.report.tables import quality_table, spread_table, top_table
+from jaxnas.report.quality import show_quality
+from jaxnas.report.tables import spread_table, top_table
+from jaxnas.report.tradeoffs import tradeoff_table
 from jaxnas.report.trust import noise_line, trust_table
-from jaxnas.results.result import Result
+from jaxnas.results.result import Result, scored
 from jaxnas.results.spread import saturated
 from jaxnas.results.summary import Summary
 from jaxnas.storage.run_folder import RunFolder
@@ -30,13 +33,23 @@ def close(
     names = objective_names(config.objectives)
     show_found(summary, results, last, config.top_k, console, names)
     when = _after_first(summary)
+    if not config.size_weight and not config.latency_weight:
+        limits = config.max_size, config.max_latency or math.inf
+        console.print(tradeoff_table(scored(last), *limits))
     console.print(spread_table(spread, f"Scores over the candidates{when}"))
     own = {name: summary["search"]["objectives"][name] for name in names}
     if own:
         title = f"Your objectives over the candidates{when}"
         console.print(spread_table(own, title, "objective"))
     if len(results) > 1:
+        weights = {
+            "accuracy": config.accuracy_weight,
+            "size": config.size_weight,
+            "latency": config.latency_weight,
+        }
         for name in saturated(spread):
+            if not weights[name]:
+                continue
             console.print(
                 f"warning: the {name} score is the same for all candidates, it did "
                 f"not help to choose; move its target with --{name}-target"
@@ -45,7 +58,7 @@ def close(
             )
         for name in saturated(own):
             console.print(f"warning: objective {name} is the same for all candidates")
-    console.print(quality_table(summary["final"]["splits"]))
+    show_quality(summary["final"], console)
     for name, path in (
         ("model", folder.model),
         ("candidates", folder.results),

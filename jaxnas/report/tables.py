@@ -1,6 +1,6 @@
 """Tables for the terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,7 +11,6 @@ from jaxnas.report.words import told_apart
 from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, Scored
 from jaxnas.results.spread import Spread
-from jaxnas.results.summary import SplitScores
 
 
 def plain_console() -> Console:
@@ -74,7 +73,7 @@ def candidate_cells(result: Scored) -> list[str]:
     own = result.objectives[len(OBJECTIVES) :]
     return [
         *([] if own else [millions(costs.stored_parameters)]),
-        f"{costs.size_mib:.1f}",
+        mebibytes(costs.size_mib),
         f"{costs.latency_ms:.2f}",
         f"{metrics.accuracy:.4f}",
         f"{metrics.bits_per_byte:.3f}",
@@ -98,21 +97,11 @@ def spread_table(
     return table
 
 
-def quality_table(splits: Mapping[str, SplitScores]) -> Table:
-    """The winner beside the n-gram baselines, on validation and test."""
-    table = plain_table("Next-token quality", "split", "model")
-    add_numbers(table, "bits/byte", "accuracy")
-    for split, scores in splits.items():
-        for name, metrics in (
-            ("token unigram", scores["unigram"]),
-            ("token bigram", scores["bigram"]),
-            ("winner", scores["winner"]),
-        ):
-            figures = f"{metrics['bits_per_byte']:.3f}", f"{metrics['accuracy']:.4f}"
-            table.add_row(split, name, *figures)
-    return table
-
-
 def millions(count: int) -> str:
-    """49,021,824 -> 49.0M."""
-    return f"{count / 1e6:.1f}M"
+    """49,021,824 -> 49.0M, 213,568 -> 0.21M."""
+    return f"{count / 1e6:.1f}M" if count >= 1e7 else f"{count / 1e6:.2f}M"
+
+
+def mebibytes(size: float) -> str:
+    """12.34 -> 12.3, 0.567 -> 0.57."""
+    return f"{size:.1f}" if size >= 10 else f"{size:.2f}"

@@ -22,6 +22,7 @@ _WORDS = (
     ("residual_dropout", "dropout {:g}"),
     ("quantization", "{}"),
     ("pruning_ratio", "pruned {:g}"),
+    ("tie_embeddings", "tied"),
 )
 
 
@@ -59,7 +60,8 @@ def told_apart(
         ]
 
     def reads(config: Mapping[str, object], name: str) -> bool:
-        return name in USES[str(config["arch_type"])] and config[name] is not None
+        told = config[name] is not None and config[name] is not False
+        return told and name in USES[str(config["arch_type"])]
 
     shared = {
         name

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.results.gain import Gain, Obvious
 from jaxnas.results.phases import PhaseResult
 from jaxnas.results.ranking import by_family, front_of, top_results
 from jaxnas.results.result import Result, Scored, scored
@@ -66,11 +67,16 @@ class SplitScores(TypedDict):
 
 
 class Final(TypedDict):
-    """The winner's last training: steps, why there were none, and its scores."""
+    """The winner's last training: steps, why there were none, and its scores.
+
+    Beside it the obvious models, and what the winner gains over the better of them.
+    """
 
     steps: int
     reason: str | None
     splits: dict[str, SplitScores]
+    baseline: list[Obvious]
+    gain: Gain | None
 
 
 class Latency(TypedDict):

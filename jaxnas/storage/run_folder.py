@@ -87,7 +87,7 @@ class RunFolder:
 
     @property
     def finishing(self) -> Path:
-        """Orbax: the winner's last training, while it runs."""
+        """Orbax: the last training of the winner and of those beside it."""
         return self.path / "finishing"
 
     @property

@@ -22,7 +22,7 @@ from jaxnas.training.task import Task
 
 SCORE_BATCH = 8  # windows scored at once
 
-# Over some windows: nats, hits, bytes.
+# Over each window: nats, hits, bytes.
 Sums: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
@@ -41,6 +41,35 @@ class Metrics:
     loss: float  # nats per token
     perplexity: float  # exp of it
     bits_per_byte: float  # compares across tokenizers
+
+
+class WindowSums(NamedTuple):
+    """What a model's metrics are made of, window by window.
+
+    Attributes:
+      targets: tokens predicted in each window.
+      nats: f64[N].
+      hits: f64[N], targets that are the first choice.
+      bytes: f64[N], of the targets.
+    """
+
+    targets: int
+    nats: np.ndarray
+    hits: np.ndarray
+    bytes: np.ndarray
+
+    def metrics(self) -> Metrics | None:
+        """Over all windows; None if a loss is not finite."""
+        nats, targets = self.nats.sum(), self.targets * len(self.nats)
+        if not np.isfinite(nats):
+            return None
+        loss = float(nats / targets)
+        return Metrics(
+            accuracy=float(self.hits.sum() / targets),
+            loss=loss,
+            perplexity=math.exp(min(loss, 700.0)),
+            bits_per_byte=float(nats / math.log(2) / self.bytes.sum()),
+        )
 
 
 def score(
@@ -64,11 +93,30 @@ def score(
     Returns:
       Metrics for each compression, None where a loss is not finite.
     """
+    sums = _sums(config, task, params, windows, compressions)
+    return [one.metrics() for one in sums]
+
+
+def score_windows(
+    config: ArchitectureConfig, task: Task, params: Params, windows: np.ndarray
+) -> WindowSums:
+    """What the config's own compression leaves, window by window; see `score`."""
+    own = Compression(config.quantization, config.pruning_ratio)
+    return _sums(config, task, params, windows, [own])[0]
+
+
+def _sums(
+    config: ArchitectureConfig,
+    task: Task,
+    params: Params,
+    windows: np.ndarray,
+    compressions: Sequence[Compression],
+) -> list[WindowSums]:
     lone = compressions[0] if len(compressions) == 1 else None
     model = training_config(config)
     scorer = functools.partial(_scorer(model, lone), stack([params]), None)
-    found = scores_of(scorer, [config], task, windows, compressions)
-    return [metrics[0] for metrics in found]
+    found = sums_of(scorer, [config], task, windows, compressions)
+    return [members[0] for members in found]
 
 
 def scores_of(
@@ -79,6 +127,19 @@ def scores_of(
     compressions: Sequence[Compression],
     put: Callable = lambda leaf: leaf,
 ) -> list[list[Metrics | None]]:
+    """As `sums_of`, the metrics over all windows; None where a loss is not finite."""
+    found = sums_of(scorer, configs, task, windows, compressions, put)
+    return [[one.metrics() for one in members] for members in found]
+
+
+def sums_of(
+    scorer: Callable,
+    configs: Sequence[ArchitectureConfig],
+    task: Task,
+    windows: np.ndarray,
+    compressions: Sequence[Compression],
+    put: Callable = lambda leaf: leaf,
+) -> list[list[WindowSums]]:
     """Calls a scorer for each of the compressions.
 
     Args:
@@ -90,7 +151,7 @@ def scores_of(
       put: takes an array to the scorer's device.
 
     Returns:
-      For each compression each member's metrics, None where a loss is not finite.
+      For each compression each member's sums.
     """
     number = len(windows)
     shape = (-(-number // SCORE_BATCH), SCORE_BATCH, windows.shape[1])
@@ -101,14 +162,12 @@ def scores_of(
         quantization = put(np.int32(QUANTIZATIONS.index(one.quantization)))
         kept = [kept_channels(c.inner_channels, one.pruning_ratio) for c in configs]
         kept = put(np.asarray(kept, np.int32))
-        sums = scorer(padded, count, token_bytes, quantization, kept)
-        nats, hits, bytes_ = map(np.asarray, sums)
-        targets = windows[:, 1:].size
+        scored = scorer(padded, count, token_bytes, quantization, kept)
+        sums = [np.asarray(one, np.float64) for one in scored]
+        sums = [one.reshape(len(one), -1)[:, :number] for one in sums]
+        length = windows.shape[1] - 1
         found.append(
-            [
-                _metrics(targets, nats[m], hits[m], bytes_[m])
-                for m in range(len(configs))
-            ]
+            [WindowSums(length, *(one[m] for one in sums)) for m in range(len(configs))]
         )
     return found
 
@@ -128,7 +187,7 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
 
     Returns:
       (params [M], traits [M] or None, windows i32[N, B, T+1], number, token_bytes,
-      quantization, kept i32[M]) -> (nats, hits, bytes), each [M, N]. The first
+      quantization, kept i32[M]) -> (nats, hits, bytes), each [M, N, B]. The first
       `number` windows count; the last two are data unless there is a lone one.
     """
 
@@ -155,9 +214,9 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
             logits = logits_of(model, params, tokens[:, :-1], traits=traits)
             targets = tokens[:, 1:]
             return (
-                jnp.sum(next_token_losses(logits, targets) * counted),
-                jnp.sum((jnp.argmax(logits, axis=-1) == targets) & counted),
-                jnp.sum(token_bytes[targets] * counted),
+                jnp.sum(next_token_losses(logits, targets) * counted, axis=1),
+                jnp.sum((jnp.argmax(logits, axis=-1) == targets) & counted, axis=1),
+                jnp.sum(token_bytes[targets] * counted, axis=1),
             )
 
         firsts = jnp.arange(len(windows)) * windows.shape[1]
@@ -183,22 +242,6 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
     return score
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=4)  # the winner and what trains beside it
 def _scorer(config: ArchitectureConfig, lone: Compression | None) -> Callable:
     return jax.jit(scoring(build_model(config), lone, vmapped=False))
-
-
-def _metrics(
-    targets: int, losses: np.ndarray, hits: np.ndarray, token_bytes: np.ndarray
-) -> Metrics | None:
-    """From sums per batch: added on the host, in double precision."""
-    nats = losses.astype(np.float64).sum()
-    if not np.isfinite(nats):
-        return None
-    loss = float(nats / targets)
-    return Metrics(
-        accuracy=float(hits.sum() / targets),
-        loss=loss,
-        perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=float(nats / math.log(2) / token_bytes.astype(np.float64).sum()),
-    )

@@ -30,7 +30,7 @@ class TrainingFailed(RuntimeError):
     """A training that ended without a usable model."""
 
 
-@functools.lru_cache(maxsize=1)  # the winner trains on in the program it had
+@functools.lru_cache(maxsize=4)  # the winner and what trains beside it go on there
 def _trainer(
     config: ArchitectureConfig, settings: TrainSettings, dtype: np.dtype
 ) -> TrainingFunctions:

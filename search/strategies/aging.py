@@ -2,9 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from search.individuals import NO_ID, Individuals, best, merge, start_of, take
-from search.operators.initial_population import first_population
+from search.individuals import (
+    NO_ID,
+    Individuals,
+    among,
+    best,
+    merge,
+    start_of,
+    take,
+)
+from search.operators.initial_population import SHARE, first_population, proposed
 from search.operators.mutate import change_one
 from search.operators.select import tournament
 from search.types import Genes, Strategy
@@ -17,8 +26,11 @@ def aging(
     population: int = 50,
     population_size: int = 100,
     sample_size: int = 25,
+    ordered: np.ndarray | None = None,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
+    proposals: jax.Array | None = None,
+    share: float = SHARE,
 ) -> Strategy[Individuals]:
     """Regularised evolution (Real et al. 2019, arXiv:1802.01548), batched.
 
@@ -34,9 +46,9 @@ def aging(
       population_size: how many are kept, at least 1.
       sample_size: candidates for each parent, all distinct; at most
         `population_size`.
-      seeds: i32[S, G], known good genomes; half of a first population is drawn
-        near them. None to draw all of it uniformly.
-      stratum: a gene whose choices share a first population equally.
+      ordered: bool[G], genes whose choices are in an order; None for none.
+      seeds, stratum, proposals, share: of a first population, see
+        `first_population`.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -48,8 +60,17 @@ def aging(
             f"sample_size must be in 1 to {population_size=}, got {sample_size}"
         )
     first = first_population(
-        genes, population, seeds=seeds, stratum=stratum, rate=1 / genes.cardinality.size
+        genes,
+        population,
+        seeds=seeds,
+        stratum=stratum,
+        rate=1 / genes.cardinality.size,
+        ordered=ordered,
+        proposals=proposals,
+        share=share,
     )
+
+    listed = proposed(genes, proposals)
 
     def init(key: jax.Array) -> Individuals:
         del key  # nothing is drawn before the first ask
@@ -69,7 +90,7 @@ def aging(
             lambda: jax.vmap(child, (0, None))(
                 jax.random.split(for_children, population), state
             ),
-            lambda: first(for_first),
+            lambda: first(for_first, among(listed, state.genomes)),
         )
 
     def tell(

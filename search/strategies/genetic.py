@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from search.individuals import NO_ID
 from search.operators.crossover import two_point
-from search.operators.initial_population import check_rates, first_population
+from search.operators.initial_population import SHARE, check_rates, first_population
 from search.operators.mutate import resample
 from search.operators.select import elite, repeated, tournament
 from search.types import Genes, Strategy
@@ -31,8 +32,11 @@ def genetic(
     tournament_size: int = 3,
     crossover_rate: float = 0.7,
     mutation_rate: float = 0.3,
+    ordered: np.ndarray | None = None,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
+    proposals: jax.Array | None = None,
+    share: float = SHARE,
 ) -> Strategy[GeneticState]:
     """Genetic algorithm (Holland 1975) with an elite (De Jong 1975).
 
@@ -50,9 +54,9 @@ def genetic(
         survivors.
       crossover_rate: how likely a child mixes its parents.
       mutation_rate: how likely each gene is redrawn.
-      seeds: i32[S, G], known good genomes; half of the first population is drawn
-        near them. None to draw all of it uniformly.
-      stratum: a gene whose choices share the first population equally.
+      ordered: bool[G], genes whose choices are in an order; None for none.
+      seeds, stratum, proposals, share: of a first population, see
+        `first_population`.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -65,7 +69,14 @@ def genetic(
         mutation_rate=mutation_rate,
     )
     fresh = first_population(
-        genes, population, seeds=seeds, stratum=stratum, rate=mutation_rate
+        genes,
+        population,
+        seeds=seeds,
+        stratum=stratum,
+        rate=mutation_rate,
+        ordered=ordered,
+        proposals=proposals,
+        share=share,
     )
     survivors = min(population, max(2, round(elite_share * population)))
 

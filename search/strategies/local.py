@@ -15,7 +15,8 @@ from search.individuals import (
     start_of,
     without_copies,
 )
-from search.operators.initial_population import first_population
+from search.limits import unlimited
+from search.operators.initial_population import SHARE, first_population, proposed
 from search.pareto.dominance import non_dominated
 from search.types import Genes, Strategy
 
@@ -35,25 +36,28 @@ def local(
     objectives: int,
     population: int = 50,
     archive: int = 100,
+    ordered: np.ndarray | None = None,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
+    proposals: jax.Array | None = None,
+    share: float = SHARE,
 ) -> Strategy[LocalState]:
     """Local search (White et al. 2020, arXiv:2005.02960) from a Pareto archive.
 
     The archive holds what nothing told so far dominates, the least crowded of
     it if there is too much, so with one objective this is hill climbing. What is
     asked are neighbours of it, drawn from all that were never told: genomes with
-    one gene changed, then repaired. Where too few are left it draws a first
-    population anew.
+    one gene changed, then repaired, as far as limits allow them. Where too few are
+    left it draws a first population anew.
 
     Args:
       genes: the space.
       objectives: M, how many it is told.
       population: B, individuals asked at once.
       archive: members at most.
-      seeds: i32[S, G], known good genomes; half of a first population is drawn
-        near them. None to draw all of it uniformly.
-      stratum: a gene whose choices share a first population equally.
+      ordered: bool[G], genes whose choices are in an order; None for none.
+      seeds, stratum, proposals, share: of a first population, see
+        `first_population`.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -61,7 +65,14 @@ def local(
     if min(objectives, archive) < 1:
         raise ValueError(f"{objectives=} and {archive=} must be at least 1")
     first = first_population(
-        genes, population, seeds=seeds, stratum=stratum, rate=1 / genes.cardinality.size
+        genes,
+        population,
+        seeds=seeds,
+        stratum=stratum,
+        rate=1 / genes.cardinality.size,
+        ordered=ordered,
+        proposals=proposals,
+        share=share,
     )
     changes = [
         (gene, choice)
@@ -69,10 +80,14 @@ def local(
         for choice in range(choices)
     ]
     gene, choice = np.asarray(changes, np.int32).T
+    listed = proposed(genes, proposals)
+    # Neighbours that are not allowed are left out: moved, they would be others'.
+    free = unlimited(genes)
+    allowed = jax.vmap(jax.vmap(genes.valid))
 
     def neighbours(genome: jax.Array) -> jax.Array:
         """i32[G] -> i32[K, G], one for each choice of each gene."""
-        changed = lambda gene, choice: genes.repair(genome.at[gene].set(choice))
+        changed = lambda gene, choice: free.repair(genome.at[gene].set(choice))
         return jax.vmap(changed)(gene, choice)
 
     def init(key: jax.Array) -> LocalState:
@@ -84,11 +99,12 @@ def local(
         for_first, for_order = jax.random.split(key)
         near = jax.vmap(neighbours)(state.front.genomes)
         known = is_told(state.told, near)
-        open_ = state.front.used[:, None] & ~known
+        open_ = state.front.used[:, None] & ~known & allowed(near)
         order = jax.random.uniform(for_order, open_.shape)
         chance, chosen = _largest(jnp.where(open_, order, -1.0), population)
         genomes = near.reshape(-1, near.shape[-1])[chosen]
-        return jnp.where((chance >= 0)[:, None], genomes, first(for_first))
+        anything = first(for_first, is_told(state.told, listed))
+        return jnp.where((chance >= 0)[:, None], genomes, anything)
 
     def tell(
         state: LocalState,

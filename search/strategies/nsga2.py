@@ -15,7 +15,7 @@ from search.individuals import (
     start_of,
     without_copies,
 )
-from search.operators.initial_population import check_rates, first_population
+from search.operators.initial_population import SHARE, check_rates, first_population
 from search.operators.vary import check_ordered, vary_integers
 from search.order import stable_order
 from search.types import Genes, Strategy
@@ -35,6 +35,8 @@ def nsga2(
     distinct: bool = True,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
+    proposals: jax.Array | None = None,
+    share: float = SHARE,
 ) -> Strategy[Individuals]:
     """NSGA-II (Deb et al. 2002) on integer genomes, varied as `vary_integers` does.
 
@@ -46,9 +48,8 @@ def nsga2(
       mutation_rate: how likely each gene changes; 1/G if None.
       ordered: bool[G], genes whose choices are in an order; None for none.
       distinct: see `nsga2_with`.
-      seeds: i32[S, G], known good genomes; half of the first population is drawn
-        near them. None to draw all of it uniformly.
-      stratum: a gene whose choices share the first population equally.
+      seeds, stratum, proposals, share: of a first population, see
+        `first_population`.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -56,7 +57,16 @@ def nsga2(
     rate = 1 / genes.cardinality.size if mutation_rate is None else mutation_rate
     check_rates(crossover_rate=crossover_rate, mutation_rate=rate)
     in_order = check_ordered(ordered, genes)
-    fresh = first_population(genes, population, seeds=seeds, stratum=stratum, rate=rate)
+    fresh = first_population(
+        genes,
+        population,
+        seeds=seeds,
+        stratum=stratum,
+        rate=rate,
+        ordered=in_order,
+        proposals=proposals,
+        share=share,
+    )
     vary = functools.partial(
         vary_integers,
         genes=genes,

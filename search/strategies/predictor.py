@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import sequential_vmap
 
+from search.draws import uniforms
 from search.hashing import is_told, remember, slots
 from search.individuals import (
     Individuals,
@@ -18,23 +19,27 @@ from search.individuals import (
     start_of,
     without_copies,
 )
-from search.operators.crossover import uniform_crossover
-from search.operators.initial_population import first_population
-from search.operators.mutate import resample
+from search.limits import unlimited
+from search.operators.initial_population import first_population, proposed
 from search.surrogate.hv_scalarization import View, gains, view_of
 from search.surrogate.model import Surrogate, surrogate
 from search.surrogate.moead import best_of_each
 from search.types import Genes, Strategy
 
+START = 10  # known before the regression guides
+PROPOSED = 1.0  # share of proposals in a first population
 MEMORY = 2**18  # slots for what was told; two genomes may share one
 RAYS = 256  # directions in which the front may grow
 CHILDREN, STEPS = 4, 4  # of each direction's genome, for each place in the batch
-DRAWS = 4  # first draws for each place in the batch; those not yet told are taken
+DRAWS = 4  # first populations drawn, of which what was not yet told is taken
+CROSSED, CHANGED = 0.3, 1.5  # chance that a child is crossed; genes of it that change
 
 
 # How far the known front and the chosen reach along each ray, what was told, and
 # the best genome of each ray.
 _Promised: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
+# Genomes, which of them are new, and the memory of what was told with them in it.
+_Asked: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class PredictorState(NamedTuple):
@@ -57,14 +62,17 @@ def predictor(
     capacity: int = 2048,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
+    proposals: jax.Array | None = None,
+    share: float = PROPOSED,
 ) -> Strategy[PredictorState]:
-    """Thompson sampling over the front (after Bradford et al. 2018, TSEMO).
+    """Asks what a regression expects to add the most hypervolume.
 
-    Each place in the batch has a draw of its own from a Bayesian regression on
-    genes and pairs of genes (see `regress`). Evolution on the draw looks at four
-    thousand genomes that were never told; the one that adds the most hypervolume to
-    the known front, and to what the places before it promise, is asked. Until enough
-    is known it draws first populations, without what was told as far as it can.
+    A Bayesian regression on genes and pairs of genes (see `regress`) is fitted to
+    all that is known. For each place in the batch evolution on its mean looks at
+    four thousand genomes that were never told; the one that adds the most
+    hypervolume to the known front, and to what the places before it promise, is
+    asked. Until enough is known it goes on through the proposals, and draws first
+    populations without what was told as far as it can.
 
     Args:
       genes: the space.
@@ -75,11 +83,11 @@ def predictor(
       cheap_columns: K of 0 to M-1, which they are, in this order.
       canonical: i32[G] -> i32[G], the one genome of all that mean the same, valid
         if the genome is; only such are asked. By default each is its own.
-      start: how many must be known before the regression guides; G if None.
+      start: how many must be known before the regression guides; if None START, but
+        not more than G.
       capacity: how many are known at most, the best by rank and crowding.
-      seeds: i32[S, G], known good genomes; half of a first population is drawn
-        near them. None to draw all of it uniformly.
-      stratum: a gene whose choices share a first population equally.
+      seeds, stratum, proposals, share: of a first population, see
+        `first_population`.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -87,7 +95,7 @@ def predictor(
     if min(objectives, capacity) < 1:
         raise ValueError(f"{objectives=} and {capacity=} must be at least 1")
     length = genes.cardinality.size
-    enough = length if start is None else start
+    enough = min(START, length) if start is None else start
     if not 1 <= enough <= capacity:
         raise ValueError(f"start must be in 1 to {capacity=}, got {enough}")
     model = surrogate(
@@ -98,8 +106,16 @@ def predictor(
         cheap_columns=cheap_columns,
     )
     first = first_population(
-        genes, DRAWS * population, seeds=seeds, stratum=stratum, rate=1 / length
+        genes,
+        population,
+        seeds=seeds,
+        stratum=stratum,
+        rate=1 / length,
+        ordered=ordered,
+        proposals=proposals,
+        share=share,
     )
+    listed = jax.vmap(canonical)(proposed(genes, proposals))
 
     def init(key: jax.Array) -> PredictorState:
         del key  # nothing is drawn before the first ask
@@ -108,21 +124,27 @@ def predictor(
 
     def fresh(key: jax.Array, told: jax.Array) -> jax.Array:
         """Draws i32[population, G]; what was told comes only if too few are new."""
-        drawn = jax.vmap(canonical)(first(key))
-        return drawn[jnp.argsort(copies(drawn) | is_told(told, drawn))][:population]
+        keys, old = jax.random.split(key, DRAWS), is_told(told, listed)
+        drawn = jax.lax.map(lambda key: jax.vmap(canonical)(first(key, old)), keys)
+        rows = drawn.reshape(-1, length)
+        again = (copies(rows) | is_told(told, rows)).reshape(DRAWS, population)
+        return drawn[again.argmin(axis=0), jnp.arange(population)]
 
-    guided = _guided(genes, model, population, canonical, fresh)
+    guided = _guided(genes, model, population, canonical)
 
     # One search after the other under vmap, to the same bits as each alone.
     @sequential_vmap
     def ask(key: jax.Array, state: PredictorState) -> jax.Array:
-        return jax.lax.cond(
+        for_guided, for_rest = jax.random.split(key)
+        nothing = jnp.zeros((population, length), jnp.int32)
+        chosen, new, told = jax.lax.cond(
             state.known.used.sum() >= enough,
             guided,
-            lambda key, state: fresh(key, state.told),
-            key,
+            lambda key, state: (nothing, jnp.zeros(population, bool), state.told),
+            for_guided,
             state,
         )
+        return jnp.where(new[:, None], chosen, fresh(for_rest, told))
 
     return Strategy(init, ask, functools.partial(_tell, capacity=capacity))
 
@@ -146,47 +168,63 @@ def _guided(
     model: Surrogate,
     population: int,
     canonical: Callable[[jax.Array], jax.Array],
-    fresh: Callable[[jax.Array, jax.Array], jax.Array],
-) -> Callable[[jax.Array, PredictorState], jax.Array]:
-    """How the regression chooses: (key, state) -> i32[population, G]."""
+) -> Callable[[jax.Array, PredictorState], _Asked]:
+    """How the regression chooses: (key, state) -> genomes, new or not, all told."""
     objectives = len(model.guessed) + len(model.known)
-    rate = min(1.0, 1.5 / genes.cardinality.size)
+    # Evolution leaves what is not allowed to the score: a repair costs more.
+    free = unlimited(genes)
 
-    def vary(key: jax.Array, mother: jax.Array, father: jax.Array) -> jax.Array:
-        cross, change = jax.random.split(key)
-        child = uniform_crossover(cross, mother, father, genes, 0.3)
-        return canonical(resample(change, child, genes, rate))
+    def vary(key: jax.Array, mothers: jax.Array, fathers: jax.Array) -> jax.Array:
+        return jax.vmap(canonical)(_children(key, mothers, fathers, free))
 
     def place(
-        view: View, carry: _Promised, this: tuple[jax.Array, jax.Array]
+        view: View, weights: jax.Array, carry: _Promised, key: jax.Array
     ) -> tuple[_Promised, tuple[jax.Array, jax.Array]]:
         """Finds the genome for one place in the batch: itself, and if it is new."""
         longest, told, pool = carry
-        weights, key = this
         reach = lambda genomes: view.reach(model.predict(weights, genomes))
-        allowed = lambda genomes, values: jnp.where(
-            is_told(told, genomes)[None], -1.0, values
-        )
-        score = lambda genomes: allowed(genomes, reach(genomes))
+        out = lambda genomes: is_told(told, genomes) | ~jax.vmap(genes.valid)(genomes)
+        score = lambda genomes: jnp.where(out(genomes)[None], -1.0, reach(genomes))
         pool = best_of_each(key, pool, vary, score, steps=STEPS, children=CHILDREN)
         reached = reach(pool)
-        gain = allowed(pool, gains(reached, longest, objectives)[None])[0]
+        gain = gains(reached, longest, objectives)
+        gain = jnp.where(out(pool), -1.0, gain)
         chosen = gain.argmax()
         told = told.at[slots(pool[chosen], MEMORY)].set(True)
         longest = jnp.maximum(longest, reached[:, chosen])
         return (longest, told, pool), (pool[chosen], gain[chosen] >= 0)
 
-    def guided(key: jax.Array, state: PredictorState) -> jax.Array:
-        for_view, for_draws, for_places, for_rest = jax.random.split(key, 4)
+    def guided(key: jax.Array, state: PredictorState) -> _Asked:
+        for_view, for_places = jax.random.split(key)
         view = view_of(for_view, state.known.objectives, RAYS)
         reach = view.reach(state.known.objectives)
         parents = state.known.genomes[reach.argmax(axis=1)]
-        draws = model.draw(for_draws, state.known, population)
+        weights = model.fit(state.known)
         (_, told, _), (chosen, new) = jax.lax.scan(
-            lambda carry, this: place(view, carry, this),
+            functools.partial(place, view, weights),
             (reach.max(axis=1), state.told, parents),
-            (draws, jax.random.split(for_places, population)),
+            jax.random.split(for_places, population),
         )
-        return jnp.where(new[:, None], chosen, fresh(for_rest, told))
+        return chosen, new, told
 
     return guided
+
+
+def _children(
+    key: jax.Array, mothers: jax.Array, fathers: jax.Array, genes: Genes
+) -> jax.Array:
+    """i32[K, G], i32[K, G] -> i32[K, G]: uniform crossover, then some genes redrawn.
+
+    As `uniform_crossover` and `resample`, of all children in one draw.
+    """
+    number, length = mothers.shape
+    chances = uniforms(key, (3 * length + 1, number)).T
+    crossed, others = chances[:, :1] < CROSSED, chances[:, 1:]
+    half, redrawn, where = others.reshape(number, 3, length).swapaxes(0, 1)
+    child = jnp.where(crossed & (half < 0.5), fathers, mothers)
+    cardinality = jnp.asarray(genes.cardinality)[None]
+    # 1 to n-1 places around a ring of n choices never ends at the start.
+    offset = 1 + jnp.floor(where * (cardinality - 1)).astype(jnp.int32)
+    changed = (child + offset) % cardinality
+    rate = min(1.0, CHANGED / length)
+    return jax.vmap(genes.repair)(jnp.where(redrawn < rate, changed, child))

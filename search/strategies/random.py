@@ -18,8 +18,10 @@ class RandomState(NamedTuple):
     asked: jax.Array  # i32[], valid genomes before it
 
 
-# Genomes found, the position behind them, and how many.
-_Walked: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
+LOOKS = 2**20  # positions that one ask passes at most
+
+# Genomes found, the position behind them, how many, and how often it looked.
+_Walked: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState]:
@@ -30,7 +32,9 @@ def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState
     looks at the ids alone: what is asked next comes after the highest of them.
     `ask` needs no key.
 
-    It takes as long as valid genomes are rare in the space.
+    It takes as long as valid genomes are rare in the space. Where too few of the
+    next `LOOKS` positions are valid, the last ones are repaired instead: these may
+    come back.
 
     Args:
       genes: the space; at least one genome is valid.
@@ -45,15 +49,17 @@ def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState
     length = walk_length(cardinality)
 
     look = jax.vmap(genome_at, (None, 0, None))
+    most = -(-LOOKS // population)
 
     def walk(state: RandomState, number: int | jax.Array) -> tuple[jax.Array, ...]:
-        """Passes that many valid genomes: the first B of them, where it ends."""
+        """Passes that many valid genomes: the first B, where it ends, how many."""
+        batches = (number + population - 1) // population
 
         def going_on(carry: _Walked) -> jax.Array:
-            return carry[2] < number
+            return (carry[2] < number) & (carry[3] < most * batches)
 
         def step(carry: _Walked) -> _Walked:
-            genomes, position, passed = carry
+            genomes, position, passed, looks = carry
             places = (position + jnp.arange(population)) % length
             looked = look(state.salts, places, cardinality)
             valid = jax.vmap(genes.valid)(looked)
@@ -62,11 +68,12 @@ def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState
             genomes = genomes.at[slot].set(looked, mode="drop")
             steps = 1 + (count < number).sum()  # up to the last that is needed
             position = (position + jnp.minimum(steps, population)) % length
-            return genomes, position, jnp.minimum(count[-1], number)
+            passed = jnp.minimum(count[-1], number)
+            return genomes, position, passed, looks + 1
 
         nothing = jnp.zeros((population, len(cardinality)), jnp.int32)
-        start = nothing, state.position, jnp.int32(0)
-        return jax.lax.while_loop(going_on, step, start)[:2]
+        start = nothing, state.position, jnp.int32(0), jnp.int32(0)
+        return jax.lax.while_loop(going_on, step, start)[:3]
 
     def init(key: jax.Array) -> RandomState:
         zero = jnp.int32(0)
@@ -74,7 +81,10 @@ def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState
 
     def ask(key: jax.Array, state: RandomState) -> jax.Array:
         del key
-        return walk(state, population)[0]
+        genomes, position, found = walk(state, population)
+        places = (position + jnp.arange(population)) % length
+        others = jax.vmap(genes.repair)(look(state.salts, places, cardinality))
+        return jnp.where(jnp.arange(population)[:, None] < found, genomes, others)
 
     def tell(
         state: RandomState,
@@ -85,7 +95,7 @@ def random_search(genes: Genes, *, population: int = 50) -> Strategy[RandomState
     ) -> RandomState:
         del genomes, objectives
         asked = jnp.where(mask, ids + 1, 0).max(initial=state.asked)
-        _, position = walk(state, asked - state.asked)
+        _, position, _ = walk(state, asked - state.asked)
         return RandomState(state.salts, position, asked)
 
     return Strategy(init, ask, tell)

@@ -22,18 +22,16 @@ class Surrogate(NamedTuple):
     known: tuple[int, ...]
     cheap: Callable[[jax.Array], jax.Array] | None
 
-    def draw(self, key: jax.Array, rows: Individuals, number: int) -> jax.Array:
-        """f32[number, K, D], functions that could have given the rows."""
-        keys = jax.random.split(key, (len(self.guessed), number))
-        drawn = []
-        for column, those in zip(self.guessed, keys, strict=True):
-            values = rows.objectives[:, column]
-            fitted = regress(self.columns, rows.genomes, values, rows.used)
-            drawn.append(jax.vmap(fitted.draw)(those))
-        return jnp.stack(drawn, axis=1)
+    def fit(self, rows: Individuals) -> jax.Array:
+        """f32[K, D], the weights that the rows make likely; at least one is used."""
+        fitted = lambda values: (
+            regress(self.columns, rows.genomes, values, rows.used).mean
+        )
+        # One after the other: compiled once.
+        return jax.lax.map(fitted, rows.objectives.T[np.asarray(self.guessed)])
 
     def predict(self, weights: jax.Array, genomes: jax.Array) -> jax.Array:
-        """Weights f32[K, D] of one draw, i32[N, G] -> f32[N, M]."""
+        """Weights f32[K, D], i32[N, G] -> f32[N, M]."""
         main = self.columns.main(genomes)
         guesses = jax.vmap(self.columns.apply, (0, None))(weights, main).T
         if self.cheap is None:

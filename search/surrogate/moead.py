@@ -27,7 +27,7 @@ def best_of_each(
     Args:
       key: PRNG key, consumed.
       parents: i32[R, G], one for each direction.
-      vary: (key, i32[G], i32[G]) -> i32[G], a child of two.
+      vary: (key, i32[K, G], i32[K, G]) -> i32[K, G], children of two parents each.
       score: i32[K, G] -> f32[R, K], higher is better, -1 for what may not be.
       steps: at least 1.
       children: of each genome, at each step.
@@ -37,16 +37,12 @@ def best_of_each(
     """
     number = len(parents)
 
-    def child(key: jax.Array, mother: jax.Array, pool: jax.Array) -> jax.Array:
-        for_father, for_child = jax.random.split(key)
-        father = pool[jax.random.randint(for_father, (), 0, number)]
-        return vary(for_child, mother, father)
-
     def step(carry: _Best, key: jax.Array) -> tuple[_Best, None]:
         pool, best = carry
-        keys = jax.random.split(key, (number * children,))
+        for_fathers, for_children = jax.random.split(key)
         mothers = jnp.repeat(pool, children, axis=0)
-        new = jax.vmap(child, (0, 0, None))(keys, mothers, pool)
+        fathers = jax.random.randint(for_fathers, (number * children,), 0, number)
+        new = vary(for_children, mothers, pool[fathers])
         scores = score(new)
         better = scores.max(axis=1) > best
         pool = jnp.where(better[:, None], new[scores.argmax(axis=1)], pool)

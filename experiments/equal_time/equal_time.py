@@ -1,0 +1,115 @@
+"""Equal wall time: the default search, others, and no search at all.
+
+    python experiments/equal_time/equal_time.py --out experiments/equal_time
+
+Each cell is one run of `python -m jaxnas.run --budget` with the given limit and
+seed: the default strategy, `random`, `genetic`, and the obvious model alone, which
+has all of the time for its training (a space of that one model). A cell that is in
+result.json is not run again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+
+from arch.cost import latency_ms, size_mib
+from jaxnas.hardware import hardware_named
+from jaxnas.pipeline.obvious import WIDTHS, llama_like
+from jaxnas.storage.files import write_json
+
+ARMS = ("default", "random", "genetic", "obvious")
+SIZES = (1.0, 4.0)  # MiB
+LATENCY = {1.0: 2.0, 4.0: 8.0}  # ms, for each size
+FIELDS = ("num_layers", "hidden_dim", "num_heads", "ffn_dim", "tie_embeddings")
+VOCABULARY, WINDOW = 1024, 64
+
+
+def main() -> None:
+    """Runs the cells that are missing; prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--budget", default="15m")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sizes", type=float, nargs="+", default=SIZES)
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    options = parser.parse_args()
+    file = options.out / "result.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    for seed in range(options.seeds):
+        for size in options.sizes:
+            for arm in options.arms:
+                name = f"{options.budget} {size:g} MiB {arm} seed {seed}"
+                if name not in found:
+                    found[name] = _run(arm, size, seed, options.budget)
+                    write_json(file, found)
+                    print(name, found[name]["bits_per_byte"], flush=True)
+    _print_table(found, options)
+
+
+def _run(arm: str, size: float, seed: int, budget: str) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        given = ["--space", "nano"]
+        if arm == "obvious":
+            space = Path(folder) / "obvious.toml"
+            space.write_text(tomli_w.dumps({"genes": _obvious(size)}))
+            given = ["--space", str(space), "--strategy", "random"]
+        elif arm != "default":
+            given += ["--strategy", arm]
+        out = Path(folder) / "run"
+        command = [
+            *(sys.executable, "-m", "jaxnas.run", "--budget", budget, "--out", out),
+            *("--max-size", size, "--max-latency", LATENCY[size], "--seed", seed),
+            *("--latency", "estimate", "--no-baseline", *given),
+        ]
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        summary = json.loads((out / "summary.json").read_text())
+    test = summary["final"]["splits"]["test"]["winner"]
+    return {
+        "bits_per_byte": test["bits_per_byte"],
+        "accuracy": test["accuracy"],
+        "candidates": summary["search"]["ok"],
+        "final_steps": summary["final"]["steps"],
+        "winner": summary["winner"]["config"],
+    }
+
+
+def _obvious(size: float) -> dict:
+    """The genes of the largest Llama-like model that keeps to the limits."""
+    hardware = hardware_named("cpu-core")
+    fits = [
+        model
+        for width in WIDTHS
+        if size_mib(model := _model(width)) <= size
+        and latency_ms(model, hardware) <= LATENCY[size]
+    ]
+    config = fits[-1].to_dict()
+    config["ffn_dim"] = fits[-1].feedforward_dim
+    return {name: [config[name]] for name in FIELDS}
+
+
+def _model(width: int):
+    return llama_like(width, vocab_size=VOCABULARY, max_seq_length=WINDOW)
+
+
+def _print_table(found: dict, options: argparse.Namespace) -> None:
+    print("| limit | arm | test bits/byte | candidates |\n| --- | --- | --- | --- |")
+    for size in options.sizes:
+        for arm in options.arms:
+            cells = [
+                found[f"{options.budget} {size:g} MiB {arm} seed {seed}"]
+                for seed in range(options.seeds)
+            ]
+            bits = np.asarray([cell["bits_per_byte"] for cell in cells])
+            words = ", ".join(f"{value:.3f}" for value in sorted(bits))
+            counts = "/".join(str(cell["candidates"]) for cell in cells)
+            print(f"| {size:g} MiB | {arm} | {bits.mean():.3f} ({words}) | {counts} |")
+
+
+if __name__ == "__main__":
+    main()
