@@ -375,7 +375,7 @@ class RunConfig:
         several = len(phases) > 1
         values |= {
             "decay_share": 0.2 if several else 0.9,
-            "repeats": 2 if several else 0,
+            "repeats": 2 if several and "repeats" not in search else 0,
         }
         if not several:
             [phase] = phases.values()

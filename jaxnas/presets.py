@@ -86,6 +86,7 @@ SEARCHES: dict[str, dict[str, int | float | str]] = {
         "max_size": 1.0,
         "max_latency": 2.0,
         "final_steps": 2000,
+        "repeats": 0,
     },
     # The classic target: 100 MB and 10 ms.
     "modern": _LONG | {"strategy": "predictor", "max_size": 95.3, "max_latency": 10.0},

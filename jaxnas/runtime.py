@@ -1,5 +1,6 @@
 """How JAX is set up for a run."""
 
+import functools
 import os
 import platform
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from jaxnas.storage.cache import cache_dir
 
 _LEVEL = "xla_backend_optimization_level"
+_EMITTERS = "xla_cpu_use_fusion_emitters"
 
 
 def set_up() -> None:
@@ -34,15 +36,33 @@ def compute_dtype() -> np.dtype:
     return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
 
 
-def compiler_options(platform: str) -> dict[str, str | bool]:
+def compiler_options(platform: str, quick: bool = False) -> dict[str, str | bool]:
     """What training programs are compiled with, where the user's XLA_FLAGS do not say.
 
-    On a CPU the first level of optimisation compiles faster, and steps take as long
-    (see experiments/speed/RESULTS.md).
+    On a CPU the first level of optimisation compiles faster, and steps take as long;
+    without fusion emitters, for what is `quick`, it takes two thirds of that time,
+    and steps of recurrent families up to a third longer (see
+    experiments/speed/RESULTS.md).
     """
-    if platform != "cpu" or _LEVEL in os.environ.get("XLA_FLAGS", ""):
+    if platform != "cpu":
         return {}
-    return {_LEVEL: "1"}
+    flags = os.environ.get("XLA_FLAGS", "")
+    options: dict[str, str | bool] = {}
+    if _LEVEL not in flags:
+        options[_LEVEL] = "1"
+    if quick and _EMITTERS not in flags and _is_option(_EMITTERS, False):
+        options[_EMITTERS] = False
+    return options
+
+
+@functools.cache
+def _is_option(name: str, value: str | bool) -> bool:
+    """Whether this XLA knows the option."""
+    try:
+        jax.jit(lambda x: x).lower(0).compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def workers_of(device: jax.Device) -> int:

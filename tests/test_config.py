@@ -1,13 +1,14 @@
 import argparse
 import dataclasses
 import math
+import tomllib
 
 import pytest
 
 from jaxnas.commands.options import Parser, add_settings, given_settings
 from jaxnas.config import RunConfig, kind_of, make_config, read_toml
 from jaxnas.errors import UsageError
-from jaxnas.presets import PRESETS
+from jaxnas.presets import PRESETS, SEARCHES
 from jaxnas.training.lengths import PhaseLength
 
 FIELDS = {field.name: field for field in dataclasses.fields(RunConfig)}
@@ -17,6 +18,7 @@ OPEN = {
     "max_evals",
     "patience",
     "target",
+    "max_latency",
     "objectives",
     "budget",
 }  # what may stay open
@@ -43,7 +45,7 @@ def settled(tmp_path, text, *words, backend="cpu"):
 
 def test_a_flag_wins_over_the_file_over_the_preset_over_the_default(tmp_path):
     small = PRESETS["small"].settings
-    assert settled(tmp_path, "").batch == small["batch"] == 4
+    assert settled(tmp_path, "").batch == small["batch"] == 8
     assert settled(tmp_path, "batch = 9").batch == 9
     assert settled(tmp_path, "batch = 9", "--batch", "5").batch == 5
     assert settled(tmp_path, "", "--batch", "5").batch == 5
@@ -222,7 +224,8 @@ def test_toml_is_read_back(tmp_path):
 @pytest.mark.parametrize("phase", ["fast", "medium", "full"])
 @pytest.mark.parametrize("preset", ["auto", "small", "standard"])
 def test_resolving_fills_everything(backend, phase, preset):
-    config = RunConfig(phases=phase, preset=preset).resolve(backend)
+    given = {"space": "medium", "phases": phase, "preset": preset}
+    config = RunConfig(**given).resolve(backend)
     values = dataclasses.asdict(config)
     assert {name for name, value in values.items() if value is None} == OPEN
     named = preset if preset != "auto" else "small" if backend == "cpu" else "standard"
@@ -240,8 +243,35 @@ def test_presets_fill_what_is_open_and_nothing_else():
     searched = {"population", "generations", "samples", "epochs"}
     searched |= {"crossover_rate", "mutation_rate", "phases", "repeats", "decay_share"}
     searched |= {"elite_share", "tournament_size", "latency", "measure_top"}
+    searched |= {"space", "strategy", "max_size", "promote_share", "lucky"}
+    searched |= {"accuracy_weight", "size_weight", "latency_weight"}
     for preset in PRESETS.values():
         assert set(preset.settings) | searched | OPEN == opened
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("space", [None, *SEARCHES])
+def test_with_limits_the_most_accurate_wins(space, backend):
+    names = ("accuracy_weight", "size_weight", "latency_weight")
+
+    def weights(**given):
+        settings = RunConfig(space=space, **given).resolve(backend)
+        return tuple(getattr(settings, name) for name in names)
+
+    limited = space in (None, "nano", "modern")
+    assert weights() == ((1, 0, 0) if limited else (0.5, 0.3, 0.2))
+    assert weights(max_size=3.0) == weights(max_latency=3.0) == (1, 0, 0)
+    assert weights(max_size=3.0, size_weight=0.1) == (1, 0.1, 0)
+    settings = RunConfig(space=space).resolve(backend)
+    again = make_config(tomllib.loads(settings.to_toml()), "").resolve("cpu")
+    assert again == settings
+
+
+def test_the_space_depends_on_the_backend_alone():
+    assert RunConfig().resolve("cpu").space == "nano"
+    assert RunConfig().resolve("gpu").space == "modern"
+    decode = RunConfig(latency="decode").resolve("cpu")
+    assert decode.max_latency == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("space", ["minimal", "medium", "full"])

@@ -14,6 +14,8 @@ from arch.space import ALLOWED_GENES, DEFAULTS
 from arch.spaces import SPACES
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
+from jaxnas.hardware import hardware_named
+from jaxnas.pipeline.limits import costs_of_space
 from jaxnas.presets import SPACE_NAMES
 from jaxnas.run import main
 from jaxnas.spaces import (
@@ -289,6 +291,20 @@ def test_a_space_too_large_for_a_table_is_refused_at_once(tmp_path, capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert "large is too large for a table of its costs: 100,000,000 kinds" in line
     assert main(["space", str(path), "--samples", "2"]) == 0
+
+
+def test_what_cannot_exist_breaks_the_limits_without_a_warning(file):
+    """Where latency has no limit too; warnings are errors here."""
+    space = load_space(str(file))
+    settings = RunConfig(space="minimal", strategy="random").resolve("cpu")
+    assert settings.max_latency is None
+    hardware = hardware_named("cpu-core")
+    fields = {"vocab_size": 300, "max_seq_length": 16}
+    table = costs_of_space(settings, hardware, fields, space)
+    absent = np.isinf(table.costs).any(axis=1)
+    assert absent.any()
+    assert (table.over[absent] > 0).all()
+    assert table.feasible == space.distinct_count
 
 
 def test_a_run_keeps_the_space_that_it_began_with(file, tmp_path, monkeypatch):

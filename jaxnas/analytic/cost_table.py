@@ -95,7 +95,7 @@ def cost_table(
     every = np.concatenate(costs)
     limits = np.asarray((max_size, max_latency))
     broken = (every > limits).any(axis=1)
-    over = (every / limits - 1).max(axis=1)
+    over = (np.minimum(every, 1e100) / limits - 1).max(axis=1)
     return CostTable(
         space=space,
         families=families,

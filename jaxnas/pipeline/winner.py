@@ -22,6 +22,7 @@ from jaxnas.training.scoring import WindowSums, score_windows
 from jaxnas.training.single import Report, continue_training, starting_state
 from jaxnas.training.task import Task
 
+LAST_DECAY = 0.5  # of the last training's steps, see experiments/recipe
 SAVE_EVERY = 60.0  # seconds between checkpoints of the last training
 
 HELD_OUT = ("validation", "test")
@@ -102,8 +103,9 @@ def last_course(task: Task, steps: int) -> Course:
     """The last training: new windows, and a new schedule."""
     phase = PhaseLength(samples=steps * task.settings.batch, epochs=1)
     tokens = len(task.dataset.train)
-    starts = batch_starts(task.seed, tokens, task.settings, phase, "finish")
-    return Course(starts, "finish")
+    settings = dataclasses.replace(task.settings, decay_share=LAST_DECAY)
+    starts = batch_starts(task.seed, tokens, settings, phase, "finish")
+    return Course(starts, "finish", Schedule.over(steps, settings))
 
 
 def train_on(

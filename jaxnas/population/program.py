@@ -18,6 +18,7 @@ from jaxnas.training.task import Task
 
 EXACT_FORMS = ("exact", "exact_loop")
 FORMS = (*EXACT_FORMS, "looped", "unrolled")
+QUICK_FORMS = ("exact_loop", "looped")  # chosen where compiling matters most
 Tree = TypeVar("Tree")  # of arrays
 
 
@@ -120,6 +121,7 @@ def compile_training(
         device,
         about=f"training {program} {task.settings} {task.dtype}",
         donated=(0,),
+        quick=program.form in QUICK_FORMS,
     )
 
 
@@ -145,6 +147,7 @@ def compile_scoring(
         _on(device, arguments),
         device,
         about=f"scoring {program} {lone}",
+        quick=True,
     )
 
 

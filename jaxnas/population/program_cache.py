@@ -35,6 +35,7 @@ def compiled(
     device: jax.Device,
     about: str,
     donated: tuple[int, ...] = (),
+    quick: bool = False,
 ) -> jax.stages.Compiled:
     """The function compiled ahead of time for a device, from the disk if it is there.
 
@@ -44,8 +45,9 @@ def compiled(
       device: where it will run.
       about: with the arguments' shapes, all that the function depends on.
       donated: places of the arguments that it may overwrite.
+      quick: whether it runs for so short a time that compiling matters more.
     """
-    options = compiler_options(device.platform)
+    options = compiler_options(device.platform, quick)
     path = _path(arguments, device, f"{about} {donated} {options}")
     found = None if path is None else _load(path, device)
     if found is not None:
