@@ -3,11 +3,14 @@
 import itertools
 import pathlib
 import re
+import shutil
 import time
 import tomllib
 
 import numpy as np
 import pytest
+from calibrated import keep_calibration
+from corpus import write_corpus
 
 from arch.config import ArchitectureConfig
 from arch.space import ALLOWED_GENES, DEFAULTS
@@ -346,3 +349,37 @@ def test_the_example_of_the_documentation_is_a_space(document):
     space = parse_space(example, document, "own")
     assert {"arch_type", "head_dim"} <= set(space.genes)
     assert len(space.conditions) == 1
+
+
+@pytest.mark.slow  # a whole run, twice
+def test_a_run_goes_on_in_its_space_when_the_file_is_gone(
+    file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    keep_calibration(tmp_path / ".cache")
+    monkeypatch.setenv("JAXNAS_CACHE", str(tmp_path / ".cache"))
+    write_corpus(tmp_path / "code")
+    flags = "--data folder:code --space own.toml --population 2 --generations 4 "
+    flags += "--phases 8 --window 16 --batch 4 --vocab-size 300 --eval-windows 4 "
+    flags += "--final-windows 4 --final-steps 0 --measure-top 0 --latency estimate "
+    flags += "--checkpoint-every 1 --no-baseline --target accuracy=0"
+    assert main(["search", *flags.split()]) == 0
+    folder = RunFolder(tmp_path / "runs" / "tiny-code-001")
+    shown = capsys.readouterr().out
+    assert "the search ends after 2 candidates: candidate 0 reaches" in shown
+    assert folder.space.read_text() == EXAMPLE
+    names = ("results", "summary", "best")
+    content = {name: getattr(folder, name).read_bytes() for name in names}
+    folder.summary.unlink()
+    last = max(folder.checkpoints.iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(last)
+    file.unlink()
+    assert main(["--resume", str(folder.path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "own.toml is not what it was when the run began" in shown
+    assert content == {name: getattr(folder, name).read_bytes() for name in names}
+    # Its own copy decides: another is refused.
+    folder.summary.unlink()
+    folder.space.write_text(LEAST)
+    assert main(["--resume", str(folder.path)]) == 2
+    assert "space_hash" in capsys.readouterr().err
