@@ -141,7 +141,7 @@ def limited(
         )
     rows = rows.astype(np.int32)
     limits = Limited(genes=genes, excess=excess, known=rows, keep=keep)
-    allowed = np.asarray(jax.vmap(limits.valid)(jnp.asarray(rows)))
+    allowed = np.asarray(jax.jit(jax.vmap(limits.valid))(rows))
     if not allowed.all():
         raise ValueError(f"known must be allowed, {rows[~allowed].tolist()} are not")
     return limits

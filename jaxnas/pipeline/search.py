@@ -27,6 +27,7 @@ from jaxnas.pipeline.watcher import Watcher
 from jaxnas.report.progress import Progress
 from jaxnas.results.ending import generations_of, why_ended
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
+from jaxnas.runtime import compiler_options
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from search import Strategy
@@ -122,7 +123,9 @@ class Search:
         strategy = make_strategy(
             self.settings, self.table, self.evaluator.fitness, self.columns
         )
-        ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+        options = compiler_options(jax.default_backend(), quick=True)
+        ask = jax.jit(strategy.ask, compiler_options=options)
+        tell = jax.jit(strategy.tell, compiler_options=options)
         strategy = strategy._replace(ask=ask, tell=tell)
         first, state = self._begin(strategy)
         why = None
@@ -197,7 +200,7 @@ class Search:
         """
         settings, before = self.settings, len(self.results)
         asked = strategy.ask(key_of(settings.seed, "ask", generation), state)
-        genomes = np.asarray(jax.vmap(self.space.canonical)(asked))
+        genomes = np.asarray(jax.jit(jax.vmap(self.space.canonical))(asked))
         self.progress.begin_generation(generation)
         self._evaluate(generation, genomes)
         seen = self._seen()

@@ -116,7 +116,7 @@ def proposed(genes: Genes, proposals: jax.Array | None) -> jax.Array:
     if proposals is None or not len(proposals):
         return jnp.zeros((0, genes.cardinality.size), jnp.int32)
     listed = _checked("proposals", proposals, genes)
-    return listed[np.asarray(jax.vmap(genes.valid)(listed))]
+    return listed[np.asarray(jax.jit(jax.vmap(genes.valid))(listed))]
 
 
 def check_rates(**rates: float) -> None:

@@ -115,7 +115,7 @@ def predictor(
         proposals=proposals,
         share=share,
     )
-    listed = jax.vmap(canonical)(proposed(genes, proposals))
+    listed = jax.jit(jax.vmap(canonical))(proposed(genes, proposals))
 
     def init(key: jax.Array) -> PredictorState:
         del key  # nothing is drawn before the first ask
