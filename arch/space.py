@@ -94,7 +94,7 @@ class Space:
       choices: for each gene, in order, its allowed values.
       genes: of ALLOWED_GENES; fields without a gene are as in DEFAULTS.
       conditions: each leaves out the configs that have one of its values in every
-        gene that it names.
+        gene that it names; a family that does not use one of these has none.
 
     Raises:
       ValueError: a gene or a value that cannot be, or nothing that is valid.
@@ -167,19 +167,21 @@ class Space:
                 if gene not in self.genes:
                     raise ValueError(
                         f"space {self.name!r}: a condition names {gene!r}, which is "
-                        f"no gene of it"
+                        f"no gene of it: {', '.join(self.genes)}"
                     )
                 for value in values:
                     if value not in self.values(gene):
                         raise ValueError(
                             f"space {self.name!r}: a condition has {gene}={value!r}, "
-                            f"which is none of its choices"
+                            f"which is none of its choices: "
+                            f"{', '.join(map(str, self.values(gene)))}"
                         )
         cells = math.prod(len(self.values(gene)) for gene in self.coupled)
         if cells > _MOST_CELLS:
             raise ValueError(
-                f"space {self.name!r}: its conditions tie {cells:,} combinations of "
-                f"genes together, at most {_MOST_CELLS:,} can be"
+                f"space {self.name!r}: {cells:,} combinations of "
+                f"{', '.join(self.coupled)} decide whether a model exists, at most "
+                f"{_MOST_CELLS:,} can be"
             )
 
     @property
@@ -249,12 +251,15 @@ class Space:
         Raises:
           ValueError: it does not exist, or a condition leaves it out.
         """
-        for condition in self.conditions:
-            if all(values.get(gene, ...) in bad for gene, bad in condition.items()):
-                words = ", ".join(f"{gene}={values[gene]!r}" for gene in condition)
-                raise ValueError(f"a condition leaves out {words}")
         own = {**DEFAULTS, **fields, **values}
         family = own["arch_type"]
+        for condition in self.conditions:
+            # What a family does not use has any value in its canonical genome.
+            if all(_used_by(family, list(condition))) and all(
+                values.get(gene, ...) in bad for gene, bad in condition.items()
+            ):
+                words = ", ".join(f"{gene}={values[gene]!r}" for gene in condition)
+                raise ValueError(f"a condition leaves out {words}")
         if "ffn_dim" in values:
             own["ffn_multiplier"] = UNUSED["ffn_multiplier"]
         for gene, (field, whole) in DERIVED.items():

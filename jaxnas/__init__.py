@@ -8,11 +8,21 @@ if TYPE_CHECKING:
     from jaxnas.api import evaluate, resume, search
     from jaxnas.config import RunConfig
     from jaxnas.export.model_folder import load_model, save_model
+    from jaxnas.results.result import Result
 
 __version__ = importlib.metadata.version("jaxnas")
-__all__ = ["RunConfig", "evaluate", "load_model", "resume", "save_model", "search"]
+__all__ = [
+    "Result",
+    "RunConfig",
+    "evaluate",
+    "load_model",
+    "resume",
+    "save_model",
+    "search",
+]
 
 _HOMES = {
+    "Result": "jaxnas.results.result",
     "RunConfig": "jaxnas.config",
     "evaluate": "jaxnas.api",
     "load_model": "jaxnas.export.model_folder",

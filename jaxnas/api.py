@@ -13,8 +13,10 @@ from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.latency.finalists import hardware_of
 from jaxnas.pipeline.build import make_evaluator, make_task, make_trainer
 from jaxnas.pipeline.run import run
+from jaxnas.pipeline.watcher import OnCandidate
 from jaxnas.results.summary import Summary
 from jaxnas.runtime import set_up
+from jaxnas.spaces import load_space, name_and_space
 from jaxnas.storage.run_folder import existing_run, new_run
 
 
@@ -34,7 +36,8 @@ def make_config_evaluator(
     )
     task = make_task(config, prepare(config.data, tokens))
     trainer = make_trainer(config, task)
-    return make_evaluator(config, trainer, hardware=hardware_of(config))
+    space = load_space(config.space)
+    return make_evaluator(config, trainer, space, hardware=hardware_of(config))
 
 
 def evaluate(
@@ -61,12 +64,22 @@ def evaluate(
     return make_config_evaluator(run_config, config.vocab_size)(config)
 
 
-def search(out: str | Path | None = None, **settings: Any) -> Summary:
+def search(
+    out: str | Path | None = None,
+    *,
+    on_candidate: OnCandidate | None = None,
+    **settings: Any,
+) -> Summary:
     """Runs a whole search, as the command line does.
 
     Args:
       out: the run folder; by default the first free runs/SPACE-NNN, or
         runs/search-NNN without a space.
+      on_candidate: called with the `Result` of each candidate once it is recorded,
+        in their order, and once more for each later phase that it trains in; its
+        `phase` names that. A true value ends the search after that generation, in
+        later phases nothing. An exception ends the run and comes to the caller; what
+        was recorded is kept, and `resume` goes on.
       **settings: of a `RunConfig`: space, population, generations, seed, ...
 
     Returns:
@@ -79,12 +92,20 @@ def search(out: str | Path | None = None, **settings: Any) -> Summary:
     """
     config = RunConfig(**settings).anchored()
     path = None if out is None else Path(out)
-    with new_run(path, config.space or "search", config.to_toml()) as folder:
-        return run(folder, config)
+    name, space = name_and_space(config.space)
+    with new_run(path, name, config.to_toml(), space) as folder:
+        return run(folder, config, on_candidate=on_candidate)
 
 
-def resume(out: str | Path) -> Summary:
+def resume(out: str | Path, *, on_candidate: OnCandidate | None = None) -> Summary:
     """Goes on with a run that was stopped; returns what `search` returns.
+
+    Args:
+      out: the run folder.
+      on_candidate: as for `search`. It is called first with the results that the
+        run goes on from, so that it sees every candidate of the run once, in their
+        order; of a run that is finished it sees none. A search that a callback ended
+        does not go on, with or without one.
 
     Raises:
       UsageError: the folder holds no run, or one that cannot be resumed.
@@ -92,4 +113,4 @@ def resume(out: str | Path) -> Summary:
     """
     with existing_run(Path(out)) as folder:
         config = make_config(read_toml(folder.config), str(folder.config))
-        return run(folder, config, resumed=True)
+        return run(folder, config, resumed=True, on_candidate=on_candidate)

@@ -9,6 +9,7 @@ def fault(
     kind: type,
     *,
     among: Collection[str] | None = None,
+    ending: str | None = None,
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
@@ -20,7 +21,8 @@ def fault(
       value: as it was given.
       kind: int, float, bool or str; an int will do for a float, as TOML writes 8
         and means 8.0. Numbers have to be finite.
-      among: what is allowed.
+      among: what is allowed,
+      ending: or what ends so, the name of a file.
       least: bounds, as far as there are any: at least,
       above: more than,
       below: less than,
@@ -29,7 +31,11 @@ def fault(
     if type(value) is not kind and (kind, type(value)) != (float, int):
         return f"is not of type {kind.__name__}"
     if among is not None and value not in among:
-        return f"must be one of {', '.join(among)}"
+        allowed = f"must be one of {', '.join(among)}"
+        if ending is None:
+            return allowed
+        if not (isinstance(value, str) and value.endswith(ending)):
+            return f"{allowed}, or FILE{ending}"
     if not isinstance(value, int | float):
         return None
     if not math.isfinite(value):

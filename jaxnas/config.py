@@ -17,15 +17,19 @@ from jaxnas.presets import (
     LATENCY_NAMES,
     PRESETS,
     SEARCHES,
+    SPACE_FILE,
     SPACE_NAMES,
     STRATEGY_NAMES,
     STRATEGY_SETTINGS,
     default_space,
+    is_space_file,
     phases_of,
     readers_of,
     search_of,
     unread_by,
 )
+from jaxnas.targets import Target, targets_of
+from jaxnas.targets import in_words as targets_in_words
 from jaxnas.training.lengths import PhaseLength
 
 
@@ -50,7 +54,7 @@ def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
       default: None is filled by the preset.
       group: the flag's heading.
       text: for the help.
-      **bounds: of least, above, below, most and among, those that hold.
+      **bounds: of least, above, below, most, among and ending, those that hold.
     """
     facts = {"group": group, "help": text, "bounds": bounds}
     return dataclasses.field(default=default, metadata=facts)
@@ -70,8 +74,10 @@ class RunConfig:
     space: str | None = setting(
         None,
         "search",
-        f"{' | '.join(SPACE_NAMES)}; nano without an accelerator, else modern",
+        f"{' | '.join(SPACE_NAMES)} | FILE.toml (your own); nano without an "
+        "accelerator, else modern",
         among=SPACE_NAMES,
+        ending=SPACE_FILE,
     )
     strategy: str | None = setting(
         None,
@@ -103,6 +109,19 @@ class RunConfig:
         "search",
         "time that the whole run may take, such as 90s, 30m or 2h30m: phases, "
         "population, generations and final-steps that are left open are planned to fit",
+    )
+    patience: int | None = setting(
+        None,
+        "search",
+        "generations in a row without a better winner, nor a larger front where no "
+        "limits decide, after which the search ends",
+        least=1,
+    )
+    target: str | None = setting(
+        None,
+        "search",
+        f"METRIC=X, several with commas between: the search ends after the generation "
+        f"in which a candidate reaches all of them; {targets_in_words()}",
     )
     warm_start: str | None = setting(
         None, "search", "folder of an earlier run whose results the strategy is told"
@@ -320,6 +339,8 @@ class RunConfig:
             self._check_read_by(self.strategy)
         if self.budget is not None:
             self.budget_seconds()
+        if self.target is not None:
+            self.targets()
         if self.phases is not None:
             self._phases(self.phases, "small")  # all presets know the same names
 
@@ -401,15 +422,24 @@ class RunConfig:
         except ValueError as error:
             raise UsageError(f"budget={self.budget!r}: {error}") from None
 
+    def targets(self) -> tuple[Target, ...]:
+        """What a candidate has to reach for the search to end; none if empty."""
+        try:
+            return () if self.target is None else targets_of(self.target)
+        except ValueError as error:
+            raise UsageError(f"target={self.target!r}: {error}") from None
+
     def anchored(self) -> "RunConfig":
         """With all paths absolute: a resume may start anywhere."""
-        data, earlier = self.data, self.warm_start
+        data, earlier, space = self.data, self.warm_start, self.space
         kind, _, path = data.partition(":")
         if kind == "folder" and path:
             data = f"folder:{Path(path).expanduser().resolve()}"
         if earlier is not None:
             earlier = str(Path(earlier).expanduser().resolve())
-        return dataclasses.replace(self, data=data, warm_start=earlier)
+        if space is not None and is_space_file(space):
+            space = str(Path(space).expanduser().resolve())
+        return dataclasses.replace(self, data=data, warm_start=earlier, space=space)
 
     def to_toml(self) -> str:
         """TOML that `read_toml` reads back; what is open is left out."""

@@ -51,6 +51,7 @@ PRESETS = {
 # Known here too, so that a wrong name is found before JAX is imported.
 LATENCY_NAMES = ("estimate", "prefill", "decode")
 SPACE_NAMES = ("minimal", "medium", "full", "nano", "modern")
+SPACE_FILE = ".toml"  # what the name of a space of one's own ends in
 PHASE_NAMES = tuple(PHASES)
 STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
@@ -95,6 +96,11 @@ SEARCHES: dict[str, dict[str, int | float | str]] = {
 def search_of(space: str) -> dict[str, int | float | str]:
     """How a space is searched by default; any that is not named, as the long ones."""
     return SEARCHES.get(space, _LONG)
+
+
+def is_space_file(space: str) -> bool:
+    """Whether it is the path of a space of one's own."""
+    return space.endswith(SPACE_FILE)
 
 
 def default_space(backend: str) -> str:

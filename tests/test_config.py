@@ -16,6 +16,8 @@ OPEN = {
     "memory_limit",
     "warm_start",
     "max_evals",
+    "patience",
+    "target",
     "max_latency",
     "objectives",
     "budget",
@@ -157,6 +159,8 @@ def test_a_file_that_cannot_be_read(tmp_path, what):
         ("vocab_size = 256", "vocab_size=256 must be at least 257"),
         ("vocab_size = 65537", "vocab_size=65537 must be at most 65536"),
         ("space = 3", "space=3 is not of type str"),
+        ("space = 'nope'", "space='nope' must be one of .*, modern, or FILE.toml"),
+        ("target = 'acc=1'", "target='acc=1': 'acc=1' is no target: write METRIC=X"),
         ("phases = 'slow'", "phases='slow': 'slow' is no phase: fast, medium, full"),
         ("phases = 'fast,fast'", "phases='fast,fast': fast is named twice"),
         ("phases = '0'", "phases='0': a phase needs at least 1 sample"),
@@ -188,8 +192,9 @@ def changed(field):
     kind = kind_of(field)
     if kind is bool:
         return not field.default
-    if field.name in ("phases", "budget"):
-        return {"phases": "medium", "budget": "1h30m"}[field.name]
+    if field.name in ("phases", "budget", "target"):
+        texts = {"phases": "medium", "budget": "1h30m", "target": "accuracy=0.5"}
+        return texts[field.name]
     if kind is float and {"most", "below"} & bounds.keys():
         return 0.625
     if kind is str:

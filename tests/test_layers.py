@@ -164,12 +164,12 @@ def test_costs_need_no_more_of_arch_than_the_config():
 # A module beside the folders counts as one of its own.
 FOLDERS = {
     "jaxnas": (
-        ("errors", "keys", "checks"),
+        ("errors", "keys", "checks", "targets"),
         ("storage",),
         ("data", "compress", "runtime"),
         ("training", "hardware"),
         ("presets", "clock"),
-        ("config",),
+        ("config", "spaces"),
         ("population",),
         ("evaluation",),
         ("results",),

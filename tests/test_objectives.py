@@ -345,6 +345,7 @@ def known_trainings(extra):
 def searched(folder, extra, strategy="random", earlier=None, **changes):
     """The lines of a search, gone on with if the folder holds one."""
     config = RunConfig(
+        space=SPACE.name,
         strategy=strategy,
         population=POPULATION,
         generations=3,

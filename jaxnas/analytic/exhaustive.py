@@ -7,10 +7,13 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.space import Space
-from jaxnas.analytic.grid import Grid, grids_of
+from jaxnas.analytic.grid import Grid, cells_of, grids_of
 from jaxnas.analytic.limits import Binding, Limit, bindings, violation
 from jaxnas.analytic.objectives import Use, columns_of
+from jaxnas.errors import UsageError
 from search.pareto.exact_front import exact_front
+
+MOST_CELLS = 20_000_000  # which take some gigabytes
 
 
 class ScoredCells(NamedTuple):
@@ -72,7 +75,15 @@ def score_space(
       figures: names in OBJECTIVES.
       use: see `Use`.
       **fields: of the configs that are no genes: vocab_size, tie_embeddings, ...
+
+    Raises:
+      UsageError: the space has more than MOST_CELLS cells.
     """
+    if (cells := cells_of(space)) > MOST_CELLS:
+        raise UsageError(
+            f"space {space.name} is too large for a table of its costs: {cells:,} "
+            f"kinds of model, at most {MOST_CELLS:,} can be"
+        )
     return [_scored(grid, figures, use) for grid in grids_of(space, **fields)]
 
 

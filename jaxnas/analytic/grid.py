@@ -5,6 +5,7 @@ feed-forward size is an array along two axes; only sums grow to the whole grid.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -77,6 +78,19 @@ def grids_of(space: Space, **fields: Any) -> Iterator[Grid]:
             sizes=columns.sizes(pruned=True),
             trained=columns.sizes(pruned=False),
         )
+
+
+def cells_of(space: Space) -> int:
+    """Cells of all families at most: what costs can depend on tells them apart."""
+    read = {gene for genes in _GENES_OF.values() for gene in genes}
+    return sum(
+        math.prod(
+            len(space.values(gene))
+            for gene, used in zip(space.genes, space.used(family), strict=True)
+            if used and gene in read
+        )
+        for family in space.families
+    )
 
 
 class _Columns(NamedTuple):

@@ -9,8 +9,6 @@ from pathlib import Path
 from rich.table import Table
 
 from arch.scaling.laws import LAWS, ScalingLaw
-from arch.space import Space
-from arch.spaces import SPACES, space_named
 from jaxnas.analytic.exhaustive import SpaceFront, front_of
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit
@@ -18,8 +16,10 @@ from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.commands.options import Parser, add_fit, make_out, named_once
 from jaxnas.errors import UsageError
 from jaxnas.hardware import hardware_named
+from jaxnas.presets import SPACE_NAMES
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import told_apart
+from jaxnas.spaces import load_space
 from jaxnas.storage.files import write_whole
 
 _ABOUT = """\
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     make_out(options.out)
     fitted = fit_runs(options.fit) if options.fit else None
     law = LAWS[options.law] if fitted is None else fitted.law
-    space, use = _space(options.space), _use(options, law)
+    space, use = load_space(options.space), _use(options, law)
     fields = {
         "vocab_size": options.vocab_size,
         "max_seq_length": options.max_seq_length,
@@ -86,7 +86,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("space", metavar="SPACE", help=", ".join(SPACES))
+    parser.add_argument(
+        "space", metavar="SPACE", help=f"{', '.join(SPACE_NAMES)}, or FILE.toml"
+    )
     parser.add_argument(
         "--objectives",
         default="size,latency,loss",
@@ -135,13 +137,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for front.json and front.png"
     )
-
-
-def _space(name: str) -> Space:
-    try:
-        return space_named(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _limits(options: argparse.Namespace) -> list[Limit]:

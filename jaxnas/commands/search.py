@@ -11,6 +11,7 @@ from jaxnas.commands import COMMANDS
 from jaxnas.commands.options import Parser, add_settings, given_settings
 from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.errors import UsageError, interrupted
+from jaxnas.presets import is_space_file
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
 
 _ABOUT = """\
@@ -75,7 +76,8 @@ def _claimed(
         written = {} if file is None else read_toml(file)
         make_config(written, str(file))  # the file's own mistakes first
         config = make_config(written | flags, "settings").anchored()
-        with new_run(options.out, config.space or "search", config.to_toml()) as folder:
+        name, space = _name_and_space(config.space)
+        with new_run(options.out, name, config.to_toml(), space) as folder:
             yield folder, config
         return
     with existing_run(options.resume) as folder:
@@ -87,3 +89,12 @@ def _claimed(
                 f"leave out {', '.join(given)}"
             )
         yield folder, make_config(read_toml(folder.config), str(folder.config))
+
+
+def _name_and_space(space: str | None) -> tuple[str, str | None]:
+    """See `jaxnas.spaces.name_and_space`, which needs JAX for a space of one's own."""
+    if space is None or not is_space_file(space):
+        return space or "search", None
+    from jaxnas.spaces import name_and_space
+
+    return name_and_space(space)

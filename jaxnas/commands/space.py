@@ -3,12 +3,13 @@
 from rich.table import Table
 
 from arch.space import Space
-from arch.spaces import SPACES, space_named
 from jaxnas.commands.options import Parser
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
+from jaxnas.presets import SPACE_NAMES
 from jaxnas.report.tables import plain_console, plain_table
 from jaxnas.report.words import describe
+from jaxnas.spaces import load_space
 
 
 def main(arguments: list[str]) -> None:
@@ -17,13 +18,15 @@ def main(arguments: list[str]) -> None:
         prog="python -m jaxnas.run space",
         description="Counts and samples of a search space.",
     )
-    parser.add_argument("name", metavar="NAME", help=", ".join(SPACES))
+    parser.add_argument(
+        "name", metavar="NAME", help=f"{', '.join(SPACE_NAMES)}, or FILE.toml"
+    )
     parser.add_argument("--samples", type=int, default=5, metavar="N", help="[5]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
     options = parser.parse_args(arguments)
     if options.samples < 0 or not 0 <= options.seed < 2**32:
         raise UsageError("--samples must be at least 0, --seed in 0 to 2**32 - 1")
-    space, console = _named(options.name), plain_console()
+    space, console = load_space(options.name), plain_console()
     console.print(_genes(space))
     for count, meaning in (
         (space.total, "genomes in total"),
@@ -37,13 +40,6 @@ def main(arguments: list[str]) -> None:
         for genome in space.sample(key, options.samples):
             config = space.decode(genome)
             console.print(f"  {describe(config)}", soft_wrap=True)
-
-
-def _named(name: str) -> Space:
-    try:
-        return space_named(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _genes(space: Space) -> Table:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from arch.space import Space
-from arch.spaces import SPACES
 from jaxnas.config import Settings, read_toml
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
@@ -106,8 +105,10 @@ def make_trainer(config: Settings, task: Task, **parts: Any) -> Trainer:
     )
 
 
-def make_evaluator(config: Settings, trainer: Trainer, **parts: Any) -> Evaluator:
-    """An evaluator of the run's candidates; `parts` as for `Evaluator`.
+def make_evaluator(
+    config: Settings, trainer: Trainer, space: Space, **parts: Any
+) -> Evaluator:
+    """An evaluator of candidates in the run's space; `parts` as for `Evaluator`.
 
     Among them the hardware, see `hardware_of`.
     """
@@ -119,7 +120,7 @@ def make_evaluator(config: Settings, trainer: Trainer, **parts: Any) -> Evaluato
         max_latency=math.inf if config.max_latency is None else config.max_latency,
         extra=Extra(
             objectives=load_objectives(config.objectives),
-            families=SPACES[config.space].families,
+            families=space.families,
         ),
         **parts,
     )

@@ -4,15 +4,19 @@ import math
 from collections.abc import Mapping
 
 from arch.cost import Hardware
-from arch.spaces import SPACES
+from arch.space import Space
 from jaxnas.analytic.cost_table import CostTable, cost_table, limits_in_words
 from jaxnas.config import Settings
 from jaxnas.errors import UsageError
+from jaxnas.spaces import load_space
 from jaxnas.training.task import Task
 
 
 def costs_of_space(
-    settings: Settings, hardware: Hardware, fields: Mapping[str, int]
+    settings: Settings,
+    hardware: Hardware,
+    fields: Mapping[str, int],
+    space: Space | None = None,
 ) -> CostTable:
     """What the models of the run's space cost, and which its limits allow.
 
@@ -20,11 +24,12 @@ def costs_of_space(
       settings: of the run.
       hardware: whose latency is predicted.
       fields: see `fields_of`.
+      space: of the run; by default the one that the settings name.
 
     Raises:
-      UsageError: they allow none.
+      UsageError: they allow none, or the space is too large for a table.
     """
-    space = SPACES[settings.space]
+    space = load_space(settings.space) if space is None else space
     phase = next(iter(settings.named_phases().values()))
     most = math.inf if settings.max_latency is None else settings.max_latency
     table = cost_table(

@@ -1,6 +1,7 @@
 """What a run ran on: enough to know whether its results can be had again."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -34,6 +35,8 @@ PACKAGES = (
 _FREE = (
     "generations",
     "max_evals",
+    "patience",
+    "target",
     "top_k",
     "measure_top",
     "checkpoint_every",
@@ -46,11 +49,16 @@ _PLACES = ("data", "hardware")
 
 
 def manifest_of(
-    dataset: Dataset, config: Settings, hardware: Hardware, calibration: Calibration
+    dataset: Dataset,
+    config: Settings,
+    space: Path,
+    hardware: Hardware,
+    calibration: Calibration,
 ) -> Json:
     """Versions, device, cores, seed and data; nothing that changes by the clock.
 
-    What must not change while a run goes on is under "decides".
+    What must not change while a run goes on is under "decides". `space` is the file
+    of a space of one's own, and is absent for others.
     """
     data = dataset.describe()
     settings = {
@@ -70,12 +78,17 @@ def manifest_of(
         "calibration": calibration.to_dict(),
         "decides": {
             **settings,
+            **({"space_hash": _hash_of(space)} if space.exists() else {}),
             "backend": jax.default_backend(),
             "hardware_profile": dataclasses.asdict(hardware),
             "corpus_hash": data["corpus_hash"],
             "tokenizer_hash": data["tokenizer_hash"],
         },
     }
+
+
+def _hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def calibration_in(path: Path) -> Calibration | None:

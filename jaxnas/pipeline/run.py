@@ -12,7 +12,7 @@ import jax
 from rich.console import Console
 
 from arch.cost import MIB, Hardware
-from arch.spaces import SPACES
+from arch.space import Space
 from jaxnas.analytic.cost_table import CostTable
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig, Settings
@@ -42,6 +42,7 @@ from jaxnas.pipeline.manifest import (
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
 from jaxnas.pipeline.search import Search, bound, most_candidates
+from jaxnas.pipeline.watcher import OnCandidate, Watcher
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
@@ -60,6 +61,7 @@ from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, ResultLog, read_results
 from jaxnas.results.summary import Summary, summary_of
 from jaxnas.runtime import set_up
+from jaxnas.spaces import read_space, still_holds
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
 from jaxnas.storage.jsonl import Lines
@@ -99,6 +101,7 @@ def run(
     console: Console | None = None,
     verbose: bool = False,
     began: float | None = None,
+    on_candidate: OnCandidate | None = None,
 ) -> Summary:
     """Searches, trains the winner on, scores and saves it.
 
@@ -109,6 +112,7 @@ def run(
       console: where to print; by default the terminal.
       verbose: whether to print each generation's plan.
       began: by `time.monotonic`, when the budget's clock started; now by default.
+      on_candidate: called with each result as it is recorded, see `api.search`.
 
     Returns:
       The summary, as it is written to the folder.
@@ -125,9 +129,11 @@ def run(
     if resumed and folder.summary.exists():
         return _already_done(folder, settings, console)
     clock = Clock(settings.budget_seconds(), folder.budget, began)
-    ready = _prepare(folder, config, settings, clock, console)
+    space = _space(folder, settings, console)
+    ready = _prepare(folder, config, settings, space, clock, console)
     with contextlib.ExitStack() as stack:
-        opened = _open(stack, ready, console, verbose)
+        watcher = Watcher(on_candidate, folder.stopped)
+        opened = _open(stack, ready, watcher, console, verbose)
         _check_manifest(ready, opened.evaluator, console)
         announce(folder, ready.config, opened.evaluator, ready.table, console)
         if (text := words(ready.config, clock)) is not None:
@@ -137,10 +143,10 @@ def run(
         promotions = Promotions.of(ready.config, by)
         most = most_candidates(ready.config, ready.table)
         pool = promotions.pool(opened.evaluator, most)
-        exhausted = _search(ready, opened, pool)
+        exhausted, enough = _search(ready, opened, pool, watcher)
         results = list(opened.results)
         phases = _phases(ready, opened, promotions, pool)
-        _say_what_ended(ready, exhausted, len(results), opened.progress.say)
+        _say_what_ended(ready, exhausted, enough, len(results), opened.progress.say)
         plot_fitness(folder.fitness_plot, results)
         plot_pareto(folder.pareto_plot, results, opened.evaluator.extra.names)
         summary, last = _finish(ready, opened, phases, exhausted)
@@ -150,10 +156,23 @@ def run(
     return summary
 
 
+def _space(folder: RunFolder, config: Settings, console: Console) -> Space:
+    """The space that the run began with, whatever became of its file."""
+    space, text = read_space(config.space, folder.space)
+    if not still_holds(config.space, text):
+        console.print(
+            f"{config.space} is not what it was when the run began: the run keeps "
+            f"the space in {folder.space}",
+            soft_wrap=True,
+        )
+    return space
+
+
 def _prepare(
     folder: RunFolder,
     given: RunConfig,
     config: Settings,
+    space: Space,
     clock: Clock,
     console: Console,
 ) -> Ready:
@@ -163,6 +182,7 @@ def _prepare(
       folder: where the settings are written as they came to be.
       given: the settings as they were asked for.
       config: them, resolved.
+      space: that is searched.
       clock: the budget's.
       console: is told what takes long.
     """
@@ -170,7 +190,6 @@ def _prepare(
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    space = SPACES[config.space]
     check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
     machine = local_machine(
@@ -184,20 +203,24 @@ def _prepare(
     config = fit_to_budget(given, config, space, task, machine, clock)
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
-    table = costs_of_space(config, hardware, fields_of(task))
+    table = costs_of_space(config, hardware, fields_of(task), space)
     return Ready(folder, config, clock, task, hardware, machine, table)
 
 
 def _open(
-    stack: contextlib.ExitStack, ready: Ready, console: Console, verbose: bool
+    stack: contextlib.ExitStack,
+    ready: Ready,
+    watcher: Watcher,
+    console: Console,
+    verbose: bool,
 ) -> Opened:
     """Opens what a run writes to, until the stack is closed."""
     folder, config = ready.folder, ready.config
-    results = stack.enter_context(ResultLog(folder.results))
+    results = stack.enter_context(ResultLog(folder.results, watcher.show))
     trainings = stack.enter_context(Lines(folder.trainings))
     plans = stack.enter_context(Lines(folder.plans))
     timings = stack.enter_context(Lines(folder.timings))
-    later = stack.enter_context(ResultLog(folder.rungs))
+    later = stack.enter_context(ResultLog(folder.rungs, watcher.show))
     most = most_candidates(config, ready.table)
     progress = stack.enter_context(Progress(console, most, timings))
     best_weights = BestWeights(folder.best_weights)
@@ -205,7 +228,7 @@ def _open(
     trainer = make_trainer(
         config,
         ready.task,
-        compressions=compressions_ahead(config, SPACES[config.space]),
+        compressions=compressions_ahead(config, ready.table.space),
         states=States(folder.states) if several else None,
         plans=Plans(plans),
         machine=ready.machine,
@@ -219,13 +242,24 @@ def _open(
     )
     stack.callback(trainer.close)
     evaluator = make_evaluator(
-        config, trainer, hardware=ready.hardware, trainings=TrainingLog(trainings)
+        config,
+        trainer,
+        ready.table.space,
+        hardware=ready.hardware,
+        trainings=TrainingLog(trainings),
     )
     return Opened(results, later, timings, best_weights, progress, evaluator)
 
 
-def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
-    """The first phase; whether the space is exhausted."""
+def _search(
+    ready: Ready, opened: Opened, pool: Pool, watcher: Watcher
+) -> tuple[bool, str | None]:
+    """The first phase.
+
+    Returns:
+      Whether the space is exhausted, and why the search ended early, if it found
+      enough.
+    """
     folder, config, clock, *_ = ready
     with (
         Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
@@ -240,9 +274,10 @@ def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
             progress=opened.progress,
             on_generation=_recorder(folder.manifest, opened.evaluator.trainer, pool),
             deadline=Deadline(clock, SEARCH_ENDS, "evaluated"),
+            watcher=watcher,
         )
-        search.run()
-    return search.exhausted
+        enough = search.run()
+    return search.exhausted, enough
 
 
 def _recorder(
@@ -290,12 +325,18 @@ def _phases(
 
 
 def _say_what_ended(
-    ready: Ready, exhausted: bool, candidates: int, say: Callable[[str], None]
+    ready: Ready,
+    exhausted: bool,
+    enough: str | None,
+    candidates: int,
+    say: Callable[[str], None],
 ) -> None:
     """Says why there are fewer candidates than were asked for, if so."""
     settings = ready.config
     if exhausted:
         say(f"the space is exhausted: all {candidates} models allowed were evaluated")
+    elif enough is not None:
+        say(f"the search ends after {candidates} candidates: {enough}")
     elif ready.clock.decided("evaluated") is not None:
         say(f"the clock ends the search after {candidates} candidates")
     elif candidates >= bound(settings):
@@ -354,6 +395,7 @@ def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console) -> Non
     manifest = manifest_of(
         ready.task.dataset,
         ready.config,
+        ready.folder.space,
         evaluator.hardware,
         ready.machine.calibration,
     )

@@ -12,7 +12,6 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.space import Space
-from arch.spaces import SPACES
 from jaxnas.analytic.cost_table import CostTable
 from jaxnas.clock import NEVER, Deadline
 from jaxnas.config import Settings
@@ -24,7 +23,9 @@ from jaxnas.pipeline.limits import fields_of
 from jaxnas.pipeline.lookahead import outlook_of
 from jaxnas.pipeline.strategy import make_strategy
 from jaxnas.pipeline.warm_start import warm_start
+from jaxnas.pipeline.watcher import Watcher
 from jaxnas.report.progress import Progress
+from jaxnas.results.ending import generations_of, why_ended
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
 from jaxnas.runtime import compiler_options
 from jaxnas.storage.checkpoints import Checkpoints
@@ -65,6 +66,7 @@ class Search:
       on_generation: called at the end of each generation with its number, from 0,
         and all results so far.
       deadline: after which no new candidate is trained.
+      watcher: is shown, at a resume, what earlier processes found.
     """
 
     settings: Settings
@@ -75,11 +77,12 @@ class Search:
     progress: Progress
     on_generation: Callable[[int, list[Result]], None] = lambda *_: None
     deadline: Deadline = NEVER
+    watcher: Watcher | None = None
 
     @property
     def space(self) -> Space:
         """The space that is searched."""
-        return SPACES[self.settings.space]
+        return self.table.space
 
     @property
     def objectives(self) -> int:
@@ -106,8 +109,11 @@ class Search:
         """Whether there are as many candidates as there may be."""
         return self.exhausted or len(self.results) >= bound(self.settings)
 
-    def run(self) -> None:
+    def run(self) -> str | None:
         """Runs the generations that are left; each new candidate becomes a result.
+
+        Returns:
+          Why it ended before its last generation, if it had found enough.
 
         Raises:
           RunFailed: every candidate failed.
@@ -122,8 +128,10 @@ class Search:
         tell = jax.jit(strategy.tell, compiler_options=options)
         strategy = strategy._replace(ask=ask, tell=tell)
         first, state = self._begin(strategy)
+        why = None
         for generation in range(first, self.settings.generations):
-            if self.full or self._ended():
+            why = self._found_enough(generation)
+            if why is not None or self.full or self._ended():
                 break
             state, late = self._generation(generation, strategy, state)
             if late:
@@ -131,6 +139,19 @@ class Search:
         if not scored(self.results):
             reasons = sorted({str(result.reason) for result in self.results})
             raise RunFailed(f"no candidate succeeded: {'; '.join(reasons[:3])}")
+        return why
+
+    def _found_enough(self, done: int) -> str | None:
+        """Why no more is looked for after so many generations, None if it is."""
+        settings = self.settings
+        if self.watcher is not None and self.watcher.ends_after(done):
+            return "the callback ended it"
+        return why_ended(
+            generations_of(self.results, done),
+            patience=settings.patience,
+            targets=settings.targets(),
+            front=settings.size_weight != 0 or settings.latency_weight != 0,
+        )
 
     def _begin(self, strategy: Strategy) -> tuple[int, Any]:
         """The first generation to run, and the strategy's state before it."""
@@ -140,6 +161,9 @@ class Search:
             earlier = RunFolder(Path(self.settings.warm_start)).results
             state = self._warm(earlier, strategy, state)
         self.progress.known(len(self.results))
+        if self.watcher is not None:
+            for result in self.results:
+                self.watcher.show(result)
         return first, state
 
     def _warm(self, earlier: Path, strategy: Strategy, state: Any) -> Any:
@@ -202,6 +226,7 @@ class Search:
         self.on_generation(generation, results)
         done = generation + whole
         last = self.full or late or done == settings.generations
+        last = last or self._found_enough(done) is not None
         if done and (last or done % settings.checkpoint_every == 0):
             saved = jnp.int32(len(results) if whole else before)
             self.checkpoints.save(done, Checkpointed(state, saved))

@@ -5,7 +5,6 @@ import math
 import jax
 from rich.console import Console
 
-from arch.spaces import SPACES
 from jaxnas.analytic.cost_table import CostTable, limits_in_words
 from jaxnas.config import Settings
 from jaxnas.data import score_bigram, score_unigram
@@ -23,18 +22,16 @@ def announce(
     console: Console,
 ) -> None:
     """Where, what, on which data, how, and what there is to beat."""
-    space = SPACES[config.space]
+    space = table.space
     dataset, settings = evaluator.task.dataset, evaluator.task.settings
     chosen = evaluator.trainer.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
     bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
-    most = config.max_evals
-    bound = "" if most is None else f"{most} candidates at most, "
     lines = [
         f"run folder   {folder.path}",
         f"space        {space.name}: {space.distinct_count:,} distinct "
         f"models; {config.generations} generations of {config.population}, "
-        f"{bound}{config.strategy}, seed {config.seed}",
+        f"{_ends(config)}{config.strategy}, seed {config.seed}",
         f"limits       {_limits(config)}: {table.feasible:,} models keep to them",
         f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
         f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
@@ -51,6 +48,16 @@ def announce(
         if config.strategy in ("random", "genetic"):
             lines[3] += f"; {config.strategy} search is guided by none of yours"
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def _ends(config: Settings) -> str:
+    """What may end the search before its last generation."""
+    words = (
+        (config.max_evals, "{} candidates at most, "),
+        (config.patience, "{} in a row without progress at most, "),
+        (config.target, "until {}, "),
+    )
+    return "".join(text.format(value) for value, text in words if value is not None)
 
 
 def _limits(config: Settings) -> str:

@@ -1,7 +1,7 @@
 """What was found of a candidate: one typed value, and the file that keeps it."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,13 +130,19 @@ def scored(results: Iterable[Result]) -> list[Scored]:
 class ResultLog:
     """Results as a JSON-lines file, parsed once when it is opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, added: Callable[[Result], None] = lambda result: None
+    ) -> None:
         """Opens the file, or makes it.
+
+        Args:
+          path: of the file.
+          added: called with each result that is appended, once the file has it.
 
         Raises:
           UsageError: a line is no result.
         """
-        self._lines = Lines(path)
+        self._lines, self._added = Lines(path), added
         self._results = _parsed(path, self._lines)
 
     @property
@@ -154,6 +160,7 @@ class ResultLog:
         """Writes one more, and waits until the system has it."""
         self._lines.append(result.to_row())
         self._results.append(result)
+        self._added(result)
 
     def keep(self, number: int) -> None:
         """Drops all but the first `number`."""

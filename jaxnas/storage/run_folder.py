@@ -22,8 +22,13 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """Settings, TOML; the first file that a run writes."""
+        """Settings, TOML; a folder with them holds a run."""
         return self.path / "config.toml"
+
+    @property
+    def space(self) -> Path:
+        """The space, TOML, where it is a user's own."""
+        return self.path / "space.toml"
 
     @property
     def manifest(self) -> Path:
@@ -44,6 +49,11 @@ class RunFolder:
     def budget(self) -> Path:
         """What the clock decided, where there is a budget."""
         return self.path / "budget.json"
+
+    @property
+    def stopped(self) -> Path:
+        """After which generation a callback ended the search, if one did."""
+        return self.path / "stopped.json"
 
     @property
     def rungs(self) -> Path:
@@ -137,7 +147,9 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def new_run(path: Path | None, name: str, settings: str) -> Iterator[RunFolder]:
+def new_run(
+    path: Path | None, name: str, settings: str, space: str | None = None
+) -> Iterator[RunFolder]:
     """Makes and locks the folder of a new run, with its settings in it.
 
     If the block finds that the run cannot be used (a UsageError) before anything
@@ -148,6 +160,7 @@ def new_run(path: Path | None, name: str, settings: str) -> Iterator[RunFolder]:
         runs/NAME-NNN.
       name: see there.
       settings: TOML.
+      space: TOML, if it is none of those that have a name.
 
     Yields:
       The RunFolder.
@@ -160,7 +173,9 @@ def new_run(path: Path | None, name: str, settings: str) -> Iterator[RunFolder]:
     _check_empty(folder)
     with folder.locked():
         _check_empty(folder)  # once more, now that no one else may write
-        write_whole(folder.config, settings)
+        if space is not None:
+            write_whole(folder.space, space)
+        write_whole(folder.config, settings)  # last: now there is a run
         try:
             yield folder
         except UsageError:

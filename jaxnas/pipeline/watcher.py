@@ -1,0 +1,48 @@
+"""A callback of the user's own, shown every candidate; it may end the search."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from jaxnas.errors import UsageError
+from jaxnas.results.result import Result
+from jaxnas.storage.files import write_json
+
+# Told of a candidate in a phase; a true value ends the search.
+OnCandidate: TypeAlias = Callable[[Result], bool | None]
+
+
+class Watcher:
+    """Shows results to a callback, and keeps its decision for a resume."""
+
+    def __init__(self, on_candidate: OnCandidate | None, path: Path) -> None:
+        """Takes over what was decided before.
+
+        Args:
+          on_candidate: the callback, None for none.
+          path: of the decision; absent until there is one.
+
+        Raises:
+          UsageError: the file is damaged.
+        """
+        self._on_candidate, self._path = on_candidate, path
+        self._ends: int | None = None
+        try:
+            self._ends = int(json.loads(path.read_text())["generations"])
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} is damaged: it holds no decision") from None
+
+    def ends_after(self, generations: int) -> bool:
+        """Whether the callback ended the search within so many generations."""
+        return self._ends is not None and generations >= self._ends
+
+    def show(self, result: Result) -> None:
+        """Calls the callback; whatever it raises goes on to the caller."""
+        if self._on_candidate is None or not self._on_candidate(result):
+            return
+        if result.phase is None and self._ends is None:
+            self._ends = result.generation + 1
+            write_json(self._path, {"generations": self._ends, "id": result.id})
