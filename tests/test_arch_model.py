@@ -126,6 +126,7 @@ def feedforward(config, x, weights):
         "silu": special.expit(gate) * gate,
         "geglu": special.ndtr(gate) * gate * up,
         "swiglu": special.expit(gate) * gate * up,
+        "relu2": np.maximum(gate, 0) ** 2,
     }[config.activation]
     return inner @ weights["down"]["kernel"]
 
@@ -401,7 +402,7 @@ def test_gradients_are_finite_and_reach_every_weight(dtype, key):
         chex.assert_tree_all_finite(grads)
         for path, grad in jax.tree_util.tree_flatten_with_path(grads)[0]:
             assert grad.dtype == jnp.float32
-            idle = path[-2].key == "gate" and activation in ("gelu", "silu")
+            idle = path[-2].key == "gate" and activation in ("gelu", "silu", "relu2")
             assert bool(jnp.any(grad != 0)) != idle
 
 

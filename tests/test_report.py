@@ -17,6 +17,7 @@ from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
 from jaxnas.report.quality import quality_table
 from jaxnas.report.tables import (
+    mebibytes,
     millions,
     spread_table,
     top_table,
@@ -263,8 +264,13 @@ def test_the_quality_table_holds_the_figures():
 
 def test_millions():
     assert millions(49_021_824) == "49.0M"
-    assert millions(0) == "0.0M"
-    assert millions(1_960_000) == "2.0M"
+    assert millions(0) == "0.00M"
+    assert millions(1_960_000) == "1.96M"
+    assert [mebibytes(size) for size in (0.567, 9.99, 12.34)] == [
+        "0.57",
+        "9.99",
+        "12.3",
+    ]
 
 
 @pytest.mark.parametrize("plot", [plot_fitness, plot_pareto])

@@ -70,6 +70,7 @@ def _phases_in_words(evaluator: Evaluator) -> str:
     words = [f"{phase.samples} x {phase.epochs}" for _, phase in phases]
     if len(words) > 1:
         words = [
-            f"{name} {text}" for (name, _), text in zip(phases, words, strict=True)
+            text if name[0].isdigit() else f"{name} {text}"
+            for (name, _), text in zip(phases, words, strict=True)
         ]
     return ", ".join(words)

@@ -50,24 +50,33 @@ def top_table(
       extra: the names of the user's objectives.
     """
     best = top_results(results, number)
+    weighed = is_weighed(best)
     shared, own = told_apart([result.config.to_dict() for result in best])
     table = plain_table(f"Top {len(best)}: {' '.join(shared)}")
     add_numbers(table, "rank", "id")
     table.add_column("model", overflow="fold")
-    add_numbers(table, *candidate_columns(extra))
+    add_numbers(table, *candidate_columns(extra, weighed))
     for rank, (result, words) in enumerate(zip(best, own, strict=True), 1):
-        cells = candidate_cells(result)
+        cells = candidate_cells(result, weighed)
         table.add_row(str(rank), str(result.id), " ".join(words), *cells)
     return table
 
 
-def candidate_columns(extra: Sequence[str]) -> list[str]:
-    """Names of `candidate_cells`; the user's objectives take the room of `params`."""
-    figures = ["MiB", "ms", "accuracy", "bits/byte", "fitness"]
+def is_weighed(results: Iterable[Scored]) -> bool:
+    """Whether fitness is more than the accuracy."""
+    return any(result.fitness != result.metrics.accuracy for result in results)
+
+
+def candidate_columns(extra: Sequence[str], weighed: bool = True) -> list[str]:
+    """Names of `candidate_cells`; the user's objectives take the room of `params`.
+
+    Fitness has a column where it is more than the accuracy.
+    """
+    figures = ["MiB", "ms", "accuracy", "bits/byte", *(["fitness"] if weighed else [])]
     return [*figures, *extra] if extra else ["params", *figures]
 
 
-def candidate_cells(result: Scored) -> list[str]:
+def candidate_cells(result: Scored, weighed: bool = True) -> list[str]:
     """A scored candidate's figures, under `candidate_columns`."""
     costs, metrics = result.costs, result.metrics
     own = result.objectives[len(OBJECTIVES) :]
@@ -77,7 +86,7 @@ def candidate_cells(result: Scored) -> list[str]:
         f"{costs.latency_ms:.2f}",
         f"{metrics.accuracy:.4f}",
         f"{metrics.bits_per_byte:.3f}",
-        f"{result.fitness:.4f}",
+        *([f"{result.fitness:.4f}"] if weighed else []),
         *(f"{value:.4g}" for value in own),
     ]
 

@@ -43,7 +43,8 @@ def told_apart(
 ) -> tuple[list[str], list[list[str]]]:
     """What all the configs share, and what is each one's own.
 
-    A field says nothing of a config of a family that does not read it.
+    A field says nothing of a config of a family that does not read it, or where it
+    is 0 or not set.
 
     Args:
       configs: as `ArchitectureConfig.to_dict` gives them.
@@ -60,7 +61,8 @@ def told_apart(
         ]
 
     def reads(config: Mapping[str, object], name: str) -> bool:
-        told = config[name] is not None and config[name] is not False
+        repeated = name == "ffn_multiplier" and config["ffn_dim"] is not None
+        told = bool(config[name]) and not repeated
         return told and name in USES[str(config["arch_type"])]
 
     shared = {
