@@ -16,7 +16,7 @@ from arch.spaces import SPACES
 from jaxnas.population.cost_model import Rates, fitted_rates
 from jaxnas.population.plan import Plan
 from jaxnas.population.planner import MOST_LANES, Expected, Planner
-from jaxnas.population.program import Program
+from jaxnas.population.program import EXACT_FORMS, Program
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import training_config
 
@@ -181,7 +181,7 @@ def one_program(planner, configs):
     """Seconds of the best program that holds all of these."""
     programs = planner._elastic(common_shape(configs), len(configs))
     if len(configs) == 1:
-        programs.append(Program(shape=configs[0]))
+        programs += [Program(shape=configs[0], form=form) for form in EXACT_FORMS]
     return min(
         cost_of(planner, [(program, config) for config in configs])
         for program in programs
