@@ -38,7 +38,7 @@ def _by_space(name: str) -> str:
     found: dict[object, list[str]] = {}
     for space, search in SEARCHES.items():
         found.setdefault(search.get(name, "none"), []).append(space)
-    found.setdefault(search_of("").get(name, "none"), []).append("others")
+    found.setdefault(search_of("").get(name, "none"), []).append("your own")
     return ", ".join(
         f"{value} on {' and '.join(names)}" for value, names in found.items()
     )

@@ -57,8 +57,10 @@ STRATEGY_NAMES = ("random", "genetic", "nsga2", "aging", "local", "predictor")
 
 NO_LIMIT = 500.0  # MiB; of spaces that are searched without a limit
 
+# How the spaces are searched, unless the settings say otherwise. The strategies by
+# experiments/tabular: the predictor is ahead at any number of evaluations.
 _LONG: dict[str, int | float | str] = {
-    "strategy": "genetic",
+    "strategy": "predictor",
     "population": 50,
     "generations": 100,
     "phases": ",".join(PHASE_NAMES),
@@ -67,35 +69,41 @@ _LONG: dict[str, int | float | str] = {
     "latency": "prefill",
     "max_size": NO_LIMIT,
 }
-
-# How a space is searched, unless the settings say otherwise.
+# Minutes on two cores, for small models.
+_SHORT: dict[str, int | float | str] = {
+    "strategy": "predictor",
+    "population": 12,
+    "generations": 2,
+    "phases": "1600,3200",
+    "promote_share": 0.125,
+    "lucky": 0,
+    "latency": "estimate",
+    "max_size": NO_LIMIT,
+    "final_steps": 2000,
+    "repeats": 0,
+}
 SEARCHES: dict[str, dict[str, int | float | str]] = {
-    # Eight models: a search is done before a device is measured.
+    # Eight models, which need no guide; done before a device is measured.
     "minimal": _LONG
-    | {"population": 10, "generations": 5, "phases": "fast", "latency": "estimate"},
-    # Minutes on two cores, within limits that keep a step under a tenth of a second.
-    "nano": _LONG
     | {
-        "strategy": "predictor",
-        "population": 12,
-        "generations": 2,
-        "phases": "1600,3200",
-        "promote_share": 0.125,
-        "lucky": 0,
+        "strategy": "genetic",
+        "population": 10,
+        "generations": 5,
+        "phases": "fast",
         "latency": "estimate",
-        "max_size": 1.0,
-        "max_latency": 2.0,
-        "final_steps": 2000,
-        "repeats": 0,
     },
+    "medium": _LONG,
+    "full": _LONG,
+    # Limits that keep a step under a tenth of a second.
+    "nano": _SHORT | {"max_size": 1.0, "max_latency": 2.0},
     # The classic target: 100 MB and 10 ms.
-    "modern": _LONG | {"strategy": "predictor", "max_size": 95.3, "max_latency": 10.0},
+    "modern": _LONG | {"generations": 20, "max_size": 95.3, "max_latency": 10.0},
 }
 
 
 def search_of(space: str) -> dict[str, int | float | str]:
-    """How a space is searched by default; any that is not named, as the long ones."""
-    return SEARCHES.get(space, _LONG)
+    """How a space is searched by default; one of your own, as the small ones."""
+    return SEARCHES.get(space, _SHORT | {"generations": 4})
 
 
 def is_space_file(space: str) -> bool:

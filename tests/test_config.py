@@ -224,7 +224,8 @@ def test_toml_is_read_back(tmp_path):
 @pytest.mark.parametrize("phase", ["fast", "medium", "full"])
 @pytest.mark.parametrize("preset", ["auto", "small", "standard"])
 def test_resolving_fills_everything(backend, phase, preset):
-    given = {"space": "medium", "phases": phase, "preset": preset}
+    given = {"space": "medium", "strategy": "genetic"}
+    given |= {"phases": phase, "preset": preset}
     config = RunConfig(**given).resolve(backend)
     values = dataclasses.asdict(config)
     assert {name for name, value in values.items() if value is None} == OPEN
