@@ -14,9 +14,10 @@ from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
 from jaxnas.pipeline.beside import Beside, Plan
-from jaxnas.pipeline.budget import last_steps, last_steps_ahead, room_beside
 from jaxnas.pipeline.obvious import Limits, choose_obvious
+from jaxnas.pipeline.room import LastEnd, last_steps, last_steps_ahead, room_beside
 from jaxnas.pipeline.winner import (
+    HELD_OUT,
     BestWeights,
     score_splits,
     sums_of_splits,
@@ -32,8 +33,10 @@ from jaxnas.results.summary import Final
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
-from jaxnas.training.scoring import WindowSums
+from jaxnas.training.scoring import WindowSums, score_windows
 from jaxnas.training.single import TrainingFailed
+
+_REST = 0.02  # of a budget, for what comes after the last scores
 
 
 def finish(
@@ -69,6 +72,7 @@ def finish(
     )
     others, report = ending.obvious(), progress.steps("obvious model")
     with Beside(ending.plan(), others, report) as beside:
+        ending.keep_time_to_score(1 + len(others))
         last = ending.last_training(beside, alone=not others)
         save_model(folder.model, model, last.params, evaluator.task.dataset.tokenizer)
         splits = score_splits(evaluator.task, last.sums, config.final_windows)
@@ -132,6 +136,20 @@ class Ending:
             self.progress.say(f"there is no time for {left_out}")
         return room
 
+    def keep_time_to_score(self, models: int) -> None:
+        """Reserves the time that scoring so many models takes, as it is measured."""
+        clock, task = self.clock, self.evaluator.task
+        if clock.budget is None:
+            return
+        taken = []  # compiled for the first split, run for both
+        for split in HELD_OUT:
+            begin = time.monotonic()
+            windows = task.windows(split, self.config.final_windows)
+            score_windows(self.model, task, self.params, windows)
+            taken.append(time.monotonic() - begin)
+        first, again = taken
+        clock.reserve(_REST * clock.budget + 2 * again + (models - 1) * (first + again))
+
     def last_training(self, beside: Beside, alone: bool) -> Last:
         """Trains the winner on; if that fails, it stays as it was."""
         try:
@@ -157,12 +175,15 @@ class Ending:
         self.progress.say(f"the winner trains on for {steps} steps")
         beside.train_on_for(steps)
         part = self.folder.finishing / training_name(model, self.phase.rung, steps)
+        end = LastEnd(self.config, self.clock, steps)
         with Checkpoints(part, keep=1) as checkpoints:
             report = self.progress.steps("winner")
-            trained = train_on(
-                model, task, params, steps, checkpoints, time.monotonic, report
+            done, trained = train_on(
+                model, task, params, end, checkpoints, time.monotonic, report
             )
-        return Last(steps, None, trained, self._sums(trained))
+        if done != steps:
+            self.progress.say(f"the clock ends it after {done} steps instead")
+        return Last(done, None, trained, self._sums(trained))
 
     def _sums(self, params: Params) -> dict[str, WindowSums]:
         windows = self.config.final_windows

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -23,13 +24,14 @@ from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.evaluation.user_objectives import changed_since, objective_names, sources_of
 from jaxnas.latency.finalists import hardware_of, measure_finalists
-from jaxnas.pipeline.budget import fit_to_budget, room_for, words
+from jaxnas.pipeline.budget import fit_to_budget, words
 from jaxnas.pipeline.build import (
     check_settings,
     compressions_ahead,
     make_evaluator,
     make_task,
     make_trainer,
+    within_limits,
 )
 from jaxnas.pipeline.finish import finish, log_failure
 from jaxnas.pipeline.manifest import (
@@ -40,11 +42,13 @@ from jaxnas.pipeline.manifest import (
 )
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
+from jaxnas.pipeline.room import MOST_GENERATIONS, room_for, room_of
 from jaxnas.pipeline.search import Search, bound, costs_of_space, most_candidates
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
 from jaxnas.population.observer import Observer
+from jaxnas.population.pace import Pace
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
@@ -66,6 +70,8 @@ from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import FIRST
 from jaxnas.training.task import Task
 
+SLOW = 1.2  # times as long as predicted, from which on it is said
+
 
 class Ready(NamedTuple):
     """What a run knows before anything trains."""
@@ -77,6 +83,7 @@ class Ready(NamedTuple):
     hardware: Hardware  # whose latency is predicted
     machine: Machine
     table: CostTable  # what the space's models cost
+    pace: Pace  # learned from what runs
 
 
 class Opened(NamedTuple):
@@ -180,11 +187,22 @@ def _prepare(
     # Before the plan, which is for the time that is left then.
     hardware = hardware_of(config, folder.manifest, say)
     task = make_task(config, dataset)
-    config = fit_to_budget(given, config, space, task, machine, clock)
+    pace = Pace(machine.cores if machine.shares_cores else math.inf)
+    config = fit_to_budget(
+        given,
+        config,
+        space,
+        task,
+        machine,
+        clock,
+        pace,
+        within_limits(config, hardware),
+        say,
+    )
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
     table = costs_of_space(config, task, hardware)
-    return Ready(folder, config, clock, task, hardware, machine, table)
+    return Ready(folder, config, clock, task, hardware, machine, table, pace)
 
 
 def _open(
@@ -198,7 +216,9 @@ def _open(
     timings = stack.enter_context(Lines(folder.timings))
     later = stack.enter_context(ResultLog(folder.rungs))
     most = most_candidates(config, ready.table)
-    progress = stack.enter_context(Progress(console, most, timings))
+    progress = stack.enter_context(
+        Progress(console, most, timings, _seconds_left(ready.clock))
+    )
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
     trainer = make_trainer(
@@ -208,6 +228,7 @@ def _open(
         states=States(folder.states) if several else None,
         plans=Plans(plans),
         machine=ready.machine,
+        pace=ready.pace,
         observer=Observer(
             planned=lambda plan: progress.planned(plan, verbose),
             ran=progress.plan_has_run,
@@ -223,9 +244,17 @@ def _open(
     return Opened(results, later, timings, best_weights, progress, evaluator)
 
 
+def _seconds_left(clock: Clock) -> Callable[[str], float]:
+    """Until a part of the run ends by the clock."""
+    ends = {"search": SEARCH_ENDS, "phase": PHASES_END}
+    return lambda part: clock.left(ends[part])
+
+
 def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
     """The first phase; whether the space is exhausted."""
     folder, config, clock, *_ = ready
+    deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
+    open_ = "generations" in (clock.decided("open") or ())
     with (
         Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
         opened.progress.stage("search"),
@@ -238,7 +267,9 @@ def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
             checkpoints=checkpoints,
             progress=opened.progress,
             on_generation=_recorder(folder.manifest, opened.evaluator.trainer, pool),
-            deadline=Deadline(clock, SEARCH_ENDS, "evaluated"),
+            deadline=deadline,
+            room=room_of(clock, opened.evaluator, deadline),
+            most=MOST_GENERATIONS if open_ else None,
         )
         search.run()
     return search.exhausted
@@ -297,6 +328,12 @@ def _say_what_ended(
         say(f"the space is exhausted: all {candidates} models allowed were evaluated")
     elif ready.clock.decided("evaluated") is not None:
         say(f"the clock ends the search after {candidates} candidates")
+        asked = settings.population * settings.generations
+        if (slower := ready.pace.slower_than(ready.clock.decided("pace"))) > SLOW:
+            say(
+                f"slower than predicted by {slower:.1f}: about {asked} candidates were "
+                f"planned"
+            )
     elif candidates >= bound(settings):
         say(f"the search ends at max_evals={settings.max_evals}")
 
@@ -315,6 +352,11 @@ def _finish(
     rung, last = finalists(results, phases)
     [winner] = top_results(last, 1)
     write_whole(folder.best, winner.config.to_json())
+    with progress.stage("latency"):  # of nothing that training changes
+        best = top_results(last, config.measure_top)
+        measured = measure_finalists(
+            best, evaluator.hardware, opened.timings, progress.say
+        )
     with progress.stage("finish"):
         final = finish(
             folder,
@@ -328,11 +370,6 @@ def _finish(
         )
     with progress.stage("repeats"):
         again = repeated(evaluator, winner, results, config.repeats, progress)
-    with progress.stage("latency"):
-        best = top_results(last, config.measure_top)
-        measured = measure_finalists(
-            best, evaluator.hardware, opened.timings, progress.say
-        )
     return summary_of(
         config,
         evaluator,

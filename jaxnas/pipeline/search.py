@@ -3,9 +3,9 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,10 @@ def bound(settings: Settings) -> float:
     return math.inf if settings.max_evals is None else settings.max_evals
 
 
+# Which of these there is time to train, by their places; the name is of the decision.
+Room: TypeAlias = Callable[[str, Sequence[ArchitectureConfig]], Sequence[int]]
+
+
 class Checkpointed(NamedTuple):
     """What a checkpoint holds."""
 
@@ -139,6 +143,8 @@ class Search:
       on_generation: called at the end of each generation with its number, from 0,
         and all results so far.
       deadline: after which no new candidate is trained.
+      room: of those at hand, which there is time for until then.
+      most: generations at most; None is the settings' number.
     """
 
     settings: Settings
@@ -149,6 +155,13 @@ class Search:
     progress: Progress
     on_generation: Callable[[int, list[Result]], None] = lambda *_: None
     deadline: Deadline = NEVER
+    room: Room = lambda name, configs: range(len(configs))
+    most: int | None = None
+
+    @property
+    def generations(self) -> int:
+        """How many there are at most."""
+        return self.most or self.settings.generations
 
     @property
     def space(self) -> Space:
@@ -192,7 +205,7 @@ class Search:
         ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         strategy = strategy._replace(ask=ask, tell=tell)
         first, state = self._begin(strategy)
-        for generation in range(first, self.settings.generations):
+        for generation in range(first, self.generations):
             if self.full or self._ended():
                 break
             state, late = self._generation(generation, strategy, state)
@@ -271,7 +284,7 @@ class Search:
         self.progress.end_generation(generation, results)
         self.on_generation(generation, results)
         done = generation + whole
-        last = self.full or late or done == settings.generations
+        last = self.full or late or done == self.generations
         if done and (last or done % settings.checkpoint_every == 0):
             saved = jnp.int32(len(results) if whole else before)
             self.checkpoints.save(done, Checkpointed(state, saved))
@@ -282,11 +295,7 @@ class Search:
         return {result.genome: result.objectives for result in self.results}
 
     def _evaluate(self, generation: int, genomes: np.ndarray) -> None:
-        """Evaluates the genomes not seen before, while there may be more.
-
-        After the deadline only those that are known already; before one has
-        succeeded, as many more as that takes.
-        """
+        """Evaluates the genomes not seen before, while there may be more."""
         settings, seen, most = self.settings, self._seen(), bound(self.settings)
         new: dict[ArchitectureConfig, Candidate] = {}
         for index, genome in enumerate(map(tuple, genomes.tolist())):
@@ -296,28 +305,62 @@ class Search:
                 candidate = Candidate(identity, generation, genome, config)
                 new.setdefault(config, candidate)
 
+        self._evaluate_new(generation, new)
+
+    def _evaluate_new(
+        self, generation: int, new: Mapping[ArchitectureConfig, Candidate]
+    ) -> None:
+        """Evaluates those that there is time for, until there is time for none.
+
+        After the deadline only those that are known already; before one has
+        succeeded, as many more as that takes.
+        """
+        left = list(new)
+        while left:
+            chosen = self.room(f"generation {generation}, last {len(left)}", left)
+            if not chosen:
+                if scored(self.results):
+                    break
+                chosen = [0]
+            part = [left[place] for place in chosen]
+            self._evaluate_part(generation, {one: new[one] for one in part})
+            left = [one for one in left if one not in part]
+
+    def _evaluate_part(
+        self, generation: int, new: Mapping[ArchitectureConfig, Candidate]
+    ) -> None:
+        """Evaluates candidates together; each that becomes known is a result."""
+        settings, seen = self.settings, self._seen()
+
         def found(config: ArchitectureConfig, evaluation: Evaluation) -> None:
             result = Result.of(new[config], evaluation)
             self.results.append(result)
+            self.deadline.save()
             self.progress.candidate(result)
 
         some = any(objectives is not None for objectives in seen.values())
+        outlook = outlook_of(
+            self.space,
+            self.fields,
+            population=settings.population,
+            generations=max(settings.generations, generation + 1),
+            generation=generation,
+            new=len(new),
+            seen=len(seen),
+            most=bound(settings),
+            max_size=self.evaluator.max_size,
+        )
+        if self.deadline.bounded:  # what may never be needed is not compiled
+            outlook = outlook._replace(prepares=False)
         self.evaluator.evaluate(
             list(new),
             self.progress.steps(f"training of generation {generation + 1}"),
-            outlook_of(
-                self.space,
-                self.fields,
-                population=settings.population,
-                generations=settings.generations,
-                generation=generation,
-                new=len(new),
-                seen=len(seen),
-                most=most,
-                max_size=self.evaluator.max_size,
-            ),
+            outlook,
             generation=generation,
-            enough=lambda succeeded: (succeeded > 0 or some) and self.deadline.passed(),
+            enough=lambda succeeded: (succeeded > 0 or some) and self.deadline.over(),
+            begins=lambda succeeded, seconds: (
+                not (succeeded or some) or seconds <= self.deadline.left()
+            ),
             found=found,
         )
 

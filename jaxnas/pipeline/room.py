@@ -1,0 +1,256 @@
+"""What a budget has time for, as it is asked while a run goes on."""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+from arch import ArchitectureConfig, Params
+from jaxnas.clock import PHASES_END, TRAINING_ENDS, Clock, Deadline
+from jaxnas.config import Settings
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.population.planner import planner_for
+from jaxnas.population.trainer import Trainer, seconds_at
+from jaxnas.results.phases import Chosen
+from jaxnas.training.lengths import PhaseLength
+from jaxnas.training.loop import batch_starts
+from jaxnas.training.phase import Phase
+from jaxnas.training.single import (
+    continue_training,
+    starting_state,
+    training_config,
+)
+from jaxnas.training.task import Task
+
+MOST_GENERATIONS = 1000  # where the clock bounds them
+
+_BESIDE = 0.5  # of the winner's last time, that what trains beside it may begin in
+_LONGER = 2  # times the winner's last steps, that they may still become
+_OFF = 0.04  # share by which a last training may miss its end before it is moved
+_LATELY = 10  # calls that a step's seconds are known from
+
+
+def room_of(
+    clock: Clock, evaluator: Evaluator, deadline: Deadline
+) -> Callable[[str, Sequence[ArchitectureConfig]], Sequence[int]]:
+    """Which of a generation's candidates there is time for, the first first.
+
+    After the end it is all of them: what is known of them counts, no more is trained.
+    """
+
+    def room(name: str, configs: Sequence[ArchitectureConfig]) -> Sequence[int]:
+        places = range(len(configs))
+        if clock.budget is None:
+            return places
+        chosen = clock.decided(name)
+        if chosen is None:
+            if deadline.ended is not None:
+                return places
+            left = deadline.left()
+
+            def fit(places: Sequence[int]) -> bool:
+                open_ = evaluator.untrained([configs[place] for place in places])
+                return not open_ or evaluator.trainer.predicted_seconds(open_) <= left
+
+            chosen = clock.decide(name, those_that(fit, places))
+        return [place for place in chosen if place in places]
+
+    return room
+
+
+def those_that(
+    fit: Callable[[Sequence[int]], bool], places: Sequence[int]
+) -> list[int]:
+    """Places that fit together: all, or one after the other those that still do."""
+    if fit(places):
+        return list(places)
+    chosen: list[int] = []
+    for place in places:
+        if fit([*chosen, place]):
+            chosen.append(place)
+    return chosen
+
+
+def most_that(fit: Callable[[int], bool], most: int) -> int:
+    """The greatest number up to `most` that fits."""
+    return next((number for number in range(most, 0, -1) if fit(number)), 0)
+
+
+def room_for(clock: Clock, trainer: Trainer) -> Callable[[Phase, Chosen], Chosen]:
+    """Those of the chosen that a phase has time for, the best first.
+
+    The phases that are left share the time that is left equally.
+    """
+
+    def room(phase: Phase, chosen: Chosen) -> Chosen:
+        if clock.budget is None:
+            return chosen
+        name = f"room {phase.name}"
+        number = clock.decided(name)
+        if number is None:
+            part = clock.left(PHASES_END) / (len(trainer.rungs) - phase.rung)
+            configs = [result.config for result in chosen.every]
+            number = most_that(
+                lambda most: trainer.predicted_seconds(configs[:most], phase) <= part,
+                len(configs),
+            )
+            clock.decide(name, number)
+        return Chosen(
+            chosen.promoted[:number],
+            chosen.lucky[: max(0, number - len(chosen.promoted))],
+        )
+
+    return room
+
+
+def room_beside(
+    clock: Clock,
+    trainer: Trainer,
+    models: Sequence[ArchitectureConfig],
+    phase: Phase,
+) -> list[ArchitectureConfig]:
+    """Those that the winner's last training has room for beside it, the first first.
+
+    Compiled and trained as far as the winner they take half of the time that is
+    left for it at most.
+    """
+    if clock.budget is None:
+        return list(models)
+    number = clock.decided("beside")
+    if number is None:
+        steps, left = trainer.rungs[phase.rung].steps, clock.left(TRAINING_ENDS)
+        number = most_that(
+            lambda most: _seconds(trainer, models[:most], steps) <= _BESIDE * left,
+            len(models),
+        )
+        clock.decide("beside", number)
+    return list(models[:number])
+
+
+def _seconds(
+    trainer: Trainer, models: Sequence[ArchitectureConfig], steps: int
+) -> float:
+    """That these take, each in a program of its own and not scored."""
+    machine, settings = trainer.machine, trainer.task.settings
+    configs = [training_config(model) for model in models]
+    plan = planner_for(machine, settings, steps, 0).plan(configs)
+    return seconds_at(trainer.pace, plan, machine)
+
+
+def last_steps_ahead(
+    config: Settings, clock: Clock, trainer: Trainer, winner: ArchitectureConfig
+) -> int:
+    """About as many as `last_steps`, before anything is measured."""
+    if "final_steps" not in (clock.decided("open") or ()):
+        return config.final_steps
+    decided = clock.decided("final_steps ahead")
+    if decided is not None:
+        return decided
+    compiling, training = [_seconds(trainer, [winner], n) for n in (0, 1000)]
+    a_step = max(1e-6, (training - compiling) / 1000)
+    left = max(0.0, clock.left(TRAINING_ENDS))
+    return clock.decide("final_steps ahead", int(left / a_step))
+
+
+def last_steps(
+    config: Settings,
+    clock: Clock,
+    model: ArchitectureConfig,
+    task: Task,
+    params: Params,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Steps that the winner trains on for: as set, or as many as there is time for.
+
+    Args:
+      config: of the run.
+      clock: of its budget.
+      model: the winner.
+      task: see `Task`.
+      params: the winner's.
+      ready: returns when all is as it will be while it trains; asked before a step
+        is measured.
+    """
+    if "final_steps" not in (clock.decided("open") or ()):
+        return config.final_steps
+    decided = clock.decided("final_steps")
+    if decided is not None:
+        return decided
+    if clock.late(TRAINING_ENDS):
+        return clock.decide("final_steps", 0)
+    a_step = _seconds_of_a_step(model, task, params, ready)
+    return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
+
+
+def _seconds_of_a_step(
+    model: ArchitectureConfig, task: Task, params: Params, ready: Callable[[], None]
+) -> float:
+    """Measured, after compiling, in the program that will train on."""
+    calls, settings = 4, task.settings
+    steps = calls * settings.steps_per_call
+    phase = PhaseLength(samples=steps * settings.batch, epochs=1)
+    tokens = len(task.dataset.train)
+    starts = batch_starts(task.seed, tokens, settings, phase, "finish")
+    begun = starting_state(model, task, params)
+    ends: list[float] = []
+    for _ in continue_training(model, task, begun, starts, "finish"):
+        if not ends:
+            ready()
+        ends.append(time.monotonic())
+    return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)
+
+
+class LastEnd:
+    """When a winner's last training ends: as decided, moved if the time needs it.
+
+    Steps may take longer than they were measured, or less long. Each move is
+    recorded, with the step at which it was made, and made there again by a resume.
+    """
+
+    def __init__(self, config: Settings, clock: Clock, steps: int) -> None:
+        """`steps` as by `last_steps`."""
+        self._clock, self._steps = clock, steps
+        self._open = "final_steps" in (clock.decided("open") or ())
+        self._decay = config.decay_share
+        self._times: list[tuple[int, float]] = []
+
+    @property
+    def most(self) -> int:
+        """Steps that windows are drawn for."""
+        return _LONGER * self._steps if self._open else self._steps
+
+    def at(self, done: int) -> int:
+        """At which step the training ends, as far as known after so many."""
+        if not self._open:
+            return self._steps
+        end, number = self._steps, 0
+        for number in itertools.count(1):
+            moved = self._clock.decided(_moved(number))
+            if moved is None:
+                break
+            if done < moved[0]:
+                return end
+            end = moved[1]
+        self._times = [*self._times[-_LATELY:], (done, time.monotonic())]
+        there_is_time = self._there_is_time(end)
+        if there_is_time is None:
+            return end
+        _, end = self._clock.decide(_moved(number), [done, there_is_time])
+        return end
+
+    def _there_is_time(self, end: int) -> int | None:
+        """Until which step, if that is another end than the one decided."""
+        (first, began), (done, now) = self._times[0], self._times[-1]
+        left = self._clock.left(TRAINING_ENDS)
+        if left <= 0:
+            return done if done < end else None
+        if len(self._times) < min(4, _LATELY) or done == first:
+            return None
+        other = min(self.most, done + int(left * (done - first) / (now - began)))
+        decays = done >= end - self._decay * end
+        if abs(other - end) <= _OFF * end or (other > end and decays):
+            return None
+        return other
+
+
+def _moved(number: int) -> str:
+    return f"final_steps moved {number}"
