@@ -16,20 +16,20 @@ from jaxnas.clock import (
     clock_words,
 )
 from jaxnas.config import RunConfig, Settings
-from jaxnas.keys import key_of
+from jaxnas.pipeline.build import compressions_ahead
 from jaxnas.pipeline.promotion import number_promoted
 from jaxnas.population.devices import Machine
 from jaxnas.population.pace import KINDS, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.planner import planner_for
-from jaxnas.population.probe import probe
+from jaxnas.population.probe import Probed, probe
 from jaxnas.population.trainer import seconds_at
 from jaxnas.training.lengths import steps_of
 from jaxnas.training.single import training_config
 from jaxnas.training.task import Task
 
 TRIED = 12  # candidates that the forecast is made for
-DRAWN = 20 * TRIED  # candidates, of which some may be over the limits
+LONG = 1800.0  # seconds, for each of which a generation may have as many
 PLANNED = ("phases", "population", "generations", "final_steps")
 
 ENOUGH_TOKENS = 100_000  # that a candidate is to see, before there are more of them
@@ -104,12 +104,11 @@ def outline(
     distinct: int,
     *,
     enough: int,
-    most_population: int,
+    population: int,
     fixed: bool = False,
-    population: int | None = None,
     survivors: Callable[[int], int] = lambda candidates: 4,
 ) -> Outline:
-    """Fits phases, population and generations into the seconds that are left.
+    """Fits phases and generations into the seconds that are left.
 
     Candidates before steps, up to `CANDIDATES` of them with `enough` steps; then more
     candidates, then longer phases.
@@ -120,9 +119,8 @@ def outline(
       left: seconds until a share of the budget is spent.
       distinct: models that the limits allow.
       enough: steps of a candidate.
-      most_population: of a generation.
+      population: of each generation.
       fixed: whether the phases are as they are.
-      population: of each generation, if it is settled.
       survivors: told of the first phase's candidates, how many places for trainings
         the later phases take.
     """
@@ -130,8 +128,6 @@ def outline(
     later = left(PHASES_END) - left(SEARCH_ENDS)
     first = presets[0] if fixed else _first_phase(forecast, search, distinct, enough)
     number = max(1, min(distinct, int(forecast.candidates(search, first))))
-    if population is None:
-        population = min(most_population, distinct, max(4, number // 2))
     phases = tuple(presets)
     if not fixed:
         a_step = forecast.a_step * survivors(number)
@@ -178,9 +174,9 @@ def fit_to_budget(
     machine: Machine,
     clock: Clock,
     pace: Pace,
-    fits: Callable[[ArchitectureConfig], bool] = lambda config: True,
+    first: Callable[[Settings], Sequence[ArchitectureConfig]],
     say: Callable[[str], None] = lambda text: None,
-) -> Settings:
+) -> tuple[Settings, Probed | None]:
     """The resolved config with room for all that the budget is to hold.
 
     Args:
@@ -191,25 +187,41 @@ def fit_to_budget(
       machine: what it trains on.
       clock: since the run began.
       pace: learns from a small start.
-      fits: whether a model is within the limits.
+      first: which candidates the first generation trains, of such a population.
       say: told, in a line, if the budget has room for too little.
+
+    Returns:
+      The settings, and what the small start compiled, if there was one.
     """
     if clock.budget is None:
-        return config
-    planned = clock.decided("planned")
+        return config, None
+    planned, probed = clock.decided("planned"), None
     if planned is None:
-        planned = _planned(given, config, space, task, machine, clock, pace, fits, say)
-        opened = [name for name in PLANNED if getattr(given, name) is None]
-        clock.decide("open", opened)
+        population = given.population or _population(config, space, clock.budget)
+        config = dataclasses.replace(config, population=population)
+        tried = list(dict.fromkeys(map(training_config, first(config))))[:TRIED]
+        probed, found = _plan(given, config, space, task, machine, clock, pace, tried)
+        if found.poor:
+            say(_poor(found))
+        planned = _settings_of(found, given, task)
+        clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
         clock.decide("pace", [pace.factor(kind) for kind in KINDS])
         clock.decide("planned", planned)
     else:
-        for kind, factor in zip(KINDS, clock.decided("pace"), strict=True):
+        factors = clock.decided("pace")
+        for kind, factor in zip(KINDS, factors, strict=True):
             pace.learn(kind, 1.0, factor)
-    return dataclasses.replace(given, **planned).resolve(jax.default_backend())
+    settings = dataclasses.replace(given, **planned)
+    return settings.resolve(jax.default_backend()), probed
 
 
-def _planned(
+def _population(config: Settings, space: Space, budget: float) -> int:
+    """Of a generation: a short search needs several, to learn from them."""
+    most = TRIED * max(1, int(budget / LONG))
+    return min(config.population, most, space.distinct_count)
+
+
+def _plan(
     given: RunConfig,
     config: Settings,
     space: Space,
@@ -217,12 +229,10 @@ def _planned(
     machine: Machine,
     clock: Clock,
     pace: Pace,
-    fits: Callable[[ArchitectureConfig], bool],
-    say: Callable[[str], None],
-) -> dict[str, str | int]:
-    """The open settings that are planned; arguments as for `fit_to_budget`."""
+    tried: Sequence[ArchitectureConfig],
+) -> tuple[Probed, Outline]:
+    """What there is room for; `tried` are trained first, the rest as above."""
     settings = task.settings
-    tried = _tried(config, space, task, fits)
     scoring = config.eval_windows / (3 * settings.batch)
     presets = [steps_of(phase, settings) for phase in config.named_phases().values()]
 
@@ -237,31 +247,43 @@ def _planned(
         at_once = machine.workers * len(machine.devices)
         return math.ceil(number / at_once) * at_once
 
-    windows = len(task.windows("validation", config.eval_windows))
-    steps = presets[0] + scoring
-    probe(pace, plan(presets[0]), steps, task, windows, machine)
-    names = ("phases", "samples", "epochs")
-    fixed = any(getattr(given, name) is not None for name in names)
-    found = outline(
+    ahead = compressions_ahead(config, space)
+    probed = probe(
+        pace,
+        plan(presets[0]),
+        presets[0] + scoring,
+        task,
+        len(task.windows("validation", config.eval_windows)),
+        ahead[0] if len(ahead) == 1 else None,
+        machine,
+    )
+    return probed, outline(
         Forecast.of(predicted, presets[0]),
         presets,
         clock.left,
         space.distinct_count,
         enough=max(1, round(ENOUGH_TOKENS / (settings.batch * settings.window))),
-        most_population=config.population,
-        fixed=fixed,
-        population=given.population,
+        population=config.population,
+        fixed=_settled(given),
         survivors=survivors,
     )
-    if found.poor:
-        say(_poor(found))
+
+
+def _settled(given: RunConfig) -> bool:
+    """Whether the phases are the user's."""
+    names = ("phases", "samples", "epochs")
+    return any(getattr(given, name) is not None for name in names)
+
+
+def _settings_of(found: Outline, given: RunConfig, task: Task) -> dict[str, str | int]:
+    """The open settings that are planned."""
     planned: dict[str, str | int] = {
         "population": found.population,
         "generations": found.generations,
         "repeats": 0,  # the time is the winner's
     }
-    if not fixed:
-        texts = [str(steps * settings.batch) for steps in found.phases]
+    if not _settled(given):
+        texts = [str(steps * task.settings.batch) for steps in found.phases]
         planned["phases"] = ",".join(texts)
     return {
         name: value for name, value in planned.items() if getattr(given, name) is None
@@ -275,23 +297,6 @@ def _poor(found: Outline) -> str:
         f"nano), more time (--budget) or tighter limits (--max-size, --max-latency) "
         f"would help"
     )
-
-
-def _tried(
-    config: Settings,
-    space: Space,
-    task: Task,
-    fits: Callable[[ArchitectureConfig], bool],
-) -> list[ArchitectureConfig]:
-    """Trainings to predict a generation with: of candidates that may be trained."""
-    fields = {
-        "vocab_size": task.dataset.vocab_size,
-        "max_seq_length": task.settings.window,
-    }
-    sample = space.sample(key_of(config.seed, "outlook"), DRAWN)
-    drawn = [space.decode(genome, **fields) for genome in sample]
-    small = [one for one in drawn if fits(one)]
-    return list(dict.fromkeys(training_config(one) for one in (small or drawn)[:TRIED]))
 
 
 def words(config: Settings, clock: Clock) -> str | None:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import jax
 from rich.console import Console
 
+from arch import ArchitectureConfig
 from arch.cost import MIB, Hardware
 from arch.spaces import SPACES
 from jaxnas.analytic.cost_table import CostTable
-from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock, Deadline
+from jaxnas.clock import PHASES_END, SEARCH_ENDS, TRAINING_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig, Settings
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
@@ -29,6 +30,7 @@ from jaxnas.pipeline.build import (
     check_settings,
     compressions_ahead,
     make_evaluator,
+    make_fitness,
     make_task,
     make_trainer,
     within_limits,
@@ -43,13 +45,22 @@ from jaxnas.pipeline.manifest import (
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
 from jaxnas.pipeline.room import MOST_GENERATIONS, room_for, room_of
-from jaxnas.pipeline.search import Search, bound, costs_of_space, most_candidates
+from jaxnas.pipeline.search import (
+    Search,
+    bound,
+    compiled_strategy,
+    costs_of_space,
+    first_asked,
+    most_candidates,
+)
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
 from jaxnas.population.observer import Observer
 from jaxnas.population.pace import Pace
+from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
+from jaxnas.population.probe import Probed
 from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
 from jaxnas.report.announce import announce
@@ -69,6 +80,7 @@ from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import FIRST
 from jaxnas.training.task import Task
+from search import Strategy
 
 SLOW = 1.2  # times as long as predicted, from which on it is said
 
@@ -84,6 +96,8 @@ class Ready(NamedTuple):
     machine: Machine
     table: CostTable  # what the space's models cost
     pace: Pace  # learned from what runs
+    probed: Probed | None  # compiled by then
+    strategy: Strategy | None  # that asked for it
 
 
 class Opened(NamedTuple):
@@ -188,21 +202,33 @@ def _prepare(
     hardware = hardware_of(config, folder.manifest, say)
     task = make_task(config, dataset)
     pace = Pace(machine.cores if machine.shares_cores else math.inf)
-    config = fit_to_budget(
-        given,
-        config,
-        space,
-        task,
-        machine,
-        clock,
-        pace,
-        within_limits(config, hardware),
-        say,
+    strategies: list[Strategy] = []
+
+    def first(config: Settings) -> list[ArchitectureConfig]:
+        scores, number = make_fitness(config), len(objective_names(config.objectives))
+        columns = deciding(scores, len(OBJECTIVES) + number)
+        strategies.append(compiled_strategy(config, scores, columns))
+        asked = first_asked(config, strategies[0], task)
+        return list(filter(within_limits(config, hardware), asked)) or asked
+
+    config, probed = fit_to_budget(
+        given, config, space, task, machine, clock, pace, first, say
     )
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
     table = costs_of_space(config, task, hardware)
-    return Ready(folder, config, clock, task, hardware, machine, table, pace)
+    return Ready(
+        folder,
+        config,
+        clock,
+        task,
+        hardware,
+        machine,
+        table,
+        pace,
+        probed,
+        next(iter(strategies), None),
+    )
 
 
 def _open(
@@ -212,7 +238,7 @@ def _open(
     folder, config = ready.folder, ready.config
     results = stack.enter_context(ResultLog(folder.results))
     trainings = stack.enter_context(Lines(folder.trainings))
-    plans = stack.enter_context(Lines(folder.plans))
+    lines = stack.enter_context(Lines(folder.plans))
     timings = stack.enter_context(Lines(folder.timings))
     later = stack.enter_context(ResultLog(folder.rungs))
     most = most_candidates(config, ready.table)
@@ -221,12 +247,18 @@ def _open(
     )
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
+    plans, compilers = Plans(lines), {}
+    if ready.probed is not None:
+        programs, compiler = ready.probed
+        plans.add([], Plan(buckets=(), prepared=programs, seconds=0.0))
+        compilers = {compiler.lone: compiler}
     trainer = make_trainer(
         config,
         ready.task,
+        compilers=compilers,
         compressions=compressions_ahead(config, SPACES[config.space]),
         states=States(folder.states) if several else None,
-        plans=Plans(plans),
+        plans=plans,
         machine=ready.machine,
         pace=ready.pace,
         observer=Observer(
@@ -270,6 +302,7 @@ def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
             deadline=deadline,
             room=room_of(clock, opened.evaluator, deadline),
             most=MOST_GENERATIONS if open_ else None,
+            strategy=ready.strategy,
         )
         search.run()
     return search.exhausted
@@ -353,7 +386,8 @@ def _finish(
     [winner] = top_results(last, 1)
     write_whole(folder.best, winner.config.to_json())
     with progress.stage("latency"):  # of nothing that training changes
-        best = top_results(last, config.measure_top)
+        number = 0 if clock.late(TRAINING_ENDS) else config.measure_top
+        best = top_results(last, number) if number else []
         measured = measure_finalists(
             best, evaluator.hardware, opened.timings, progress.say
         )

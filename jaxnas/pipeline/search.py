@@ -128,6 +128,26 @@ def make_strategy(
     return make(space, **needed)
 
 
+def compiled_strategy(
+    settings: Settings, scores: FitnessSettings, columns: Sequence[int]
+) -> Strategy:
+    """`make_strategy`, compiled when it is called."""
+    strategy = make_strategy(settings, scores, columns)
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    return strategy._replace(ask=ask, tell=tell)
+
+
+def first_asked(
+    settings: Settings, strategy: Strategy, task: Task
+) -> list[ArchitectureConfig]:
+    """What the first generation of a search asks for, in its order."""
+    space = SPACES[settings.space]
+    state = strategy.init(key_of(settings.seed, "init"))
+    asked = strategy.ask(key_of(settings.seed, "ask", 0), state)
+    genomes = np.asarray(jax.vmap(space.canonical)(asked))
+    return [space.decode(genome, **fields_of(task)) for genome in genomes]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
     """A search in its run: the settings, and what it reads and writes.
@@ -145,6 +165,7 @@ class Search:
       deadline: after which no new candidate is trained.
       room: of those at hand, which there is time for until then.
       most: generations at most; None is the settings' number.
+      strategy: as by `compiled_strategy`, if it is there already.
     """
 
     settings: Settings
@@ -157,6 +178,7 @@ class Search:
     deadline: Deadline = NEVER
     room: Room = lambda name, configs: range(len(configs))
     most: int | None = None
+    strategy: Strategy | None = None
 
     @property
     def generations(self) -> int:
@@ -201,9 +223,9 @@ class Search:
           UsageError: the results do not fit the checkpoint, or there is nothing to
             be learnt from the earlier run.
         """
-        strategy = make_strategy(self.settings, self.evaluator.fitness, self.columns)
-        ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
-        strategy = strategy._replace(ask=ask, tell=tell)
+        strategy = self.strategy or compiled_strategy(
+            self.settings, self.evaluator.fitness, self.columns
+        )
         first, state = self._begin(strategy)
         for generation in range(first, self.generations):
             if self.full or self._ended():

@@ -35,7 +35,7 @@ class Compiler:
           pace: learns from each compilation, if it is given with the rates.
           rates: that predict its seconds.
         """
-        self._about = (task, windows, lone)
+        self.lone, self._about = lone, (task, windows, lone)
         self._pace, self._rates = pace or Pace(), rates
         self._ready: dict[tuple[Program, int], Future[Compiled]] = {}
         self._pool = ThreadPoolExecutor(max(2, cores), thread_name_prefix="compile")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,30 +12,45 @@ from jaxnas.population.devices import Machine
 from jaxnas.population.lanes import Group, Running
 from jaxnas.population.pace import Pace
 from jaxnas.population.plan import Bucket, Plan
-from jaxnas.population.program import Compiled
+from jaxnas.population.program import Compiled, Program
 from jaxnas.training.loop import Schedule
+from jaxnas.training.scoring import Compression
 from jaxnas.training.task import Task
 
 CALLS = 3  # of the training program, each `steps_per_call`; the first is not counted
 LONGEST = 6.0  # seconds; no further call after them
 
 
+class Probed(NamedTuple):
+    """What is compiled by then, and by what."""
+
+    programs: tuple[Program, ...]
+    compiler: Compiler
+
+
 def probe(
-    pace: Pace, plan: Plan, steps: float, task: Task, windows: int, machine: Machine
-) -> None:
+    pace: Pace,
+    plan: Plan,
+    steps: float,
+    task: Task,
+    windows: int,
+    lone: Compression | None,
+    machine: Machine,
+) -> Probed:
     """Compiles and runs two of the plan's programs, as a generation would.
 
     Args:
       pace: learns from it.
-      plan: of candidates like those to come.
+      plan: of candidates that may be trained.
       steps: that a member's predicted seconds are of, its scoring among them.
       task: see `Task`.
       windows: that score a member.
+      lone: the only compression, if there are not several.
       machine: what it trains on.
     """
     buckets = _chosen(plan)
     rates, device = machine.calibration.rates, machine.devices[0]
-    compiler = Compiler(task, windows, None, machine.cores, pace, rates)
+    compiler = Compiler(task, windows, lone, machine.cores, pace, rates)
     with ThreadPoolExecutor(len(buckets)) as pool:
         jobs = [compiler.ask(bucket.program, device) for bucket in buckets]
         ready = [job.result() for job in jobs]
@@ -56,7 +72,7 @@ def probe(
                     break
 
         list(pool.map(run, buckets, ready))
-    compiler.close()
+    return Probed(tuple(bucket.program for bucket in buckets), compiler)
 
 
 def _chosen(plan: Plan) -> Sequence[Bucket]:
