@@ -12,6 +12,7 @@ from tasks import TINY, noise_task
 from jaxnas.clock import Clock
 from jaxnas.pipeline import beside as module
 from jaxnas.pipeline.beside import Beside, Plan
+from jaxnas.pipeline.room import Fixed, Moving
 from jaxnas.pipeline.winner import last_course, sums_of_splits
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.lengths import PhaseLength
@@ -49,15 +50,15 @@ def plan(folder, clock=None, failed=lambda model, trace: None, rungs=RUNGS):
 def trained(plan, models=MODELS, more=MORE):
     with Beside(plan, models, lambda *_: None) as beside:
         beside.wait_until_begun()
-        beside.train_on_for(more)
+        beside.train_on_until(Fixed(more))
         return beside.results()
 
 
-def alone(model, rungs=RUNGS, more=MORE):
+def alone(model, rungs=RUNGS, more=MORE, drawn=None):
     """The two trainings of a winner, one after the other."""
     first = dataclasses.replace(NOWHERE, rungs=rungs).first_course()
     params = None
-    for course in (first, last_course(TASK, more)):
+    for course in (first, last_course(TASK, more, drawn)):
         begun = starting_state(model, TASK, params)
         *_, (state, _) = continue_training(model, TASK, begun, *course)
         params = state.params
@@ -157,7 +158,7 @@ def test_an_error_beside_them_stops_them(tmp_path, monkeypatch):
     def fail():
         with Beside(plan(tmp_path), MODELS, lambda *_: None) as beside:
             beside.wait_until_begun()
-            beside.train_on_for(10_000)
+            beside.train_on_until(Fixed(10_000))
             raise RuntimeError("elsewhere")
 
     with pytest.raises(RuntimeError, match="elsewhere"):
@@ -170,12 +171,9 @@ class Late(Clock):
 
     questions = 0
 
-    def late(self, share):
-        self.questions += 1
-        return self.questions > self.number
-
     def left(self, share=1.0):
-        return 3600.0
+        self.questions += 1
+        return 0.0 if self.questions > self.number else 3600.0
 
 
 def late_after(folder, number):
@@ -186,7 +184,7 @@ def late_after(folder, number):
 
 
 @pytest.mark.parametrize(
-    ("number", "steps"), [(0, 0), (2, 8), (4, 16), (6, 20), (7, 24)]
+    ("number", "steps"), [(0, 0), (2, 8), (4, 16), (7, 20), (8, 24)]
 )
 def test_the_clock_cuts_it_and_a_resume_cuts_it_there_again(tmp_path, number, steps):
     folder, model = tmp_path / "run", MODELS[:1]
@@ -212,4 +210,16 @@ def test_fewer_steps_where_the_time_is_for_fewer(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_seconds_of_a_step", lambda times: 3600.0 / 7.5)
     [found] = trained(plan(folder, clock), MODELS[:1])
     assert (found.steps, found.planned) == (FIRST + 7, FIRST + MORE)
-    assert same(found.sums, alone(MODELS[0], more=7))
+    assert same(found.sums, alone(MODELS[0], more=7, drawn=MORE))
+
+
+def test_it_ends_where_the_winner_does_on_the_windows_that_the_winner_has(tmp_path):
+    folder, clock = tmp_path / "run", late_after(tmp_path / "run", 10**6)
+    winners = Moving(clock, "final_steps", MORE, 2 * MORE, SETTINGS.decay_share)
+    with Beside(plan(folder, clock), MODELS[:1], lambda *_: None) as beside:
+        beside.wait_until_begun()
+        winners.now = MORE  # it is never asked: it ends as planned
+        beside.train_on_until(winners)
+        [found] = beside.results()
+    assert (found.steps, found.planned) == (FIRST + MORE, FIRST + MORE)
+    assert same(found.sums, alone(MODELS[0], drawn=2 * MORE))

@@ -26,7 +26,7 @@ from jaxnas.clock import (
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.pipeline.budget import (
-    LEAST_STEPS,
+    FEWEST_STEPS,
     LONGEST,
     TRIED,
     Forecast,
@@ -67,7 +67,7 @@ def test_what_is_planned_fits(budget, a_step, base):
     forecast = Forecast(base=base, a_step=a_step)
     found = outlined(budget, forecast, presets=(200, 400, 800))
     first, *later = found.phases
-    assert LEAST_STEPS <= first <= LONGEST * 200
+    assert FEWEST_STEPS <= first <= LONGEST * 200
     assert list(found.phases) == sorted(set(found.phases))
     assert found.candidates <= found.population * found.generations
     search = SEARCH_ENDS * budget
@@ -88,7 +88,7 @@ def test_what_is_planned_fits(budget, a_step, base):
 @pytest.mark.parametrize(
     ("seconds", "steps", "candidates"),
     [
-        (8, 20, 6),  # the search's, at a second a candidate and a second 100 steps
+        (8, 50, 4),  # the search's, at a second a candidate and a second 100 steps
         (16, 50, 9),
         (30, 50, 21),
         (60, 150, 24),
@@ -105,6 +105,12 @@ def test_first_candidates_then_steps_then_candidates_then_steps(
     found = outlined(seconds / SEARCH_ENDS, forecast)
     assert (found.phases[0], found.candidates) == (steps, candidates)
     assert found.poor == (seconds == 8)
+
+
+def test_a_candidate_is_not_compiled_for_a_few_steps():
+    quick, slow = (Forecast(base=base, a_step=0.01) for base in (0.5, 3.0))
+    assert outlined(40 / SEARCH_ENDS, quick).phases[0] == 112
+    assert outlined(40 / SEARCH_ENDS, slow).phases[0] == 150  # half as long
 
 
 def test_a_forecast_is_of_what_a_generation_is_predicted_to_take():

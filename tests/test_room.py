@@ -8,7 +8,14 @@ from tasks import TINY
 
 from jaxnas.clock import SEARCH_ENDS, TRAINING_ENDS, Clock, Deadline
 from jaxnas.pipeline import room as module
-from jaxnas.pipeline.room import LastEnd, last_steps, most_that, room_of, those_that
+from jaxnas.pipeline.room import (
+    Moving,
+    last_end,
+    last_steps,
+    most_that,
+    room_of,
+    those_that,
+)
 
 
 @pytest.fixture
@@ -78,15 +85,17 @@ def test_without_a_budget_there_is_time_for_all(tmp_path):
 CONFIG = types.SimpleNamespace(final_steps=300, decay_share=0.2)
 
 
-def trained_on(clock, now, seconds, steps, begin=0):
+def trained_on(clock, now, seconds, steps, begin=0, end=None):
     """Steps of a last training from `begin`, by calls of 20, and where it ends."""
-    end, done = LastEnd(CONFIG, clock, steps), begin
+    end, done = end or last_end(CONFIG, clock, steps), begin
     total = end.at(done)
     while done < total:
         size = min(20, total - done)
         now[0] += size * seconds(done)
         done += size
         total = end.at(done)
+    end.ended(done)
+    assert end.now == total
     return done, total
 
 
@@ -132,9 +141,26 @@ def test_a_resume_moves_the_end_where_it_was_moved(tmp_path, now):
 def test_without_a_budget_it_ends_as_it_was_set(tmp_path, now):
     for clock in (clock_of(tmp_path, None), clock_of(tmp_path, 1000.0)):
         now[0] = 990.0
-        end = LastEnd(CONFIG, clock, 300)
+        end = last_end(CONFIG, clock, 300)
         assert end.most == 300
         assert trained_on(clock, now, lambda done: 10.0, 300) == (300, 300)
+
+
+def test_one_beside_the_winner_ends_where_the_winner_does(tmp_path, now):
+    clock = opened(tmp_path)
+    now[0] = 500.0
+    where = [200]
+    end = Moving(clock, "beside", 200, 400, 0.2, lambda: where[0])
+    done, _ = trained_on(clock, now, lambda done: 0.1, 200, end=end)
+    assert done == 200  # there is time for more
+    now[0] = 500.0
+
+    def shortened(done):
+        where[0] = 150 if done >= 100 else 200
+        return 0.1
+
+    end = Moving(clock, "another", 200, 400, 0.2, lambda: where[0])
+    assert trained_on(clock, now, shortened, 200, end=end)[0] == 150
 
 
 def test_last_steps_are_as_many_as_there_is_time_for(tmp_path, now, monkeypatch):

@@ -37,7 +37,7 @@ CANDIDATES = 24  # of so many tokens, before there are longer trainings
 MANY = 5 * TRIED  # candidates from which on trainings are longer instead
 LONGEST = 10  # times enough; then there are more candidates again
 FEWEST_CANDIDATES, FEWEST_STEPS = 8, 50  # what a search needs to find anything
-LEAST_STEPS = 20
+_COMPILING = 2.0  # times its training, that a candidate may compile where time is short
 
 _REUSED = 0.5  # what later candidates compile, of what the first ones do
 _PLANNED_SHARE = 0.9  # of the search's time; for asking, telling and what goes wrong
@@ -59,8 +59,8 @@ class Outline:
 
     @property
     def poor(self) -> bool:
-        """Whether this is too little to find anything by."""
-        return self.candidates < FEWEST_CANDIDATES or self.phases[0] < FEWEST_STEPS
+        """Whether these are too few to find anything by."""
+        return self.candidates < FEWEST_CANDIDATES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def outline(
     """Fits phases and generations into the seconds that are left.
 
     Candidates before steps, up to `CANDIDATES` of them with `enough` steps; then more
-    candidates, then longer phases.
+    candidates, then longer phases. With less time fewer steps, then fewer candidates.
 
     Args:
       forecast: what candidates take.
@@ -136,15 +136,13 @@ def outline(
 
 
 def _first_phase(forecast: Forecast, search: float, distinct: int, enough: int) -> int:
-    """Its steps."""
+    """Its steps; a candidate is not compiled for a few of them."""
     steps = forecast.steps(search, min(distinct, CANDIDATES))
     if steps >= enough:
         longer = forecast.steps(search, min(distinct, MANY))
         return int(min(max(enough, longer), LONGEST * enough))
-    if steps < FEWEST_STEPS:
-        few = forecast.steps(search, min(distinct, FEWEST_CANDIDATES))
-        steps = min(few, FEWEST_STEPS)
-    return max(LEAST_STEPS, int(steps))
+    worth = forecast.base / forecast.a_step / _COMPILING
+    return int(min(max(FEWEST_STEPS, steps, worth), max(FEWEST_STEPS, enough)))
 
 
 def _phases(first: int, more: int, a_step: float, later: float) -> tuple[int, ...]:

@@ -15,7 +15,13 @@ from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
 from jaxnas.pipeline.beside import Beside, Plan
 from jaxnas.pipeline.obvious import Limits, choose_obvious
-from jaxnas.pipeline.room import LastEnd, last_steps, last_steps_ahead, room_beside
+from jaxnas.pipeline.room import (
+    Fixed,
+    last_end,
+    last_steps,
+    last_steps_ahead,
+    room_beside,
+)
 from jaxnas.pipeline.winner import (
     HELD_OUT,
     BestWeights,
@@ -158,14 +164,14 @@ class Ending:
             except jax.errors.JaxRuntimeError:
                 if alone:
                     raise
-                beside.train_on_for(self.config.final_steps)
+                beside.train_on_until(Fixed(self.config.final_steps))
                 beside.results()  # after which it has the memory for itself
                 return self._train_on(beside)
         except (TrainingFailed, jax.errors.JaxRuntimeError) as error:
             log_failure(self.folder, self.model, traceback.format_exc())
             reason = f"training on failed: {error}".splitlines()[0]
             self.progress.say(f"{reason}; the winner stays as the search trained it")
-            beside.train_on_for(0)
+            beside.train_on_until(Fixed(0))
             return Last(0, reason, self.params, self._sums(self.params))
 
     def _train_on(self, beside: Beside) -> Last:
@@ -173,9 +179,9 @@ class Ending:
         ready = beside.wait_until_begun
         steps = last_steps(self.config, self.clock, model, task, params, ready)
         self.progress.say(f"the winner trains on for {steps} steps")
-        beside.train_on_for(steps)
+        end = last_end(self.config, self.clock, steps)
+        beside.train_on_until(end)
         part = self.folder.finishing / training_name(model, self.phase.rung, steps)
-        end = LastEnd(self.config, self.clock, steps)
         with Checkpoints(part, keep=1) as checkpoints:
             report = self.progress.steps("winner")
             done, trained = train_on(

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from arch import ArchitectureConfig, Params
 from jaxnas.clock import PHASES_END, TRAINING_ENDS, Clock, Deadline
@@ -26,7 +27,7 @@ MOST_GENERATIONS = 1000  # where the clock bounds them
 _BESIDE = 0.5  # of the winner's last time, that what trains beside it may begin in
 _LONGER = 2  # times the winner's last steps, that they may still become
 _OFF = 0.04  # share by which a last training may miss its end before it is moved
-_LATELY = 10  # calls that a step's seconds are known from
+_FEWEST, _LATELY = 4, 10  # calls that a step's seconds are known from
 
 
 def room_of(
@@ -199,58 +200,104 @@ def _seconds_of_a_step(
     return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)
 
 
-class LastEnd:
-    """When a winner's last training ends: as decided, moved if the time needs it.
+class Fixed(NamedTuple):
+    """A training that ends as it was planned; see `jaxnas.pipeline.winner.End`."""
+
+    steps: int
+
+    @property
+    def most(self) -> int:
+        """As planned."""
+        return self.steps
+
+    @property
+    def now(self) -> int:
+        """As planned."""
+        return self.steps
+
+    def at(self, done: int) -> int:
+        """As planned."""
+        del done
+        return self.steps
+
+    def ended(self, done: int) -> None:
+        """Nothing is recorded."""
+
+
+class Moving:
+    """When a last training ends: as planned, moved if the time needs it.
 
     Steps may take longer than they were measured, or less long. Each move is
     recorded, with the step at which it was made, and made there again by a resume.
     """
 
-    def __init__(self, config: Settings, clock: Clock, steps: int) -> None:
-        """`steps` as by `last_steps`."""
-        self._clock, self._steps = clock, steps
-        self._open = "final_steps" in (clock.decided("open") or ())
-        self._decay = config.decay_share
-        self._times: list[tuple[int, float]] = []
+    def __init__(
+        self,
+        clock: Clock,
+        name: str,
+        steps: int,
+        most: int,
+        decay_share: float,
+        target: Callable[[], int] | None = None,
+    ) -> None:
+        """Ends by `TRAINING_ENDS`.
 
-    @property
-    def most(self) -> int:
-        """Steps that windows are drawn for."""
-        return _LONGER * self._steps if self._open else self._steps
+        Args:
+          clock: of the budget.
+          name: under which moves are recorded.
+          steps: as planned.
+          most: that windows are drawn for.
+          decay_share: of the steps; while the learning rate decays, none are added.
+          target: steps that are wanted, if there is time; by default `most`.
+        """
+        self.steps, self.most, self.now = steps, most, steps
+        self._clock, self._name, self._decay = clock, name, decay_share
+        self._target = target or (lambda: most)
+        self._times: list[tuple[int, float]] = []
 
     def at(self, done: int) -> int:
         """At which step the training ends, as far as known after so many."""
-        if not self._open:
-            return self._steps
-        end, number = self._steps, 0
+        self.now = self._at(done)
+        return self.now
+
+    def ended(self, done: int) -> None:
+        """Records that it has ended: a resume moves nothing more."""
+        self._clock.decide(f"{self._name} ended", done)
+
+    def _at(self, done: int) -> int:
+        end = self.steps
         for number in itertools.count(1):
-            moved = self._clock.decided(_moved(number))
-            if moved is None:
+            name = f"{self._name} moved {number}"
+            if (moved := self._clock.decided(name)) is None:
                 break
             if done < moved[0]:
                 return end
             end = moved[1]
-        self._times = [*self._times[-_LATELY:], (done, time.monotonic())]
-        there_is_time = self._there_is_time(end)
-        if there_is_time is None:
+        if self._clock.decided(f"{self._name} ended") is not None:
             return end
-        _, end = self._clock.decide(_moved(number), [done, there_is_time])
-        return end
+        self._times = [*self._times[-_LATELY:], (done, time.monotonic())]
+        other = self._other(end)
+        return end if other is None else self._clock.decide(name, [done, other])[1]
 
-    def _there_is_time(self, end: int) -> int | None:
-        """Until which step, if that is another end than the one decided."""
+    def _other(self, end: int) -> int | None:
+        """At which other step it has to end, if the one decided is wrong."""
         (first, began), (done, now) = self._times[0], self._times[-1]
         left = self._clock.left(TRAINING_ENDS)
         if left <= 0:
             return done if done < end else None
-        if len(self._times) < min(4, _LATELY) or done == first:
+        if len(self._times) < _FEWEST or done == first:
             return None
-        other = min(self.most, done + int(left * (done - first) / (now - began)))
+        fits = done + int(left * (done - first) / (now - began))
+        other = max(done, min(self.most, fits, self._target()))
         decays = done >= end - self._decay * end
         if abs(other - end) <= _OFF * end or (other > end and decays):
             return None
         return other
 
 
-def _moved(number: int) -> str:
-    return f"final_steps moved {number}"
+def last_end(config: Settings, clock: Clock, steps: int) -> Fixed | Moving:
+    """When the winner's last training ends; `steps` as by `last_steps`."""
+    if "final_steps" not in (clock.decided("open") or ()):
+        return Fixed(steps)
+    most = _LONGER * steps
+    return Moving(clock, "final_steps", steps, most, config.decay_share)

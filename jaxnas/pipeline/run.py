@@ -57,7 +57,7 @@ from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
 from jaxnas.population.observer import Observer
-from jaxnas.population.pace import Pace
+from jaxnas.population.pace import KINDS, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.probe import Probed
@@ -298,7 +298,9 @@ def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
             results=opened.results,
             checkpoints=checkpoints,
             progress=opened.progress,
-            on_generation=_recorder(folder.manifest, opened.evaluator.trainer, pool),
+            on_generation=_recorder(
+                folder.manifest, opened.timings, opened.evaluator.trainer, pool
+            ),
             deadline=deadline,
             room=room_of(clock, opened.evaluator, deadline),
             most=MOST_GENERATIONS if open_ else None,
@@ -309,7 +311,7 @@ def _search(ready: Ready, opened: Opened, pool: Pool) -> bool:
 
 
 def _recorder(
-    manifest: Path, trainer: Trainer, pool: Pool
+    manifest: Path, timings: Lines, trainer: Trainer, pool: Pool
 ) -> Callable[[int, list[Result]], None]:
     """Records what each generation compiled; drops states that none goes on from."""
     counts, programs = compile_counts(), 0
@@ -321,6 +323,8 @@ def _recorder(
             trainer.keep_states([result.config for result in pool.results], FIRST)
         before, counts = counts, compile_counts()
         old, programs = programs, trainer.programs()
+        pace = {kind: round(trainer.pace.factor(kind), 3) for kind in KINDS}
+        timings.append({"after": generation + 1, "slower": pace})
         record_compilations(
             manifest,
             generation=generation,

@@ -114,15 +114,29 @@ def last_course(task: Task, steps: int, drawn: int | None = None) -> Course:
 
 
 class End(Protocol):
-    """When a training ends; see `jaxnas.pipeline.room.LastEnd`."""
+    """When a training ends; see `jaxnas.pipeline.room`."""
+
+    @property
+    def steps(self) -> int:
+        """As planned."""
+        ...
 
     @property
     def most(self) -> int:
-        """Steps at most."""
+        """Steps that windows are drawn for."""
+        ...
+
+    @property
+    def now(self) -> int:
+        """The step at which it ends, by what was last known."""
         ...
 
     def at(self, done: int) -> int:
         """The step at which it ends, as far as known after so many."""
+        ...
+
+    def ended(self, done: int) -> None:
+        """Told that it has ended."""
         ...
 
 
@@ -135,7 +149,7 @@ def train_on(
     clock: Callable[[], float],
     report: Report,
 ) -> tuple[int, Params]:
-    """Trains the winner on, from its weights, with a new schedule.
+    """Trains a model on, from its weights, with a new schedule.
 
     Where the end moves, the schedule is from then on the one that ends there.
 
@@ -159,6 +173,7 @@ def train_on(
             if (moved := end.at(done)) != steps:
                 steps = moved
                 break
+    end.ended(done)
     return done, state.params
 
 

@@ -146,7 +146,7 @@ class Trainer:
             waiting.discard(outcome.key)
             return take(outcome)
 
-        begin = time.monotonic()
+        expected, begin = seconds_at(self.pace, plan, self.machine), time.monotonic()
         execute(
             plan,
             candidates,
@@ -162,7 +162,8 @@ class Trainer:
             allowance=allowance,
         )
         if found is None and not waiting:  # all of it ran, as it was planned
-            self.observer.ran(plan, time.monotonic() - begin)
+            expected_plan = dataclasses.replace(plan, seconds=expected)
+            self.observer.ran(expected_plan, time.monotonic() - begin)
 
     def predicted_seconds(
         self, configs: Sequence[ArchitectureConfig], phase: Phase = FIRST
