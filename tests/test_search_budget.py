@@ -1,9 +1,11 @@
 """A search by a made-up clock, of trainings that take made-up seconds."""
 
+import io
 import types
 
 import pytest
 from results import made_result
+from rich.console import Console
 
 from jaxnas.clock import GRACE, SEARCH_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig
@@ -11,8 +13,10 @@ from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.pipeline.build import make_fitness
 from jaxnas.pipeline.room import MOST_GENERATIONS, room_of
 from jaxnas.pipeline.search import Search, compiled_strategy
+from jaxnas.report.progress import Progress
 from jaxnas.results.result import ResultLog
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.jsonl import Lines
 
 SETTINGS = RunConfig(
     space="medium", strategy="random", population=5, generations=2, budget="1000s"
@@ -172,3 +176,14 @@ def test_a_resume_decides_as_before_and_ends_with_the_same_bytes(tmp_path, now, 
     again, _ = searched(folder, now, Made(now, known))
     assert again == lines
     assert known == trained
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(75.0, "1:15"), (0.2, "0:01"), (-3.0, "0:01")]
+)
+def test_the_time_left_is_the_clocks_and_never_nothing(tmp_path, seconds, words):
+    console = Console(file=io.StringIO())
+    with Lines(tmp_path / "timings.jsonl") as timings:
+        progress = Progress(console, 10, timings, lambda part: seconds)
+        progress.end_generation(0, [made_result()])
+    assert f"at most {words} of search left" in console.file.getvalue()

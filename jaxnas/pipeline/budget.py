@@ -204,6 +204,7 @@ def fit_to_budget(
         planned = _settings_of(found, given, task)
         clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
         clock.decide("pace", [pace.factor(kind) for kind in KINDS])
+        clock.decide("candidates", found.candidates)
         clock.decide("planned", planned)
     else:
         factors = clock.decided("pace")

@@ -27,7 +27,7 @@ MOST_GENERATIONS = 1000  # where the clock bounds them
 _BESIDE = 0.5  # of the winner's last time, that what trains beside it may begin in
 _LONGER = 2  # times the winner's last steps, that they may still become
 _OFF = 0.04  # share by which a last training may miss its end before it is moved
-_FEWEST, _LATELY = 4, 10  # calls that a step's seconds are known from
+_LATELY = 10  # calls that a step's seconds are known from
 
 
 def room_of(
@@ -285,7 +285,7 @@ class Moving:
         left = self._clock.left(TRAINING_ENDS)
         if left <= 0:
             return done if done < end else None
-        if len(self._times) < _FEWEST or done == first:
+        if done == first:
             return None
         fits = done + int(left * (done - first) / (now - began))
         other = max(done, min(self.most, fits, self._target()))

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,7 +160,7 @@ def run(
         exhausted = _search(ready, opened, pool)
         results = list(opened.results)
         phases = _phases(ready, opened, promotions, pool)
-        _say_what_ended(ready, exhausted, len(results), opened.progress.say)
+        _say_what_ended(ready, exhausted, results, opened.progress.say)
         plot_fitness(folder.fitness_plot, results)
         plot_pareto(folder.pareto_plot, results, opened.evaluator.extra.names)
         summary, last = _finish(ready, opened, phases, exhausted)
@@ -357,19 +357,24 @@ def _phases(
 
 
 def _say_what_ended(
-    ready: Ready, exhausted: bool, candidates: int, say: Callable[[str], None]
+    ready: Ready,
+    exhausted: bool,
+    results: Sequence[Result],
+    say: Callable[[str], None],
 ) -> None:
     """Says why there are fewer candidates than were asked for, if so."""
-    settings = ready.config
+    settings, candidates = ready.config, len(results)
+    trained = sum(result.status != "skipped" for result in results)
     if exhausted:
         say(f"the space is exhausted: all {candidates} models allowed were evaluated")
     elif ready.clock.decided("evaluated") is not None:
         say(f"the clock ends the search after {candidates} candidates")
-        asked = settings.population * settings.generations
-        if (slower := ready.pace.slower_than(ready.clock.decided("pace"))) > SLOW:
+        slower = ready.pace.slower_than(ready.clock.decided("pace"))
+        planned = ready.clock.decided("candidates")
+        if slower > SLOW and trained < planned:
             say(
-                f"slower than predicted by {slower:.1f}: about {asked} candidates were "
-                f"planned"
+                f"slower than predicted by {slower:.1f}: {trained} candidates were "
+                f"trained, about {planned} were planned"
             )
     elif candidates >= bound(settings):
         say(f"the search ends at max_evals={settings.max_evals}")
