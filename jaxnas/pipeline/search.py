@@ -25,6 +25,7 @@ from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, deciding, fit
 from jaxnas.keys import key_of
 from jaxnas.pipeline.lookahead import outlook_of
 from jaxnas.pipeline.warm_start import warm_start
+from jaxnas.population.trainer import NOTHING_AHEAD
 from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.report.progress import Progress
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
@@ -361,19 +362,19 @@ class Search:
             self.progress.candidate(result)
 
         some = any(objectives is not None for objectives in seen.values())
-        outlook = outlook_of(
-            self.space,
-            self.fields,
-            population=settings.population,
-            generations=max(settings.generations, generation + 1),
-            generation=generation,
-            new=len(new),
-            seen=len(seen),
-            most=bound(settings),
-            max_size=self.evaluator.max_size,
-        )
-        if self.deadline.bounded:  # what may never be needed is not compiled
-            outlook = outlook._replace(prepares=False)
+        outlook = NOTHING_AHEAD
+        if not self.deadline.bounded:  # else as `room` has planned it
+            outlook = outlook_of(
+                self.space,
+                self.fields,
+                population=settings.population,
+                generations=settings.generations,
+                generation=generation,
+                new=len(new),
+                seen=len(seen),
+                most=bound(settings),
+                max_size=self.evaluator.max_size,
+            )
         self.evaluator.evaluate(
             list(new),
             self.progress.steps(f"training of generation {generation + 1}"),
