@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import time
+import types
 
 import jax
 import pytest
@@ -32,11 +33,13 @@ from jaxnas.pipeline.budget import (
     Forecast,
     fit_to_budget,
     outline,
+    with_later_phases,
 )
 from jaxnas.population.devices import local_machine
 from jaxnas.population.pace import Pace
 from jaxnas.run import main
 from jaxnas.training.lengths import steps_of
+from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 
 
@@ -328,3 +331,31 @@ def test_damaged_decisions_are_one_line(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UsageError, match=r"budget\.json is damaged"):
         Clock(60.0, path, 0.0)
+
+
+def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
+    settings = TrainSettings(window=12, batch=4, learning_rate=1e-3, decay_share=0.2)
+    config = RunConfig(space="full", phases="400,1600").resolve("cpu")
+    rungs = rungs_of(config.named_phases(), settings)
+    clock = Clock(1000.0, tmp_path / "budget.json", time.monotonic() - 550)
+    trainer = types.SimpleNamespace(
+        rungs=rungs,
+        task=types.SimpleNamespace(settings=settings),
+        phases=[None, None],
+        predicted_seconds=lambda configs, phase: rungs[1].new_steps * a_step,
+    )
+    a_step = 1.0  # of all that are promoted
+    settled = with_later_phases(config, clock, trainer, [])
+    assert settled == config  # the phases were given
+    clock.decide("open", ["phases"])
+    found = with_later_phases(config, clock, trainer, [])
+    first, later = found.named_phases().values()
+    assert first.samples == 400
+    # 0.9 of a quarter of the budget, after the 80 steps that go on.
+    assert steps_of(later, settings) == pytest.approx(80 + 225, abs=2)
+    again = Clock(1000.0, tmp_path / "budget.json", time.monotonic())
+    assert with_later_phases(config, again, trainer, []) == found
+    slow = Clock(1000.0, tmp_path / "other.json", time.monotonic() - 550)
+    slow.decide("open", ["phases"])
+    a_step = 30.0
+    assert with_later_phases(config, slow, trainer, []).phases == config.phases

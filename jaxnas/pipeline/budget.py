@@ -23,7 +23,7 @@ from jaxnas.population.pace import KINDS, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.planner import planner_for
 from jaxnas.population.probe import Probed, probe
-from jaxnas.population.trainer import seconds_at
+from jaxnas.population.trainer import Trainer, seconds_at
 from jaxnas.training.lengths import steps_of
 from jaxnas.training.single import training_config
 from jaxnas.training.task import Task
@@ -266,6 +266,36 @@ def _plan(
         fixed=_settled(given),
         survivors=survivors,
     )
+
+
+def with_later_phases(
+    config: Settings,
+    clock: Clock,
+    trainer: Trainer,
+    promoted: Sequence[ArchitectureConfig],
+) -> Settings:
+    """The settings with later phases as long as there is time for after the search.
+
+    Args:
+      config: as the search had it.
+      clock: of the budget.
+      trainer: of its phases, with what it has learned.
+      promoted: from the first phase.
+    """
+    rungs, settings = trainer.rungs, trainer.task.settings
+    if "phases" not in (clock.decided("open") or ()) or len(rungs) < 2:
+        return config
+    text = clock.decided("phases")
+    if text is None:
+        seconds = trainer.predicted_seconds(promoted, trainer.phases[1])
+        a_step = max(1e-6, seconds / rungs[1].new_steps)
+        later = _PLANNED_SHARE * clock.left(PHASES_END)
+        phases = _phases(rungs[0].steps, len(rungs) - 1, a_step, later)
+        if len(phases) == 1:  # there is no time for one that is worth it
+            phases = tuple(rung.steps for rung in rungs)
+        text = ",".join(str(steps * settings.batch) for steps in phases)
+        clock.decide("phases", text)
+    return dataclasses.replace(config, phases=text)
 
 
 def _settled(given: RunConfig) -> bool:

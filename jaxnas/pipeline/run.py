@@ -1,6 +1,7 @@
 """One run in its folder, from settings to the saved winner, top to bottom."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
@@ -25,12 +26,13 @@ from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.evaluation.user_objectives import changed_since, objective_names, sources_of
 from jaxnas.latency.finalists import hardware_of, measure_finalists
-from jaxnas.pipeline.budget import fit_to_budget, words
+from jaxnas.pipeline.budget import fit_to_budget, with_later_phases, words
 from jaxnas.pipeline.build import (
     check_settings,
     compressions_ahead,
     make_evaluator,
     make_fitness,
+    make_rungs,
     make_task,
     make_trainer,
     within_limits,
@@ -159,6 +161,7 @@ def run(
         pool = promotions.pool(opened.evaluator, most)
         exhausted = _search(ready, opened, pool)
         results = list(opened.results)
+        ready, opened = _with_later_phases(ready, opened, promotions, pool)
         phases = _phases(ready, opened, promotions, pool)
         _say_what_ended(ready, exhausted, results, opened.progress.say)
         plot_fitness(folder.fitness_plot, results)
@@ -334,6 +337,26 @@ def _recorder(
         )
 
     return record
+
+
+def _with_later_phases(
+    ready: Ready, opened: Opened, promotions: Promotions, pool: Pool
+) -> tuple[Ready, Opened]:
+    """The later phases planned again, for the time that the search has left."""
+    evaluator, results = opened.evaluator, list(opened.results)
+    trainer = evaluator.trainer
+    if ready.clock.budget is None or len(trainer.rungs) < 2:
+        return ready, opened
+    pool.read(results)
+    chosen = promotions.choose(evaluator, FIRST, results, pool.results)
+    promoted = [result.config for result in chosen.every]
+    config = with_later_phases(ready.config, ready.clock, trainer, promoted)
+    write_whole(ready.folder.config, config.to_toml())
+    trainer = dataclasses.replace(
+        trainer, rungs=make_rungs(config, ready.task.settings)
+    )
+    evaluator = dataclasses.replace(evaluator, trainer=trainer)
+    return ready._replace(config=config), opened._replace(evaluator=evaluator)
 
 
 def _phases(
