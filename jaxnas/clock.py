@@ -16,9 +16,11 @@ from jaxnas.errors import UsageError
 from jaxnas.storage.files import write_json
 from jaxnas.storage.jsonl import Json
 
-# By which share of the budget each part ends. The last share is for scoring the
-# winner and for what was not planned.
+# By which share of the budget each part ends. What one leaves the next one has; the
+# last share is for scoring the winner, see `Clock.reserve`.
 SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.55, 0.8, 0.92
+
+GRACE = 0.03  # of the budget, for what was predicted to end in time to end after all
 
 LEAST = 30.0  # seconds
 
@@ -63,6 +65,7 @@ class Clock:
         self.budget, self._path, self._began = budget, path, began
         self._decided: Json = {}
         self._before = 0.0  # seconds, of earlier processes
+        self._reserve = 0.0  # seconds, at the end
         self._writing = threading.RLock()  # several models train at once
         if budget is None or not path.exists():
             return
@@ -76,9 +79,18 @@ class Clock:
         """Seconds so far, those before a resume among them."""
         return self._before + time.monotonic() - self._began
 
+    def reserve(self, seconds: float) -> None:
+        """Keeps so many for the end, whatever the shares are."""
+        self._reserve = seconds
+
     def left(self, share: float = 1.0) -> float:
         """Seconds until a share of the budget is spent; below zero when late."""
-        return math.inf if self.budget is None else share * self.budget - self.spent()
+        if self.budget is None:
+            return math.inf
+        ends = share * self.budget
+        if share < 1:
+            ends = min(ends, self.budget - self._reserve)
+        return ends - self.spent()
 
     def late(self, share: float) -> bool:
         """Whether a share of the budget is spent."""
@@ -107,8 +119,8 @@ class Clock:
 class Deadline:
     """When a part of a run ends, and with how many candidates it did.
 
-    Once it has passed nothing new is trained; what is known counts all the same,
-    also after a resume.
+    Once it has passed nothing new is trained, and a little later what still trains
+    is stopped; what is known counts all the same, also after a resume.
     """
 
     def __init__(self, clock: Clock, share: float, name: str) -> None:
@@ -120,10 +132,27 @@ class Deadline:
         """The candidates that the part ended with, None if it was not cut."""
         return self._clock.decided(self._name)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a budget."""
+        return self._clock.budget is not None
+
+    def left(self) -> float:
+        """Seconds in which something new may be trained; below zero when late."""
+        return -math.inf if self.ended is not None else self._clock.left(self._share)
+
     def passed(self) -> bool:
-        """Whether nothing new is trained; writes down what is spent."""
+        """Whether nothing new is trained."""
+        return self.left() <= 0
+
+    def over(self) -> bool:
+        """Whether what still trains is stopped."""
+        grace = GRACE * (self._clock.budget or 0.0)
+        return self.left() <= -grace
+
+    def save(self) -> None:
+        """Writes down what is spent."""
         self._clock.save()
-        return self.ended is not None or self._clock.late(self._share)
 
     def end(self, number: int) -> None:
         """Records that the part ends with this many candidates."""

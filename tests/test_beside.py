@@ -1,33 +1,21 @@
 """Models that train beside the winner: as it is trained, in whatever time there is."""
 
 import dataclasses
-import io
 import threading
 import time
 
 import jax
 import numpy as np
 import pytest
-from calibrated import MADE_UP
-from rich.console import Console
-from tasks import TINY, evaluator_with, noise_task
+from tasks import TINY, noise_task
 
-from arch import build_model
-from arch.cost import HARDWARE
-from arch.initial import draw_parameters
 from jaxnas.clock import Clock
-from jaxnas.config import RunConfig
-from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.pipeline import beside as module
 from jaxnas.pipeline.beside import Beside, Plan
-from jaxnas.pipeline.finish import Ending
-from jaxnas.pipeline.winner import last_course, sums_of_splits, train_on
-from jaxnas.population.devices import local_machine
-from jaxnas.report.progress import Progress
-from jaxnas.storage.jsonl import Lines
+from jaxnas.pipeline.room import Fixed, Moving
+from jaxnas.pipeline.winner import last_course, sums_of_splits
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.lengths import PhaseLength
-from jaxnas.training.phase import Phase
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import TrainingFailed, continue_training, starting_state
@@ -62,15 +50,15 @@ def plan(folder, clock=None, failed=lambda model, trace: None, rungs=RUNGS):
 def trained(plan, models=MODELS, more=MORE):
     with Beside(plan, models, lambda *_: None) as beside:
         beside.wait_until_begun()
-        beside.train_on_for(more)
+        beside.train_on_until(Fixed(more))
         return beside.results()
 
 
-def alone(model, rungs=RUNGS, more=MORE):
+def alone(model, rungs=RUNGS, more=MORE, drawn=None):
     """The two trainings of a winner, one after the other."""
     first = dataclasses.replace(NOWHERE, rungs=rungs).first_course()
     params = None
-    for course in (first, last_course(TASK, more)):
+    for course in (first, last_course(TASK, more, drawn)):
         begun = starting_state(model, TASK, params)
         *_, (state, _) = continue_training(model, TASK, begun, *course)
         params = state.params
@@ -170,7 +158,7 @@ def test_an_error_beside_them_stops_them(tmp_path, monkeypatch):
     def fail():
         with Beside(plan(tmp_path), MODELS, lambda *_: None) as beside:
             beside.wait_until_begun()
-            beside.train_on_for(10_000)
+            beside.train_on_until(Fixed(10_000))
             raise RuntimeError("elsewhere")
 
     with pytest.raises(RuntimeError, match="elsewhere"):
@@ -183,12 +171,9 @@ class Late(Clock):
 
     questions = 0
 
-    def late(self, share):
-        self.questions += 1
-        return self.questions > self.number
-
     def left(self, share=1.0):
-        return 3600.0
+        self.questions += 1
+        return 0.0 if self.questions > self.number else 3600.0
 
 
 def late_after(folder, number):
@@ -199,7 +184,7 @@ def late_after(folder, number):
 
 
 @pytest.mark.parametrize(
-    ("number", "steps"), [(0, 0), (2, 8), (4, 16), (6, 20), (7, 24)]
+    ("number", "steps"), [(0, 0), (2, 8), (4, 16), (7, 20), (8, 24)]
 )
 def test_the_clock_cuts_it_and_a_resume_cuts_it_there_again(tmp_path, number, steps):
     folder, model = tmp_path / "run", MODELS[:1]
@@ -225,56 +210,16 @@ def test_fewer_steps_where_the_time_is_for_fewer(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_seconds_of_a_step", lambda times: 3600.0 / 7.5)
     [found] = trained(plan(folder, clock), MODELS[:1])
     assert (found.steps, found.planned) == (FIRST + 7, FIRST + MORE)
-    assert same(found.sums, alone(MODELS[0], more=7))
+    assert same(found.sums, alone(MODELS[0], more=7, drawn=MORE))
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_a_winner_that_ran_out_of_memory_trains_once_more_by_itself(
-    tmp_path, monkeypatch, alone
-):
-    calls = []
-
-    def exhausted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return train_on(*arguments)
-
-    monkeypatch.setattr("jaxnas.pipeline.finish.train_on", exhausted)
-    config = RunConfig(final_steps=MORE, final_windows=8).resolve("cpu")
-    untrained = draw_parameters(build_model(TINY), TASK.key("parameters"))
-    with (
-        Lines(tmp_path / "timings.jsonl") as timings,
-        Progress(Console(file=io.StringIO()), 1, timings) as progress,
-    ):
-        ending = Ending(
-            folder=RunFolder(tmp_path),
-            config=config,
-            clock=Clock(None, tmp_path / "budget.json", 0.0),
-            evaluator=evaluator_with(
-                task=TASK,
-                rungs=RUNGS,
-                eval_windows=8,
-                machine=local_machine(known=MADE_UP),
-                hardware=HARDWARE["cpu-core"],
-                fitness=FitnessSettings(),
-                max_size=500.0,
-            ),
-            phase=Phase(1, "second"),
-            model=TINY,
-            params=untrained,
-            progress=progress,
-            timings=timings,
-        )
-        with Beside(ending.plan(), [] if alone else MODELS, lambda *_: None) as beside:
-            last = ending.last_training(beside, alone=alone)
-            others = beside.results()
-    assert all(other.steps == FIRST + MORE for other in others)
-    if alone:
-        assert (last.steps, len(calls)) == (0, 1)
-        assert "out of memory" in last.reason
-        assert "RESOURCE_EXHAUSTED" in (tmp_path / "failures.log").read_text()
-        untouched = sums_of_splits(TINY, TASK, untrained, 8)
-        assert same(last.sums, untouched)
-    else:
-        assert (last.steps, last.reason, len(calls)) == (MORE, None, 2)
+def test_it_ends_where_the_winner_does_on_the_windows_that_the_winner_has(tmp_path):
+    folder, clock = tmp_path / "run", late_after(tmp_path / "run", 10**6)
+    winners = Moving(clock, "final_steps", MORE, 2 * MORE, SETTINGS.decay_share)
+    with Beside(plan(folder, clock), MODELS[:1], lambda *_: None) as beside:
+        beside.wait_until_begun()
+        winners.now = MORE  # it is never asked: it ends as planned
+        beside.train_on_until(winners)
+        [found] = beside.results()
+    assert (found.steps, found.planned) == (FIRST + MORE, FIRST + MORE)
+    assert same(found.sums, alone(MODELS[0], drawn=2 * MORE))

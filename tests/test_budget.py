@@ -1,18 +1,22 @@
 """A budget of time: what is planned for it, and what the clock decides."""
 
-import dataclasses
+import itertools
 import json
 import math
 import shutil
 import time
+import types
 
+import jax
 import pytest
 from calibrated import MADE_UP, keep_calibration
 from corpus import write_corpus
-from tasks import TINY, noise_task
+from tasks import noise_task
 
+from arch.cost import size_mib
 from arch.spaces import SPACES
 from jaxnas.clock import (
+    GRACE,
     PHASES_END,
     SEARCH_ENDS,
     TRAINING_ENDS,
@@ -22,13 +26,19 @@ from jaxnas.clock import (
 )
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.pipeline.budget import TRIED, fit_to_budget, outline, room_beside
+from jaxnas.pipeline.budget import (
+    FEWEST_STEPS,
+    LONGEST,
+    TRIED,
+    Forecast,
+    fit_to_budget,
+    outline,
+    with_later_phases,
+)
 from jaxnas.population.devices import local_machine
-from jaxnas.population.planner import planner_for
-from jaxnas.population.trainer import Trainer
+from jaxnas.population.pace import Pace
 from jaxnas.run import main
-from jaxnas.training.lengths import PhaseLength, steps_of
-from jaxnas.training.phase import FIRST
+from jaxnas.training.lengths import steps_of
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 
@@ -48,66 +58,155 @@ def test_what_is_no_duration_is_refused(text):
         RunConfig(budget=text)
 
 
+def outlined(budget, forecast, presets=(200, 400), distinct=10_000, **given):
+    given = {"enough": 200, "population": 12} | given
+    return outline(forecast, presets, lambda share: share * budget, distinct, **given)
+
+
 @pytest.mark.parametrize("budget", [60, 300, 1800, 36_000])
-@pytest.mark.parametrize("step", [1e-3, 0.1, 3.0])  # seconds, of all that are tried
-@pytest.mark.parametrize("compiling", [0.0, 40.0])
-def test_what_is_planned_fits(budget, step, compiling):
-    presets = (100, 400, 1600)
-
-    def predicted(steps):
-        return compiling + step * steps
-
-    found = outline(predicted, presets, lambda share: share * budget, 10_000)
+@pytest.mark.parametrize("a_step", [1e-4, 1e-2, 0.25])  # seconds of one candidate
+@pytest.mark.parametrize("base", [0.0, 4.0])
+def test_what_is_planned_fits(budget, a_step, base):
+    forecast = Forecast(base=base, a_step=a_step)
+    found = outlined(budget, forecast, presets=(200, 400, 800))
     first, *later = found.phases
-    assert 20 <= first <= presets[0]
+    assert FEWEST_STEPS <= first <= LONGEST * 200
     assert list(found.phases) == sorted(set(found.phases))
-    assert all(
-        steps <= longest for steps, longest in zip(found.phases, presets, strict=False)
-    )
-    assert 4 <= found.population <= 50
-    assert 1 <= found.generations <= 100
-    a_generation = step * first / TRIED * found.population
-    small = a_generation <= 0.15 * SEARCH_ENDS * budget * 1.01
-    assert small or found.population == 4  # which is not made smaller
-    if later:
-        survivors = 5 * step / TRIED * later[0]
-        assert survivors <= (PHASES_END - SEARCH_ENDS) * budget * 1.5
+    assert found.candidates <= found.population * found.generations
+    search = SEARCH_ENDS * budget
+    needs = found.candidates * a_step * first
+    needs += base * (found.candidates + min(TRIED, found.candidates)) / 2
+    assert found.candidates == 1 or needs <= search
+    for before, steps in itertools.pairwise([first, *later]):
+        survivors = 4 * a_step * (steps - 0.8 * before)
+        assert survivors <= (PHASES_END - SEARCH_ENDS) * budget / 2 * 1.001
+    if found.poor:
+        assert needs + (base + a_step * first) * 8 > 0.8 * search
     # More time is never used for less.
-    more = outline(predicted, presets, lambda share: 4 * share * budget, 10_000)
+    more = outlined(4 * budget, forecast, presets=(200, 400, 800))
     assert more.phases[0] >= first
-    assert more.phases[-1] >= found.phases[-1]
+    assert more.candidates >= found.candidates or more.phases[0] > first
 
 
-def test_a_small_space_has_no_larger_population():
-    found = outline(lambda steps: 1e-3 * steps, (100,), lambda share: 1e4 * share, 8)
-    assert found.population == 8
+@pytest.mark.parametrize(
+    ("seconds", "steps", "candidates"),
+    [
+        (8, 50, 4),  # the search's, at a second a candidate and a second 100 steps
+        (16, 50, 9),
+        (30, 50, 21),
+        (60, 150, 24),
+        (90, 200, 30),
+        (160, 200, 55),
+        (360, 480, 60),
+        (3600, 2000, 157),
+    ],
+)
+def test_first_candidates_then_steps_then_candidates_then_steps(
+    seconds, steps, candidates
+):
+    forecast = Forecast(base=1.0, a_step=0.01)
+    found = outlined(seconds / SEARCH_ENDS, forecast)
+    assert (found.phases[0], found.candidates) == (steps, candidates)
+    assert found.poor == (seconds == 8)
+
+
+def test_a_candidate_is_not_compiled_for_a_few_steps():
+    quick, slow = (Forecast(base=base, a_step=0.01) for base in (0.5, 3.0))
+    assert outlined(40 / SEARCH_ENDS, quick).phases[0] == 112
+    assert outlined(40 / SEARCH_ENDS, slow).phases[0] == 150  # half as long
+
+
+def test_a_forecast_is_of_what_a_generation_is_predicted_to_take():
+    found = Forecast.of(lambda steps: 24.0 + 1.2 * steps, 100)
+    assert found.base == pytest.approx(2.0)
+    assert found.a_step == pytest.approx(0.1)
+    for candidates in (6, 12, 30):
+        steps = found.steps(600.0, candidates)
+        assert found.candidates(600.0, steps) == pytest.approx(candidates)
+
+
+def test_a_small_space_has_no_more_candidates():
+    forecast = Forecast(base=0.0, a_step=1e-4)
+    found = outlined(1e4, forecast, presets=(100,), distinct=8)
+    assert (found.candidates, found.generations) == (8, 1)
 
 
 def test_what_the_user_has_settled_is_planned_with():
-    def predicted(steps):
-        return 0.01 * steps
-
-    found = outline(
-        predicted, (3000, 6000), lambda share: 600 * share, 99, fixed=True, population=7
-    )
+    forecast = Forecast(base=0.0, a_step=1e-3)
+    found = outlined(600, forecast, presets=(3000, 6000), fixed=True, population=7)
     assert (found.phases, found.population) == ((3000, 6000), 7)
-    a_generation = 0.01 * 3000 / TRIED * 7
-    assert (found.generations - 1) / 1.5 * a_generation <= SEARCH_ENDS * 600
+    assert found.candidates == int(0.9 * SEARCH_ENDS * 600 / 3)
 
 
-def test_a_budget_is_planned_for_what_may_be_trained(tmp_path):
-    def steps_planned(max_size):
-        given = RunConfig(space="full", budget="5m", max_size=max_size)
-        config = given.resolve("cpu")
-        clock = Clock(300.0, tmp_path / f"{max_size}.json", time.monotonic())
-        settings = TrainSettings(window=12, batch=4, learning_rate=1e-3)
-        task, machine = noise_task(settings), local_machine(known=MADE_UP)
-        planned = fit_to_budget(given, config, SPACES["full"], task, machine, clock)
-        [first, *_] = planned.named_phases().values()
-        return steps_of(first, settings) * planned.population
+def slow_by(factor, monkeypatch):
+    """A small start that finds a machine this many times slower than predicted."""
 
-    assert steps_planned(4.0) > 2 * steps_planned(1e6)
-    assert steps_planned(0.01) == steps_planned(1e6)  # there are none
+    def probe(pace, *_):
+        pace.learn("compile", 1.0, factor)
+        pace.learn("call", 1.0, factor)
+
+    monkeypatch.setattr("jaxnas.pipeline.budget.probe", probe)
+
+
+def planned_with(clock, pace, said=None, budget="20m", **given):
+    given = RunConfig(space="full", budget=budget, **given)
+    config = given.resolve("cpu")
+    settings = TrainSettings(window=12, batch=4, learning_rate=1e-3)
+    space, task = SPACES["full"], noise_task(settings)
+    fields = {"vocab_size": task.dataset.vocab_size, "max_seq_length": 12}
+    drawn = [
+        space.decode(genome, **fields) for genome in space.sample(jax.random.key(1), 99)
+    ]
+    small = [one for one in drawn if size_mib(one) <= config.max_size]
+    planned, _ = fit_to_budget(
+        given,
+        config,
+        space,
+        task,
+        local_machine(known=MADE_UP),
+        clock,
+        pace,
+        lambda config: (small or drawn)[: config.population],
+        [].append if said is None else said.append,
+    )
+    [first, *_] = planned.named_phases().values()
+    return planned, steps_of(first, settings)
+
+
+def test_a_budget_is_planned_for_what_may_be_trained(tmp_path, monkeypatch):
+    slow_by(1.0, monkeypatch)
+
+    def trained(max_size):
+        clock = Clock(1200.0, tmp_path / f"{max_size}.json", time.monotonic())
+        planned, steps = planned_with(clock, Pace(), max_size=max_size)
+        return planned.population * planned.generations * steps
+
+    assert trained(4.0) > 2 * trained(1e6)
+    assert trained(0.01) == pytest.approx(trained(1e6), rel=0.1)  # there are none
+
+
+def test_the_plan_is_for_the_pace_that_is_found(tmp_path, monkeypatch):
+    found = {}
+    for factor in (0.5, 2.0, 60.0):
+        slow_by(factor, monkeypatch)
+        clock = Clock(1200.0, tmp_path / f"{factor}.json", time.monotonic())
+        planned, steps = planned_with(clock, Pace(), said := [], max_size=4.0)
+        found[factor] = planned.population * planned.generations * steps, said
+    assert found[0.5][0] > 1.5 * found[2.0][0] > 0
+    assert (found[0.5][1], found[2.0][1]) == ([], [])
+    [line] = found[60.0][1]
+    assert "there is time for about" in line
+    assert "--space nano" in line
+
+
+def test_a_resume_has_the_plan_and_the_pace_of_before(tmp_path, monkeypatch):
+    path = tmp_path / "budget.json"
+    slow_by(3.0, monkeypatch)
+    first = planned_with(Clock(1200.0, path, time.monotonic()), Pace())
+    monkeypatch.setattr("jaxnas.pipeline.budget.probe", None)  # not a second time
+    again = planned_with(Clock(1200.0, path, time.monotonic()), pace := Pace())
+    assert again == first
+    assert (pace.factor("compile"), pace.factor("call")) == (3.0, 3.0)
 
 
 def test_without_a_budget_nothing_is_late(tmp_path):
@@ -115,6 +214,7 @@ def test_without_a_budget_nothing_is_late(tmp_path):
     assert clock.left() == math.inf
     deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
     assert not deadline.passed()
+    assert not deadline.over()
     assert clock.decide("population", 3) == 3
     clock.save()
     assert list(tmp_path.iterdir()) == []
@@ -127,10 +227,16 @@ def test_what_the_clock_decided_holds_after_a_resume(tmp_path, monkeypatch):
     deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
     assert (clock.spent(), clock.left()) == (10.0, 90.0)
     assert not deadline.passed()
+    assert deadline.left() == pytest.approx(100 * SEARCH_ENDS - 10)
     now[0] = 990.01 + 100 * SEARCH_ENDS
     assert deadline.passed()
+    assert not deadline.over()
+    now[0] += 100 * GRACE
+    assert deadline.over()
     assert deadline.ended is None
+    now[0] -= 100 * GRACE
     deadline.end(4)
+    assert deadline.over()
     now[0] = 5000.0  # a day later, in another process
     again = Clock(100.0, path, 5000.0)
     assert again.spent() == pytest.approx(100 * SEARCH_ENDS, abs=0.1)
@@ -144,17 +250,27 @@ def test_what_the_clock_decided_holds_after_a_resume(tmp_path, monkeypatch):
     assert deadline.ended == 4
 
 
+def test_what_is_reserved_at_the_end_is_taken_from_the_parts_before(tmp_path):
+    clock = Clock(100.0, tmp_path / "budget.json", time.monotonic())
+    assert clock.left(TRAINING_ENDS) == pytest.approx(100 * TRAINING_ENDS, abs=0.5)
+    clock.reserve(30.0)
+    assert clock.left(TRAINING_ENDS) == pytest.approx(70.0, abs=0.5)
+    assert clock.left(SEARCH_ENDS) == pytest.approx(100 * SEARCH_ENDS, abs=0.5)
+    assert clock.left() == pytest.approx(100.0, abs=0.5)
+
+
 @pytest.fixture
 def late_after(monkeypatch):
     """Ends the search's time once so many trainings are on record."""
 
     def end(run, number):
-        def late(clock, share):
+        def left(clock, share=1.0):
             path = run / "trainings.jsonl"
             known = path.read_bytes().count(b"\n") if path.exists() else 0
-            return share == SEARCH_ENDS and known >= number
+            late = share == SEARCH_ENDS and known >= number
+            return -1e6 if late else 1e6
 
-        monkeypatch.setattr(Clock, "late", late)
+        monkeypatch.setattr(Clock, "left", left)
 
     return end
 
@@ -217,30 +333,29 @@ def test_damaged_decisions_are_one_line(tmp_path, text):
         Clock(60.0, path, 0.0)
 
 
-@pytest.mark.parametrize(("slow", "taken"), [(1, [0, 1]), (1e6, []), (None, [1])])
-def test_what_trains_beside_the_winner_has_a_part_of_its_time(tmp_path, slow, taken):
-    settings = TrainSettings(window=12, batch=4, learning_rate=1e-3)
-    trainer = Trainer(
-        task=noise_task(settings),
-        rungs=rungs_of({"fast": PhaseLength(samples=8, epochs=1)}, settings),
-        eval_windows=8,
-        machine=local_machine(known=MADE_UP),
+def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
+    settings = TrainSettings(window=12, batch=4, learning_rate=1e-3, decay_share=0.2)
+    config = RunConfig(space="full", phases="400,1600").resolve("cpu")
+    rungs = rungs_of(config.named_phases(), settings)
+    clock = Clock(1000.0, tmp_path / "budget.json", time.monotonic() - 550)
+    trainer = types.SimpleNamespace(
+        rungs=rungs,
+        task=types.SimpleNamespace(settings=settings),
+        phases=[None, None],
+        predicted_seconds=lambda configs, phase: rungs[1].new_steps * a_step,
     )
-    models = [dataclasses.replace(TINY, hidden_dim=width) for width in (16, 32)]
-    if slow is None:  # so that there is time for the last, but not for both
-        planner = planner_for(trainer.machine, settings, trainer.rungs[0].steps, 0)
-        each, both = (planner.plan(some).seconds for some in (models[1:], models))
-        slow = 3600.0 * TRAINING_ENDS / 3 / ((each + both) / 2)
-    timings = [{"stage": "x", "seconds": 9.0}, {"predicted": 1.0, "seconds": slow}]
-
-    def room(clock, timings):
-        return room_beside(clock, trainer, models, FIRST, timings)
-
-    began = time.monotonic()
-    clock = Clock(3600.0, tmp_path / "budget.json", began)
-    found = room(clock, timings)
-    assert found == [models[place] for place in taken]
-    # Decided once, whatever a resume finds.
-    again = Clock(3600.0, tmp_path / "budget.json", began)
-    assert room(again, []) == found
-    assert room(Clock(None, tmp_path / "none.json", began), timings) == models
+    a_step = 1.0  # of all that are promoted
+    settled = with_later_phases(config, clock, trainer, [])
+    assert settled == config  # the phases were given
+    clock.decide("open", ["phases"])
+    found = with_later_phases(config, clock, trainer, [])
+    first, later = found.named_phases().values()
+    assert first.samples == 400
+    # 0.9 of a quarter of the budget, after the 80 steps that go on.
+    assert steps_of(later, settings) == pytest.approx(80 + 225, abs=2)
+    again = Clock(1000.0, tmp_path / "budget.json", time.monotonic())
+    assert with_later_phases(config, again, trainer, []) == found
+    slow = Clock(1000.0, tmp_path / "other.json", time.monotonic() - 550)
+    slow.decide("open", ["phases"])
+    a_step = 30.0
+    assert with_later_phases(config, slow, trainer, []).phases == config.phases

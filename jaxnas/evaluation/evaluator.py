@@ -14,6 +14,7 @@ from jaxnas.evaluation.fitness import FitnessSettings, fitness_of, objectives_of
 from jaxnas.evaluation.training_log import Training, TrainingLog
 from jaxnas.evaluation.user_objectives import Extra, ObjectiveFailed, compression_of
 from jaxnas.population.call import Outcome
+from jaxnas.population.pace import Allowance
 from jaxnas.population.trainer import NOTHING_AHEAD, Outlook, Trainer
 from jaxnas.storage.jsonl import Json
 from jaxnas.training.phase import FIRST, Phase
@@ -92,6 +93,7 @@ class Evaluator:
         phase: Phase = FIRST,
         generation: int | None = None,
         enough: Callable[[int], bool] = lambda succeeded: False,
+        begins: Callable[[int, float], bool] = lambda succeeded, seconds: True,
         found: Found = lambda config, evaluation: None,
     ) -> dict[ArchitectureConfig, Evaluation]:
         """Evaluates configs together, in as few seconds as the planner can.
@@ -103,7 +105,10 @@ class Evaluator:
           phase: see `Phase`.
           generation: recorded with the plan.
           enough: told how many are known to succeed, returns whether to train no
-            more; asked before the first training and after each.
+            more, and stop what is being trained; asked before the first training
+            and while they go on.
+          begins: told that number and the seconds that a call would take, returns
+            whether it may begin.
           found: called with each config and its evaluation, in the configs' order,
             as soon as those before it are known.
 
@@ -141,7 +146,11 @@ class Evaluator:
         hand_over()
         if not enough(succeeded):
             chosen = [config for config, known_ in known.items() if known_ is None]
-            self._train(chosen, trained, report, outlook, phase, generation)
+            allowance = Allowance(
+                begins=lambda seconds: begins(succeeded, seconds),
+                over=lambda: enough(succeeded),
+            )
+            self._train(chosen, trained, report, outlook, phase, generation, allowance)
         evaluations = {
             config: evaluation for config, evaluation in known.items() if evaluation
         }
@@ -153,6 +162,18 @@ class Evaluator:
     def fits(self, config: ArchitectureConfig) -> bool:
         """Whether a config is within the limits, so that it would be trained."""
         return self._skipped(self._costs(config)) is None
+
+    def untrained(
+        self, configs: Sequence[ArchitectureConfig], phase: Phase = FIRST
+    ) -> list[ArchitectureConfig]:
+        """Those that have to be trained to be known, in their order."""
+        costs = {config: self._costs(config) for config in configs}
+        return [
+            config
+            for config in configs
+            if self._skipped(costs[config]) is None
+            and self._known(config, costs[config], phase) is None
+        ]
 
     def weights(
         self, config: ArchitectureConfig, report: Report, phase: Phase = FIRST
@@ -230,6 +251,7 @@ class Evaluator:
         outlook: Outlook,
         phase: Phase,
         generation: int | None,
+        allowance: Allowance,
     ) -> None:
         """Trains the configs, each training once; records what it finds.
 
@@ -247,7 +269,9 @@ class Evaluator:
 
         first = {key: same[0] for key, same in sharing.items()}
         wanted = {key: self._asked(same, phase) for key, same in sharing.items()}
-        self.trainer.run(first, wanted, take, report, outlook, phase, generation)
+        self.trainer.run(
+            first, wanted, take, report, outlook, phase, generation, allowance
+        )
 
     def _asked(
         self, same: Sequence[ArchitectureConfig], phase: Phase

@@ -18,19 +18,21 @@ import jax
 from arch import ArchitectureConfig, Params
 from jaxnas.clock import TRAINING_ENDS, Clock
 from jaxnas.errors import reason_of
+from jaxnas.pipeline.room import Fixed, Moving
 from jaxnas.pipeline.winner import (
     Course,
-    last_course,
+    End,
     sums_of_splits,
+    train_on,
     train_saved,
     training_name,
 )
 from jaxnas.results.gain import Obvious
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
-from jaxnas.training.loop import TrainState
 from jaxnas.training.rungs import Rung, rung_starts
 from jaxnas.training.scoring import WindowSums
+from jaxnas.training.settings import LAST_DECAY
 from jaxnas.training.single import Report, TrainingFailed, starting_state
 from jaxnas.training.task import Task
 
@@ -105,7 +107,7 @@ class Beside:
     ) -> None:
         """`report` is told of their steps once no other training goes on."""
         self._plan, self._models, self._report = plan, models, report
-        self._steps: Future[int] = Future()  # of the last training
+        self._end: Future[End] = Future()  # of the winner's last training
         self._stop, self._alone = threading.Event(), threading.Event()
         self._begun = {model: threading.Event() for model in models}
 
@@ -117,7 +119,7 @@ class Beside:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._stop.set()
-        self._steps.cancel()
+        self._end.cancel()
         self._pool.shutdown(cancel_futures=True)
 
     def wait_until_begun(self, seconds: float | None = None) -> None:
@@ -126,10 +128,10 @@ class Beside:
         for event in self._begun.values():
             event.wait(None if end is None else max(0.0, end - time.monotonic()))
 
-    def train_on_for(self, steps: int) -> None:
-        """Says for how many steps the winner trains on; the first word counts."""
-        if not self._steps.done():
-            self._steps.set_result(steps)
+    def train_on_until(self, end: End) -> None:
+        """Says when the winner's last training ends; the first word counts."""
+        if not self._end.done():
+            self._end.set_result(end)
 
     def results(self) -> list[Baseline]:
         """Waits for them; in the models' order."""
@@ -153,7 +155,7 @@ class Beside:
             reason, sums = reason_of(error), {}
         finally:
             self._begun[model].set()
-        planned = self._plan.rungs[-1].steps + self._steps.result()
+        planned = self._plan.rungs[-1].steps + self._end.result().now
         return Baseline(model, steps, planned, reason, sums)
 
     def _train(self, model: ArchitectureConfig) -> tuple[int, Params]:
@@ -162,56 +164,60 @@ class Beside:
         course, first = plan.first_course(), plan.rungs[-1].steps
 
         def report(done: int, total: int, loss: float) -> None:
+            if self._stop.is_set():
+                raise Stopped
             self._begun[model].set()
             times.append((time.monotonic(), done))
             if self._alone.is_set():
                 self._report(done, total, loss)
 
-        def part(course: Course, params: Params | None, *steps: int) -> TrainState:
-            name, begun = plan.name(model, *steps), starting_state(model, task, params)
-            with Checkpoints(plan.folder.finishing / name, keep=1) as checkpoints:
-                state = train_saved(
-                    model,
-                    task,
-                    begun,
-                    course,
-                    checkpoints,
-                    time.monotonic,
-                    report,
-                    self._enough(name),
-                )
-            plan.clock.decide(name, int(state.step))  # also if a resume is late
-            return state
-
-        state = part(course, None)
+        with self._checkpoints(plan.name(model)) as checkpoints:
+            state = train_saved(
+                model,
+                task,
+                starting_state(model, task),
+                course,
+                checkpoints,
+                time.monotonic,
+                report,
+                self._enough(plan.name(model)),
+            )
+        plan.clock.decide(plan.name(model), int(state.step))  # also if a resume is late
         self._begun[model].set()  # an earlier process may have done all of it
         if int(state.step) < first:  # out of time
             return int(state.step), state.params
-        more = self._last_steps(model, self._steps.result(), _seconds_of_a_step(times))
-        if not more:
-            return first, state.params
-        state = part(last_course(task, more), state.params, more)
-        return first + int(state.step), state.params
+        winners = self._end.result()
+        end = self._last_end(model, winners, _seconds_of_a_step(times))
+        with self._checkpoints(plan.name(model, winners.steps)) as checkpoints:
+            more, params = train_on(
+                model, task, state.params, end, checkpoints, time.monotonic, report
+            )
+        return first + more, params
 
-    def _last_steps(
-        self, model: ArchitectureConfig, planned: int, a_step: float | None
-    ) -> int:
-        """As many as planned, or as there is time for."""
+    def _checkpoints(self, name: str) -> Checkpoints:
+        return Checkpoints(self._plan.folder.finishing / name, keep=1)
+
+    def _last_end(
+        self, model: ArchitectureConfig, winners: End, a_step: float | None
+    ) -> End:
+        """As the winner's, or sooner if there is no time for that."""
         clock = self._plan.clock
         if clock.budget is None:
-            return planned
-        left = clock.left(TRAINING_ENDS)
+            return winners
+        left, planned = clock.left(TRAINING_ENDS), winners.steps
         fit = planned if a_step is None else int(max(0.0, left) / a_step)
         name = f"last steps of {self._plan.name(model)}"
-        return clock.decide(name, min(planned, fit))
+        steps = clock.decide(name, min(planned, fit))
+        if not steps:
+            return Fixed(0)
+        target = lambda: winners.now
+        return Moving(clock, name, steps, winners.most, LAST_DECAY, target)
 
     def _enough(self, name: str) -> Callable[[int], bool]:
-        """Whether a part of a training ends, by the clock or with the run."""
+        """Whether a training ends, by the clock."""
         clock = self._plan.clock
 
         def enough(done: int) -> bool:
-            if self._stop.is_set():
-                raise Stopped
             ended = clock.decided(name)
             if ended is None and clock.late(TRAINING_ENDS):
                 ended = clock.decide(name, done)

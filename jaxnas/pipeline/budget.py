@@ -1,14 +1,12 @@
-"""From a time budget to phases, population and generations, and where each stops."""
+"""From a time budget to phases, population and generations."""
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 
-from arch import ArchitectureConfig, Params
-from arch.cost import size_mib
+from arch import ArchitectureConfig
 from arch.space import Space
 from jaxnas.clock import (
     PHASES_END,
@@ -18,29 +16,32 @@ from jaxnas.clock import (
     clock_words,
 )
 from jaxnas.config import RunConfig, Settings
-from jaxnas.keys import key_of
+from jaxnas.pipeline.build import compressions_ahead
+from jaxnas.pipeline.promotion import number_promoted
 from jaxnas.population.devices import Machine
+from jaxnas.population.pace import KINDS, Pace
+from jaxnas.population.plan import Plan
 from jaxnas.population.planner import planner_for
-from jaxnas.population.trainer import Trainer
-from jaxnas.presets import PRESETS
-from jaxnas.results.phases import Chosen
-from jaxnas.storage.jsonl import Json
-from jaxnas.training.lengths import PhaseLength, steps_of
-from jaxnas.training.loop import batch_starts
-from jaxnas.training.phase import Phase
-from jaxnas.training.single import (
-    continue_training,
-    starting_state,
-    training_config,
-)
+from jaxnas.population.probe import Probed, probe
+from jaxnas.population.trainer import Trainer, seconds_at
+from jaxnas.training.lengths import steps_of
+from jaxnas.training.single import training_config
 from jaxnas.training.task import Task
 
-_FEWEST_STEPS = 20
 TRIED = 12  # candidates that the forecast is made for
-_SURVIVORS = 5  # of whom the later phases are made
-DRAWN = 20 * TRIED  # candidates, of which some may be too large
-_BESIDE = 1 / 3  # of the winner's last time, that what trains beside it may begin in
+LONG = 1800.0  # seconds, for each of which a generation may have as many
 PLANNED = ("phases", "population", "generations", "final_steps")
+
+ENOUGH_TOKENS = 100_000  # that a candidate is to see, before there are more of them
+CANDIDATES = 24  # of so many tokens, before there are longer trainings
+MANY = 5 * TRIED  # candidates from which on trainings are longer instead
+LONGEST = 10  # times enough; then there are more candidates again
+FEWEST_CANDIDATES, FEWEST_STEPS = 8, 50  # what a search needs to find anything
+_COMPILING = 2.0  # times its training, that a candidate may compile where time is short
+
+_REUSED = 0.5  # what later candidates compile, of what the first ones do
+_PLANNED_SHARE = 0.9  # of the search's time; for asking, telling and what goes wrong
+_LONGER, _SHORTEST = 4.0, 1.3  # how much longer a phase is than the one before
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,65 +50,117 @@ class Outline:
 
     phases: tuple[int, ...]  # steps at the end of each
     population: int
-    generations: int  # at most: the clock may end the search before
+    candidates: int  # in all
+
+    @property
+    def generations(self) -> int:
+        """About as many as there is time for."""
+        return math.ceil(self.candidates / self.population)
+
+    @property
+    def poor(self) -> bool:
+        """Whether these are too few to find anything by."""
+        return self.candidates < FEWEST_CANDIDATES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Seconds that candidates take, by those of a generation of `TRIED`.
+
+    Attributes:
+      base: of one, whatever its steps: compiling and scoring.
+      a_step: of one.
+    """
+
+    base: float
+    a_step: float
+
+    @classmethod
+    def of(cls, predicted: Callable[[int], float], steps: int) -> "Forecast":
+        """From the seconds that a generation takes if each trains for so many steps."""
+        base = predicted(0)
+        a_step = max(1e-6, (predicted(steps) - base) / steps)
+        return cls(base=base / TRIED, a_step=a_step / TRIED)
+
+    def candidates(self, seconds: float, steps: int) -> float:
+        """How many there is time for."""
+        number = seconds / (self.base + self.a_step * steps)
+        if number <= TRIED:
+            return number
+        seconds -= self.base * TRIED * (1 - _REUSED)
+        return seconds / (_REUSED * self.base + self.a_step * steps)
+
+    def steps(self, seconds: float, candidates: int) -> float:
+        """How many each of so many candidates has time for; may be below zero."""
+        first = min(TRIED, candidates)
+        compiled = self.base * (first + _REUSED * (candidates - first))
+        return (seconds - compiled) / (self.a_step * candidates)
 
 
 def outline(
-    predicted: Callable[[int], float],
-    presets: tuple[int, ...],
+    forecast: Forecast,
+    presets: Sequence[int],
     left: Callable[[float], float],
     distinct: int,
     *,
+    enough: int,
+    population: int,
     fixed: bool = False,
-    population: int | None = None,
+    survivors: Callable[[int], int] = lambda candidates: 4,
 ) -> Outline:
-    """Fits phases, population and generations into the seconds that are left.
+    """Fits phases and generations into the seconds that are left.
+
+    Candidates before steps, up to `CANDIDATES` of them with `enough` steps; then more
+    candidates, then longer phases. With less time fewer steps, then fewer candidates.
 
     Args:
-      predicted: seconds that a generation of `TRIED` candidates takes if each
-        trains for this many steps, compilation included.
-      presets: steps at the end of each phase; never more than these.
+      forecast: what candidates take.
+      presets: steps at the end of each phase.
       left: seconds until a share of the budget is spent.
-      distinct: models in the space.
+      distinct: models that the limits allow.
+      enough: steps of a candidate.
+      population: of each generation.
       fixed: whether the phases are as they are.
-      population: of each generation, if it is settled.
+      survivors: told of the first phase's candidates, how many places for trainings
+        the later phases take.
     """
-    search, later = left(SEARCH_ENDS), left(PHASES_END) - left(SEARCH_ENDS)
-    base = predicted(0)
-    a_step = max(1e-6, (predicted(presets[0]) - base) / presets[0])  # of all
-    fits = int((0.6 * search - base) / a_step)
-    fewest = presets[0] if fixed else min(_FEWEST_STEPS, presets[0])
-    first = max(fewest, min(presets[0], fits))
-    each = a_step * first / TRIED + 0.05 * base / TRIED  # one more candidate
-    if population is None:
-        population = int(max(4, min(50, distinct, 0.15 * search / each)))
-    room = max(search - base, 0.0) / (each * population)
-    generations = int(max(1, min(100, math.ceil(1.5 * room))))
-    phases = presets if fixed else _phases(first, presets, a_step / TRIED, later)
-    return Outline(phases=phases, population=population, generations=generations)
+    search = _PLANNED_SHARE * max(0.0, left(SEARCH_ENDS))
+    later = left(PHASES_END) - left(SEARCH_ENDS)
+    first = presets[0] if fixed else _first_phase(forecast, search, distinct, enough)
+    number = max(1, min(distinct, int(forecast.candidates(search, first))))
+    phases = tuple(presets)
+    if not fixed:
+        a_step = forecast.a_step * survivors(number)
+        phases = _phases(first, len(presets) - 1, a_step, later)
+    return Outline(phases=phases, population=population, candidates=number)
 
 
-def _phases(
-    first: int, presets: tuple[int, ...], a_step: float, later: float
-) -> tuple[int, ...]:
-    """As many as have room for the survivors, each in an equal part of the time.
+def _first_phase(forecast: Forecast, search: float, distinct: int, enough: int) -> int:
+    """Its steps; a candidate is not compiled for a few of them."""
+    steps = forecast.steps(search, min(distinct, CANDIDATES))
+    if steps >= enough:
+        longer = forecast.steps(search, min(distinct, MANY))
+        return int(min(max(enough, longer), LONGEST * enough))
+    worth = forecast.base / forecast.a_step / _COMPILING
+    return int(min(max(FEWEST_STEPS, steps, worth), max(FEWEST_STEPS, enough)))
+
+
+def _phases(first: int, more: int, a_step: float, later: float) -> tuple[int, ...]:
+    """The first phase, and those after it that have room for the survivors.
 
     Args:
-      first: steps of the first phase.
-      presets: steps at the end of each, at most.
-      a_step: seconds of one candidate.
+      first: its steps.
+      more: phases at most, each in an equal part of the time.
+      a_step: seconds of all survivors.
       later: seconds for all phases after the first.
     """
-    phases, costs = [first], []
-    for longest in presets[1:]:
-        steps = min(longest, 4 * phases[-1])
-        if steps <= phases[-1]:
+    phases = [first]
+    for _ in range(more):
+        before = phases[-1]
+        fits = 0.8 * before + later / more / a_step  # less the decay of the one before
+        if fits < _SHORTEST * before:
             break
-        costs.append(_SURVIVORS * a_step * (steps - 0.8 * phases[-1]))
-        phases.append(steps)
-    while costs and max(costs) > later / len(costs):
-        costs.pop()
-        phases.pop()
+        phases.append(int(min(fits, _LONGER * before)))
     return tuple(phases)
 
 
@@ -118,7 +171,10 @@ def fit_to_budget(
     task: Task,
     machine: Machine,
     clock: Clock,
-) -> Settings:
+    pace: Pace,
+    first: Callable[[Settings], Sequence[ArchitectureConfig]],
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Settings, Probed | None]:
     """The resolved config with room for all that the budget is to hold.
 
     Args:
@@ -128,70 +184,148 @@ def fit_to_budget(
       task: see `Task`.
       machine: what it trains on.
       clock: since the run began.
+      pace: learns from a small start.
+      first: which candidates the first generation trains, of such a population.
+      say: told, in a line, if the budget has room for too little.
+
+    Returns:
+      The settings, and what the small start compiled, if there was one.
     """
     if clock.budget is None:
-        return config
-    planned = clock.decided("planned")
+        return config, None
+    planned, probed = clock.decided("planned"), None
     if planned is None:
-        planned = _planned(given, config, space, task, machine, clock)
-        opened = [name for name in PLANNED if getattr(given, name) is None]
-        clock.decide("open", opened)
+        population = given.population or _population(config, space, clock.budget)
+        config = dataclasses.replace(config, population=population)
+        tried = list(dict.fromkeys(map(training_config, first(config))))[:TRIED]
+        probed, found = _plan(given, config, space, task, machine, clock, pace, tried)
+        if found.poor:
+            say(_poor(found))
+        planned = _settings_of(found, given, task)
+        clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
+        clock.decide("pace", [pace.factor(kind) for kind in KINDS])
+        clock.decide("candidates", found.candidates)
         clock.decide("planned", planned)
-    return dataclasses.replace(given, **planned).resolve(jax.default_backend())
+    else:
+        factors = clock.decided("pace")
+        for kind, factor in zip(KINDS, factors, strict=True):
+            pace.learn(kind, 1.0, factor)
+    settings = dataclasses.replace(given, **planned)
+    return settings.resolve(jax.default_backend()), probed
 
 
-def _planned(
+def _population(config: Settings, space: Space, budget: float) -> int:
+    """Of a generation: a short search needs several, to learn from them."""
+    most = TRIED * max(1, int(budget / LONG))
+    return min(config.population, most, space.distinct_count)
+
+
+def _plan(
     given: RunConfig,
     config: Settings,
     space: Space,
     task: Task,
     machine: Machine,
     clock: Clock,
-) -> dict[str, str | int]:
-    """The open settings that are planned; arguments as for `fit_to_budget`."""
+    pace: Pace,
+    tried: Sequence[ArchitectureConfig],
+) -> tuple[Probed, Outline]:
+    """What there is room for; `tried` are trained first, the rest as above."""
     settings = task.settings
-    tried = _tried(config, space, task)
     scoring = config.eval_windows / (3 * settings.batch)
+    presets = [steps_of(phase, settings) for phase in config.named_phases().values()]
+
+    def plan(steps: int) -> Plan:
+        return planner_for(machine, settings, steps, scoring).plan(tried)
 
     def predicted(steps: int) -> float:
-        planner = planner_for(machine, settings, steps, scoring)
-        return planner.plan(list(tried)).seconds * TRIED / len(tried)
+        return seconds_at(pace, plan(steps), machine) * TRIED / len(tried)
 
-    fixed = any(
-        getattr(given, name) is not None for name in ("phases", "samples", "epochs")
+    def survivors(candidates: int) -> int:
+        number = number_promoted(candidates, config.promote_share) + config.lucky
+        at_once = machine.workers * len(machine.devices)
+        return math.ceil(number / at_once) * at_once
+
+    ahead = compressions_ahead(config, space)
+    probed = probe(
+        pace,
+        plan(presets[0]),
+        presets[0] + scoring,
+        task,
+        len(task.windows("validation", config.eval_windows)),
+        ahead[0] if len(ahead) == 1 else None,
+        machine,
     )
-    phases = config.named_phases() if fixed else PRESETS[config.preset].phases
-    found = outline(
-        predicted,
-        tuple(steps_of(phase, settings) for phase in phases.values()),
+    return probed, outline(
+        Forecast.of(predicted, presets[0]),
+        presets,
         clock.left,
         space.distinct_count,
-        fixed=fixed,
-        population=given.population,
+        enough=max(1, round(ENOUGH_TOKENS / (settings.batch * settings.window))),
+        population=config.population,
+        fixed=_settled(given),
+        survivors=survivors,
     )
+
+
+def with_later_phases(
+    config: Settings,
+    clock: Clock,
+    trainer: Trainer,
+    promoted: Sequence[ArchitectureConfig],
+) -> Settings:
+    """The settings with later phases as long as there is time for after the search.
+
+    Args:
+      config: as the search had it.
+      clock: of the budget.
+      trainer: of its phases, with what it has learned.
+      promoted: from the first phase.
+    """
+    rungs, settings = trainer.rungs, trainer.task.settings
+    if "phases" not in (clock.decided("open") or ()) or len(rungs) < 2:
+        return config
+    text = clock.decided("phases")
+    if text is None:
+        seconds = trainer.predicted_seconds(promoted, trainer.phases[1])
+        a_step = max(1e-6, seconds / rungs[1].new_steps)
+        later = _PLANNED_SHARE * clock.left(PHASES_END)
+        phases = _phases(rungs[0].steps, len(rungs) - 1, a_step, later)
+        if len(phases) == 1:  # there is no time for one that is worth it
+            phases = tuple(rung.steps for rung in rungs)
+        text = ",".join(str(steps * settings.batch) for steps in phases)
+        clock.decide("phases", text)
+    return dataclasses.replace(config, phases=text)
+
+
+def _settled(given: RunConfig) -> bool:
+    """Whether the phases are the user's."""
+    names = ("phases", "samples", "epochs")
+    return any(getattr(given, name) is not None for name in names)
+
+
+def _settings_of(found: Outline, given: RunConfig, task: Task) -> dict[str, str | int]:
+    """The open settings that are planned."""
     planned: dict[str, str | int] = {
         "population": found.population,
         "generations": found.generations,
         "repeats": 0,  # the time is the winner's
     }
-    if not fixed:
-        texts = [str(steps * settings.batch) for steps in found.phases]
+    if not _settled(given):
+        texts = [str(steps * task.settings.batch) for steps in found.phases]
         planned["phases"] = ",".join(texts)
     return {
         name: value for name, value in planned.items() if getattr(given, name) is None
     }
 
 
-def _tried(config: Settings, space: Space, task: Task) -> set[ArchitectureConfig]:
-    """Trainings to predict a generation with: of candidates that may be trained."""
-    fields = {
-        "vocab_size": task.dataset.vocab_size,
-        "max_seq_length": task.settings.window,
-    }
-    sample = space.sample(key_of(config.seed, "outlook"), DRAWN)
-    drawn = [space.decode(genome, **fields) for genome in sample]
-    small = [one for one in drawn if size_mib(one) <= config.max_size]
-    return {training_config(one) for one in (small or drawn)[:TRIED]}
+def _poor(found: Outline) -> str:
+    return (
+        f"warning: there is time for about {found.candidates} candidates of "
+        f"{found.phases[0]} steps, too few to find much: a smaller space (--space "
+        f"nano), more time (--budget) or tighter limits (--max-size, --max-latency) "
+        f"would help"
+    )
 
 
 def words(config: Settings, clock: Clock) -> str | None:
@@ -210,143 +344,3 @@ def words(config: Settings, clock: Clock) -> str | None:
         f"{until[SEARCH_ENDS]}{phases if later else ''}, the winner trains on until "
         f"{until[TRAINING_ENDS]}"
     )
-
-
-def room_for(clock: Clock, trainer: Trainer) -> Callable[[Phase, Chosen], Chosen]:
-    """Those of the chosen that a phase has time for, the best first.
-
-    The phases that are left share the time that is left equally.
-    """
-
-    def room(phase: Phase, chosen: Chosen) -> Chosen:
-        if clock.budget is None:
-            return chosen
-        name = f"room {phase.name}"
-        number = clock.decided(name)
-        if number is None:
-            number = len(chosen.every)
-            part = clock.left(PHASES_END) / (len(trainer.rungs) - phase.rung)
-            configs = [result.config for result in chosen.every]
-            while number and trainer.predicted_seconds(configs[:number], phase) > part:
-                number -= 1
-            clock.decide(name, number)
-        return Chosen(
-            chosen.promoted[:number],
-            chosen.lucky[: max(0, number - len(chosen.promoted))],
-        )
-
-    return room
-
-
-def room_beside(
-    clock: Clock,
-    trainer: Trainer,
-    models: Sequence[ArchitectureConfig],
-    phase: Phase,
-    timings: Iterable[Json],
-) -> list[ArchitectureConfig]:
-    """Those that the winner's last training has room for: all, or the last that fits.
-
-    Compiled and trained as far as the winner they take a third of the time that is
-    left for it at most; predicted, in the proportion in which the run's plans took
-    longer than predicted so far.
-
-    Args:
-      clock: of the budget.
-      trainer: of the run.
-      models: the one that matters most comes last.
-      phase: the winner's.
-      timings: of the run.
-    """
-    if clock.budget is None or not models:
-        return list(models)
-    places = clock.decided("beside")
-    if places is None:
-        steps, every = trainer.rungs[phase.rung].steps, range(len(models))
-        planner = planner_for(trainer.machine, trainer.task.settings, steps, 0)
-        most = _BESIDE * clock.left(TRAINING_ENDS) / _slowness(timings)
-
-        def fit(places: list[int]) -> bool:
-            configs = [training_config(models[place]) for place in places]
-            return planner.plan(configs).seconds <= most
-
-        tried = [list(every), *([place] for place in reversed(every))]
-        places = clock.decide("beside", next(filter(fit, tried), []))
-    return [models[place] for place in places]
-
-
-def _slowness(timings: Iterable[Json]) -> float:
-    """Seconds that plans took over those predicted, at least 1."""
-    ran = [row for row in timings if "predicted" in row and "seconds" in row]
-    predicted = sum(row["predicted"] for row in ran)
-    taken = sum(row["seconds"] for row in ran)
-    return max(1.0, taken / predicted) if predicted else 1.0
-
-
-def last_steps_ahead(
-    config: Settings, clock: Clock, trainer: Trainer, winner: ArchitectureConfig
-) -> int:
-    """About as many as `last_steps`, before anything is measured."""
-    if "final_steps" not in (clock.decided("open") or ()):
-        return config.final_steps
-    decided = clock.decided("final_steps ahead")
-    if decided is not None:
-        return decided
-    seconds = [
-        planner_for(trainer.machine, trainer.task.settings, steps, 0)
-        .plan([training_config(winner)])
-        .seconds
-        for steps in (0, 1000)
-    ]
-    a_step = max(1e-6, (seconds[1] - seconds[0]) / 1000)
-    left = max(0.0, clock.left(TRAINING_ENDS))
-    return clock.decide("final_steps ahead", int(left / a_step))
-
-
-def last_steps(
-    config: Settings,
-    clock: Clock,
-    model: ArchitectureConfig,
-    task: Task,
-    params: Params,
-    ready: Callable[[float], None] = lambda seconds: None,
-) -> int:
-    """Steps that the winner trains on for: as set, or as many as there is time for.
-
-    Args:
-      config: of the run.
-      clock: of its budget.
-      model: the winner.
-      task: see `Task`.
-      params: the winner's.
-      ready: given seconds, returns when all is as it will be while the winner
-        trains, or when these are over; asked before a step is measured.
-    """
-    if "final_steps" not in (clock.decided("open") or ()):
-        return config.final_steps
-    decided = clock.decided("final_steps")
-    if decided is not None:
-        return decided
-    if clock.late(TRAINING_ENDS):
-        return clock.decide("final_steps", 0)
-    wait = lambda: ready(_BESIDE * clock.left(TRAINING_ENDS))
-    a_step = _seconds_of_a_step(model, task, params, wait)
-    return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
-
-
-def _seconds_of_a_step(
-    model: ArchitectureConfig, task: Task, params: Params, ready: Callable[[], None]
-) -> float:
-    """Measured, after compiling, in the program that will train on."""
-    calls, settings = 4, task.settings
-    steps = calls * settings.steps_per_call
-    phase = PhaseLength(samples=steps * settings.batch, epochs=1)
-    tokens = len(task.dataset.train)
-    starts = batch_starts(task.seed, tokens, settings, phase, "finish")
-    begun = starting_state(model, task, params)
-    ends: list[float] = []
-    for _ in continue_training(model, task, begun, starts, "finish"):
-        if not ends:
-            ready()
-        ends.append(time.monotonic())
-    return (ends[-1] - ends[0]) / (steps - settings.steps_per_call)

@@ -1,13 +1,17 @@
 """From settings to the parts of a run."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from arch import ArchitectureConfig
+from arch.cost import Hardware
 from arch.space import Space
 from jaxnas.config import Settings, read_toml
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
+from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.user_objectives import Extra, load_objectives, paths_in
@@ -19,6 +23,19 @@ from jaxnas.training.rungs import Rung, rungs_of
 from jaxnas.training.scoring import Compression
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.task import Task
+
+
+def within_limits(
+    config: Settings, hardware: Hardware
+) -> Callable[[ArchitectureConfig], bool]:
+    """Whether a model keeps to the run's limits."""
+    most = math.inf if config.max_latency is None else config.max_latency
+
+    def fits(model: ArchitectureConfig) -> bool:
+        costs = costs_of(model, hardware, config.latency)
+        return costs.size_mib <= config.max_size and costs.latency_ms <= most
+
+    return fits
 
 
 def make_task(config: Settings, dataset: Dataset) -> Task:

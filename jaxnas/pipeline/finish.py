@@ -9,14 +9,21 @@ from typing import NamedTuple
 import jax
 
 from arch import ArchitectureConfig, Params
-from jaxnas.clock import Clock
+from jaxnas.clock import TRAINING_ENDS, Clock
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
 from jaxnas.pipeline.beside import NO_TIME, Baseline, Beside, Plan
-from jaxnas.pipeline.budget import last_steps, last_steps_ahead, room_beside
 from jaxnas.pipeline.obvious import Limits, choose_obvious
+from jaxnas.pipeline.room import (
+    Fixed,
+    last_end,
+    last_steps,
+    last_steps_ahead,
+    room_beside,
+)
 from jaxnas.pipeline.winner import (
+    HELD_OUT,
     BestWeights,
     score_splits,
     sums_of_splits,
@@ -30,11 +37,12 @@ from jaxnas.results.gain import best_gain
 from jaxnas.results.result import Scored
 from jaxnas.results.summary import Final
 from jaxnas.storage.checkpoints import Checkpoints
-from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
-from jaxnas.training.scoring import WindowSums
+from jaxnas.training.scoring import WindowSums, score_windows
 from jaxnas.training.single import TrainingFailed
+
+_REST = 0.02  # of a budget, for what comes after the last scores
 
 
 def finish(
@@ -46,7 +54,6 @@ def finish(
     winner: Scored,
     best_weights: BestWeights,
     progress: Progress,
-    timings: Lines,
 ) -> Final:
     """Trains the winner on, saves it, and scores it on the held-out splits.
 
@@ -68,11 +75,11 @@ def finish(
         model=model,
         params=params,
         progress=progress,
-        timings=timings,
     )
     obvious = ending.obvious()
     others = ending.in_time(obvious)
     with Beside(ending.plan(), others, progress.steps("obvious model")) as beside:
+        ending.keep_time_to_score(1 + len(others))
         last = ending.last_training(beside, alone=not others)
         save_model(folder.model, model, last.params, evaluator.task.dataset.tokenizer)
         splits = score_splits(evaluator.task, last.sums, config.final_windows)
@@ -111,7 +118,6 @@ class Ending:
     model: ArchitectureConfig
     params: Params
     progress: Progress
-    timings: Lines
 
     def plan(self) -> Plan:
         """How others are trained as the winner is."""
@@ -139,12 +145,25 @@ class Ending:
 
     def in_time(self, models: list[ArchitectureConfig]) -> list[ArchitectureConfig]:
         """Those that there is time for; says which are left out."""
-        trainer = self.evaluator.trainer
-        room = room_beside(self.clock, trainer, models, self.phase, self.timings)
+        room = room_beside(self.clock, self.evaluator.trainer, models, self.phase)
         for left_out in models:
             if left_out not in room:
                 self.progress.say(f"there is no time for {shape_words(left_out)}")
         return room
+
+    def keep_time_to_score(self, models: int) -> None:
+        """Reserves the time that scoring so many models takes, as it is measured."""
+        clock, task = self.clock, self.evaluator.task
+        if clock.budget is None or clock.late(TRAINING_ENDS):
+            return
+        taken = []  # compiled for the first split, run for both
+        for split in HELD_OUT:
+            begin = time.monotonic()
+            windows = task.windows(split, self.config.final_windows)
+            score_windows(self.model, task, self.params, windows)
+            taken.append(time.monotonic() - begin)
+        first, again = taken
+        clock.reserve(_REST * clock.budget + 2 * again + (models - 1) * (first + again))
 
     def last_training(self, beside: Beside, alone: bool) -> Last:
         """Trains the winner on; if that fails, it stays as it was."""
@@ -154,14 +173,14 @@ class Ending:
             except jax.errors.JaxRuntimeError:
                 if alone:
                     raise
-                beside.train_on_for(self.config.final_steps)
+                beside.train_on_until(Fixed(self.config.final_steps))
                 beside.results()  # after which it has the memory for itself
                 return self._train_on(beside)
         except (TrainingFailed, jax.errors.JaxRuntimeError) as error:
             log_failure(self.folder, self.model, traceback.format_exc())
             reason = f"training on failed: {error}".splitlines()[0]
             self.progress.say(f"{reason}; the winner stays as the search trained it")
-            beside.train_on_for(0)
+            beside.train_on_until(Fixed(0))
             return Last(0, reason, self.params, self._sums(self.params))
 
     def _train_on(self, beside: Beside) -> Last:
@@ -169,14 +188,17 @@ class Ending:
         ready = beside.wait_until_begun
         steps = last_steps(self.config, self.clock, model, task, params, ready)
         self.progress.say(f"the winner trains on for {steps} steps")
-        beside.train_on_for(steps)
+        end = last_end(self.config, self.clock, steps)
+        beside.train_on_until(end)
         part = self.folder.finishing / training_name(model, self.phase.rung, steps)
         with Checkpoints(part, keep=1) as checkpoints:
             report = self.progress.steps("winner")
-            trained = train_on(
-                model, task, params, steps, checkpoints, time.monotonic, report
+            done, trained = train_on(
+                model, task, params, end, checkpoints, time.monotonic, report
             )
-        return Last(steps, None, trained, self._sums(trained))
+        if done != steps:
+            self.progress.say(f"the clock ends it after {done} steps instead")
+        return Last(done, None, trained, self._sums(trained))
 
     def _sums(self, params: Params) -> dict[str, WindowSums]:
         windows = self.config.final_windows

@@ -184,13 +184,15 @@ def _train_on(
         by = "rank" if before.id in promoted else "luck"
         result = before.in_phase(phase.name, by, evaluation)
         record.append(result)
+        deadline.save()
         progress.candidate(result)
 
     evaluator.evaluate(
         list(of_config),
         progress.steps(f"phase {phase.name}"),
         phase=phase,
-        enough=lambda succeeded: succeeded > 0 and deadline.passed(),
+        enough=lambda succeeded: succeeded > 0 and deadline.over(),
+        begins=lambda succeeded, seconds: not succeeded or seconds <= deadline.left(),
         found=found,
     )
 

@@ -1,20 +1,23 @@
 """One run in its folder, from settings to the saved winner, top to bottom."""
 
 import contextlib
+import dataclasses
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from rich.console import Console
 
+from arch import ArchitectureConfig
 from arch.cost import MIB, Hardware
 from arch.space import Space
 from jaxnas.analytic.cost_table import CostTable
-from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock, Deadline
+from jaxnas.clock import PHASES_END, SEARCH_ENDS, TRAINING_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig, Settings
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
@@ -23,11 +26,13 @@ from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.evaluation.user_objectives import changed_since, objective_names, sources_of
 from jaxnas.latency.finalists import hardware_of, measure_finalists
-from jaxnas.pipeline.budget import fit_to_budget, room_for, words
+from jaxnas.pipeline.budget import fit_to_budget, with_later_phases, words
 from jaxnas.pipeline.build import (
     check_settings,
     compressions_ahead,
     make_evaluator,
+    make_fitness,
+    make_rungs,
     make_task,
     make_trainer,
 )
@@ -41,13 +46,18 @@ from jaxnas.pipeline.manifest import (
 )
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
+from jaxnas.pipeline.room import MOST_GENERATIONS, room_for, room_of
 from jaxnas.pipeline.search import Search, bound, most_candidates
+from jaxnas.pipeline.strategy import compiled_strategy, first_asked
 from jaxnas.pipeline.watcher import OnCandidate, Watcher
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.devices import Machine, local_machine
 from jaxnas.population.observer import Observer
+from jaxnas.population.pace import KINDS, Pace
+from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
+from jaxnas.population.probe import Probed
 from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
 from jaxnas.report.announce import announce
@@ -68,6 +78,9 @@ from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import FIRST
 from jaxnas.training.task import Task
+from search import Strategy
+
+SLOW = 1.2  # times as long as predicted, from which on it is said
 
 
 class Ready(NamedTuple):
@@ -80,6 +93,9 @@ class Ready(NamedTuple):
     hardware: Hardware  # whose latency is predicted
     machine: Machine
     table: CostTable  # what the space's models cost
+    pace: Pace  # learned from what runs
+    probed: Probed | None  # compiled by then
+    strategy: Strategy | None  # that asked for it
 
 
 class Opened(NamedTuple):
@@ -145,8 +161,9 @@ def run(
         pool = promotions.pool(opened.evaluator, most)
         exhausted, enough = _search(ready, opened, pool, watcher)
         results = list(opened.results)
+        ready, opened = _with_later_phases(ready, opened, promotions, pool)
         phases = _phases(ready, opened, promotions, pool)
-        _say_what_ended(ready, exhausted, enough, len(results), opened.progress.say)
+        _say_what_ended(ready, exhausted, enough, results, opened.progress.say)
         plot_fitness(folder.fitness_plot, results)
         plot_pareto(folder.pareto_plot, results, opened.evaluator.extra.names)
         summary, last = _finish(ready, opened, phases, exhausted)
@@ -200,11 +217,35 @@ def _prepare(
     # Before the plan, which is for the time that is left then.
     hardware = hardware_of(config, folder.manifest, say)
     task = make_task(config, dataset)
-    config = fit_to_budget(given, config, space, task, machine, clock)
+    pace = Pace(machine.cores if machine.shares_cores else math.inf)
+    strategies: list[Strategy] = []
+
+    def first(config: Settings) -> list[ArchitectureConfig]:
+        scores, number = make_fitness(config), len(objective_names(config.objectives))
+        columns = deciding(scores, len(OBJECTIVES) + number)
+        fields = fields_of(task)
+        table = costs_of_space(config, hardware, fields, space)
+        strategies.append(compiled_strategy(config, table, scores, columns))
+        return first_asked(config, strategies[0], table, fields)
+
+    config, probed = fit_to_budget(
+        given, config, space, task, machine, clock, pace, first, say
+    )
     write_whole(folder.config, config.to_toml())
     task = make_task(config, dataset)
     table = costs_of_space(config, hardware, fields_of(task), space)
-    return Ready(folder, config, clock, task, hardware, machine, table)
+    return Ready(
+        folder,
+        config,
+        clock,
+        task,
+        hardware,
+        machine,
+        table,
+        pace,
+        probed,
+        next(iter(strategies), None),
+    )
 
 
 def _open(
@@ -218,20 +259,29 @@ def _open(
     folder, config = ready.folder, ready.config
     results = stack.enter_context(ResultLog(folder.results, watcher.show))
     trainings = stack.enter_context(Lines(folder.trainings))
-    plans = stack.enter_context(Lines(folder.plans))
+    lines = stack.enter_context(Lines(folder.plans))
     timings = stack.enter_context(Lines(folder.timings))
     later = stack.enter_context(ResultLog(folder.rungs, watcher.show))
     most = most_candidates(config, ready.table)
-    progress = stack.enter_context(Progress(console, most, timings))
+    progress = stack.enter_context(
+        Progress(console, most, timings, _seconds_left(ready.clock))
+    )
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
+    plans, compilers = Plans(lines), {}
+    if ready.probed is not None:
+        programs, compiler = ready.probed
+        plans.add([], Plan(buckets=(), prepared=programs, seconds=0.0))
+        compilers = {compiler.lone: compiler}
     trainer = make_trainer(
         config,
         ready.task,
+        compilers=compilers,
         compressions=compressions_ahead(config, ready.table.space),
         states=States(folder.states) if several else None,
-        plans=Plans(plans),
+        plans=plans,
         machine=ready.machine,
+        pace=ready.pace,
         observer=Observer(
             planned=lambda plan: progress.planned(plan, verbose),
             ran=progress.plan_has_run,
@@ -251,6 +301,12 @@ def _open(
     return Opened(results, later, timings, best_weights, progress, evaluator)
 
 
+def _seconds_left(clock: Clock) -> Callable[[str], float]:
+    """Until a part of the run ends by the clock."""
+    ends = {"search": SEARCH_ENDS, "phase": PHASES_END}
+    return lambda part: clock.left(ends[part])
+
+
 def _search(
     ready: Ready, opened: Opened, pool: Pool, watcher: Watcher
 ) -> tuple[bool, str | None]:
@@ -261,6 +317,8 @@ def _search(
       enough.
     """
     folder, config, clock, *_ = ready
+    deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
+    open_ = "generations" in (clock.decided("open") or ())
     with (
         Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
         opened.progress.stage("search"),
@@ -272,8 +330,13 @@ def _search(
             results=opened.results,
             checkpoints=checkpoints,
             progress=opened.progress,
-            on_generation=_recorder(folder.manifest, opened.evaluator.trainer, pool),
-            deadline=Deadline(clock, SEARCH_ENDS, "evaluated"),
+            on_generation=_recorder(
+                folder.manifest, opened.timings, opened.evaluator.trainer, pool
+            ),
+            deadline=deadline,
+            room=room_of(clock, opened.evaluator, deadline),
+            most=MOST_GENERATIONS if open_ else None,
+            strategy=ready.strategy,
             watcher=watcher,
         )
         enough = search.run()
@@ -281,7 +344,7 @@ def _search(
 
 
 def _recorder(
-    manifest: Path, trainer: Trainer, pool: Pool
+    manifest: Path, timings: Lines, trainer: Trainer, pool: Pool
 ) -> Callable[[int, list[Result]], None]:
     """Records what each generation compiled; drops states that none goes on from."""
     counts, programs = compile_counts(), 0
@@ -293,6 +356,8 @@ def _recorder(
             trainer.keep_states([result.config for result in pool.results], FIRST)
         before, counts = counts, compile_counts()
         old, programs = programs, trainer.programs()
+        pace = {kind: round(trainer.pace.factor(kind), 3) for kind in KINDS}
+        timings.append({"after": generation + 1, "slower": pace})
         record_compilations(
             manifest,
             generation=generation,
@@ -302,6 +367,26 @@ def _recorder(
         )
 
     return record
+
+
+def _with_later_phases(
+    ready: Ready, opened: Opened, promotions: Promotions, pool: Pool
+) -> tuple[Ready, Opened]:
+    """The later phases planned again, for the time that the search has left."""
+    evaluator, results = opened.evaluator, list(opened.results)
+    trainer = evaluator.trainer
+    if ready.clock.budget is None or len(trainer.rungs) < 2:
+        return ready, opened
+    pool.read(results)
+    chosen = promotions.choose(evaluator, FIRST, results, pool.results)
+    promoted = [result.config for result in chosen.every]
+    config = with_later_phases(ready.config, ready.clock, trainer, promoted)
+    write_whole(ready.folder.config, config.to_toml())
+    trainer = dataclasses.replace(
+        trainer, rungs=make_rungs(config, ready.task.settings)
+    )
+    evaluator = dataclasses.replace(evaluator, trainer=trainer)
+    return ready._replace(config=config), opened._replace(evaluator=evaluator)
 
 
 def _phases(
@@ -328,17 +413,25 @@ def _say_what_ended(
     ready: Ready,
     exhausted: bool,
     enough: str | None,
-    candidates: int,
+    results: Sequence[Result],
     say: Callable[[str], None],
 ) -> None:
     """Says why there are fewer candidates than were asked for, if so."""
-    settings = ready.config
+    settings, candidates = ready.config, len(results)
+    trained = sum(result.status != "skipped" for result in results)
     if exhausted:
         say(f"the space is exhausted: all {candidates} models allowed were evaluated")
     elif enough is not None:
         say(f"the search ends after {candidates} candidates: {enough}")
     elif ready.clock.decided("evaluated") is not None:
         say(f"the clock ends the search after {candidates} candidates")
+        slower = ready.pace.slower_than(ready.clock.decided("pace"))
+        planned = ready.clock.decided("candidates")
+        if slower > SLOW and trained < planned:
+            say(
+                f"slower than predicted by {slower:.1f}: {trained} candidates were "
+                f"trained, about {planned} were planned"
+            )
     elif candidates >= bound(settings):
         say(f"the search ends at max_evals={settings.max_evals}")
 
@@ -357,6 +450,12 @@ def _finish(
     rung, last = finalists(results, phases)
     [winner] = top_results(last, 1)
     write_whole(folder.best, winner.config.to_json())
+    with progress.stage("latency"):  # of nothing that training changes
+        number = 0 if clock.late(TRAINING_ENDS) else config.measure_top
+        best = top_results(last, number) if number else []
+        measured = measure_finalists(
+            best, evaluator.hardware, opened.timings, progress.say
+        )
     with progress.stage("finish"):
         final = finish(
             folder,
@@ -367,15 +466,9 @@ def _finish(
             winner,
             opened.best_weights,
             progress,
-            opened.timings,
         )
     with progress.stage("repeats"):
         again = repeated(evaluator, winner, results, config.repeats, progress)
-    with progress.stage("latency"):
-        best = top_results(last, config.measure_top)
-        measured = measure_finalists(
-            best, evaluator.hardware, opened.timings, progress.say
-        )
     return summary_of(
         config,
         evaluator,

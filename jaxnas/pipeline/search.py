@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +21,13 @@ from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.keys import key_of
 from jaxnas.pipeline.limits import fields_of
 from jaxnas.pipeline.lookahead import outlook_of
-from jaxnas.pipeline.strategy import make_strategy
+from jaxnas.pipeline.strategy import compiled_strategy
 from jaxnas.pipeline.warm_start import warm_start
 from jaxnas.pipeline.watcher import Watcher
+from jaxnas.population.trainer import NOTHING_AHEAD
 from jaxnas.report.progress import Progress
 from jaxnas.results.ending import generations_of, why_ended
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
-from jaxnas.runtime import compiler_options
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from search import Strategy
@@ -42,6 +42,10 @@ def most_candidates(settings: Settings, table: CostTable) -> int:
 def bound(settings: Settings) -> float:
     """Distinct candidates after which a search ends, inf for no bound."""
     return math.inf if settings.max_evals is None else settings.max_evals
+
+
+# Which of these there is time to train, by their places; the name is of the decision.
+Room: TypeAlias = Callable[[str, Sequence[ArchitectureConfig]], Sequence[int]]
 
 
 class Checkpointed(NamedTuple):
@@ -67,6 +71,9 @@ class Search:
         and all results so far.
       deadline: after which no new candidate is trained.
       watcher: is shown, at a resume, what earlier processes found.
+      room: of those at hand, which there is time for until then.
+      most: generations at most; None is the settings' number.
+      strategy: as by `compiled_strategy`, if it is there already.
     """
 
     settings: Settings
@@ -78,6 +85,14 @@ class Search:
     on_generation: Callable[[int, list[Result]], None] = lambda *_: None
     deadline: Deadline = NEVER
     watcher: Watcher | None = None
+    room: Room = lambda name, configs: range(len(configs))
+    most: int | None = None
+    strategy: Strategy | None = None
+
+    @property
+    def generations(self) -> int:
+        """How many there are at most."""
+        return self.most or self.settings.generations
 
     @property
     def space(self) -> Space:
@@ -120,16 +135,12 @@ class Search:
           UsageError: the results do not fit the checkpoint, or there is nothing to
             be learnt from the earlier run.
         """
-        strategy = make_strategy(
+        strategy = self.strategy or compiled_strategy(
             self.settings, self.table, self.evaluator.fitness, self.columns
         )
-        options = compiler_options(jax.default_backend(), quick=True)
-        ask = jax.jit(strategy.ask, compiler_options=options)
-        tell = jax.jit(strategy.tell, compiler_options=options)
-        strategy = strategy._replace(ask=ask, tell=tell)
         first, state = self._begin(strategy)
         why = None
-        for generation in range(first, self.settings.generations):
+        for generation in range(first, self.generations):
             why = self._found_enough(generation)
             if why is not None or self.full or self._ended():
                 break
@@ -225,7 +236,7 @@ class Search:
         self.progress.end_generation(generation, results)
         self.on_generation(generation, results)
         done = generation + whole
-        last = self.full or late or done == settings.generations
+        last = self.full or late or done == self.generations
         last = last or self._found_enough(done) is not None
         if done and (last or done % settings.checkpoint_every == 0):
             saved = jnp.int32(len(results) if whole else before)
@@ -237,11 +248,7 @@ class Search:
         return {result.genome: result.objectives for result in self.results}
 
     def _evaluate(self, generation: int, genomes: np.ndarray) -> None:
-        """Evaluates the genomes not seen before, while there may be more.
-
-        After the deadline only those that are known already; before one has
-        succeeded, as many more as that takes.
-        """
+        """Evaluates the genomes not seen before, while there may be more."""
         settings, seen, most = self.settings, self._seen(), bound(self.settings)
         new: dict[ArchitectureConfig, Candidate] = {}
         for index, genome in enumerate(map(tuple, genomes.tolist())):
@@ -251,16 +258,43 @@ class Search:
                 candidate = Candidate(identity, generation, genome, config)
                 new.setdefault(config, candidate)
 
+        self._evaluate_new(generation, new)
+
+    def _evaluate_new(
+        self, generation: int, new: Mapping[ArchitectureConfig, Candidate]
+    ) -> None:
+        """Evaluates those that there is time for, until there is time for none.
+
+        After the deadline only those that are known already; before one has
+        succeeded, as many more as that takes.
+        """
+        left = list(new)
+        while left:
+            chosen = self.room(f"generation {generation}, last {len(left)}", left)
+            if not chosen:
+                if scored(self.results):
+                    break
+                chosen = [0]
+            part = [left[place] for place in chosen]
+            self._evaluate_part(generation, {one: new[one] for one in part})
+            left = [one for one in left if one not in part]
+
+    def _evaluate_part(
+        self, generation: int, new: Mapping[ArchitectureConfig, Candidate]
+    ) -> None:
+        """Evaluates candidates together; each that becomes known is a result."""
+        settings, seen = self.settings, self._seen()
+
         def found(config: ArchitectureConfig, evaluation: Evaluation) -> None:
             result = Result.of(new[config], evaluation)
             self.results.append(result)
+            self.deadline.save()
             self.progress.candidate(result)
 
         some = any(objectives is not None for objectives in seen.values())
-        self.evaluator.evaluate(
-            list(new),
-            self.progress.steps(f"training of generation {generation + 1}"),
-            outlook_of(
+        outlook = NOTHING_AHEAD
+        if not self.deadline.bounded:  # else as `room` has planned it
+            outlook = outlook_of(
                 self.space,
                 self.fields,
                 population=settings.population,
@@ -268,11 +302,18 @@ class Search:
                 generation=generation,
                 new=len(new),
                 seen=len(seen),
-                most=most,
+                most=bound(settings),
                 max_size=self.evaluator.max_size,
-            ),
+            )
+        self.evaluator.evaluate(
+            list(new),
+            self.progress.steps(f"training of generation {generation + 1}"),
+            outlook,
             generation=generation,
-            enough=lambda succeeded: (succeeded > 0 or some) and self.deadline.passed(),
+            enough=lambda succeeded: (succeeded > 0 or some) and self.deadline.over(),
+            begins=lambda succeeded, seconds: (
+                not (succeeded or some) or seconds <= self.deadline.left()
+            ),
             found=found,
         )
 

@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arch import ArchitectureConfig
 from arch.baselines import BASELINES
 from arch.space import Space
 from jaxnas.analytic.cost_table import CostTable, front_genomes
 from jaxnas.config import Settings
 from jaxnas.evaluation.fitness import OBJECTIVES, FitnessSettings, fitness
+from jaxnas.keys import key_of
 from jaxnas.presets import STRATEGY_SETTINGS
+from jaxnas.runtime import compiler_options
 from search import STRATEGIES, Genes, Strategy
 from search.limits import limited
 
@@ -134,6 +137,34 @@ def make_strategy(
         share=PROPOSED if alone else None,
         settings={name: getattr(settings, name) for name in names},
     )
+
+
+def compiled_strategy(
+    settings: Settings,
+    table: CostTable,
+    scores: FitnessSettings,
+    columns: Sequence[int],
+) -> Strategy:
+    """`make_strategy`, compiled when it is called."""
+    strategy = make_strategy(settings, table, scores, columns)
+    options = compiler_options(jax.default_backend(), quick=True)
+    ask = jax.jit(strategy.ask, compiler_options=options)
+    tell = jax.jit(strategy.tell, compiler_options=options)
+    return strategy._replace(ask=ask, tell=tell)
+
+
+def first_asked(
+    settings: Settings,
+    strategy: Strategy,
+    table: CostTable,
+    fields: Mapping[str, int],
+) -> list[ArchitectureConfig]:
+    """What the first generation of a search asks for, in its order."""
+    space = table.space
+    state = strategy.init(key_of(settings.seed, "init"))
+    asked = strategy.ask(key_of(settings.seed, "ask", 0), state)
+    genomes = np.asarray(jax.jit(jax.vmap(space.canonical))(asked))
+    return [space.decode(genome, **fields) for genome in genomes]
 
 
 # The objectives that the table holds.

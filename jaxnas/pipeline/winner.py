@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,10 +19,10 @@ from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import Schedule, TrainState, batch_starts
 from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import WindowSums, score_windows
+from jaxnas.training.settings import LAST_DECAY
 from jaxnas.training.single import Report, continue_training, starting_state
 from jaxnas.training.task import Task
 
-LAST_DECAY = 0.5  # of the last training's steps, see experiments/recipe
 SAVE_EVERY = 60.0  # seconds between checkpoints of the last training
 
 HELD_OUT = ("validation", "test")
@@ -99,29 +99,84 @@ class Course(NamedTuple):
     schedule: Schedule | None = None
 
 
-def last_course(task: Task, steps: int) -> Course:
-    """The last training: new windows, and a new schedule."""
-    phase = PhaseLength(samples=steps * task.settings.batch, epochs=1)
+def last_course(task: Task, steps: int, drawn: int | None = None) -> Course:
+    """The last training: new windows, and a new schedule.
+
+    Args:
+      task: see `Task`.
+      steps: of it.
+      drawn: steps that windows are drawn for; as many by default.
+    """
+    drawn = steps if drawn is None else drawn
+    phase = PhaseLength(samples=drawn * task.settings.batch, epochs=1)
     tokens = len(task.dataset.train)
     settings = dataclasses.replace(task.settings, decay_share=LAST_DECAY)
     starts = batch_starts(task.seed, tokens, settings, phase, "finish")
-    return Course(starts, "finish", Schedule.over(steps, settings))
+    return Course(starts[:steps], "finish", Schedule.over(steps, settings))
+
+
+class End(Protocol):
+    """When a training ends; see `jaxnas.pipeline.room`."""
+
+    @property
+    def steps(self) -> int:
+        """As planned."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """Steps that windows are drawn for."""
+        ...
+
+    @property
+    def now(self) -> int:
+        """The step at which it ends, by what was last known."""
+        ...
+
+    def at(self, done: int) -> int:
+        """The step at which it ends, as far as known after so many."""
+        ...
+
+    def ended(self, done: int) -> None:
+        """Told that it has ended."""
+        ...
 
 
 def train_on(
     config: ArchitectureConfig,
     task: Task,
     params: Params,
-    steps: int,
+    end: End,
     checkpoints: Checkpoints,
     clock: Callable[[], float],
     report: Report,
-) -> Params:
-    """Trains the winner for more steps, from its weights, with a new schedule."""
-    if steps == 0:
-        return params
-    begun, course = starting_state(config, task, params), last_course(task, steps)
-    return train_saved(config, task, begun, course, checkpoints, clock, report).params
+) -> tuple[int, Params]:
+    """Trains a model on, from its weights, with a new schedule.
+
+    Where the end moves, the schedule is from then on the one that ends there.
+
+    Returns:
+      The steps done, and the parameters they left.
+    """
+    if end.most == 0:
+        return 0, params
+    begun = starting_state(config, task, params)
+    found = checkpoints.latest(begun)
+    state = begun if found is None else found[1]
+    save, done = _saving(checkpoints, clock), int(state.step)
+    steps = end.at(done)
+    while done < steps:
+        course = last_course(task, steps, end.most)
+        training = continue_training(config, task, state, *course)
+        for state, losses in training:
+            done = int(state.step)
+            report(done, steps, float(losses[-1]))
+            save(state)
+            if (moved := end.at(done)) != steps:
+                steps = moved
+                break
+    end.ended(done)
+    return done, state.params
 
 
 def train_saved(
@@ -152,17 +207,30 @@ def train_saved(
     state = begun if found is None else found[1]
     if enough(int(state.step)):
         return state
-    saved, (starts, purpose, schedule) = clock(), course
+    save, (starts, purpose, schedule) = _saving(checkpoints, clock), course
     training = continue_training(config, task, state, starts, purpose, schedule)
     for state, losses in training:
         done = int(state.step)
         report(done, len(starts), float(losses[-1]))
         if enough(done):
             break
-        if clock() - saved > SAVE_EVERY:
-            checkpoints.save(done, state)
-            saved = clock()
+        save(state)
     return state
+
+
+def _saving(
+    checkpoints: Checkpoints, clock: Callable[[], float]
+) -> Callable[[TrainState], None]:
+    """What saves a state if the last one was saved long ago."""
+    saved = clock()
+
+    def save(state: TrainState) -> None:
+        nonlocal saved
+        if clock() - saved > SAVE_EVERY:
+            checkpoints.save(int(state.step), state)
+            saved = clock()
+
+    return save
 
 
 def sums_of_splits(

@@ -17,11 +17,14 @@ from arch.padding import common_shape
 from jaxnas.errors import UsageError
 from jaxnas.population.call import Keys, Outcome, Work, train_call
 from jaxnas.population.compiler import Compiler
-from jaxnas.population.plan import Plan
+from jaxnas.population.pace import NO_BOUND, Allowance, NoTime, Pace
+from jaxnas.population.plan import Bucket, Plan
 from jaxnas.population.program import Program
 from jaxnas.training.single import Report, TrainingFailed
 
 MIB = 2**20
+
+LOOKS = 1.0  # seconds between looks at whether all is over
 
 
 class Steps(NamedTuple):
@@ -55,6 +58,8 @@ def execute(
     memory: float = float("inf"),
     report: Report = lambda done, total, loss: None,
     on_split: Callable[[Split], None] = lambda split: None,
+    pace: Pace | None = None,
+    allowance: Allowance = NO_BOUND,
 ) -> None:
     """Trains and scores the candidates as planned.
 
@@ -70,12 +75,16 @@ def execute(
       memory: bytes of a device that may be used.
       report: steps done and to do, over all calls, and the last loss.
       on_split: called with each program that does not fit.
+      pace: learns from each call.
+      allowance: a call that may not begin leaves no outcome.
 
     Raises:
       UsageError: a file that the work reads cannot be used.
     """
-    keys, calls = list(candidates), 0
-    pool = _WorkerPool(candidates, work, compiler, devices, workers, memory)
+    keys, calls, pace = list(candidates), 0, pace or Pace()
+    pool = _WorkerPool(
+        candidates, work, compiler, devices, workers, memory, pace, allowance
+    )
     with contextlib.closing(pool):
         for bucket in plan.buckets:
             device = bucket.device % len(devices)  # planned where there were more
@@ -86,11 +95,14 @@ def execute(
                     own = tuple(
                         keys[place] if keys[place] in open_ else None for place in group
                     )
-                    pool.submit(device, bucket.program, own)
+                    pool.submit(device, bucket.program, own, _expected(bucket))
                     calls += 1
         prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
         steps = len(work.starts) - work.begin
-        for outcome in _outcomes(pool.events, calls, steps, report, on_split):
+        outcomes = _outcomes(
+            pool.events, calls, steps, report, on_split, allowance.over
+        )
+        for outcome in outcomes:
             if not take(outcome):
                 return
         for program in prepared:
@@ -103,12 +115,20 @@ def _outcomes(
     steps: int,
     report: Report,
     on_split: Callable[[Split], None],
+    over: Callable[[], bool],
 ) -> Iterator[Outcome]:
-    """Outcomes as they come, `steps` a call; what else happens is told."""
+    """Outcomes as they come, `steps` a call, until it is over; the rest is told."""
     done = ended = 0
     while ended < calls:
-        event = events.get()
+        try:
+            event = events.get(timeout=LOOKS)
+        except queue.Empty:
+            if over():
+                return
+            continue
         if isinstance(event, Steps):
+            if over():
+                return
             done += event.number
             report(done, max(steps * calls, done), event.loss)
         elif isinstance(event, Split):
@@ -117,6 +137,17 @@ def _outcomes(
         else:
             ended += 1
             yield from event.result()
+
+
+class _Expected(NamedTuple):
+    """Seconds of a call as they were predicted, before any correction."""
+
+    compile: float
+    call: float
+
+
+def _expected(bucket: Bucket) -> _Expected:
+    return _Expected(bucket.compile_seconds, bucket.seconds / len(bucket.groups))
 
 
 class _WorkerPool:
@@ -134,8 +165,11 @@ class _WorkerPool:
         devices: Sequence[jax.Device],
         workers: int,
         memory: float,
+        pace: Pace,
+        allowance: Allowance,
     ) -> None:
         self._candidates, self._work, self._compiler = candidates, work, compiler
+        self._pace, self._allowance = pace, allowance
         self._devices, self._memory = devices, memory
         self._pools = [
             ThreadPoolExecutor(workers, thread_name_prefix="train") for _ in devices
@@ -145,16 +179,28 @@ class _WorkerPool:
         self._stopped = False
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def submit(self, device: int, program: Program, keys: Keys) -> None:
+    def submit(
+        self, device: int, program: Program, keys: Keys, expected: _Expected
+    ) -> None:
         """Queues a call for when its program is compiled."""
 
-        def queue_call(_: Future) -> None:
+        def queue_call(compiled: Future) -> None:
+            if compiled.cancelled() or isinstance(compiled.exception(), NoTime):
+                self.events.put(_nothing())
+                return
             with contextlib.suppress(RuntimeError):  # the pool is closed by now
-                call = self._pools[device].submit(self._run, device, program, keys)
+                arguments = device, program, keys, expected.call
+                call = self._pools[device].submit(self._run, *arguments)
                 call.add_done_callback(self.events.put)
 
-        compiled = self._compiler.ask(program, self._devices[device])
+        compiled = self._compiler.ask(
+            program, self._devices[device], lambda: self._begins(expected)
+        )
         compiled.add_done_callback(queue_call)
+
+    def _begins(self, expected: _Expected) -> bool:
+        seconds = self._pace.corrected(*expected)
+        return not self._stopped and self._allowance.begins(seconds)
 
     def close(self) -> None:
         """Stops each running call at its next steps, and waits for it."""
@@ -162,17 +208,24 @@ class _WorkerPool:
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, device: int, program: Program, keys: Keys) -> list[Outcome]:
+    def _run(
+        self, device: int, program: Program, keys: Keys, expected: float
+    ) -> list[Outcome]:
         begin = time.monotonic()
         own = self._devices[device]
         try:
             compiled = self._compiler.ask(program, own).result()
+            if not self._begins(_Expected(0.0, expected)):
+                return []
             if compiled.memory > self._memory:
                 raise MemoryError(
                     f"it needs {compiled.memory / MIB:.0f} MiB of the device, "
                     f"{self._memory / MIB:.0f} may be used"
                 )
-            with self._room(device, compiled.memory):
+            with (
+                self._room(device, compiled.memory),
+                self._pace.timed("call", expected) as timing,
+            ):
                 outcomes = train_call(
                     program,
                     keys,
@@ -182,11 +235,16 @@ class _WorkerPool:
                     own,
                     on_steps=self._on_steps,
                 )
+                timing.whole = all(
+                    one.error is None and one.stopped is None for one in outcomes
+                )
         except UsageError:  # a file that cannot be used: the user has to fix it
             raise
         except Exception as error:  # any: a candidate's failure is its result
             self._compiler.forget(program, own)
-            if _is_memory(error) and self._split(device, program, keys, error):
+            if _is_memory(error) and self._split(
+                device, program, keys, error, expected
+            ):
                 return []
             trace = traceback.format_exc()
             error = error.with_traceback(None)  # which would hold the call's arrays
@@ -204,7 +262,12 @@ class _WorkerPool:
         self.events.put(Steps(steps, loss))
 
     def _split(
-        self, device: int, program: Program, keys: Keys, error: Exception
+        self,
+        device: int,
+        program: Program,
+        keys: Keys,
+        error: Exception,
+        expected: float,
     ) -> bool:
         """Makes smaller calls of one that does not fit; False if there are none."""
         members = [key for key in keys if key is not None]
@@ -223,8 +286,9 @@ class _WorkerPool:
         parts = [members[at : at + size] for at in range(0, len(members), size)]
         reason = str(error) if isinstance(error, MemoryError) else "out of memory"
         self.events.put(Split(program, smaller, reason, len(parts)))
+        share = _Expected(0.0, expected / len(parts))
         for part in parts:
-            self.submit(device, smaller, tuple(part))
+            self.submit(device, smaller, tuple(part), share)
         return True
 
     @contextlib.contextmanager
@@ -244,6 +308,13 @@ class _WorkerPool:
             with self._freed:
                 self._used[device] -= memory
                 self._freed.notify_all()
+
+
+def _nothing() -> "Future[list[Outcome]]":
+    """A call that was not begun."""
+    future: Future[list[Outcome]] = Future()
+    future.set_result([])
+    return future
 
 
 def _is_memory(error: Exception) -> bool:

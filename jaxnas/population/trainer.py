@@ -14,9 +14,11 @@ from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import Machine, local_machine
 from jaxnas.population.executor import Split, execute
 from jaxnas.population.observer import Observer
+from jaxnas.population.pace import NO_BOUND, Allowance, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
+from jaxnas.population.scheduling import makespan
 from jaxnas.population.train_states import States
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
@@ -63,6 +65,7 @@ class Trainer:
       plans: what shared programs before, and will.
       machine: what it trains on.
       observer: told of plans, and what goes otherwise than planned.
+      pace: learns how predicted seconds are to be corrected.
     """
 
     task: Task
@@ -76,6 +79,7 @@ class Trainer:
     machine: Machine = dataclasses.field(default_factory=local_machine)
     observer: Observer = dataclasses.field(default_factory=Observer)
     compilers: Compilers = dataclasses.field(default_factory=dict)
+    pace: Pace = dataclasses.field(default_factory=Pace)
 
     @property
     def phases(self) -> list[Phase]:
@@ -104,6 +108,7 @@ class Trainer:
         outlook: Outlook = NOTHING_AHEAD,
         phase: Phase = FIRST,
         generation: int | None = None,
+        allowance: Allowance = NO_BOUND,
     ) -> None:
         """Trains the configs, in the plan that was made for them before.
 
@@ -115,6 +120,7 @@ class Trainer:
           outlook: what may come after them.
           phase: see `Phase`.
           generation: recorded with a new plan.
+          allowance: what may begin; the rest leaves no outcome.
         """
         if not configs:
             return
@@ -140,7 +146,7 @@ class Trainer:
             waiting.discard(outcome.key)
             return take(outcome)
 
-        begin = time.monotonic()
+        expected, begin = seconds_at(self.pace, plan, self.machine), time.monotonic()
         execute(
             plan,
             candidates,
@@ -152,17 +158,21 @@ class Trainer:
             memory=self.machine.memory,
             report=report,
             on_split=self._split,
+            pace=self.pace,
+            allowance=allowance,
         )
         if found is None and not waiting:  # all of it ran, as it was planned
-            self.observer.ran(plan, time.monotonic() - begin)
+            expected_plan = dataclasses.replace(plan, seconds=expected)
+            self.observer.ran(expected_plan, time.monotonic() - begin)
 
     def predicted_seconds(
         self, configs: Sequence[ArchitectureConfig], phase: Phase = FIRST
     ) -> float:
-        """Seconds that these would take, with what is compiled so far."""
+        """Seconds that these would take, with what is compiled and learned so far."""
         chosen = {training_key(config): training_config(config) for config in configs}
         known = list(self.plans.homes())
-        return self._planner(phase).plan(list(chosen.values()), known=known).seconds
+        plan = self._planner(phase).plan(list(chosen.values()), known=known)
+        return seconds_at(self.pace, plan, self.machine)
 
     def close(self) -> None:
         """Gives up what was to be compiled; nothing is evaluated afterwards."""
@@ -237,7 +247,10 @@ class Trainer:
             lone = ahead[0]
         if lone not in self.compilers:
             windows, cores = len(self.validation_windows()), self.machine.cores
-            self.compilers[lone] = Compiler(self.task, windows, lone, cores)
+            rates = self.machine.calibration.rates
+            self.compilers[lone] = Compiler(
+                self.task, windows, lone, cores, self.pace, rates
+            )
         return self.compilers[lone]
 
     def _work(
@@ -292,3 +305,24 @@ class Trainer:
         task = self.task.repeated(phase.repeat)
         tokens = len(task.dataset.train)
         return batch_starts(task.seed, tokens, settings, length, "recovery")
+
+
+def seconds_at(pace: Pace, plan: Plan, machine: Machine) -> float:
+    """Seconds until a plan is done, corrected by what was learned."""
+    compile_factor, factor = pace.factor("compile"), pace.factor("call")
+    buckets = [
+        dataclasses.replace(
+            bucket,
+            seconds=bucket.seconds * factor,
+            compile_seconds=bucket.compile_seconds * compile_factor,
+        )
+        for bucket in plan.buckets
+    ]
+    return makespan(
+        buckets,
+        (),
+        rates=machine.calibration.rates,
+        speeds=machine.speeds,
+        cores=machine.cores,
+        shares_cores=machine.shares_cores,
+    )

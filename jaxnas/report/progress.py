@@ -1,6 +1,7 @@
 """What a run says while it works."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
@@ -19,9 +20,24 @@ from jaxnas.storage.jsonl import Lines
 class Progress:
     """Prints a line a candidate and a line a generation; bars on a terminal."""
 
-    def __init__(self, console: Console, candidates: int, timings: Lines) -> None:
-        """`candidates` is how many distinct ones there can be at most."""
+    def __init__(
+        self,
+        console: Console,
+        candidates: int,
+        timings: Lines,
+        ends: Callable[[str], float] = lambda part: math.inf,
+    ) -> None:
+        """What is shown on the console.
+
+        Args:
+          console: to print to.
+          candidates: how many distinct ones there can be at most.
+          timings: what took how long.
+          ends: seconds until the clock ends a part, search | phase; inf if it
+            does not.
+        """
         self.console = console
+        self._ends, self._part = ends, "search"
         self._timings = timings
         self._bars = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -107,6 +123,7 @@ class Progress:
         drawn = f" and {at_random} drawn at random" if at_random else ""
         self.say(f"phase {name}: the best {promoted}{drawn} train on")
         self._candidates, self._done = promoted + at_random, 0
+        self._part = "phase"
         self._trained, self._spent = 0, 0.0
         self._bars.update(
             self._all,
@@ -137,8 +154,12 @@ class Progress:
         )
 
     def _left(self) -> str:
-        mean = self._spent / max(1, self._trained)
-        return _clock(mean * max(0, self._candidates - self._done))
+        """The time until the clock ends the part, or by the candidates to come."""
+        open_ = max(0, self._candidates - self._done)
+        seconds = self._spent / max(1, self._trained) * open_
+        if (by_clock := self._ends(self._part)) < math.inf:
+            seconds, open_ = by_clock, 1
+        return _clock(max(1.0, seconds) if open_ else 0.0)
 
     def say(self, text: str) -> None:
         """Prints a line above the bars."""

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+LAST_DECAY = 0.5  # of the winner's last training's steps, see experiments/recipe
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
