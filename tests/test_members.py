@@ -31,7 +31,7 @@ from jaxnas.training.members import (
 from jaxnas.training.settings import TrainSettings
 
 STEPS, VOCAB = 50, 50
-SETTINGS = TrainSettings(window=12, batch=4, learning_rate=5e-4, clip_norm=0.5)
+SETTINGS = TrainSettings(window=12, batch=4, learning_rate=3e-4, clip_norm=0.5)
 
 GROUPED = "grouped_query_attention"
 
@@ -113,7 +113,7 @@ def bucket_of(family):
     members = [
         Training(config, rate, seed)
         for seed, (config, rate) in enumerate(
-            zip(configs[:2] * 2, (5e-4, 2e-4, 1e-4, 5e-5), strict=True)
+            zip(configs[:2] * 2, (2e-4, 1e-4, 5e-5, 2e-5), strict=True)
         )
     ]
     return Bucket(common_shape(configs), members)
@@ -233,7 +233,8 @@ def check_members(bucket, wanted, vmapped):
             chex.assert_trees_all_equal(
                 pad_state(own, member.config, bucket.shape), state
             )
-            np.testing.assert_allclose(losses, of_alone[1], atol=1e-5)
+            # Of about 4: to 1e-5 of each.
+            np.testing.assert_allclose(losses, of_alone[1], rtol=1e-5)
             assert own.step == of_alone[0].step
             assert_close(own.params, of_alone[0].params)
             # One step from no moments, mu is the gradient. Over many, rounding
@@ -242,7 +243,7 @@ def check_members(bucket, wanted, vmapped):
             assert_close(adam_of(own).mu, adam_of(of_alone[0]).mu, tolerance)
             assert_close(adam_of(own).nu, adam_of(of_alone[0]).nu, tolerance)
     (_, losses) = wanted[0][1]
-    assert losses[:5].mean() - losses[-5:].mean() > 0.05
+    assert losses[:5].mean() - losses[-5:].mean() > 0.01
 
 
 # ---- bit for bit ----
@@ -286,7 +287,7 @@ def test_lanes_one_after_the_other_are_one_lane_bit_for_bit(family):
 def test_members_of_one_config_are_the_trainer_bit_for_bit():
     config = bucket_of("flash_attention").members[0].config
     members = [
-        Training(config, rate, seed) for seed, rate in enumerate((5e-4, 2e-4, 5e-5))
+        Training(config, rate, seed) for seed, rate in enumerate((3e-4, 1e-4, 5e-5))
     ]
     states = [member.state() for member in members]
     lanes = together(Bucket(config, members), states, vmapped=False, has_traits=False)
