@@ -1,5 +1,6 @@
 """The end of a run: the winner trains on, is scored and saved."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -78,7 +79,8 @@ def finish(
     )
     others, report = ending.obvious(), progress.steps("obvious model")
     with Beside(ending.plan(), others, report) as beside:
-        ending.keep_time_to_score(1 + len(others))
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # no memory beside them
+            ending.keep_time_to_score(1 + len(others))
         last = ending.last_training(beside, alone=not others)
         save_model(folder.model, model, last.params, evaluator.task.dataset.tokenizer)
         splits = score_splits(evaluator.task, last.sums, config.final_windows)
