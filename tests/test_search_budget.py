@@ -3,6 +3,7 @@
 import io
 import types
 
+import jax
 import pytest
 from results import made_result
 from rich.console import Console
@@ -89,7 +90,7 @@ def now(monkeypatch):
     return seconds
 
 
-def searched(folder, now, evaluator, most=MOST_GENERATIONS):
+def searched(folder, now, evaluator, most=MOST_GENERATIONS, strategy=STRATEGY):
     """The lines of results that a search leaves, gone on with if there are some."""
     folder.mkdir(exist_ok=True)
     clock = Clock(BUDGET, folder / "budget.json", now[0])
@@ -118,7 +119,7 @@ def searched(folder, now, evaluator, most=MOST_GENERATIONS):
             deadline=deadline,
             room=room_of(clock, evaluator, deadline),
             most=most,
-            strategy=STRATEGY,
+            strategy=strategy,
         ).run()
     return path.read_text().splitlines(), clock
 
@@ -158,6 +159,20 @@ def test_what_is_stopped_after_the_grace_is_lost_and_the_search_ends(tmp_path, n
     lines, _ = searched(tmp_path / "run", now, evaluator)
     assert now[0] > (SEARCH_ENDS + GRACE) * BUDGET
     assert len(lines) == len(evaluator.known) < 10
+
+
+def test_where_nothing_new_is_asked_for_it_ends_with_the_time(tmp_path, now):
+    asked = []
+
+    def ask(key, state):
+        now[0] += 10.0
+        asked.append(STRATEGY.ask(jax.random.key(1), state))
+        return asked[0]
+
+    strategy = STRATEGY._replace(ask=ask)
+    lines, clock = searched(tmp_path / "run", now, Made(now, []), strategy=strategy)
+    assert clock.decided("evaluated") == len(lines) == SETTINGS.population
+    assert SEARCH_ENDS * BUDGET <= now[0] <= SEARCH_ENDS * BUDGET + 10
 
 
 @pytest.mark.parametrize("kill", [None, 0, 1, 4, 5, 23, 45])

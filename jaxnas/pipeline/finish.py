@@ -1,5 +1,6 @@
 """The end of a run: the winner trains on, is scored and saved."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -79,7 +80,8 @@ def finish(
     obvious = ending.obvious()
     others = ending.in_time(obvious)
     with Beside(ending.plan(), others, progress.steps("obvious model")) as beside:
-        ending.keep_time_to_score(1 + len(others))
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # no memory beside them
+            ending.keep_time_to_score(1 + len(others))
         last = ending.last_training(beside, alone=not others)
         save_model(folder.model, model, last.params, evaluator.task.dataset.tokenizer)
         splits = score_splits(evaluator.task, last.sums, config.final_windows)

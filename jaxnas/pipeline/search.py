@@ -217,7 +217,8 @@ class Search:
         seen = self._seen()
         # One that was cut is not told: a resume with a higher bound asks it again.
         whole = all(tuple(genome) in seen for genome in genomes.tolist())
-        late = not whole and len(seen) < bound(settings)
+        idle = len(self.results) == before and self.deadline.passed()
+        late = (not whole or idle) and len(seen) < bound(settings)
         if late:
             self.deadline.end(len(self.results))
         if whole:
