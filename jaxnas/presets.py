@@ -72,14 +72,14 @@ _LONG: dict[str, int | float | str] = {
 # Minutes on two cores, for small models.
 _SHORT: dict[str, int | float | str] = {
     "strategy": "predictor",
-    "population": 12,
-    "generations": 2,
+    "population": 8,
+    "generations": 3,
     "phases": "1600,3200",
     "promote_share": 0.125,
     "lucky": 0,
     "latency": "estimate",
     "max_size": NO_LIMIT,
-    "final_steps": 2000,
+    "final_steps": 1800,
     "repeats": 0,
 }
 SEARCHES: dict[str, dict[str, int | float | str]] = {
@@ -95,7 +95,7 @@ SEARCHES: dict[str, dict[str, int | float | str]] = {
     "medium": _LONG,
     "full": _LONG,
     # Limits that keep a step under a tenth of a second.
-    "nano": _SHORT | {"max_size": 1.0, "max_latency": 2.0},
+    "nano": _SHORT | {"max_size": 1.0, "max_latency": 1.5},
     # The classic target: 100 MB and 10 ms.
     "modern": _LONG | {"generations": 20, "max_size": 95.3, "max_latency": 10.0},
 }

@@ -104,7 +104,9 @@ def test_one_if_both_are_the_same_and_none_if_none_fits():
 
 
 def limits(winner=TINY, allowed=lambda model: True, **settings):
-    return Limits.of(RunConfig(**settings).resolve("cpu"), winner, allowed)
+    return Limits.of(
+        RunConfig(space="medium", **settings).resolve("cpu"), winner, allowed
+    )
 
 
 def test_a_limit_of_bytes_is_the_users_or_costs_no_fitness():

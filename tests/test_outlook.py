@@ -18,10 +18,10 @@ def expected(space, max_size=math.inf):
     outlook = outlook_of(
         SPACES[space],
         FIELDS,
-        population=20,
+        population=1000,
         generations=3,
         generation=0,
-        new=20,
+        new=1000,
         seen=0,
         max_size=max_size,
     )
@@ -46,6 +46,20 @@ def test_without_a_bound_the_largest_of_all_are_expected():
     assert {kind.num_layers for kind in kinds} == {12}
     assert {kind.hidden_dim for kind in kinds} == {256, 384, 512, 768}
     assert len(expected("medium", 10.0)) < len(kinds)
+
+
+def test_kinds_that_may_never_come_are_not_expected():
+    few = outlook_of(
+        SPACES["nano"],
+        FIELDS,
+        population=12,
+        generations=2,
+        generation=0,
+        new=12,
+        seen=0,
+    )
+    assert few.expected == []
+    assert few.horizon > 0
 
 
 def test_where_nothing_fits_nothing_is_expected():

@@ -201,7 +201,7 @@ def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
     training = Training(key="", metrics={}, curve=curve)
     stopped = dataclasses.replace(training, stopped=80)
     assert [rung.steps for rung in RUNGS] == [100, 400, 1600]
-    promotions = Promotions(share=0.25, lucky=0, seed=0, by_curve=True)
+    promotions = Promotions(share=0.25, lucky=0, seed=0, by=(0, 1, 2), by_curve=True)
 
     def predicted(known, loss):
         trainings = SimpleNamespace(find=lambda config, phase: known)

@@ -209,7 +209,7 @@ def test_a_stored_state_is_read_back_or_refused(task, climbed, tmp_path):
 
 def test_a_pruned_model_recovers_and_stays_pruned(task, compiler):
     plain, half = Compression("fp16", 0.0), Compression("fp16", 0.5)
-    fast = dataclasses.replace(SETTINGS, learning_rate=1e-2)
+    fast = dataclasses.replace(SETTINGS, learning_rate=1e-3)
     learning = dataclasses.replace(task, settings=fast)
     rows = rung_starts(1, TOKENS, fast, RUNGS[:1])[:5]
     ready = Compiler(learning, windows=9, lone=None)

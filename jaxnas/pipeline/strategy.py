@@ -19,6 +19,7 @@ from jaxnas.presets import STRATEGY_SETTINGS
 from jaxnas.runtime import compiler_options
 from search import STRATEGIES, Genes, Strategy
 from search.limits import limited
+from search.strategies.predictor import START
 
 # Of a first population, what formulas propose where accuracy alone decides: they know
 # nothing of what a family is worth.
@@ -38,6 +39,7 @@ def build_strategy(
     stratum: int | None = None,
     proposals: np.ndarray | None = None,
     share: float | None = None,
+    start: int | None = None,
     cheap: Callable[[jax.Array], jax.Array] | None = None,
     cheap_columns: tuple[int, ...] = (),
     settings: Mapping[str, float] | None = None,
@@ -59,6 +61,7 @@ def build_strategy(
         spread along the front that is expected.
       share: of a first population, what is proposed at most; None for the
         strategy's own.
+      start: how many must be known before a model guides; None for the strategy's own.
       cheap: i32[N, G] -> f32[N, K], objectives that need no evaluation.
       cheap_columns: which of the M they are.
       settings: of the strategy itself, by name; all that are given must exist.
@@ -79,6 +82,7 @@ def build_strategy(
         "stratum": stratum,
         "proposals": proposals,
         "share": share,
+        "start": start,
         "cheap": cheap,
         "cheap_columns": cheap_columns,
     }
@@ -135,6 +139,7 @@ def make_strategy(
         cheap=None if alone else table.costs_of,
         cheap_columns=exact,
         share=PROPOSED if alone else None,
+        start=min(settings.population, START),
         settings={name: getattr(settings, name) for name in names},
     )
 
