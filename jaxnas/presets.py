@@ -20,7 +20,7 @@ PRESETS = {
             "vocab_size": 1024,
             "window": 64,
             "batch": 8,
-            "learning_rate": 8e-3,
+            "learning_rate": 6e-3,
             "eval_windows": 256,
             "final_windows": 512,
             "final_steps": 300,
