@@ -72,8 +72,8 @@ _LONG: dict[str, int | float | str] = {
 # Minutes on two cores, for small models.
 _SHORT: dict[str, int | float | str] = {
     "strategy": "predictor",
-    "population": 8,
-    "generations": 3,
+    "population": 12,
+    "generations": 2,
     "phases": "1600,3200",
     "promote_share": 0.125,
     "lucky": 0,

@@ -10,7 +10,7 @@ import jax
 from arch import ArchitectureConfig
 from arch.padding import common_shape
 from jaxnas.population.calibration import measure, synthetic_task
-from jaxnas.population.program import FORMS, Program
+from jaxnas.population.program import EXACT_FORMS, FORMS, Program
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 
 SIZES = ((4, 96), (6, 256), (6, 512))  # layers, width
@@ -40,7 +40,7 @@ def main():
             max_seq_length=64,
         )
         for form in FORMS:
-            shape = config if form == "exact" else common_shape([config])
+            shape = config if form in EXACT_FORMS else common_shape([config])
             program = Program(shape=shape, form=form)
             one, two = (
                 measure(program, task, jax.devices()[0], workers) for workers in (1, 2)

@@ -23,7 +23,7 @@ from search.strategies.predictor import START
 
 # Of a first population, what formulas propose where accuracy alone decides: they know
 # nothing of what a family is worth.
-PROPOSED = 0.75
+PROPOSED = 0.5
 
 
 def build_strategy(
