@@ -40,8 +40,7 @@ def compiler_options(platform: str, quick: bool = False) -> dict[str, str | bool
     """What training programs are compiled with, where the user's XLA_FLAGS do not say.
 
     On a CPU the first level of optimisation compiles faster, and steps take as long;
-    without fusion emitters, for what is `quick`, it takes two thirds of that time,
-    and steps of recurrent families up to a third longer (see
+    without fusion emitters, for what is `quick`, it takes 0.6 to 0.8 of that time (see
     experiments/speed/RESULTS.md).
     """
     if platform != "cpu":

@@ -272,7 +272,7 @@ def test_the_space_depends_on_the_backend_alone():
     assert RunConfig().resolve("cpu").space == "nano"
     assert RunConfig().resolve("gpu").space == "modern"
     decode = RunConfig(latency="decode").resolve("cpu")
-    assert decode.max_latency == pytest.approx(0.2)
+    assert decode.max_latency == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("space", ["minimal", "medium", "full"])

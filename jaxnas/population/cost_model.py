@@ -15,7 +15,7 @@ from typing import NamedTuple
 from arch import ArchitectureConfig
 from arch.cost import forward, list_ops, parameters, sizes_of
 from arch.model import UNROLLED_LAYERS
-from jaxnas.population.program import QUICK_FORMS, Program
+from jaxnas.population.program import Program
 from jaxnas.storage.jsonl import Json
 from jaxnas.training.settings import TrainSettings
 
@@ -26,7 +26,8 @@ UNROLLED_FACTOR = 0.8
 # Of a program that is exact: 0.88 to 0.96 at widths of 64 and 96, median 0.95.
 EXACT_UNROLLED_FACTOR = 0.95
 
-# What compiles quickly takes this much of the time: 0.6 to 0.95, by family.
+# What compiles quickly takes this much of the time: 0.61 to 0.81, by family
+# (python experiments/speed/compiling.py).
 QUICK_FACTOR = 0.7
 
 FITTED = Path(__file__).with_name("rates.json")
@@ -140,7 +141,7 @@ class Rates:
             rate * amount
             for rate, amount in zip(rates, compile_work(program), strict=True)
         )
-        return seconds * (QUICK_FACTOR if program.form in QUICK_FORMS else 1.0)
+        return seconds * (QUICK_FACTOR if program.quick else 1.0)
 
     def memory_bytes(self, program: Program, settings: TrainSettings) -> float:
         """Bytes of the device that one call takes."""

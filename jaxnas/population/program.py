@@ -18,7 +18,6 @@ from jaxnas.training.task import Task
 
 EXACT_FORMS = ("exact", "exact_loop")
 FORMS = (*EXACT_FORMS, "looped", "unrolled")
-QUICK_FORMS = ("exact_loop", "looped")  # chosen where compiling matters most
 Tree = TypeVar("Tree")  # of arrays
 
 
@@ -48,6 +47,15 @@ class Program:
     def elastic(self) -> bool:
         """True if it takes members of different traits and sizes."""
         return self.form not in EXACT_FORMS
+
+    @property
+    def quick(self) -> bool:
+        """Whether it compiles quickly, for it is chosen where trainings are short.
+
+        Mamba's steps would take half as long again.
+        """
+        loop = self.form in ("exact_loop", "looped")
+        return loop and self.shape.arch_type != "mamba"
 
     def takes(self, config: ArchitectureConfig) -> bool:
         """Whether the config (a `training_config`) can be a member."""
@@ -121,7 +129,7 @@ def compile_training(
         device,
         about=f"training {program} {task.settings} {task.dtype}",
         donated=(0,),
-        quick=program.form in QUICK_FORMS,
+        quick=program.quick,
     )
 
 
