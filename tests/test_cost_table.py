@@ -82,7 +82,7 @@ def test_the_models_that_are_allowed_are_counted(name):
 @pytest.mark.parametrize("name", TABLED)
 def test_the_fronts_are_allowed_and_of_every_family(name):
     space, _, _, table, _ = tabled(name, "estimate")
-    fronts = front_genomes(table, seed=0)
+    fronts = front_genomes(table)
     families = [{space.decode(one).arch_type for one in front} for front in fronts]
     assert sorted(family for [family] in families) == sorted(space.families)
     for front in fronts:

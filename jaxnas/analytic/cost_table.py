@@ -9,7 +9,7 @@ import numpy as np
 
 from arch.cost import Hardware
 from arch.scaling.predicted_loss import DEFAULT_LAW
-from arch.space import Space
+from arch.space import DEFAULTS, Space
 from jaxnas.analytic.exhaustive import ScoredCells, score_space
 from jaxnas.analytic.objectives import Use
 from search.pareto.exact_front import exact_front
@@ -18,6 +18,8 @@ from search.pareto.thinning import spread_order
 # The latency that a run is asked for -> the name in `objectives.OBJECTIVES`.
 _LATENCIES = {"estimate": "latency", "prefill": "prefill", "decode": "decode"}
 
+
+_PLAIN = {"tie_embeddings": False, "pruning_ratio": 0.0}
 
 MOST_PROPOSED = 64  # genomes of a family's front
 
@@ -116,31 +118,46 @@ def limits_in_words(max_size: float, max_latency: float) -> str:
     return size if max_latency == math.inf else f"{size} and {max_latency:g} ms"
 
 
-def front_genomes(table: CostTable, seed: int) -> list[np.ndarray]:
+def front_genomes(table: CostTable) -> list[np.ndarray]:
     """The models that the limits allow on each family's front, by formulas alone.
 
     No other of its family is smaller, faster and predicted to be better. Genes that
-    cost nothing are drawn.
-
-    Args:
-      table: see `CostTable`.
-      seed: decides those genes.
+    cost nothing are as in DEFAULTS, if they can be. Nothing is tied or pruned where a
+    space leaves the choice: what that costs in quality no formula knows.
 
     Returns:
       For each family that is allowed, i32[N, G] canonical genomes: the one with the
       least predicted loss first, then always the one that differs most.
     """
-    rng = np.random.default_rng(seed)
+    usual, genes = _usual(table.space), table.space.genes
+    plain = [axis for axis in usual if genes[axis] in _PLAIN]
     found = []
     for one, offset in zip(table.families, table.offsets, strict=True):
         kept = np.flatnonzero(table.over[offset + one.cells] == 0)
         if not len(kept):
             continue
+        for axis in plain:
+            if one.shape[axis] > 1:
+                choice = np.unravel_index(one.cells[kept], one.shape)[axis]
+                alike = kept[choice == usual[axis]]
+                kept = alike if len(alike) else kept
         front = kept[exact_front(one.values[kept])]
         order = spread_order(one.values[front][:, ::-1], MOST_PROPOSED)
-        genomes = [one.grid.genome(one.place(row, rng)) for row in front[order]]
+        genomes = [one.grid.genome(one.place(row, usual)) for row in front[order]]
         found.append(np.stack(genomes))
     return found
+
+
+def _usual(space: Space) -> dict[int, int]:
+    """Axis -> the usual choice, of the genes that have it."""
+    usual = {**DEFAULTS, **_PLAIN}
+    return {
+        axis: choices.index(usual[gene])
+        for axis, (gene, choices) in enumerate(
+            zip(space.genes, space.choices, strict=True)
+        )
+        if gene in usual and usual[gene] in choices
+    }
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:

@@ -1,6 +1,6 @@
 """Every genome of a space scored, and the exact Pareto front of them all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +26,11 @@ class ScoredCells(NamedTuple):
     values: np.ndarray  # f64[N, K]
 
     def place(
-        self, row: int, rng: np.random.Generator | None = None
+        self, row: int, usual: Mapping[int, int] | None = None
     ) -> tuple[int, ...]:
         """A valid genome of a cell, as a place in the family's grid.
 
-        The first one, or any that the generator draws.
+        The first one; with the most of the usual choices, by axis, if there are such.
         """
         cell = np.unravel_index(self.cells[row], self.shape)
         valid = np.broadcast_to(self.grid.valid, self.grid.shape)
@@ -39,7 +39,8 @@ class ScoredCells(NamedTuple):
             for index, length in zip(cell, self.shape, strict=True)
         ]
         places = np.argwhere(valid[tuple(free)])
-        first = places[0 if rng is None else rng.integers(len(places))]
+        alike = [places[:, axis] == choice for axis, choice in (usual or {}).items()]
+        first = places[np.sum(alike, axis=0).argmax() if alike else 0]
         return tuple(
             int(own if length == 1 else index)
             for own, index, length in zip(first, cell, self.shape, strict=True)

@@ -116,7 +116,7 @@ def make_strategy(
     """
     space, families = table.space, table.space.families
     stratum = space.genes.index("arch_type") if len(families) > 1 else None
-    fronts = front_genomes(table, settings.seed)
+    fronts = front_genomes(table)
     known = np.stack([front[0] for front in fronts])
     names = STRATEGY_SETTINGS[settings.strategy]
     exact = tuple(columns.index(at) for at in _EXACT if at in columns)

@@ -274,14 +274,13 @@ class _WorkerPool:
         if program.lanes > 1:
             lanes = min(program.lanes, 1 << (len(members) - 1).bit_length()) // 2
             smaller = dataclasses.replace(program, lanes=max(1, lanes))
-        else:
+        elif program.elastic:
             [config] = [self._candidates[key] for key in members]
             assert config is not None
             own = dataclasses.replace(program, shape=common_shape([config]))
-            exact = Program(shape=config)
-            smaller = own if program.elastic and own != program else exact
-            if smaller == program:
-                return False
+            smaller = own if own != program else Program(shape=config)
+        else:
+            return False
         size = smaller.lanes
         parts = [members[at : at + size] for at in range(0, len(members), size)]
         reason = str(error) if isinstance(error, MemoryError) else "out of memory"
