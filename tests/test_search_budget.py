@@ -11,9 +11,12 @@ from rich.console import Console
 from jaxnas.clock import GRACE, SEARCH_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig
 from jaxnas.evaluation.evaluator import Evaluation
+from jaxnas.hardware import hardware_named
 from jaxnas.pipeline.build import make_fitness
+from jaxnas.pipeline.limits import costs_of_space
 from jaxnas.pipeline.room import MOST_GENERATIONS, room_of
-from jaxnas.pipeline.search import Search, compiled_strategy
+from jaxnas.pipeline.search import Search
+from jaxnas.pipeline.strategy import compiled_strategy
 from jaxnas.population.trainer import NOTHING_AHEAD
 from jaxnas.report.progress import Progress
 from jaxnas.results.result import ResultLog
@@ -24,7 +27,9 @@ SETTINGS = RunConfig(
     space="medium", strategy="random", population=5, generations=2, budget="1000s"
 ).resolve("cpu")
 BUDGET = 1000.0
-STRATEGY = compiled_strategy(SETTINGS, make_fitness(SETTINGS), (0,))
+FIELDS = {"vocab_size": 1024, "max_seq_length": SETTINGS.window}
+TABLE = costs_of_space(SETTINGS, hardware_named("cpu-core"), FIELDS)
+STRATEGY = compiled_strategy(SETTINGS, TABLE, make_fitness(SETTINGS), (0,))
 
 
 class Killed(Exception):
@@ -112,7 +117,7 @@ def searched(folder, now, evaluator, most=MOST_GENERATIONS, strategy=STRATEGY):
         Search(
             settings=SETTINGS,
             evaluator=evaluator,
-            table=types.SimpleNamespace(feasible=10**9),
+            table=TABLE,
             results=results,
             checkpoints=checkpoints,
             progress=progress,
