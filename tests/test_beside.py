@@ -11,7 +11,7 @@ from tasks import TINY, noise_task
 
 from jaxnas.clock import Clock
 from jaxnas.pipeline import beside as module
-from jaxnas.pipeline.beside import Beside, Plan
+from jaxnas.pipeline.beside import BaselinePlan, Beside
 from jaxnas.pipeline.room import Fixed, Moving
 from jaxnas.pipeline.winner import last_course, sums_of_splits
 from jaxnas.storage.run_folder import RunFolder
@@ -37,7 +37,7 @@ MODELS = [dataclasses.replace(TINY, hidden_dim=width) for width in (16, 32)]
 
 def plan(folder, clock=None, failed=lambda model, trace: None, rungs=RUNGS):
     folder.mkdir(exist_ok=True)
-    return Plan(
+    return BaselinePlan(
         folder=RunFolder(folder),
         clock=clock or Clock(None, folder / "budget.json", 0.0),
         task=TASK,
@@ -65,7 +65,9 @@ def alone(model, rungs=RUNGS, more=MORE, drawn=None):
     return sums_of_splits(model, TASK, params, 8)
 
 
-NOWHERE = Plan(folder=None, clock=None, task=TASK, rungs=RUNGS, windows=8, failed=print)
+NOWHERE = BaselinePlan(
+    folder=None, clock=None, task=TASK, rungs=RUNGS, windows=8, failed=print
+)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,6 @@ from jaxnas.training.loop import (
     logits_of,
     make_optimizer,
     next_token_losses,
-    rate_factor,
 )
 from jaxnas.training.scoring import Compression, score
 from jaxnas.training.settings import TrainSettings
@@ -166,11 +165,7 @@ def _training(
             return 1.0 if _is_hidden(path) else 0.024 / recipe.rate
         if recipe.rest is None:
             return hidden
-        return (
-            rate_factor(path, config.hidden_dim)
-            if recipe.rest == 4.0
-            else (hidden if _is_hidden(path) else recipe.rest)
-        )
+        return hidden if _is_hidden(path) else recipe.rest
 
     def loss_of(params: dict, windows: jax.Array) -> jax.Array:
         logits = logits_of(model, params, windows[:, :-1])

@@ -65,7 +65,7 @@ class Baseline(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class BaselinePlan:
     """How the models are trained, and where that is kept.
 
     Attributes:
@@ -103,7 +103,7 @@ class Beside:
     """Trains models in threads until the block ends; an error in it stops them."""
 
     def __init__(
-        self, plan: Plan, models: Sequence[ArchitectureConfig], report: Report
+        self, plan: BaselinePlan, models: Sequence[ArchitectureConfig], report: Report
     ) -> None:
         """`report` is told of their steps once no other training goes on."""
         self._plan, self._models, self._report = plan, models, report

@@ -14,7 +14,7 @@ from jaxnas.clock import TRAINING_ENDS, Clock
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
-from jaxnas.pipeline.beside import NO_TIME, Baseline, Beside, Plan
+from jaxnas.pipeline.beside import NO_TIME, Baseline, BaselinePlan, Beside
 from jaxnas.pipeline.obvious import Limits, choose_obvious
 from jaxnas.pipeline.room import (
     Fixed,
@@ -121,9 +121,9 @@ class Ending:
     params: Params
     progress: Progress
 
-    def plan(self) -> Plan:
+    def plan(self) -> BaselinePlan:
         """How others are trained as the winner is."""
-        return Plan(
+        return BaselinePlan(
             folder=self.folder,
             clock=self.clock,
             task=self.evaluator.task,

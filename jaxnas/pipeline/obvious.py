@@ -138,14 +138,16 @@ class Limits:
         return self.within(model) and flops <= self.flops
 
 
-class Chosen(NamedTuple):
+class ObviousModels(NamedTuple):
     """The obvious models of a run, the smaller first, and why these, in a line."""
 
     models: list[ArchitectureConfig]
     why: str
 
 
-def choose_obvious(limits: Limits, tokens: float, winner: ArchitectureConfig) -> Chosen:
+def choose_obvious(
+    limits: Limits, tokens: float, winner: ArchitectureConfig
+) -> ObviousModels:
     """Which obvious models are trained beside the winner.
 
     Args:
@@ -159,9 +161,9 @@ def choose_obvious(limits: Limits, tokens: float, winner: ArchitectureConfig) ->
     }
     models = obvious_models(limits.affordable, tokens, **fields)
     if not models:
-        return Chosen([], f"no obvious model fits into {limits.size:.4g} MiB")
+        return ObviousModels([], f"no obvious model fits into {limits.size:.4g} MiB")
     why = "; ".join(_reasons(models, limits, tokens, fields))
-    return Chosen(models, f"the obvious models (Llama-like) train: {why}")
+    return ObviousModels(models, f"the obvious models (Llama-like) train: {why}")
 
 
 def _reasons(
