@@ -13,6 +13,10 @@ from jaxnas.storage.cache import cache_dir
 
 _LEVEL = "xla_backend_optimization_level"
 _EMITTERS = "xla_cpu_use_fusion_emitters"
+_ON_GPU: dict[str, str | bool] = {
+    "xla_gpu_enable_triton_gemm": False,
+    "xla_gpu_autotune_level": "0",
+}
 
 
 def set_up() -> None:
@@ -40,12 +44,17 @@ def compiler_options(platform: str, quick: bool = False) -> dict[str, str | bool
     """What training programs are compiled with, where the user's XLA_FLAGS do not say.
 
     On a CPU the first level of optimisation compiles faster, and steps take as long;
-    without fusion emitters, for what is `quick`, it takes 0.6 to 0.8 of that time (see
-    experiments/speed/RESULTS.md).
+    without fusion emitters, for what is `quick`, it takes 0.6 to 0.8 of that time. On
+    a GPU cuBLAS's own choice of kernels is as fast as what trying them all finds, and
+    takes no time (see experiments/speed/RESULTS.md).
     """
-    if platform != "cpu":
-        return {}
     flags = os.environ.get("XLA_FLAGS", "")
+    if platform != "cpu":
+        return {
+            name: value
+            for name, value in _ON_GPU.items()
+            if name not in flags and _is_option(name, value)
+        }
     options: dict[str, str | bool] = {}
     if _LEVEL not in flags:
         options[_LEVEL] = "1"

@@ -10,11 +10,6 @@ import jax
 
 from arch.cost import Calibrated, Fit
 from jaxnas.latency import store
-from jaxnas.population import calibration
-from jaxnas.population.cost_model import fitted_rates
-from jaxnas.runtime import cores
-
-MADE_UP = calibration.Calibration(rates=fitted_rates(), vmapped=False, a_step=0.03)
 
 _RATES = {
     "call": 1e-4,
@@ -37,16 +32,10 @@ LATENCY = Calibrated(
 
 
 def keep_calibration(cache: Path) -> Path:
-    """Writes the calibration files that a process with this cache may ask for.
-
-    For 1 to 8 devices: on a CPU, the number of workers and with it the file's
-    name depends on how many share the cores.
-    """
+    """Writes the calibration files that a process with this cache may ask for."""
     cache.mkdir(parents=True, exist_ok=True)
     platforms = {jax.default_backend(), "cpu"}
     for device in (jax.local_devices(backend=name)[0] for name in platforms):
-        for workers in {1, *(max(1, cores() // number) for number in range(1, 9))}:
-            _write(cache / calibration._path(device, workers).name, MADE_UP.to_dict())
         _write(
             cache / store.path_of(device).name,
             {"calibrated": dataclasses.asdict(LATENCY)},

@@ -13,7 +13,7 @@ from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from arch.padding import common_shape, shape_key
 from arch.spaces import SPACES
-from jaxnas.population.cost_model import QUICK_FACTOR, Rates, fitted_rates
+from jaxnas.population.cost_model import QUICK_FACTOR, Rates, fitted_rates, work_of
 from jaxnas.population.plan import Plan
 from jaxnas.population.planner import MOST_LANES, Expected, Planner
 from jaxnas.population.program import EXACT_FORMS, Program
@@ -80,17 +80,12 @@ def launch_bound(settings):
         BASE, num_layers=8, hidden_dim=384, ffn_multiplier=3.0, **LARGE
     )
     one = Program(shape=training_config(typical), form="looped", vmapped=True)
-    fitted = fitted_rates()
-    launches = fitted.launch_seconds(one, settings)
-    computing = fitted.step_seconds(one, one.shape, settings) - launches
     step = 4e-3
     a_lane = 0.3 / 7 * step
-    rates = fitted.scaled(
-        launches=(step - a_lane) / launches,
-        products=a_lane / computing,
-        rest=a_lane / computing,
-        compile=2.0,
-        handling=fitted.handling,
+    values = work_of(one, one.shape, settings).values
+    rates = dataclasses.replace(
+        fitted_but(2.0),
+        step={name: [step - a_lane, 0, 0, 0, a_lane / values, 0] for name in FAMILIES},
         workers=1,
     )
     eight = dataclasses.replace(one, lanes=8)
@@ -512,3 +507,23 @@ def test_where_launches_take_the_time_calls_are_full(space, most):
         members += len(configs)
         calls += sum(len(bucket.groups) for bucket in plan.buckets)
     assert members / calls >= 4
+
+
+def test_where_launches_run_ahead_the_slower_counts():
+    config = training_config(dataclasses.replace(BASE, **LARGE))
+    settings = SETTINGS
+    rates = fitted_rates("gpu")
+    assert rates.overlaps
+
+    def seconds(lanes):
+        program = Program(
+            shape=common_shape([config]), form="looped", lanes=lanes, vmapped=True
+        )
+        return rates.step_seconds(program, config, settings)
+
+    work = work_of(Program(shape=config), config, settings)
+    by_step, by_layer, *_, by_value, _ = rates.step[config.arch_type]
+    launches = by_step + by_layer * config.num_layers
+    assert launches > 2 * by_value * work.values  # as long as there are few lanes
+    assert seconds(1) == seconds(2) == pytest.approx(launches)
+    assert seconds(1 << 12) == pytest.approx(2 * seconds(1 << 11))

@@ -9,7 +9,7 @@ import types
 
 import jax
 import pytest
-from calibrated import MADE_UP, keep_calibration
+from calibrated import keep_calibration
 from corpus import write_corpus
 from tasks import noise_task
 
@@ -163,7 +163,7 @@ def planned_with(clock, pace, said=None, budget="20m", **given):
         config,
         space,
         task,
-        local_machine(known=MADE_UP),
+        local_machine(),
         clock,
         pace,
         lambda config: (small or drawn)[: config.population],

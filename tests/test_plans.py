@@ -11,7 +11,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from calibrated import MADE_UP
 from corpus import write_corpus
 from tasks import TINY, evaluator_with, noise_task
 
@@ -19,6 +18,7 @@ from arch import cost
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.training_log import TrainingLog
+from jaxnas.population.cost_model import fitted_rates
 from jaxnas.population.devices import Machine
 from jaxnas.population.lanes import Running
 from jaxnas.population.observer import Observer
@@ -48,11 +48,11 @@ def machine(compile_factor):
     """A device that compiles so many times as slowly as the one of the rates."""
     compile = {
         name: [rate * compile_factor for rate in rates]
-        for name, rates in MADE_UP.rates.compile.items()
+        for name, rates in fitted_rates().compile.items()
     }
-    rates = dataclasses.replace(MADE_UP.rates, compile=compile, workers=1)
+    rates = dataclasses.replace(fitted_rates(), compile=compile, workers=1)
     made_up = Machine(devices=tuple(jax.local_devices()[:1]))
-    vars(made_up)["calibration"] = dataclasses.replace(MADE_UP, rates=rates)
+    vars(made_up)["rates"] = rates
     return made_up
 
 

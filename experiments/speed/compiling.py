@@ -12,10 +12,10 @@ import time
 
 import jax
 import numpy as np
+from measured import synthetic_task
 
 from arch import ArchitectureConfig
 from jaxnas.population import program_cache
-from jaxnas.population.calibration import synthetic_task
 from jaxnas.population.lanes import Group, Running
 from jaxnas.population.program import Program, compile_scoring, compile_training
 from jaxnas.report.tables import add_numbers, plain_console, plain_table

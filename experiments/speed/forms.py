@@ -6,10 +6,10 @@ python experiments/speed/forms.py [--small]
 import argparse
 
 import jax
+from measured import measure, synthetic_task
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
-from jaxnas.population.calibration import measure, synthetic_task
 from jaxnas.population.program import EXACT_FORMS, FORMS, Program
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 

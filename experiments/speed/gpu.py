@@ -144,8 +144,6 @@ def run_child(options: argparse.Namespace) -> int:
         if options.child == "machine":
             for name, value in machine().items():
                 report.keep(name, value)
-            if options.small and all(map(importlib.util.find_spec, EVALUATION)):
-                make_up_calibration()
         else:
             importlib.import_module(SECTIONS[options.child].module).run(report)
     except Exception as error:  # any: the other sections still run
@@ -178,24 +176,6 @@ def machine() -> dict:
         "python": platform.python_version(),
         "versions": versions,
     }
-
-
-def make_up_calibration():
-    """Spares the short trial a minute of measuring, where nothing is known yet."""
-    import jax
-
-    from jaxnas.population import calibration
-    from jaxnas.population.cost_model import fitted_rates
-    from jaxnas.runtime import workers_of
-
-    device = jax.devices()[0]
-    file = calibration._path(device, workers_of(device))
-    if not file.exists():
-        made_up = calibration.Calibration(
-            rates=fitted_rates(), vmapped=False, a_step=0.03
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(made_up.to_dict()))
 
 
 def sees_cuda() -> bool | None:

@@ -13,12 +13,12 @@ import time
 
 import jax
 import numpy as np
+from measured import synthetic_task
 
 from arch import ArchitectureConfig
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
 from arch.families import FAMILIES
 from jaxnas.commands.options import file_to_write
-from jaxnas.population.calibration import synthetic_task
 from jaxnas.population.call import Outcome, Work
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import local_machine

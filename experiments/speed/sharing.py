@@ -3,8 +3,8 @@
     python experiments/speed/sharing.py [--populations N]
 
 First generations of 50, planned, beside a program for each model and one for each
-family: for this machine's calibration, and for a made-up device bound by launches,
-on which 8 lanes of a model of `medium` cost 1.3 times one. Nothing is compiled.
+family: for this machine, and for a GPU by what was measured on one. Nothing is
+compiled.
 """
 
 import argparse
@@ -13,19 +13,16 @@ import statistics
 
 import jax
 
-from arch import ArchitectureConfig
-from arch.padding import common_shape
 from arch.space import GENES, Space
 from arch.spaces import SPACES
-from jaxnas.population.cost_model import Rates, fitted_rates
-from jaxnas.population.devices import local_machine
+from jaxnas.population.cost_model import fitted_rates
+from jaxnas.population.devices import TRACING, local_machine
 from jaxnas.population.planner import Planner, planner_for
-from jaxnas.population.program import Program
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import training_config
 
-POPULATION, LANES, TIMES = 50, 8, 1.3
+POPULATION = 50
 STEPS = (50, 300, 1500)
 HERE = TrainSettings(window=64, batch=4, learning_rate=1e-3)
 DEVICE = TrainSettings(window=128, batch=16, learning_rate=1e-3)
@@ -43,29 +40,6 @@ def tiny() -> Space:
     return Space("tiny", tuple(changes.get(name, values) for name, values in chosen))
 
 
-def bound_by_launches() -> Rates:
-    """Rates by which `LANES` lanes of a typical model cost `TIMES` one lane."""
-    typical = ArchitectureConfig(
-        arch_type="transformer",
-        num_layers=8,
-        hidden_dim=384,
-        num_heads=4,
-        ffn_multiplier=3.0,
-        normalization="layernorm",
-        activation="gelu",
-        position_encoding="absolute",
-        vocab_size=8192,
-        max_seq_length=DEVICE.window,
-    )
-    program = Program(shape=common_shape([typical]), form="looped")
-    rates = fitted_rates()
-    launches = rates.launch_seconds(program, DEVICE)
-    rest = rates.step_seconds(program, typical, DEVICE) - launches
-    share = (TIMES - 1) / (LANES - 1)  # of a step, that every lane takes for itself
-    factor = share / (1 - share) * launches / rest
-    return rates.scaled(1.0, factor, factor, 1.0, rates.handling, workers=1)
-
-
 def population(space: Space, seed: int, settings: TrainSettings, vocabulary: int):
     """Distinct configs, as they are trained."""
     fields = {"vocab_size": vocabulary, "max_seq_length": settings.window}
@@ -81,19 +55,19 @@ def main() -> None:
     options = parser.parse_args()
     table = plain_table("Predicted seconds, means", "device, space, steps")
     add_numbers(table, "planned", "programs", "a call", "each alone", "a family")
-    here = local_machine(say=print)
+    here = local_machine()
     device = Planner(
-        rates=bound_by_launches(),
+        rates=fitted_rates("gpu"),
         settings=DEVICE,
         steps=0,
         vmapped=True,
-        cores=16,
+        cores=TRACING,
         shares_cores=False,
     )
     spaces = {"tiny": tiny(), "medium": SPACES["medium"], "full": SPACES["full"]}
     for name, (settings, vocabulary) in {
         "this one": (HERE, 1024),
-        "launches": (DEVICE, 8192),
+        "an H200": (DEVICE, 8192),
     }.items():
         for space in spaces:
             for steps in STEPS:

@@ -73,9 +73,9 @@ def ours(case: tuple, seconds: float) -> dict:
     """The exact program's step, and the share of products in it."""
     import jax
     import numpy as np
+    from measured import synthetic_task
 
     from arch import ArchitectureConfig
-    from jaxnas.population.calibration import synthetic_task
     from jaxnas.population.lanes import Group, Running
     from jaxnas.population.program import Program, compile_training
     from jaxnas.training.loop import Schedule

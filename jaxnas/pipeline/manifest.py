@@ -13,7 +13,6 @@ from arch.cost import Hardware
 from jaxnas.config import Settings
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
-from jaxnas.population.calibration import Calibration
 from jaxnas.presets import unread_by
 from jaxnas.runtime import cores
 from jaxnas.storage.files import write_json
@@ -53,7 +52,6 @@ def manifest_of(
     config: Settings,
     space: Path,
     hardware: Hardware,
-    calibration: Calibration,
 ) -> Json:
     """Versions, device, cores, seed and data; nothing that changes by the clock.
 
@@ -75,7 +73,6 @@ def manifest_of(
         "cores": cores(),
         "seed": config.seed,
         "data": data,
-        "calibration": calibration.to_dict(),
         "decides": {
             **settings,
             **({"space_hash": _hash_of(space)} if space.exists() else {}),
@@ -89,16 +86,6 @@ def manifest_of(
 
 def _hash_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def calibration_in(path: Path) -> Calibration | None:
-    """What a run's plans rest on since it began; None for a new run."""
-    try:
-        return Calibration.from_dict(json.loads(path.read_text())["calibration"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"{path} is damaged: it is no manifest") from None
 
 
 def record_compilations(path: Path, **entry: int) -> None:

@@ -39,7 +39,6 @@ from jaxnas.pipeline.build import (
 from jaxnas.pipeline.finish import finish, log_failure
 from jaxnas.pipeline.limits import costs_of_space, fields_of
 from jaxnas.pipeline.manifest import (
-    calibration_in,
     check_manifest,
     manifest_of,
     record_compilations,
@@ -211,8 +210,6 @@ def _prepare(
     dataset = prepare(config.data, config.vocab_size)
     machine = local_machine(
         limit=None if config.memory_limit is None else config.memory_limit * MIB,
-        known=calibration_in(folder.manifest),
-        say=say,
     )
     # Before the plan, which is for the time that is left then.
     hardware = hardware_of(config, folder.manifest, say)
@@ -490,7 +487,6 @@ def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console) -> Non
         ready.config,
         ready.folder.space,
         evaluator.hardware,
-        ready.machine.calibration,
     )
     manifest["objectives"] = sources_of(evaluator.extra.objectives)
     if changed := check_manifest(file, manifest):

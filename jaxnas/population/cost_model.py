@@ -1,9 +1,11 @@
 """What training costs in seconds and bytes, before anything is compiled.
 
 A program's work is counted from its shape, and a few rates turn counts into
-seconds. How the families differ was fitted once, from measured programs
-(`python experiments/speed/rates.py`, kept in rates.json); how fast this device
-is, is calibrated, see `jaxnas.population.calibration`.
+seconds. They were fitted once, to measured programs (`python
+experiments/speed/rates.py`): those of a CPU stand in rates.json, those of a GPU in
+rates_gpu.json. Plans depend on how rates compare, and that holds from one device to
+the next; how fast this one is, a run learns as it goes, see
+`jaxnas.population.pace`.
 """
 
 import dataclasses
@@ -30,8 +32,6 @@ EXACT_UNROLLED_FACTOR = 0.95
 # (python experiments/speed/compiling.py).
 QUICK_FACTOR = 0.7
 
-FITTED = Path(__file__).with_name("rates.json")
-
 
 class StepWork(NamedTuple):
     """What one training step of one member does."""
@@ -44,7 +44,7 @@ class StepWork(NamedTuple):
     parameters: float  # that the optimizer updates, padding included
 
 
-_LAUNCHES = ("step", "layers", "tokens")
+LAUNCHES = ("step", "layers", "tokens")
 
 
 class CompileWork(NamedTuple):
@@ -104,6 +104,7 @@ class Rates:
       memory: family -> (bytes a parameter, bytes a value of `StepWork.values`).
       handling: seconds a parameter of the shape, to draw, pad and take out a member.
       workers: members trained at once, as the step rates were measured.
+      overlaps: whether launches run ahead of the work, so that the slower counts.
     """
 
     step: dict[str, list[float]]
@@ -111,6 +112,7 @@ class Rates:
     memory: dict[str, list[float]]
     handling: float = 0.0
     workers: int = 1
+    overlaps: bool = False
 
     def step_seconds(
         self, program: Program, config: ArchitectureConfig, settings: TrainSettings
@@ -118,21 +120,18 @@ class Rates:
         """One step of one call's lanes, while all workers are busy."""
         rates = self.step[program.shape.arch_type]
         work = work_of(program, config, settings)
-        seconds = 0.0
+        launches = done = 0.0
         for name, rate, amount in zip(work._fields, rates, work, strict=True):
-            # Under `vmap` all lanes are one launch.
-            once = program.vmapped and name in _LAUNCHES
-            seconds += rate * amount * (1 if once else program.lanes)
+            if name in LAUNCHES:  # under `vmap` all lanes are one launch
+                launches += rate * amount * (1 if program.vmapped else program.lanes)
+            else:
+                done += rate * amount * program.lanes
+        if self.overlaps:
+            return max(launches, done)
+        seconds = launches + done
         if is_looped(program):
             return seconds
         return seconds * (UNROLLED_FACTOR if program.elastic else EXACT_UNROLLED_FACTOR)
-
-    def launch_seconds(self, program: Program, settings: TrainSettings) -> float:
-        """Seconds of one step that do not depend on how much each operation does."""
-        rates = self.step[program.shape.arch_type]
-        work = work_of(program, program.shape, settings)
-        terms = zip(work._fields, rates, work, strict=True)
-        return sum(rate * amount for name, rate, amount in terms if name in _LAUNCHES)
 
     def compile_seconds(self, program: Program) -> float:
         """The program's compilation, while all workers are busy."""
@@ -150,38 +149,14 @@ class Rates:
         one = a_parameter * work.parameters + a_value * work.values
         return one * program.lanes
 
-    def scaled(
-        self,
-        launches: float,
-        products: float,
-        rest: float,
-        compile: float,
-        handling: float,
-        workers: int,
-    ) -> "Rates":
-        """For a device that takes these times as long for each; `handling` as is."""
-        special = dict.fromkeys(_LAUNCHES, launches) | {"flops": products}
-        factors = [special.get(name, rest) for name in StepWork._fields]
-        return dataclasses.replace(
-            self,
-            step={
-                name: [r * f for r, f in zip(rates, factors, strict=True)]
-                for name, rates in self.step.items()
-            },
-            compile={
-                name: [r * compile for r in rates]
-                for name, rates in self.compile.items()
-            },
-            handling=handling,
-            workers=workers,
-        )
-
     def to_dict(self) -> Json:
         """As JSON types."""
         return dataclasses.asdict(self)
 
 
 @functools.cache
-def fitted_rates() -> Rates:
-    """The rates of the machine on which they were fitted."""
-    return Rates(**json.loads(FITTED.read_text())["rates"])
+def fitted_rates(platform: str = "cpu") -> Rates:
+    """The rates of the machine on which they were fitted, of `jax.Device.platform`."""
+    name = "rates.json" if platform == "cpu" else "rates_gpu.json"
+    text = Path(__file__).with_name(name).read_text()
+    return Rates(**json.loads(text)["rates"])

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
 
 import jax
 
-from jaxnas.population.calibration import Calibration, assumed, calibration_of
+from jaxnas.population.cost_model import Rates, fitted_rates
 from jaxnas.runtime import cores, workers_of
 
 MEMORY_SHARE = 0.8  # of a device, that training may use
+TRACING = 2  # programs compiled at once beside a GPU; with more, each takes longer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,14 +20,10 @@ class Machine:
     Attributes:
       devices: of this process.
       limit: bytes of each that may be used; None for `MEMORY_SHARE` of it.
-      known: the first device's calibration; None to read or measure it.
-      say: told when something is measured.
     """
 
     devices: tuple[jax.Device, ...]
     limit: float | None = None
-    known: Calibration | None = None
-    say: Callable[[str], None] = lambda text: None
 
     @functools.cached_property
     def workers(self) -> int:
@@ -36,8 +32,8 @@ class Machine:
 
     @functools.cached_property
     def cores(self) -> int:
-        """Cores of the host, which compile."""
-        return cores()
+        """Cores of the host, which compile; tracing is Python's, one at a time."""
+        return cores() if self.shares_cores else min(cores(), TRACING)
 
     @property
     def shares_cores(self) -> bool:
@@ -57,26 +53,15 @@ class Machine:
         return min(map(self._memory_of, self.devices)) * MEMORY_SHARE
 
     @functools.cached_property
-    def calibration(self) -> Calibration:
-        """The first device's calibration."""
-        return self.known or self._calibration_of(self.devices[0])
+    def rates(self) -> Rates:
+        """What training costs here: plans depend on ratios, which hold elsewhere."""
+        fitted = fitted_rates(self.devices[0].platform)
+        return dataclasses.replace(fitted, workers=self.workers)
 
-    @functools.cached_property
-    def speeds(self) -> tuple[float, ...]:
-        """Steps a second of each device, relative to the first."""
-        first = self.calibration
-        found = []
-        for device in self.devices:
-            other = first
-            if device.device_kind != self.devices[0].device_kind:
-                other = self._calibration_of(device)
-            found.append(first.a_step / other.a_step)
-        return tuple(found)
-
-    def _calibration_of(self, device: jax.Device) -> Calibration:
-        if device.platform == "cpu":  # what compiling costs beside training is known
-            return assumed(self.workers)
-        return calibration_of(device, self.workers, self.say)
+    @property
+    def vmapped(self) -> bool:
+        """Whether members run at once: where launches are what a step costs."""
+        return not self.shares_cores
 
     def _memory_of(self, device: jax.Device) -> float:
         stats = device.memory_stats() or {}
@@ -86,11 +71,6 @@ class Machine:
         return host / len(self.devices)
 
 
-def local_machine(
-    limit: float | None = None,
-    known: Calibration | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Machine:
-    """All devices of this process; arguments as for `Machine`."""
-    devices = tuple(jax.local_devices())
-    return Machine(devices=devices, limit=limit, known=known, say=say)
+def local_machine(limit: float | None = None) -> Machine:
+    """All devices of this process; `limit` as for `Machine`."""
+    return Machine(devices=tuple(jax.local_devices()), limit=limit)

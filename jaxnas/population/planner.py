@@ -371,13 +371,13 @@ def planner_for(
 ) -> Planner:
     """The planner of a machine, for trainings of this many steps."""
     return Planner(
-        rates=machine.calibration.rates,
+        rates=machine.rates,
         settings=settings,
         steps=steps,
         scoring=scoring,
-        vmapped=machine.calibration.vmapped,
+        vmapped=machine.vmapped,
         memory=machine.memory,
-        speeds=machine.speeds,
+        speeds=(1.0,) * len(machine.devices),
         cores=machine.cores,
         shares_cores=machine.shares_cores,
     )

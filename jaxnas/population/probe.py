@@ -49,7 +49,7 @@ def probe(
       machine: what it trains on.
     """
     buckets = _chosen(plan)
-    rates, device = machine.calibration.rates, machine.devices[0]
+    rates, device = machine.rates, machine.devices[0]
     compiler = Compiler(task, windows, lone, machine.cores, pace, rates)
     with ThreadPoolExecutor(len(buckets)) as pool:
         jobs = [compiler.ask(bucket.program, device) for bucket in buckets]

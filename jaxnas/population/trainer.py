@@ -247,7 +247,7 @@ class Trainer:
             lone = ahead[0]
         if lone not in self.compilers:
             windows, cores = len(self.validation_windows()), self.machine.cores
-            rates = self.machine.calibration.rates
+            rates = self.machine.rates
             self.compilers[lone] = Compiler(
                 self.task, windows, lone, cores, self.pace, rates
             )
@@ -321,8 +321,8 @@ def seconds_at(pace: Pace, plan: Plan, machine: Machine) -> float:
     return makespan(
         buckets,
         (),
-        rates=machine.calibration.rates,
-        speeds=machine.speeds,
+        rates=machine.rates,
+        speeds=(1.0,) * len(machine.devices),
         cores=machine.cores,
         shares_cores=machine.shares_cores,
     )

@@ -4,11 +4,11 @@ import dataclasses
 
 import jax
 import numpy as np
+from measured import synthetic_task
 from on_gpu.report import Report, at_once, clock, print_table
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
-from jaxnas.population.calibration import synthetic_task
 from jaxnas.population.lanes import Group, Running
 from jaxnas.population.program import Program, compile_training
 from jaxnas.training.loop import Schedule

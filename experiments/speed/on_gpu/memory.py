@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measured import synthetic_task
 from on_gpu.lanes import shape_of
 from on_gpu.report import Report, at_once, print_table
 
 from arch.families import FAMILIES
-from jaxnas.population.calibration import synthetic_task
 from jaxnas.population.cost_model import fitted_rates
 from jaxnas.population.program import Program, compile_program
 

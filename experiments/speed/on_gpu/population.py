@@ -5,9 +5,7 @@ Nothing here touches the device: each arm is a process of its own, as in
 """
 
 import json
-import os
 import statistics
-from pathlib import Path
 
 from contenders.arms import ARMS
 from on_gpu.report import Report, print_table
@@ -50,10 +48,9 @@ def run(report: Report):
             check_models(found.get(steps, {}))
         except SystemExit as error:
             report.fail(str(error))
-    report.keep("calibration", calibration())
     columns = {"arm": "", "steps": "d", "cold": ".2f", "warm": ".2f"}
     columns |= {"programs": "d", "predicted": ".2f", "set_up": ".1f", "loss": ".3f"}
-    title = f"Population {turns[0][0]}, seconds; set-up, as calibration, is apart"
+    title = f"Population {turns[0][0]}, seconds; set-up is apart"
     print_table(title, rows, columns | {"unable": ""})
     summary = ratios(found)
     report.keep("ratios", summary)
@@ -72,12 +69,6 @@ def row_of(arm: str, steps: int, runs: dict) -> dict:
         row["loss"] = statistics.mean(one["losses"])
         row |= {key: one.get(key) for key in ("programs", "predicted")}
     return row
-
-
-def calibration() -> list[dict]:
-    """What the planner measured of this device, from the cache of this run."""
-    folder = Path(os.environ.get("JAXNAS_CACHE", "."))
-    return [json.loads(file.read_text()) for file in folder.glob("calibration-*.json")]
 
 
 def ratios(found: dict[int, dict]) -> dict[str, float | str]:
