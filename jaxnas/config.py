@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeAlias, get_args, get_type_hints
 
@@ -515,6 +516,12 @@ def read_toml(path: Path) -> Values:
     Raises:
       UsageError: the file cannot be read, is not TOML, or has an unknown key.
     """
+    known = [field.name for field in dataclasses.fields(RunConfig)]
+    return _without_unread(read_values(path, known))
+
+
+def read_values(path: Path, known: Collection[str]) -> Values:
+    """The values of a TOML file; arguments and errors as for `read_toml`."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -522,14 +529,13 @@ def read_toml(path: Path) -> Values:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path} is not TOML: {reason}") from None
-    known = [field.name for field in dataclasses.fields(RunConfig)]
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UsageError(
             f"{path} has the unknown key {', '.join(map(repr, unknown))}; "
             f"known: {', '.join(known)}"
         )
-    return _without_unread(values)
+    return values
 
 
 def _without_unread(values: Values) -> Values:

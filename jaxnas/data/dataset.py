@@ -47,7 +47,12 @@ class Dataset:
         return {"source": self.spec, "corpus_hash": self.corpus_hash, **self.statistics}
 
 
-def prepare(spec: str, vocab_size: int, cache_dir: Path | None = None) -> Dataset:
+def prepare(
+    spec: str,
+    vocab_size: int,
+    cache_dir: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Dataset:
     """Reads, deduplicates, splits and tokenizes a source, or reads the cache.
 
     Args:
@@ -55,6 +60,7 @@ def prepare(spec: str, vocab_size: int, cache_dir: Path | None = None) -> Datase
       vocab_size: the most tokens the vocabulary may hold, in [257, 65536].
       cache_dir: by default `cache.cache_dir()`. One that can't be written is not
         an error: nothing is cached then.
+      tokenizer: a model's own; by default one is made for the source.
 
     Raises:
       DataError: the source cannot be used, or a split would hold too little.
@@ -62,10 +68,11 @@ def prepare(spec: str, vocab_size: int, cache_dir: Path | None = None) -> Datase
     check_vocab_size(vocab_size)
     source = read_source(spec)
     folder = cache.cache_dir() if cache_dir is None else Path(cache_dir)
-    path = folder / "data" / f"{_key(source.files, vocab_size)}.npz"
+    own = "" if tokenizer is None else tokenizer.to_str()
+    path = folder / "data" / f"{_key(source.files, vocab_size, own)}.npz"
     payload = cache.load(path)
     if payload is None:
-        payload = _build(spec, source.files, vocab_size)
+        payload = _build(spec, source.files, vocab_size, tokenizer)
         cache.store(path, payload)
     return _unpack(spec, source, payload)
 
@@ -94,24 +101,29 @@ def windows(tokens: np.ndarray, number: int, length: int) -> np.ndarray:
     return tokens[starts[:, None] + np.arange(length + 1)].astype(np.int32)
 
 
-def _key(files: list[SourceFile], vocab_size: int) -> str:
+def _key(files: list[SourceFile], vocab_size: int, own: str) -> str:
     settings = {
         "format": FORMAT,
         "vocab_size": vocab_size,
         "tokenizers": importlib.metadata.version("tokenizers"),
         "files": sorted(file.sha256 for file in files),
+        **({"tokenizer": _hash(own)} if own else {}),
     }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
-def _build(spec: str, files: list[SourceFile], vocab_size: int) -> bytes:
+def _build(
+    spec: str, files: list[SourceFile], vocab_size: int, tokenizer: Tokenizer | None
+) -> bytes:
     """Everything that the files' contents and the settings decide, as an .npz."""
     kept, exact, near = deduplicate(files)
     parts = split(kept)
     for name in SPLITS:  # the quick check first: training takes seconds
         if not parts[name]:
             raise _too_small(spec, name, parts, 0)
-    tokenizer = train_tokenizer((file.text for file in parts["train"]), vocab_size)
+    if tokenizer is None:
+        texts = (file.text for file in parts["train"])
+        tokenizer = train_tokenizer(texts, vocab_size)
     tokens = {
         name: encode(tokenizer, (file.text for file in parts[name])) for name in SPLITS
     }
@@ -138,13 +150,15 @@ def _build(spec: str, files: list[SourceFile], vocab_size: int) -> bytes:
         "vocab_size_asked": vocab_size,
         "tokenizer_hash": _hash(saved),
     }
-    texts = {"facts": json.dumps(facts), "tokenizer": saved}
+    written = {"facts": json.dumps(facts), "tokenizer": saved}
     out = io.BytesIO()
     np.savez(
         out,
         allow_pickle=False,
         **tokens,
-        **{key: np.frombuffer(text.encode(), np.uint8) for key, text in texts.items()},
+        **{
+            key: np.frombuffer(text.encode(), np.uint8) for key, text in written.items()
+        },
     )
     return out.getvalue()
 

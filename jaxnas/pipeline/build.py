@@ -41,7 +41,9 @@ def within_limits(
 def make_task(config: Settings, dataset: Dataset) -> Task:
     """What every candidate is trained on, and how."""
     names = TrainSettings.__dataclass_fields__
-    settings = TrainSettings(**{name: getattr(config, name) for name in names})
+    settings = TrainSettings(
+        **{name: getattr(config, name) for name in names if hasattr(config, name)}
+    )
     for split in ("train", "validation", "test"):
         tokens = len(getattr(dataset, split))
         if tokens <= config.window:

@@ -47,6 +47,18 @@ _FREE = (
 _PLACES = ("data", "hardware")
 
 
+def versions() -> Json:
+    """Of all that decides the last digits: packages, Python, platform, device."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.local_device_count(),
+        "cores": cores(),
+    }
+
+
 def manifest_of(
     dataset: Dataset,
     config: Settings,
@@ -65,12 +77,7 @@ def manifest_of(
         if name not in _FREE + _PLACES
     }
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.local_device_count(),
-        "cores": cores(),
+        **versions(),
         "seed": config.seed,
         "data": data,
         "decides": {

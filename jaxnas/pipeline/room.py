@@ -183,14 +183,26 @@ def last_steps(
     """
     if "final_steps" not in (clock.decided("open") or ()):
         return config.final_steps
+    return steps_in_time(clock, TRAINING_ENDS, model, task, params, ready)
+
+
+def steps_in_time(
+    clock: Clock,
+    ends: float,
+    model: ArchitectureConfig,
+    task: Task,
+    params: Params,
+    ready: Callable[[float], None] = lambda seconds: None,
+) -> int:
+    """As many as there is time for until a share of the budget; see `last_steps`."""
     decided = clock.decided("final_steps")
     if decided is not None:
         return decided
-    if clock.late(TRAINING_ENDS):
+    if clock.late(ends):
         return clock.decide("final_steps", 0)
-    wait = lambda: ready(_BESIDE * clock.left(TRAINING_ENDS))
+    wait = lambda: ready(_BESIDE * clock.left(ends))
     a_step = _seconds_of_a_step(model, task, params, wait)
-    return clock.decide("final_steps", max(0, int(clock.left(TRAINING_ENDS) / a_step)))
+    return clock.decide("final_steps", max(0, int(clock.left(ends) / a_step)))
 
 
 def _seconds_of_a_step(
@@ -250,8 +262,9 @@ class Moving:
         most: int,
         decay_share: float,
         target: Callable[[], int] | None = None,
+        ends: float = TRAINING_ENDS,
     ) -> None:
-        """Ends by `TRAINING_ENDS`.
+        """Ends by a share of the budget.
 
         Args:
           clock: of the budget.
@@ -260,7 +273,9 @@ class Moving:
           most: that windows are drawn for.
           decay_share: of the steps; while the learning rate decays, none are added.
           target: steps that are wanted, if there is time; by default `most`.
+          ends: the share.
         """
+        self._ends = ends
         self.steps, self.most, self.now = steps, most, steps
         self._clock, self._name, self._decay = clock, name, decay_share
         self._target = target or (lambda: most)
@@ -293,7 +308,7 @@ class Moving:
     def _other(self, end: int) -> int | None:
         """At which other step it has to end, if the one decided is wrong."""
         (first, began), (done, now) = self._times[0], self._times[-1]
-        left = self._clock.left(TRAINING_ENDS)
+        left = self._clock.left(self._ends)
         if left <= 0:
             return done if done < end else None
         if done == first:

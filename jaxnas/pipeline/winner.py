@@ -150,10 +150,21 @@ def train_on(
     checkpoints: Checkpoints,
     clock: Callable[[], float],
     report: Report,
+    enough: Callable[[int, Params], bool] = lambda done, params: False,
 ) -> tuple[int, Params]:
     """Trains a model on, from its weights, with a new schedule.
 
     Where the end moves, the schedule is from then on the one that ends there.
+
+    Args:
+      config: compression is left out of account.
+      task: see `Task`.
+      params: to begin from.
+      end: when it ends.
+      checkpoints: of this training alone; it goes on from what they hold.
+      clock: seconds, for when to save.
+      report: told of the steps.
+      enough: told the steps done and the weights, returns whether to stop there.
 
     Returns:
       The steps done, and the parameters they left.
@@ -171,6 +182,9 @@ def train_on(
         for state, losses in training:
             done = int(state.step)
             report(done, steps, float(losses[-1]))
+            if enough(done, state.params):
+                end.ended(done)
+                return done, state.params
             save(state)
             if (moved := end.at(done)) != steps:
                 steps = moved

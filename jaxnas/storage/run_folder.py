@@ -91,6 +91,11 @@ class RunFolder:
         return self.path / "finishing"
 
     @property
+    def curve(self) -> Path:
+        """One line per evaluation of a long training."""
+        return self.path / "curve.jsonl"
+
+    @property
     def best_weights(self) -> Path:
         """The best candidate's trained weights, until the winner is finished."""
         return self.path / "best_weights.safetensors"
@@ -124,7 +129,7 @@ class RunFolder:
         """True once a candidate was evaluated: that is never thrown away."""
         return any(
             path.exists() and path.stat().st_size > 0
-            for path in (self.results, self.trainings)
+            for path in (self.results, self.trainings, self.curve)
         )
 
     @contextlib.contextmanager

@@ -115,6 +115,24 @@ def training_functions(
         logits = logits_of(model, params, windows[:, :-1], key, traits)
         return next_token_losses(logits, windows[:, 1:]).mean()
 
+    def differentiate(
+        params: Params, windows: jax.Array, key: jax.Array, traits: Traits | None
+    ) -> tuple[jax.Array, Params]:
+        """The loss and its gradient, part by part where that saves memory."""
+        whole = jax.value_and_grad(loss_of)
+        parts = settings.accumulate
+        if parts == 1:
+            return whole(params, windows, key, traits)
+
+        def add(sums: tuple, part: tuple) -> tuple[tuple, None]:
+            found = whole(params, part[0], part[1], traits)
+            return jax.tree.map(jnp.add, sums, found), None
+
+        begin = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+        split = windows.reshape(parts, -1, windows.shape[-1])
+        sums, _ = jax.lax.scan(add, begin, (split, jax.random.split(key, parts)))
+        return jax.tree.map(lambda total: total / parts, sums)
+
     def step(
         state: TrainState,
         tokens: jax.Array,
@@ -125,7 +143,6 @@ def training_functions(
     ) -> tuple[TrainState, jax.Array]:
         windows = gather_windows(tokens, starts, settings.window)
         drop = jax.random.fold_in(key, state.step)
-        differentiate = jax.value_and_grad(loss_of)
         loss, grads = differentiate(state.params, windows, drop, traits)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         width = model.config.hidden_dim if traits is None else traits.width

@@ -11,6 +11,7 @@ class TrainSettings:
 
     window: int  # tokens a sample
     batch: int  # samples a step
+    accumulate: int = 1  # parts that a step's samples are differentiated in
     learning_rate: float  # the schedule's peak
     weight_decay: float = 0.1
     beta2: float = 0.95

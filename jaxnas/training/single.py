@@ -60,7 +60,7 @@ def starting_state(
     if params is None:
         params = draw_parameters(build_model(config), task.key("parameters"))
     init = _trainer(training_config(config), task.settings, task.dtype).init
-    return init(params)
+    return task.on_all(init(params))
 
 
 def continue_training(
@@ -95,7 +95,7 @@ def continue_training(
     size = task.settings.steps_per_call
     for begin in range(int(state.step), len(starts), size):
         rows = starts[begin : begin + size]
-        full = np.resize(rows, (size, rows.shape[1]))
+        full = task.shared_out(np.resize(rows, (size, rows.shape[1])))
         state, losses = run(state, task.train_tokens, full, schedule, key, len(rows))
         losses = np.asarray(losses)[: len(rows)]
         if not np.isfinite(losses).all():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import numpy as np
 from jaxnas.data import Dataset, windows
 from jaxnas.keys import key_of
 from jaxnas.training.settings import TrainSettings
+
+Tree = TypeVar("Tree")  # of arrays
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,6 +23,7 @@ class Task:
     settings: TrainSettings
     seed: int
     dtype: np.dtype  # of the matrix products
+    mesh: jax.sharding.Mesh | None = None  # of devices that share each batch
 
     def repeated(self, number: int) -> "Task":
         """The same from another seed, one for each number; itself for 0."""
@@ -34,8 +38,22 @@ class Task:
 
     @functools.cached_property
     def train_tokens(self) -> jax.Array:
-        """The training split, resident on the device."""
-        return jnp.asarray(self.dataset.train)
+        """The training split, resident on the device, or on each of the mesh."""
+        return self.on_all(jnp.asarray(self.dataset.train))
+
+    def on_all(self, tree: Tree) -> Tree:
+        """The same arrays on each of the mesh's devices."""
+        if self.mesh is None:
+            return tree
+        everywhere = jax.sharding.PartitionSpec()
+        return jax.device_put(tree, jax.sharding.NamedSharding(self.mesh, everywhere))
+
+    def shared_out(self, rows: np.ndarray) -> np.ndarray | jax.Array:
+        """[S, B] -> the same, each device of the mesh with a part of the columns."""
+        if self.mesh is None:
+            return rows
+        columns = jax.sharding.PartitionSpec(None, *self.mesh.axis_names)
+        return jax.device_put(rows, jax.sharding.NamedSharding(self.mesh, columns))
 
     def tokens_on(self, device: jax.Device) -> jax.Array:
         """The training split on that device, put there once."""
