@@ -14,11 +14,12 @@ from arch.decoding.generate import Generated, generate
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import unstack
 from arch.initial import draw_parameters
-from jaxnas.commands.generate import Speed, pieces
+from jaxnas.commands.generate import Speed
 from jaxnas.data import train_tokenizer
 from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.keys import key_of
 from jaxnas.run import main
+from jaxnas.serving.pieces import pieces
 
 TEXT = "def f(x):\n    return x  # é 日本 <|endoftext|>\n"
 TOKENS = train_tokenizer([TEXT] * 3, 270)

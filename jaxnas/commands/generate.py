@@ -4,10 +4,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-
-from tokenizers import Tokenizer
 
 from arch.decoding.generate import Generated, check, position_limit, stream
 from arch.decoding.sampling import Sampling
@@ -19,9 +17,9 @@ from jaxnas.export.model_folder import LoadedModel, load_model
 from jaxnas.export.tokens import end_tokens
 from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype, set_up
+from jaxnas.serving.pieces import pieces
 
 MAX_NEW = 256  # tokens by default, fewer if the model has no room for them
-UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no text decode to
 
 _ABOUT = """\
 Goes on with a prompt. MODEL is a folder with a saved model, such as the folder
@@ -98,48 +96,6 @@ class Speed:
     def __str__(self) -> str:
         speed = f", {self.timed / self.seconds:.0f} tokens/s" if self.timed else ""
         return f"{self.tokens} tokens{speed}"
-
-
-def pieces(
-    parts: Iterator[Generated],
-    tokenizer: Tokenizer,
-    stops: list[str],
-    prompt: Sequence[int] = (),
-) -> Iterator[str]:
-    """The text of the first row, as soon as it is certain.
-
-    Bytes are held back until they make a character, and so is what may be the
-    beginning of a stop text, which ends the text and is not part of it. Tokens are
-    read behind the prompt's: some tokenizers drop the first space of a text.
-    """
-    done = 0
-    before = len(tokenizer.decode(list(prompt), skip_special_tokens=True))
-    text = ""
-    for part in parts:
-        ids = part.tokens[0, : part.lengths[0]].tolist()
-        text = tokenizer.decode([*prompt, *ids], skip_special_tokens=True)[before:]
-        starts = [start for stop in stops if (start := text.find(stop)) >= 0]
-        if starts:
-            text = text[: min(starts)]
-            break
-        certain = len(text) - _held_back(text, stops)
-        if certain > done:
-            yield text[done:certain]
-            done = certain
-    if text[done:]:
-        yield text[done:]
-
-
-def _held_back(text: str, stops: list[str]) -> int:
-    """How many of the last characters may change or vanish."""
-    whole = text.rstrip(UNREADABLE)
-    begun = [
-        size
-        for stop in stops
-        for size in range(1, len(stop))
-        if whole.endswith(stop[:size])
-    ]
-    return len(text) - len(whole) + max(begun, default=0)
 
 
 def _write(text: str) -> None:

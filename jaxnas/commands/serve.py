@@ -1,0 +1,100 @@
+"""`serve MODEL`: completions for editors, over HTTP."""
+
+import contextlib
+import ipaddress
+import sys
+from pathlib import Path
+
+from jaxnas.commands.options import Parser
+from jaxnas.errors import UsageError
+
+PORT = 8012  # the one that llama.vscode asks by default
+
+_ABOUT = """\
+Completes code for an editor: MODEL, a folder with a saved model or a run's, answers
+at /v1/completions (as OpenAI's interface, with streaming), /infill (as llama.cpp's)
+and /health, until it is interrupted. Only this machine is answered by default.
+"""
+_EDITORS = """\
+serving     {model} at {url}, {context} tokens before the cursor
+try it      curl {url}/v1/completions -d '{{"prompt": "def main(", "max_tokens": 32}}'
+VS Code     llama.vscode: "llama-vscode.endpoint": "{url}"
+Continue    provider: openai, apiBase: {url}/v1, model: {model}, roles: [autocomplete]
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Serves until interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port < 2**16:
+        raise UsageError(f"--port {options.port} must be from 0 to 65535")
+    if not 1 <= options.context <= 2**16:
+        raise UsageError(f"--context {options.context} must be from 1 to 65536")
+    if not 0 < options.timeout <= 3600:
+        raise UsageError(f"--timeout {options.timeout} must be above 0, at most 3600")
+    if options.token is None and not _is_loopback(options.host):
+        raise UsageError(
+            f"--host {options.host} answers other machines: give a --token that "
+            f"they have to know"
+        )
+    # Only now, for it takes seconds.
+    from jaxnas.runtime import set_up
+    from jaxnas.serving.completer import Completer
+    from jaxnas.serving.server import Bounds, Server
+
+    set_up()
+    folder = options.model
+    if not (folder / "config.json").is_file() and (folder / "model").is_dir():
+        folder = folder / "model"
+    completer = Completer(folder, options.context)
+    bounds = Bounds(options.timeout, options.token)
+    try:
+        server = Server((options.host, options.port), folder, completer, bounds)
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        reason = error.strerror or error
+        raise UsageError(f"cannot serve at {where}: {reason}") from None
+    host, port = server.server_address[:2]
+    name = f"[{host!s}]" if ":" in str(host) else str(host)
+    about = {"model": server.model, "url": f"http://{name}:{port}"}
+    print(_EDITORS.format(**about, context=completer.context), end="", flush=True)
+    server.begin()
+    with server, contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
+    print("\njaxnas: stopped serving", file=sys.stderr)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m jaxnas.run serve",
+        usage="python -m jaxnas.run serve MODEL [--port N] [settings]",
+        description=_ABOUT,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", type=Path, help="a run's folder, or a model's")
+    add("--port", type=int, default=PORT, metavar="N", help=f"0 takes any [{PORT}]")
+    add("--host", default="127.0.0.1", metavar="NAME", help="[127.0.0.1]")
+    add("--token", metavar="TEXT", help="that requests must carry; a must off loopback")
+    add(
+        "--context",
+        type=int,
+        default=512,
+        metavar="N",
+        help="tokens before the cursor, at most; the model may allow fewer [512]",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="of a completion, and of waiting for one's turn [30]",
+    )
+    return parser

@@ -1,0 +1,235 @@
+"""`serve`: what an editor asks for, many at once, and what nobody should ask."""
+
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import random
+import socket
+import threading
+import time
+
+import jax
+import pytest
+from tasks import TINY
+
+import jaxnas.serving.server as module
+from arch import build_model
+from arch.initial import draw_parameters
+from jaxnas.commands.generate import main as generate
+from jaxnas.data.tokenizer import train_tokenizer
+from jaxnas.export.model_folder import save_model
+from jaxnas.run import main
+from jaxnas.serving.completer import Completer
+from jaxnas.serving.protocol import BadRequest, Request, infill_request
+from jaxnas.serving.server import Bounds, Server
+
+CODE = ["def f(x):\n    return x\n", "import os\nprint(os.getcwd())\n"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Untrained, of 12 positions: what is drawn is noise, but the same each time."""
+    folder = tmp_path_factory.mktemp("serve") / "model"
+    tokenizer = train_tokenizer(CODE, TINY.vocab_size)
+    save_model(
+        folder, TINY, draw_parameters(build_model(TINY), jax.random.key(0)), tokenizer
+    )
+    return folder
+
+
+@contextlib.contextmanager
+def serving(model, token=None, seconds=60.0):
+    server = Server(
+        ("127.0.0.1", 0), model, Completer(model, 512), Bounds(seconds, token)
+    )
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(model):
+    with serving(model) as server:
+        yield server
+
+
+def ask(server, path, body=None, headers=None):
+    """Status and JSON of a GET, or a POST of a body."""
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
+    with contextlib.closing(connection):
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection.request("GET" if body is None else "POST", path, raw, headers or {})
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.headers["Content-Type"] == "application/json":
+            return answer.status, json.loads(text)
+        return answer.status, text.decode()
+
+
+def test_health_and_the_model(server):
+    assert ask(server, "/health") == (200, {"status": "ok"})
+    status, models = ask(server, "/v1/models")
+    assert (status, models["data"][0]["id"][-6:]) == (200, "/model")
+
+
+def test_a_completion_is_what_generate_writes(server, model, capsysbinary):
+    generate([str(model), "--prompt", "def ", "--greedy", "--max-new", "5"])
+    wanted = capsysbinary.readouterr().out.decode().removesuffix("\n")
+    body = {"prompt": "def ", "temperature": 0, "max_tokens": 5}
+    status, found = ask(server, "/v1/completions", body)
+    assert status == 200
+    assert found["choices"][0]["text"] == wanted
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert found["usage"] == {
+        "prompt_tokens": 4,
+        "completion_tokens": 5,
+        "total_tokens": 9,
+    }
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/infill"])
+def test_a_stream_is_the_same_text(server, path):
+    body = {"prompt": "def ", "temperature": 0.7, "seed": 5, "top_k": 9}
+    _, whole = ask(server, path, body)
+    status, text = ask(server, path, body | {"stream": True})
+    assert status == 200
+    events = [one.removeprefix("data: ") for one in text.split("\n\n") if one]
+    if path == "/infill":
+        pieces = [json.loads(event)["content"] for event in events]
+        assert "".join(pieces) == whole["content"]
+        assert json.loads(events[-1])["stop"] is True
+    else:
+        assert events.pop() == "[DONE]"
+        pieces = [json.loads(event)["choices"][0]["text"] for event in events]
+        assert "".join(pieces) == whole["choices"][0]["text"]
+
+
+def test_a_long_file_is_read_from_its_end(server):
+    """The model has 12 positions: half for what stands before, half for what comes."""
+    body = {"input_prefix": "x = 1\n" * 500, "n_predict": 50}
+    status, found = ask(server, "/infill", body)
+    assert (status, found["tokens_evaluated"]) == (200, 6)
+    assert found["tokens_predicted"] == 6
+
+
+def test_an_infill_ends_before_the_line_behind(model):
+    completer = Completer(model, 512)
+    request = Request(before="def ", max_new=6, sampling=infill_request({}).sampling)
+    free = "".join(completer.complete(request, time.monotonic() + 60))
+    assert len(free) > 3
+    after = f"){chr(10)}{free[2:]}"
+    with pytest.MonkeyPatch.context() as patch:
+        # Whatever the noise is, the line behind the cursor begins in the midst of it.
+        patch.setattr("jaxnas.serving.completer._line_behind", lambda text: [free[2:]])
+        request = Request(
+            before="def ", after=after, max_new=6, sampling=request.sampling
+        )
+        found = "".join(completer.complete(request, time.monotonic() + 60))
+    assert found == free[:2]
+    assert completer.counts.reason == "stop"
+
+
+def test_eight_at_once(server):
+    def one(number):
+        body = {"prompt": f"def f{number}", "max_tokens": 4, "seed": number}
+        return ask(server, "/v1/completions", body)[0]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(one, range(8))) == [200] * 8
+
+
+def test_time_and_turns_are_bounded(model, monkeypatch):
+    with serving(model, seconds=0.2) as server:
+        with server.drawing:  # someone else's turn, for ever
+            assert ask(server, "/infill", {"prompt": "a"})[0] == 503
+        monkeypatch.setattr(server, "places", threading.BoundedSemaphore(1))
+        with server.places:
+            assert ask(server, "/infill", {"prompt": "a"})[0] == 503
+        assert ask(server, "/health")[0] == 200
+
+
+def test_the_token_is_asked_for(model):
+    with serving(model, token="sesame") as server:
+        body = {"prompt": "a", "max_tokens": 1}
+        for given in ({}, {"Authorization": "Bearer other"}):
+            assert ask(server, "/v1/completions", body, given)[0] == 401
+        right = {"Authorization": "Bearer sesame"}
+        assert ask(server, "/v1/completions", body, right)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/none", {}, 404, "no /none here"),
+        ("/infill", b"{", 400, "no JSON"),
+        ("/infill", b"[" * 100_000, 400, "no JSON"),
+        ("/infill", b"\xff", 400, "not UTF-8"),
+        ("/infill", [], 400, "no JSON object"),
+        ("/infill", {"input_prefix": 1}, 400, "input_prefix must be a text"),
+        ("/infill", {"prompt": "\ud800"}, 400, "no Unicode"),
+        ("/infill", {"n_predict": 10**400}, 400, "n_predict"),
+        ("/infill", {"temperature": -1}, 400, "temperature"),
+        ("/infill", {"temperature": "hot"}, 400, "temperature"),
+        ("/infill", {"t_max_predict_ms": -5}, 400, "t_max_predict_ms"),
+        ("/v1/completions", {"prompt": ["a", "b"]}, 400, "prompt must be a text"),
+        ("/v1/completions", {"n": 3}, 400, "n=3 must be 1"),
+        ("/v1/completions", {"top_p": 0}, 400, "top_p"),
+        ("/v1/completions", {"stop": ["a"] * 99}, 400, "stop must be"),
+        ("/v1/completions", {"stream": "yes"}, 400, "stream"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(server, path, body, status, said):
+    found, answer = ask(server, path, body)
+    assert (found, answer["error"]["code"]) == (status, status)
+    assert said in answer["error"]["message"]
+    assert "\n" not in answer["error"]["message"]
+
+
+def test_bodies_are_bounded(server, monkeypatch):
+    monkeypatch.setattr(module, "BODY", 100)
+    assert ask(server, "/infill", {"prompt": "a" * 200})[0] == 413
+
+
+def test_raw_noise_does_not_stop_it(server):
+    rng = random.Random(0)
+    for _ in range(100):
+        noise = rng.randbytes(rng.randrange(1, 200))
+        if rng.random() < 0.5:
+            head = f"POST /infill HTTP/1.1\r\nContent-Length: {len(noise)}\r\n\r\n"
+            noise = head.encode() + noise
+        with socket.create_connection(server.server_address[:2], timeout=10) as one:
+            one.sendall(noise)
+            one.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                while one.recv(4096):
+                    pass
+    assert ask(server, "/health") == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--host", "0.0.0.0"], "give a --token"),
+        (["--port", "99999"], "--port 99999"),
+        (["--context", "0"], "--context 0"),
+        (["--timeout", "-1"], "--timeout -1"),
+        (["--host", "256.1.1.1", "--token", "x"], "cannot serve at"),
+    ],
+)
+def test_bad_flags_are_one_line(model, capsys, more, said):
+    assert main(["serve", str(model), *more]) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_a_request_that_says_nothing_is_greedy_infill():
+    assert infill_request({}).sampling.temperature == 0
+    with pytest.raises(BadRequest):
+        infill_request({"t_max_predict_ms": True})
