@@ -177,7 +177,7 @@ FOLDERS = {
         ("report",),
         ("pipeline",),
         ("api",),
-        ("automl",),
+        ("automl", "serving"),
         ("commands",),
         ("run",),
     ),
