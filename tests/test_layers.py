@@ -177,7 +177,7 @@ FOLDERS = {
         ("report",),
         ("pipeline",),
         ("api",),
-        ("automl", "serving"),
+        ("automl", "serving", "benchmarks"),
         ("commands",),
         ("run",),
     ),

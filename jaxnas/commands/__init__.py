@@ -9,6 +9,7 @@ COMMANDS = {
     "baselines": "the reference architectures with their costs",
     "calibrate": "how long models take on this device, to predict others' latency",
     "generate": "text from a saved model, as it is drawn",
+    "evaluate": "what saved models are worth on files not trained on",
     "serve": "completions for editors, over HTTP",
     "export": "a model as a folder that Hugging Face's transformers loads",
     "import": "the reverse: a folder of transformers as a model",

@@ -1,0 +1,1 @@
+"""What saved models are worth to someone who writes code."""

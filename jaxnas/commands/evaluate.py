@@ -1,0 +1,118 @@
+"""`evaluate MODEL ...`: what saved models are worth on files not trained on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.progress import TaskID
+
+from jaxnas.commands.options import Parser, file_to_write
+from jaxnas.errors import UsageError
+
+BENCHMARKS = ("bpb", "line")
+
+_ABOUT = """\
+Scores models on the test files of a source. MODEL is a folder with a saved model, or
+a run's. bpb: bits per byte and next-token accuracy, beside token n-grams; line: how
+often the likeliest tokens behind a cursor are the file's next line.
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Prints a table, a row a model."""
+    options = _parser().parse_args(arguments)
+    wanted = options.on.split(",")
+    for name in wanted:
+        if name not in BENCHMARKS:
+            raise UsageError(f"--on: no {name!r}: choose {', '.join(BENCHMARKS)}")
+    for name in ("windows", "cursors", "context"):
+        if not 1 <= getattr(options, name) <= 10**6:
+            raise UsageError(f"--{name} {getattr(options, name)} must be 1 to 1000000")
+    # Only now, for it takes seconds.
+    from arch.cost import size_mib
+    from jaxnas.benchmarks.bits import bits
+    from jaxnas.benchmarks.lines import cursors, held_out, lines
+    from jaxnas.export.model_folder import load_model
+    from jaxnas.report.steps import bars_on
+    from jaxnas.report.tables import add_numbers, plain_console, plain_table
+    from jaxnas.runtime import set_up
+
+    set_up()
+    models = {str(path): load_model(_folder(path)) for path in options.models}
+    places = []
+    if "line" in wanted:
+        places = cursors(held_out(options.data), options.cursors, options.seed)
+    console = plain_console()
+    found: dict[str, Any] = {}
+    with bars_on(console) as bars:
+        for name, model in models.items():
+            one: dict[str, Any] = {"size_mib": size_mib(model.config)}
+            if "bpb" in wanted:
+                one["bpb"] = bits(model, options.data, options.windows)
+            if "line" in wanted:
+                bar = bars.add_task(name, total=len(places))
+
+                def report(done: int, total: int, bar: TaskID = bar) -> None:
+                    bars.update(bar, completed=done, total=total)
+
+                one["line"] = lines(model, places, options.context, report)
+            found[name] = one
+    table = plain_table(f"On the test files of {options.data}")
+    table.add_column("model", overflow="fold", min_width=20)
+    add_numbers(table, "MiB")
+    if "bpb" in wanted:
+        add_numbers(table, "bits/byte", "accuracy", "bigram")
+    if "line" in wanted:
+        add_numbers(table, "lines", "+-", "alike")
+    for name, one in found.items():
+        cells = [f"{one['size_mib']:.2f}"]
+        if "bpb" in wanted:
+            cells += [
+                f"{one['bpb'][figure]:.3f}"
+                for figure in ("bits_per_byte", "accuracy", "bigram")
+            ]
+        if "line" in wanted:
+            cells += [
+                f"{one['line'][figure]:.3f}"
+                for figure in ("exact_match", "exact_match_error", "edit_similarity")
+            ]
+        table.add_row(name, *cells)
+    console.print(table)
+    if "line" in wanted:
+        console.print(
+            f"lines: share of {len(places)} lines that are completed exactly, with "
+            f"its standard error; alike: edit similarity"
+        )
+    if options.out is not None:
+        about = {"data": options.data, "seed": options.seed, "context": options.context}
+        options.out.write_text(json.dumps(about | {"models": found}, indent=2) + "\n")
+
+
+def _folder(path: Path) -> Path:
+    """The model's folder, of a run's too."""
+    inside = path / "model"
+    return path if (path / "config.json").is_file() or not inside.is_dir() else inside
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m jaxnas.run evaluate",
+        usage="python -m jaxnas.run evaluate MODEL ... [--data SOURCE] [settings]",
+        description=_ABOUT,
+    )
+    add = parser.add_argument
+    add("models", metavar="MODEL", type=Path, nargs="+", help="a model's folder")
+    add("--on", default="bpb,line", metavar="A,B", help=f"[{','.join(BENCHMARKS)}]")
+    add("--data", default="stdlib", metavar="SOURCE", help='or "folder:PATH" [stdlib]')
+    add("--windows", type=int, default=512, metavar="N", help="of bpb [512]")
+    add("--cursors", type=int, default=200, metavar="N", help="of line [200]")
+    add(
+        "--context",
+        type=int,
+        default=256,
+        metavar="N",
+        help="tokens before a cursor, at most [256]",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of the cursors [0]")
+    add("--out", type=file_to_write, metavar="FILE", help="the figures as JSON")
+    return parser

@@ -1,0 +1,135 @@
+"""`evaluate`: bits per byte and lines of saved models."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from corpus import write_corpus
+from tasks import TINY
+
+import jaxnas.benchmarks.lines as module
+from arch import build_model
+from arch.initial import draw_parameters
+from jaxnas.benchmarks.bits import bits
+from jaxnas.benchmarks.lines import (
+    Cursor,
+    cursors,
+    first_line,
+    held_out,
+    lines,
+    similarity,
+)
+from jaxnas.data.tokenizer import train_tokenizer
+from jaxnas.export.model_folder import load_model, save_model
+from jaxnas.run import main
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Code, and an untrained model of bytes."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_corpus(folder / "code")
+    tokenizer = train_tokenizer(["ab"], TINY.vocab_size)
+    params = draw_parameters(build_model(TINY), jax.random.key(0))
+    save_model(folder / "model", TINY, params, tokenizer)
+    return folder
+
+
+def test_an_untrained_model_guesses(place):
+    """Each of 257 tokens is as likely as another: 8 bits a byte and a little."""
+    found = bits(load_model(place / "model"), f"folder:{place / 'code'}", 40)
+    assert found["bits_per_byte"] == pytest.approx(np.log2(257), abs=0.1)
+    assert found["windows"] == 40
+    assert found["bigram"] < found["unigram"] < found["bits_per_byte"]
+
+
+def test_cursors_stand_before_lines_of_held_out_files(place):
+    files = held_out(f"folder:{place / 'code'}")
+    texts = {file.text for file in files}
+    found = cursors(files, 30, seed=1)
+    assert found == cursors(files, 30, seed=1) != cursors(files, 30, seed=2)
+    assert len(found) == 30
+    for one in found:
+        assert len(one.line) >= module.LEAST
+        assert any(
+            text.startswith(one.before)
+            and text[len(one.before) :].lstrip().startswith(one.line)
+            for text in texts
+        )
+    assert len(cursors(files, 10**9, 0)) == sum(
+        len(line.strip()) >= module.LEAST
+        for file in files
+        for line in file.text.split("\n")[module.ABOVE :]
+    )
+
+
+def test_lines_are_compared_without_their_indentation(place, monkeypatch):
+    places = [Cursor("a", "x = 1"), Cursor("b", "y = 2"), Cursor("c", "z")]
+    drawn = ["\n\n    x = 1\n    y", "y = 3 ", ""]
+    monkeypatch.setattr(module, "_drawn", lambda *_: iter(drawn))
+    found = lines(load_model(place / "model"), places, 256)
+    assert found["exact_match"] == pytest.approx(1 / 3)
+    assert found["edit_similarity"] == pytest.approx((1 + 0.8 + 0) / 3)
+    assert found["exact_match_error"] == pytest.approx((2 / 9 / 3) ** 0.5)
+
+
+def test_what_is_drawn_is_what_the_model_writes(place):
+    """Row by row, whatever stands beside it in its batch."""
+    model = load_model(place / "model")
+    places = [Cursor("def f(x):", "?"), Cursor("a", "?"), Cursor("import os" * 9, "?")]
+    together = list(module._drawn(model, places, 256))
+    alone = [text for one in places for text in module._drawn(model, [one], 256)]
+    assert together == alone
+    assert all(together)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("", "", 1.0),
+        ("abc", "abc", 1.0),
+        ("abc", "", 0.0),
+        ("kitten", "sitting", 4 / 7),
+    ],
+)
+def test_similarity_is_of_edits(one, other, alike):
+    assert similarity(one, other) == similarity(other, one) == pytest.approx(alike)
+
+
+def test_the_first_line_says_something():
+    assert first_line("\n   \n  a b \nc") == "a b"
+    assert first_line(" \n") == ""
+
+
+def test_the_command_prints_a_row_a_model(place, tmp_path, capsys):
+    out = tmp_path / "scores.json"
+    data = f"folder:{place / 'code'}"
+    given = [str(place / "model"), "--data", data, "--cursors", "20", "--windows", "20"]
+    assert main(["evaluate", *given, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "bits/byte" in text
+    assert "share of 20 lines" in text
+    found = json.loads(out.read_text())["models"][str(place / "model")]
+    assert found["line"]["cursors"] == 20
+    assert found["bpb"]["windows"] == 20
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--on", "speed"], "--on: no 'speed'"),
+        (["--cursors", "0"], "--cursors 0"),
+        (["--data", "folder:none"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(place, capsys, more, said):
+    assert main(["evaluate", str(place / "model"), *more]) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_no_model_is_one_line(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "cannot read a model" in capsys.readouterr().err
