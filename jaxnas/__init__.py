@@ -1,7 +1,6 @@
 """Neural architecture search for ultra-light code language models, in JAX."""
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +9,7 @@ if TYPE_CHECKING:
     from jaxnas.export.model_folder import load_model, save_model
     from jaxnas.results.result import Result
 
-__version__ = importlib.metadata.version("jaxnas")
+__version__ = "0.1.0"
 __all__ = [
     "Result",
     "RunConfig",

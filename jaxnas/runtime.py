@@ -13,7 +13,7 @@ from jaxnas.storage.cache import cache_dir
 
 _LEVEL = "xla_backend_optimization_level"
 _EMITTERS = "xla_cpu_use_fusion_emitters"
-_ON_GPU: dict[str, str | bool] = {
+ON_GPU: dict[str, str | bool] = {
     "xla_gpu_enable_triton_gemm": False,
     "xla_gpu_autotune_level": "0",
 }
@@ -52,7 +52,7 @@ def compiler_options(platform: str, quick: bool = False) -> dict[str, str | bool
     if platform != "cpu":
         return {
             name: value
-            for name, value in _ON_GPU.items()
+            for name, value in ON_GPU.items()
             if name not in flags and _is_option(name, value)
         }
     options: dict[str, str | bool] = {}

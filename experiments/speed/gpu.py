@@ -139,6 +139,11 @@ def spawn(
 
 def run_child(options: argparse.Namespace) -> int:
     """One section, in this process."""
+    from jaxnas.runtime import ON_GPU
+
+    # For functions that are compiled here and not by ours, too.
+    flags = [f"--{name}={str(value).lower()}" for name, value in ON_GPU.items()]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
     report = Report(options.out, options.small, options.seconds)
     try:
         if options.child == "machine":

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from arch.cost import Hardware
+from jaxnas import __version__
 from jaxnas.config import Settings
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
@@ -19,7 +20,6 @@ from jaxnas.storage.files import write_json
 from jaxnas.storage.jsonl import Json
 
 PACKAGES = (
-    "jaxnas",
     "jax",
     "jaxlib",
     "flax",
@@ -50,7 +50,8 @@ _PLACES = ("data", "hardware")
 def versions() -> Json:
     """Of all that decides the last digits: packages, Python, platform, device."""
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"jaxnas": __version__}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": jax.devices()[0].device_kind,
