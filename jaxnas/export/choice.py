@@ -1,5 +1,8 @@
 """Which class of `transformers` computes a model exactly."""
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ARCEE, LLAMA, STABLE_LM, STARCODER2
@@ -20,7 +23,7 @@ def class_for(config: ArchitectureConfig) -> NativeClass:
     for native in CLASSES:
         if not native.misfits(config):
             return native
-    raise UsageError(_reason(config))
+    raise UsageError(refusal(config, CLASSES, "Hugging Face class"))
 
 
 def class_named(model_type: object) -> NativeClass:
@@ -36,22 +39,49 @@ def class_named(model_type: object) -> NativeClass:
     raise UsageError(f"model_type={model_type!r} cannot be imported: only {known}")
 
 
-def _reason(config: ArchitectureConfig) -> str:
-    """Which fields no class has, and the nearest classes."""
+class Target(Protocol):
+    """What computes some of our models exactly: a class, an architecture."""
+
+    @property
+    def name(self) -> str:
+        """How it is spoken of."""
+
+    @property
+    def takes(self) -> Mapping[str, tuple]:
+        """Field of ours -> the values that it can have."""
+
+    def misfits(self, config: ArchitectureConfig) -> dict[str, tuple]:
+        """Fields that it has no value for -> the values that it could have."""
+
+
+def refusal(config: ArchitectureConfig, targets: Sequence[Target], kind: str) -> str:
+    """Why none of the targets will do, in one line.
+
+    Args:
+      config: canonical, which misfits each of them.
+      targets: all there are.
+      kind: what they are called, such as "Hugging Face class".
+
+    Returns:
+      The fields that no target of the family has, and what the nearest would need.
+    """
     family = [
-        native for native in CLASSES if config.arch_type in native.takes["arch_type"]
+        target for target in targets if config.arch_type in target.takes["arch_type"]
     ]
     if not family:
+        names: dict[tuple, list[str]] = {}
+        for target in targets:
+            names.setdefault(target.takes["arch_type"], []).append(target.name)
         known = "; ".join(
-            f"{native.name} for {', '.join(native.takes['arch_type'])}"
-            for native in CLASSES
+            f"{', '.join(same)} for {', '.join(families)}"
+            for families, same in names.items()
         )
-        return f"no Hugging Face class has arch_type={config.arch_type!r}: {known}"
-    misfits = {native.name: native.misfits(config) for native in family}
+        return f"no {kind} has arch_type={config.arch_type!r}: {known}"
+    misfits = {target.name: target.misfits(config) for target in family}
     fewest = min(map(len, misfits.values()))
     nearest = {name: wrong for name, wrong in misfits.items() if len(wrong) == fewest}
     fields = [field for wrong in nearest.values() for field in wrong]
-    # What no class takes is to blame; otherwise it is how fields are combined.
+    # What none takes is to blame; otherwise it is how fields are combined.
     never = [f for f in fields if all(f in wrong for wrong in misfits.values())]
     blamed = dict.fromkeys(never or fields)
     got = ", ".join(f"{field}={_value(config, field)!r}" for field in blamed)
@@ -60,7 +90,7 @@ def _reason(config: ArchitectureConfig) -> str:
         for name, wrong in nearest.items()
     )
     return (
-        f"no Hugging Face class computes this {config.arch_type} exactly: it has "
+        f"no {kind} computes this {config.arch_type} exactly: it has "
         f"{got}; exact would be {advice}"
     )
 

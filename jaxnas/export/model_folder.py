@@ -32,6 +32,8 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json
 
 # Of a parameter in a model's "params".
 _Path: TypeAlias = tuple[jax.tree_util.DictKey, ...]
+# Codes and scales of a matrix in blocks, on the host.
+Codes: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 class LoadedModel(NamedTuple):
@@ -135,6 +137,18 @@ def load_model(folder: str | Path) -> LoadedModel:
     return LoadedModel(config, params, tokenizer)
 
 
+def load_codes(folder: str | Path) -> dict[str, Codes]:
+    """The codes and scales that a readable model folder holds, by parameter.
+
+    Returns:
+      i8[..., rows, blocks, 32] and f16[..., rows, blocks], as `to_blocks` shapes
+      them, by the dotted path below "params"; empty if nothing is quantised.
+    """
+    tensors = safetensors.numpy.load_file(Path(folder) / WEIGHTS)
+    names = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
+    return {name: _codes(name, tensors) for name in names}
+
+
 def narrowest(arrays: Iterable[np.ndarray | jax.Array]) -> np.dtype:
     """float16 if each value of the float32 arrays is one, else float32."""
 
@@ -204,12 +218,16 @@ def _restored(
     name, layout = _name(path), layout_of(path)
     if name in tensors:
         return jnp.asarray(tensors[name], jnp.float32)
+    blocks = Blocks(*map(jnp.asarray, _codes(name, tensors)))
+    row_length = _rows_shape(layout, shape)[-1]
+    return from_rows(layout, from_blocks(blocks, row_length), shape)
+
+
+def _codes(name: str, tensors: dict[str, np.ndarray]) -> Codes:
     codes = tensors[f"{name}.codes"]
     if codes.dtype == np.uint8:
         codes = np.concatenate([codes & 15, codes >> 4], axis=-1).astype(np.int8) - 8
-    blocks = Blocks(jnp.asarray(codes), jnp.asarray(tensors[f"{name}.scales"]))
-    row_length = _rows_shape(layout, shape)[-1]
-    return from_rows(layout, from_blocks(blocks, row_length), shape)
+    return codes, tensors[f"{name}.scales"]
 
 
 def _rows_shape(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:

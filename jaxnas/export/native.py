@@ -42,6 +42,17 @@ class Field(NamedTuple):
         return self.names[value] if self.names else value
 
 
+def misfits_of(
+    takes: Mapping[str, tuple], config: ArchitectureConfig
+) -> dict[str, tuple]:
+    """Fields of a config whose values are not among those taken: -> those taken."""
+    return {
+        field: values
+        for field, values in takes.items()
+        if getattr(config, field) not in values
+    }
+
+
 def no_misfits(config: ArchitectureConfig) -> dict[str, tuple]:
     """The `sizes` of a class that takes every size."""
     return {}
@@ -94,12 +105,7 @@ class NativeClass:
         Returns:
           field -> the values that it could have; empty if the class is exact.
         """
-        misfits: dict[str, tuple] = {
-            field: values
-            for field, values in self.takes.items()
-            if getattr(config, field) not in values
-        }
-        return misfits | self.sizes(config)
+        return misfits_of(self.takes, config) | self.sizes(config)
 
     def rows_of(self, config: ArchitectureConfig) -> list[Row]:
         """The table for a config: a tied model has no head."""

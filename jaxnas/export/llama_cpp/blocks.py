@@ -1,0 +1,107 @@
+"""Rows of a matrix as ggml stores them: F32, F16, Q8_0, Q4_0.
+
+A row of Q8_0 or Q4_0 is blocks of 32 weights with an fp16 scale before each, which
+is what our int8 and int4 are (`jaxnas.compress.quantize`): their codes are written
+as they are, and nothing is rounded again.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnas.compress import Blocks, from_blocks, to_blocks
+from jaxnas.compress.quantize import BLOCK
+from jaxnas.export.model_folder import Codes
+
+QUANTIZATION = {"q8_0": "int8", "q4_0": "int4"}  # ours of a ggml type
+TYPES = ("f32", "f16", *QUANTIZATION)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A matrix by its rows, with its codes where the model holds it in blocks.
+
+    Attributes:
+      values: f32[R, C].
+      codes: i8[R, B, 32] and their scales f16[R, B], or None.
+      quantization: "int8", "int4"; "fp16" if there are no codes.
+    """
+
+    values: np.ndarray
+    codes: Codes | None = None
+    quantization: str = "fp16"
+
+    def map(self, change: Callable[[np.ndarray], np.ndarray]) -> "Rows":
+        """The matrix with its rows chosen or put in another order."""
+        codes = self.codes and (change(self.codes[0]), change(self.codes[1]))
+        return dataclasses.replace(self, values=change(self.values), codes=codes)
+
+    def times(self, factor: float) -> "Rows":
+        """The matrix times a number, and the scales of its blocks."""
+        codes = self.codes
+        if codes is not None:
+            codes = (codes[0], (codes[1] * np.float32(factor)).astype(np.float16))
+        values = self.values * np.float32(factor)
+        return dataclasses.replace(self, values=values, codes=codes)
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Matrices of one row length, one below the other."""
+    values = np.concatenate([part.values for part in parts])
+    held = [part.codes for part in parts if part.codes is not None]
+    if len(held) < len(parts):
+        return Rows(values)
+    codes = [np.concatenate(arrays) for arrays in zip(*held, strict=True)]
+    return Rows(values, (codes[0], codes[1]), parts[0].quantization)
+
+
+class Stored(NamedTuple):
+    """A tensor as it is in the file."""
+
+    kind: str  # of TYPES
+    data: np.ndarray  # f32, f16, or u8[R, bytes of a row]
+    exact: bool  # holds the model's values
+
+
+def stored(rows: Rows, kind: str) -> Stored:
+    """Rows as a type; what has no blocks of 32 is F16 if that is exact, else F32.
+
+    Args:
+      rows: the matrix.
+      kind: of TYPES.
+    """
+    values = rows.values
+    if kind == "f32":
+        return Stored(kind, values, True)
+    if kind == "f16":
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        return Stored(kind, half, np.array_equal(half, values))
+    if values.shape[-1] % BLOCK:
+        narrow = stored(rows, "f16")
+        return narrow if narrow.exact else stored(rows, "f32")
+    codes = rows.codes
+    if codes is None or rows.quantization != QUANTIZATION[kind]:
+        blocks = to_blocks(jnp.asarray(values), QUANTIZATION[kind])
+        codes = np.asarray(blocks.codes), np.asarray(blocks.scales)
+    held = from_blocks(Blocks(*map(jnp.asarray, codes)), values.shape[-1])
+    return Stored(kind, packed(*codes, kind), np.array_equal(held, values))
+
+
+def packed(codes: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray:
+    """Blocks as ggml's bytes: u8[R, B * 34] of Q8_0, u8[R, B * 18] of Q4_0.
+
+    Args:
+      codes: i8[R, B, 32].
+      scales: f16[R, B].
+      kind: "q8_0" or "q4_0".
+    """
+    data: np.ndarray = codes.astype(np.uint8)  # two's complement
+    if kind == "q4_0":  # two codes a byte: the first 16, then the last
+        data = data + np.uint8(8)
+        data = data[..., : BLOCK // 2] | (data[..., BLOCK // 2 :] << 4)
+    ahead = np.ascontiguousarray(scales[..., None], "<f2").view(np.uint8)
+    return np.concatenate([ahead, data], axis=-1).reshape(len(codes), -1)

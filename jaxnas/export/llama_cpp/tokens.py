@@ -1,0 +1,165 @@
+"""A tokenizer as settings of a GGUF file.
+
+llama.cpp splits a text into words by rules that have names, and knows the rule of
+byte-level BPE as GPT-2 has it (`gpt-2`), and the same with every digit a word of
+its own (`smollm`). Any other tokenizer is refused: it would read other tokens.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from tokenizers import Tokenizer, pre_tokenizers
+
+from arch import ArchitectureConfig
+from jaxnas.data.tokenizer import END_OF_TEXT
+from jaxnas.errors import UsageError
+from jaxnas.export.tokens import generation_config
+from jaxnas.storage.jsonl import Json
+
+TokenKeys: TypeAlias = dict[str, str | int | bool | list[str] | list[int]]
+
+# `tokenizer.ggml.token_type`
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+# What splits a text -> the name of that rule.
+_RULES: tuple[tuple[list[Json], str], ...] = (
+    ([_BYTES], "gpt-2"),
+    ([_DIGITS, _BYTES], "smollm"),
+)
+# Of the BPE model: what is not so would join other pairs.
+_PLAIN_BPE: Json = {
+    "type": "BPE",
+    "dropout": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "byte_fallback": False,
+    "ignore_merges": False,
+}
+# Bytes that no UTF-8 text has; like all from 174 they are spelled as themselves.
+_NEVER = {chr(byte) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
+_ROLES = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
+
+
+def token_keys(
+    tokenizer: Tokenizer, config: ArchitectureConfig, folder: Path
+) -> TokenKeys:
+    """The settings below `tokenizer.`, by their names without it.
+
+    Args:
+      tokenizer: of the model.
+      config: of the model; ids above the tokenizer's are unused tokens.
+      folder: the model's: its generation config says which tokens end a text.
+
+    Raises:
+      UsageError: llama.cpp would read other tokens; the line names the setting.
+    """
+    content = json.loads(tokenizer.to_str())
+    rule = _rule(content)
+    texts, types = _vocabulary(content, config.vocab_size)
+    keys: TokenKeys = {
+        "ggml.model": "gpt2",
+        "ggml.pre": rule,
+        "ggml.tokens": texts,
+        "ggml.token_type": types,
+        "ggml.merges": _merges(content),
+        "ggml.add_bos_token": False,
+        "ggml.add_eos_token": False,
+        "ggml.add_space_prefix": False,
+    }
+    for name, token in _special(tokenizer, folder).items():
+        keys[f"ggml.{_ROLES[name]}_token_id"] = token
+    template = _settings(folder).get("chat_template")
+    return keys | ({"chat_template": template} if isinstance(template, str) else {})
+
+
+def _rule(content: Json) -> str:
+    """The name of the rule that splits texts."""
+    model = content["model"]
+    for name, wanted in _PLAIN_BPE.items():
+        # What an older file leaves out, and an empty affix, is none.
+        if (found := model.get(name) or wanted) != wanted:
+            raise _refused(f"model.{name}={found!r}", repr(wanted))
+    if content.get("normalizer") is not None:
+        raise _refused(f"normalizer={content['normalizer']['type']!r}", "None")
+    after = content.get("post_processor")
+    if after is not None and after["type"] != "ByteLevel":  # which moves no token
+        raise _refused(f"post_processor={after['type']!r}", "None or 'ByteLevel'")
+    before = content.get("pre_tokenizer") or {"type": None}
+    parts = before.get("pretokenizers", [before])
+    for wanted, name in _RULES:
+        if len(wanted) == len(parts) and all(
+            part.get(key, value) == value
+            for rule, part in zip(wanted, parts, strict=True)
+            for key, value in rule.items()
+        ):
+            return name
+    found = " + ".join(str(part["type"]) for part in parts)
+    raise _refused(f"pre_tokenizer={found!r}", "'ByteLevel' or 'Digits + ByteLevel'")
+
+
+def _refused(found: str, wanted: str) -> UsageError:
+    return UsageError(
+        f"llama.cpp would read other tokens than this tokenizer: it has {found}; "
+        f"exact would be {wanted}"
+    )
+
+
+def _vocabulary(content: Json, size: int) -> tuple[list[str], list[int]]:
+    """Texts and types of all ids below `size`."""
+    vocabulary = content["model"]["vocab"]
+    missing = {*pre_tokenizers.ByteLevel.alphabet()} - _NEVER - vocabulary.keys()
+    if missing:
+        raise _refused(f"no token for {len(missing)} bytes", "a token for each byte")
+    by_id = {index: text for text, index in vocabulary.items()}
+    types = dict.fromkeys(by_id, _NORMAL)
+    for added in content.get("added_tokens", []):
+        by_id[added["id"]] = added["content"]
+        types[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED
+    if by_id and max(by_id) >= size:
+        raise UsageError(
+            f"the tokenizer has the id {max(by_id)}, the model room for {size}"
+        )
+    taken = set(by_id.values())
+    for index in range(size):
+        if index not in by_id:
+            text = f"[PAD{index}]"
+            while text in taken:
+                text = f"[{text}]"
+            by_id[index], types[index] = text, _UNUSED
+    return [by_id[i] for i in range(size)], [types[i] for i in range(size)]
+
+
+def _merges(content: Json) -> list[str]:
+    merges = content["model"]["merges"]
+    if not merges:
+        raise _refused("no merges", "one at least")
+    return [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
+
+
+def _special(tokenizer: Tokenizer, folder: Path) -> Mapping[str, int]:
+    """The ids of special tokens that there are, by their settings' names."""
+    settings = generation_config(folder)
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    found = {}
+    for name in _ROLES:
+        value = settings.get(name) if settings else end
+        first = value[0] if isinstance(value, list) and value else value
+        if type(first) is int and 0 <= first < tokenizer.get_vocab_size():
+            found[name] = first
+    return found
+
+
+def _settings(folder: Path) -> Json:
+    """What a kept tokenizer_config.json says; nothing if there is none."""
+    path = folder / "tokenizer_config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    return content if isinstance(content, dict) else {}

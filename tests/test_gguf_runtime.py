@@ -1,0 +1,157 @@
+"""GGUF files in llama.cpp itself, where the package `xllamacpp` is installed."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from export_cells import TOKENS, cell, perturbed, tied
+from gguf_cells import GELU, expected_architecture, models, saved
+
+from arch import build_model
+from arch.initial import draw_parameters
+from arch.layers import activations
+from jaxnas.data import train_tokenizer
+from jaxnas.export.llama_cpp import architectures, export_gguf, write
+from jaxnas.export.llama_cpp.verify import LIMIT, TEXTS, verify
+from jaxnas.export.model_folder import save_model
+from jaxnas.run import main
+
+pytest.importorskip("gguf")
+pytest.importorskip("xllamacpp")
+
+MODELS = models(max_seq_length=96) | {
+    "llama-flash": cell("flash_attention", max_seq_length=96),
+    "gpt2-grouped": cell(
+        "grouped_query_attention", "layernorm", "absolute", "gelu", kv_heads=2
+    ),
+    "gpt2-wide": cell("transformer", "layernorm", "absolute", "gelu", ffn_dim=72),
+    # Slopes of a count that is no power of two, and another hidden layer.
+    "mpt-odd": cell(
+        "transformer",
+        "layernorm",
+        "alibi",
+        "gelu",
+        num_heads=6,
+        hidden_dim=48,
+        ffn_dim=72,
+    ),
+    "refact-odd": cell(
+        "grouped_query_attention",
+        position="alibi",
+        num_heads=6,
+        hidden_dim=48,
+        kv_heads=3,
+    ),
+    "mamba-one-layer": cell("mamba", num_layers=1),
+}
+
+
+def ggml_gelu(x):
+    """GELU of llama.cpp on a CPU: the tanh form, from a table of fp16 numbers.
+
+    ggml/src/ggml-cpu/vec.h: below -10 it is 0, above 10 the number itself.
+    """
+    rounded = x.astype(jnp.float16).astype(jnp.float32)
+    table = jax.nn.gelu(rounded, approximate=True).astype(jnp.float16)
+    inside = table.astype(jnp.float32)
+    return jnp.where(x <= -10, 0.0, jnp.where(x >= 10, x, inside))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_llama_cpp_computes_our_function(tmp_path, monkeypatch, name):
+    config = MODELS[name]
+    folder = saved(config, tmp_path / "model")
+    file = tmp_path / "out.gguf"
+    export_gguf(folder, file)
+    found = verify(folder, file, file).file
+    assert found.texts == len(TEXTS)
+    assert found.greedy == found.new >= 14
+    if expected_architecture(config) not in GELU:
+        assert found.difference < 5e-5
+        return
+    assert found.difference < LIMIT
+    # Most of that is of its table; what is left, of numbers on the edge of two.
+    monkeypatch.setattr(activations, "gelu", ggml_gelu)
+    assert verify(folder, file, file).file.difference < found.difference / 2
+
+
+DRAWN = {name: c for name, c in MODELS.items() if expected_architecture(c) in GELU}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_weights_as_they_are_drawn_keep_to_the_smooth_part_of_the_table(tmp_path, name):
+    config = DRAWN[name]
+    folder, file = tmp_path / "model", tmp_path / "out.gguf"
+    drawn = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(folder, config, drawn, TOKENS, exact=True)
+    export_gguf(folder, file)
+    found = verify(folder, file, file).file
+    assert found.greedy == found.new
+    assert found.difference < (2e-3 if "gemma" in name else 3e-4)
+
+
+@pytest.mark.parametrize("quantization", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_a_compressed_file_holds_the_weights_that_llama_cpp_computes_right(
+    tmp_path, capsys, name, quantization
+):
+    sizes = {"hidden_dim": 64, "max_seq_length": 96, "quantization": quantization}
+    folder = saved(models(**sizes)[name], tmp_path / "model", exact=False)
+    out = tmp_path / "out.gguf"
+    arguments = ["export", str(folder), "--format", "gguf", "--out", str(out)]
+    assert main([*arguments, "--verify"]) == 0
+    printed = capsys.readouterr().out
+    assert f"equal in {len(TEXTS)} of {len(TEXTS)} texts" in printed
+    (as_f32,) = [line for line in printed.splitlines() if line.startswith("as f32")]
+    assert "16 of 16 greedy tokens equal" in as_f32
+    assert "every value the same" in as_f32
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "out.gguf"}
+
+
+def test_a_file_of_the_wrong_architecture_is_not_kept(tmp_path, monkeypatch, capsys):
+    """A false friend, made by force: llama is SiLU whatever our config says."""
+    config = tied(cell("transformer", activation="geglu", max_seq_length=96))
+    folder = saved(config, tmp_path / "model")
+    monkeypatch.setattr(write, "architecture_for", lambda _: architectures.LLAMA)
+    out = tmp_path / "out.gguf"
+    arguments = ["export", str(folder), "--format", "gguf", "--out", str(out)]
+    assert main([*arguments, "--verify"]) == 1
+    said = capsys.readouterr()
+    assert "nothing is kept: log-probabilities in F32 differ by" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert said.out == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+def test_a_file_that_llama_cpp_cannot_load_is_one_line(tmp_path, monkeypatch, capsys):
+    config = cell("mamba", inner_dim=96)
+    folder = saved(config, tmp_path / "model")
+    monkeypatch.setattr(write, "architecture_for", lambda _: architectures.MAMBA)
+    arguments = ["export", str(folder), "--format", "gguf", "--verify"]
+    assert main([*arguments, "--out", str(tmp_path / "out.gguf")]) == 1
+    said = capsys.readouterr().err
+    assert "llama.cpp cannot run the file" in said
+    assert "expansion factor of 2" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_texts_become_the_same_tokens_with_every_digit_a_word(tmp_path):
+    from tokenizers import pre_tokenizers
+
+    text = "".join(TEXTS)
+    for digits in (False, True):
+        tokenizer = train_tokenizer([text] * 3, 700)
+        if digits:
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+                [pre_tokenizers.Digits(True), tokenizer.pre_tokenizer]
+            )
+        config = dataclasses.replace(cell("transformer"), vocab_size=700)
+        folder = tmp_path / str(digits)
+        save_model(folder, config, perturbed(config), tokenizer, exact=True)
+        file = tmp_path / f"{digits}.gguf"
+        export_gguf(folder, file)
+        assert verify(folder, file, file).file.texts == len(TEXTS)
+    assert TOKENS.get_vocab_size() < tokenizer.get_vocab_size()
+    assert np.unique(tokenizer.encode("2026").ids).size == 3
