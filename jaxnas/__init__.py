@@ -3,16 +3,18 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from jaxnas.version import __version__
+
 if TYPE_CHECKING:
     from jaxnas.api import evaluate, resume, search
     from jaxnas.config import RunConfig
     from jaxnas.export.model_folder import load_model, save_model
     from jaxnas.results.result import Result
 
-__version__ = "0.1.0"
 __all__ = [
     "Result",
     "RunConfig",
+    "__version__",
     "evaluate",
     "load_model",
     "resume",

@@ -100,7 +100,7 @@ def folder(tmp_path):
         (["--nope", "3"], "unrecognized arguments: --nope 3"),
         (["--hardware", "abacus"], "no hardware 'abacus': choose auto, cpu-core"),
         (["--size-target", "900"], "above size_target=900"),
-        (["frobnicate"], "no command 'frobnicate': choose search, train, space"),
+        (["frobnicate"], "no command 'frobnicate': choose search, ship, train"),
         (["space", "nope"], "no space 'nope'"),
         (["space", "minimal", "--seed", "9" * 20], "--seed in 0 to 2**32 - 1"),
         (["space"], "NAME"),

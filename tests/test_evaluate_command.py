@@ -67,7 +67,7 @@ def test_cursors_stand_before_lines_of_held_out_files(place):
 def test_lines_are_compared_without_their_indentation(place, monkeypatch):
     places = [Cursor("a", "x = 1"), Cursor("b", "y = 2"), Cursor("c", "z")]
     drawn = ["\n\n    x = 1\n    y", "y = 3 ", ""]
-    monkeypatch.setattr(module, "_drawn", lambda *_: iter(drawn))
+    monkeypatch.setattr(module, "drawn_lines", lambda *_: iter(drawn))
     found = lines(load_model(place / "model"), places, 256)
     assert found["exact_match"] == pytest.approx(1 / 3)
     assert found["edit_similarity"] == pytest.approx((1 + 0.8 + 0) / 3)
@@ -78,8 +78,8 @@ def test_what_is_drawn_is_what_the_model_writes(place):
     """Row by row, whatever stands beside it in its batch."""
     model = load_model(place / "model")
     places = [Cursor("def f(x):", "?"), Cursor("a", "?"), Cursor("import os" * 9, "?")]
-    together = list(module._drawn(model, places, 256))
-    alone = [text for one in places for text in module._drawn(model, [one], 256)]
+    together = list(module.drawn_lines(model, places, 256))
+    alone = [text for one in places for text in module.drawn_lines(model, [one], 256)]
     assert together == alone
     assert all(together)
 

@@ -164,7 +164,7 @@ def test_costs_need_no_more_of_arch_than_the_config():
 # A module beside the folders counts as one of its own.
 FOLDERS = {
     "jaxnas": (
-        ("errors", "keys", "checks", "targets"),
+        ("errors", "keys", "checks", "targets", "version"),
         ("storage",),
         ("data", "compress", "runtime"),
         ("training", "hardware"),
@@ -174,10 +174,10 @@ FOLDERS = {
         ("evaluation",),
         ("results",),
         ("latency", "analytic", "export"),
-        ("report",),
+        ("report", "benchmarks"),
         ("pipeline",),
         ("api",),
-        ("automl", "serving", "benchmarks"),
+        ("automl", "serving"),
         ("commands",),
         ("run",),
     ),

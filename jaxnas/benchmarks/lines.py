@@ -85,7 +85,7 @@ def lines(
     if not places:
         raise UsageError("the test files hold no line to complete")
     same = similar = 0.0
-    drawn = _drawn(model, places, context)
+    drawn = drawn_lines(model, places, context)
     for done, (place, text) in enumerate(zip(places, drawn, strict=True), 1):
         line = first_line(text)
         same += line == place.line
@@ -101,7 +101,9 @@ def lines(
     }
 
 
-def _drawn(model: LoadedModel, places: Sequence[Cursor], context: int) -> Iterator[str]:
+def drawn_lines(
+    model: LoadedModel, places: Sequence[Cursor], context: int
+) -> Iterator[str]:
     """What the model writes behind each cursor."""
     config, tokenizer = model.config, model.tokenizer
     limit = position_limit(config)

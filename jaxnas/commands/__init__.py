@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "search": "search a space, train the winner on, save it (the default)",
+    "ship": "from a body of code to a model that other software runs, in one budget",
     "train": "a model trained for long on a corpus of your own",
     "space": "counts and samples of a search space",
     "front": "the exact Pareto front of every model of a space, by its costs",

@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 
 from arch.cost import Hardware
-from jaxnas import __version__
 from jaxnas.config import Settings
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
@@ -18,6 +17,7 @@ from jaxnas.presets import unread_by
 from jaxnas.runtime import cores
 from jaxnas.storage.files import write_json
 from jaxnas.storage.jsonl import Json
+from jaxnas.version import __version__
 
 PACKAGES = (
     "jax",

@@ -1,0 +1,154 @@
+"""`ship SOURCE`: from a body of code to a model that other software runs."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from jaxnas.checks import fault
+from jaxnas.clock import clock_words, seconds_of
+from jaxnas.commands.options import Parser
+from jaxnas.config import read_values
+from jaxnas.errors import UsageError, interrupted
+from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
+
+RUNTIMES = ("llama.cpp", "transformers", "any")
+LEAST = 240.0  # seconds of a budget in which there is room for all of it
+_NAMES = ("data", "budget", "max_size", "max_latency", "seed", "runs_on")
+
+_ABOUT = """\
+Searches for a model of your code within limits, trains it for longer from untrained
+weights, scores it on files that it has not seen, and exports it: one budget, one
+folder. Only models that --runs-on has an exact form of are searched.
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Starts, or goes on with what was begun."""
+    options = _parser().parse_args(arguments)
+    with _claimed(options) as (folder, values):
+        try:
+            _ship(folder, values)
+        except KeyboardInterrupt:
+            sys.exit(interrupted(f"go on with --resume {folder.path}"))
+
+
+def _ship(folder: RunFolder, values: dict[str, Any]) -> None:
+    # Only now, for it takes seconds: what was begun can be gone on with.
+    import jax
+
+    from jaxnas.export import export_folder
+    from jaxnas.export.choice import class_for
+    from jaxnas.export.llama_cpp.architectures import architecture_for
+    from jaxnas.export.llama_cpp.write import export_gguf
+    from jaxnas.pipeline.ship import ShipPlan, closing, ship
+    from jaxnas.report.tables import plain_console
+    from jaxnas.runtime import set_up
+
+    set_up()
+    runtime = values["runs_on"]
+    exact = {"llama.cpp": architecture_for, "transformers": class_for, "any": None}
+    plan = ShipPlan(
+        **{name: values[name] for name in _NAMES if name != "runs_on"},
+        exports=exact[runtime],
+    )
+    console = plain_console()
+    model = ship(folder.path, plan, jax.default_backend(), console)
+    shipped = model
+    if runtime == "llama.cpp":
+        shipped = folder.path / "model.gguf"
+        if not shipped.exists():
+            export_gguf(model, shipped)
+    elif runtime == "transformers":
+        shipped = folder.path / "transformers"
+        if not shipped.exists():
+            export_folder(model, shipped)
+    closing(folder.path, plan, model, shipped, runtime, console)
+
+
+@contextlib.contextmanager
+def _claimed(
+    options: argparse.Namespace,
+) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """The locked folder, new or to be gone on with, and what was asked for."""
+    given = {
+        name: value for name in _NAMES if (value := getattr(options, name)) is not None
+    }
+    if options.resume is not None:
+        with existing_run(options.resume) as folder:
+            if given:
+                raise UsageError(
+                    f"what was begun keeps the settings in {folder.config}: leave out "
+                    f"{', '.join(sorted(given))}"
+                )
+            kept = read_values(folder.config, _NAMES)
+            yield folder, _checked({name: kept.get(name) for name in _NAMES})
+        return
+    if options.data is None:
+        raise UsageError('SOURCE is missing: give "folder:PATH" or "stdlib"')
+    defaults = {"budget": "20m", "seed": 0, "runs_on": RUNTIMES[0]}
+    values = _checked(dict.fromkeys(_NAMES) | defaults | given)
+    if values["data"].startswith("folder:"):
+        path = Path(values["data"].removeprefix("folder:")).expanduser()
+        values["data"] = f"folder:{path.absolute()}"
+    text = tomli_w.dumps({k: v for k, v in values.items() if v is not None})
+    with new_run(options.out, "ship", text) as folder:
+        yield folder, values
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, or what is wrong with one of them."""
+    bounds: dict[str, dict[str, Any]] = {
+        "data": {"kind": str},
+        "max_size": {"kind": float, "above": 0},
+        "max_latency": {"kind": float, "above": 0},
+        "seed": {"kind": int, "least": 0, "below": 2**32},
+        "runs_on": {"kind": str, "among": RUNTIMES},
+    }
+    for name, one in bounds.items():
+        value = values[name]
+        if value is None and name.startswith("max_"):
+            continue
+        if (wrong := fault(value, **one)) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} {value} {wrong}")
+    try:
+        seconds = seconds_of(values["budget"])
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}") from None
+    if seconds < LEAST:
+        raise UsageError(
+            f"--budget {values['budget']} must be at least {clock_words(LEAST)}: "
+            f"searching, training and scoring share it"
+        )
+    return values
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m jaxnas.run ship",
+        usage="python -m jaxnas.run ship SOURCE [--out DIR | --resume DIR] [settings]",
+        description=_ABOUT,
+    )
+    add = parser.add_argument
+    add("data", metavar="SOURCE", nargs="?", help='"folder:PATH" or "stdlib"')
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--out", metavar="DIR", type=Path, help="the folder [runs/ship-NNN]"
+    )
+    where.add_argument(
+        "--resume", metavar="DIR", type=Path, help="go on with what was begun there"
+    )
+    add("--budget", metavar="TIME", help="time for all of it, such as 4h [20m]")
+    add("--max-size", type=float, metavar="MIB", help="of the model [the space's]")
+    add("--max-latency", type=float, metavar="MS", help="of a prompt [the space's]")
+    add(
+        "--runs-on",
+        metavar="NAME",
+        help=f"{' | '.join(RUNTIMES)}: what runs the model in the end [{RUNTIMES[0]}]",
+    )
+    add("--seed", type=int, metavar="N", help="of everything [0]")
+    return parser

@@ -1,0 +1,228 @@
+"""From a body of code to a model that other software runs, in one budget.
+
+Search, a training from untrained weights, scores, export: each in a folder of its
+own, each as the command of its name does it, each gone on with where it was stopped.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from rich.console import Console
+
+from arch import ArchitectureConfig
+from arch.spaces import SPACES
+from jaxnas.benchmarks.bits import bits
+from jaxnas.benchmarks.lines import cursors, drawn_lines, held_out, lines
+from jaxnas.clock import seconds_of
+from jaxnas.config import RunConfig
+from jaxnas.export.model_folder import load_model
+from jaxnas.pipeline.card import Shipped, card, score_rows
+from jaxnas.pipeline.run import run
+from jaxnas.pipeline.shippable import shippable
+from jaxnas.pipeline.train import TrainPlan, train
+from jaxnas.presets import default_space
+from jaxnas.storage.files import write_json, write_whole
+from jaxnas.storage.jsonl import Json
+from jaxnas.storage.run_folder import existing_run, new_run
+
+SEARCH_SHARE, TRAIN_SHARE = 0.35, 0.55  # of the budget; scores and export have the rest
+LONGER = 4  # times the search's windows, that the last training has
+CURSORS, SHOWN, WINDOWS, CONTEXT = 200, 10, 512, 256
+SPACE, SCORES = "space.toml", "scores.json"
+SAMPLES, CARD = "completions.md", "README.md"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShipPlan:
+    """What `ship` was asked for.
+
+    Attributes:
+      data: source of the code.
+      budget: time for all of it.
+      max_size: MiB of the model, None for the space's own.
+      max_latency: ms, None for the space's own.
+      seed: of everything.
+      exports: raises a UsageError for a model that is not to be found; None if any
+        may be.
+    """
+
+    data: str
+    budget: str
+    max_size: float | None
+    max_latency: float | None
+    seed: int
+    exports: Callable[[ArchitectureConfig], object] | None
+
+
+def ship(out: Path, plan: ShipPlan, backend: str, console: Console) -> Path:
+    """Searches, trains, scores; returns the folder of the better model.
+
+    Args:
+      out: where all of it lies.
+      plan: see `ShipPlan`.
+      backend: JAX's, which decides the space and the scale.
+      console: to print to.
+    """
+    seconds = seconds_of(plan.budget)
+    config = _search_settings(out, plan, backend, SEARCH_SHARE * seconds)
+    searched = _searched(out / "search", config, console)
+    trained = _trained(out / "training", plan, config, backend, seconds, console)
+    # Judged on the validation split: the test split is for what is told.
+    folder = "search" if searched < trained else "training"
+    better = out / folder
+    model = better / "model"
+    console.print(f"the better model is that of the {folder}")
+    if not (out / SCORES).exists():
+        scores, samples = _scored(model, plan)
+        write_whole(out / SAMPLES, samples)
+        write_json(out / SCORES, scores)
+    return model
+
+
+def _search_settings(
+    out: Path, plan: ShipPlan, backend: str, seconds: float
+) -> RunConfig:
+    """Of the search; the space is written as a file, without what cannot be shipped."""
+    space: str = default_space(backend)
+    limits: dict[str, Any] = {
+        name: value
+        for name in ("max_size", "max_latency")
+        if (value := getattr(plan, name)) is not None
+    }
+    base = RunConfig(space=space, **limits).resolve(backend)
+    if plan.exports is not None:
+        path = out / SPACE
+        if not path.exists():
+            write_whole(path, shippable(SPACES[space], plan.exports, base.vocab_size))
+        space = str(path)
+    return RunConfig(
+        space=space,
+        data=plan.data,
+        budget=f"{seconds:.0f}s",
+        max_size=base.max_size,
+        max_latency=base.max_latency,
+        seed=plan.seed,
+    )
+
+
+def _searched(path: Path, config: RunConfig, console: Console) -> float:
+    """Bits per byte of the search's winner on the validation split."""
+    summary = path / "summary.json"
+    if not summary.exists():
+        console.rule("search")
+        resumed = (path / "config.toml").exists()
+        text = (path.parent / SPACE).read_text() if _is_file(config.space) else None
+        opened = (
+            existing_run(path)
+            if resumed
+            else new_run(path, "search", config.to_toml(), text)
+        )
+        with opened as folder:
+            run(folder, config, resumed=resumed, began=time.monotonic())
+    found = json.loads(summary.read_text())["final"]["splits"]["validation"]
+    return float(found["winner"]["bits_per_byte"])
+
+
+def _trained(
+    path: Path,
+    plan: ShipPlan,
+    config: RunConfig,
+    backend: str,
+    seconds: float,
+    console: Console,
+) -> float:
+    """Bits per byte of the trained model on the validation split."""
+    summary = path / "summary.json"
+    if not summary.exists():
+        console.rule("training")
+        settings = config.resolve(backend)
+        wanted = TrainPlan(
+            model=str((path.parent / "search" / "model").resolve()),
+            data=plan.data,
+            fresh=True,
+            tokens=None,
+            budget=f"{TRAIN_SHARE * seconds:.0f}s",
+            window=LONGER * settings.window,
+            batch=settings.batch,
+            accumulate=1,
+            learning_rate=settings.learning_rate,
+            evaluate_every=500,
+            eval_windows=max(1, settings.eval_windows // LONGER),
+            final_windows=max(1, settings.final_windows // LONGER),
+            patience=None,
+            seed=plan.seed,
+        )
+        values = {k: v for k, v in dataclasses.asdict(wanted).items() if v is not None}
+        resumed = (path / "config.toml").exists()
+        opened = (
+            existing_run(path)
+            if resumed
+            else new_run(path, "train", tomli_w.dumps(values))
+        )
+        with opened as folder:
+            train(folder, wanted, console, time.monotonic())
+    found = json.loads(summary.read_text())["splits"]["validation"]
+    return float(found["winner"]["bits_per_byte"])
+
+
+def _scored(model: Path, plan: ShipPlan) -> tuple[Json, str]:
+    """Scores on the test split, and some completions as they were drawn."""
+    loaded = load_model(model)
+    places = cursors(held_out(plan.data), CURSORS, plan.seed)
+    scores: Json = {
+        "bpb": bits(loaded, plan.data, WINDOWS),
+        "line": lines(loaded, places, CONTEXT),
+    }
+    shown = places[:: max(1, len(places) // SHOWN)][:SHOWN]
+    parts = [f"Completions of held-out lines, as they were drawn ({model}).\n"]
+    for place, text in zip(shown, drawn_lines(loaded, shown, CONTEXT), strict=True):
+        above = "\n".join(place.before.split("\n")[-3:])
+        parts.append(
+            f"```\n{above}\n```\nthe model: `{text!r}`\n\nthe file: `{place.line!r}`\n"
+        )
+    return scores, "\n".join(parts)
+
+
+def closing(
+    out: Path,
+    plan: ShipPlan,
+    model: Path,
+    shipped: Path,
+    runtime: str,
+    console: Console,
+) -> None:
+    """Writes the model's card, and says what there is and how to use it."""
+    serve = f"python -m jaxnas.run serve {model}"
+    uses = {
+        "llama.cpp": f"llama-server -m {shipped.name} --port 8012",
+        "transformers": f"AutoModelForCausalLM.from_pretrained({shipped.name!r})",
+    }
+    made = Shipped(
+        config=load_model(model).config,
+        path=shipped,
+        use=uses.get(runtime, serve),
+        made_by=f"python -m jaxnas.run ship {plan.data} --budget {plan.budget} "
+        f"--seed {plan.seed} --runs-on {runtime}",
+        data=json.loads((out / "search" / "manifest.json").read_text())["data"],
+        scores=json.loads((out / SCORES).read_text()),
+    )
+    write_whole(out / CARD, card(out.resolve().name, made, SAMPLES))
+    console.rule("shipped")
+    for words, figure in score_rows(made.scores):
+        console.print(f"{words:<28}{figure}")
+    for name, text in (
+        ("model", f"{shipped} ({made.mib:.2f} MiB)"),
+        ("card", str(out / CARD)),
+        ("completions", str(out / SAMPLES)),
+        ("editor", serve),
+    ):
+        console.print(f"{name:<11} {text}", soft_wrap=True)
+
+
+def _is_file(space: str | None) -> bool:
+    return space is not None and space.endswith(".toml")

@@ -1,0 +1,134 @@
+"""`ship`: what is searched can be exported, and all of it ends in one folder."""
+
+import json
+
+import jax
+import pytest
+from corpus import write_corpus
+
+import jaxnas.commands.ship as command
+from arch.space import Space
+from arch.spaces import SPACES
+from jaxnas.errors import UsageError
+from jaxnas.export.choice import class_for
+from jaxnas.export.llama_cpp.architectures import architecture_for
+from jaxnas.export.model_folder import load_model
+from jaxnas.pipeline.card import Shipped, card, score_rows
+from jaxnas.pipeline.shippable import shippable
+from jaxnas.run import main
+from jaxnas.spaces import parse_space
+
+SCORES = {
+    "bpb": {"bits_per_byte": 1.25, "bigram": 1.5, "accuracy": 0.4},
+    "line": {
+        "cursors": 200,
+        "exact_match": 0.125,
+        "exact_match_error": 0.02,
+        "edit_similarity": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("exports", [class_for, architecture_for])
+@pytest.mark.parametrize("name", ["nano", "modern"])
+def test_all_that_is_left_of_a_space_can_be_exported(name, exports):
+    text = shippable(SPACES[name], exports, 1024)
+    space = parse_space(text, "text", "none")
+    assert space.name == f"{name}-shippable"
+    # A good part of it, and in each family that can be exported at all.
+    assert 0.1 < space.distinct_count / SPACES[name].distinct_count < 0.5
+    assert {"transformer", "mamba"} <= set(space.families)
+    assert "linear_transformer" not in space.families
+    for genome in space.sample(jax.random.key(0), 200):
+        exports(space.decode(genome, vocab_size=1024, max_seq_length=64))
+
+
+def test_what_can_be_exported_is_left():
+    """Every model of the space that is not refused is in what is left of it."""
+    space = SPACES["nano"]
+    left = parse_space(shippable(space, architecture_for, 1024), "text", "none")
+    fields = {"vocab_size": 1024, "max_seq_length": 64}
+    kept = 0
+    for genome in space.sample(jax.random.key(1), 300):
+        config = space.decode(genome, **fields)
+        try:
+            architecture_for(config)
+        except UsageError:
+            continue
+        kept += 1
+        values = dict(zip(space.genes, genome, strict=True))
+        chosen = {gene: space.values(gene)[at] for gene, at in values.items()}
+        other = [
+            left.values(gene).index(chosen[gene])
+            if chosen[gene] in left.values(gene)
+            else 0  # a gene that its family does not read
+            for gene in left.genes
+        ]
+        assert bool(left.valid(jax.numpy.asarray(other))), config
+        assert left.decode(other, **fields).canonical() == config.canonical()
+    assert kept > 30
+
+
+def test_nothing_left_is_one_line():
+    space = Space(
+        "all",
+        (("linear_transformer",), (2,), (64,)),
+        ("arch_type", "num_layers", "hidden_dim"),
+    )
+    with pytest.raises(UsageError, match="no model of space all can be exported"):
+        shippable(space, class_for, 1024)
+
+
+def test_the_card_says_what_was_measured(tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"0" * 2**20)
+    space = SPACES["nano"]
+    config = space.decode(space.sample(jax.random.key(0), 1)[0], vocab_size=1024)
+    data = {"source": "folder:x", "files_kept": 12, "bytes": 2e6, "corpus_hash": "ab"}
+    made = Shipped(config, file, "llama-server", "ship folder:x", data, SCORES)
+    text = card("mine", made, "completions.md")
+    for words in ("# mine", "1.00 MiB", "folder:x", "`ab`", "llama-server"):
+        assert words in text
+    assert "| bits per byte | 1.250 |" in text
+    assert ("next lines right, of 200", "0.125 +- 0.020") in score_rows(SCORES)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--budget", "60s"], "--budget 60s must be at least 4:00"),
+        (["--budget", "soon"], "'soon' is no duration"),
+        (["--max-size", "-1"], "--max-size -1.0 must be above 0"),
+        (["--runs-on", "toaster"], "must be one of llama.cpp, transformers, any"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(tmp_path, capsys, more, said):
+    out = tmp_path / "out"
+    assert main(["ship", "stdlib", "--out", str(out), *more]) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_from_code_to_a_file_that_llama_cpp_reads(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("gguf")
+    monkeypatch.setattr(command, "LEAST", 60.0)
+    monkeypatch.setattr("jaxnas.pipeline.ship.CURSORS", 20)
+    code, out = write_corpus(tmp_path / "code"), tmp_path / "out"
+    given = ["ship", f"folder:{code}", "--out", str(out), "--budget", "110s"]
+    assert main(given) == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["bpb"]["bits_per_byte"] < scores["bpb"]["bigram"]
+    assert (out / "model.gguf").read_bytes()[:4] == b"GGUF"
+    assert (out / "completions.md").read_text().count("the file:") == 10
+    text = (out / "README.md").read_text()
+    assert f"{scores['bpb']['bits_per_byte']:.3f}" in text
+    architecture_for(load_model(out / "training" / "model").config)
+    # Nothing is done again, and nothing changes.
+    before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+    assert main(["ship", "--resume", str(out)]) == 0
+    assert before == {
+        path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()
+    }
