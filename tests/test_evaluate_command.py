@@ -1,5 +1,6 @@
 """`evaluate`: bits per byte and lines of saved models."""
 
+import dataclasses
 import json
 
 import jax
@@ -20,7 +21,9 @@ from jaxnas.benchmarks.lines import (
     lines,
     similarity,
 )
+from jaxnas.data.fim import with_fim
 from jaxnas.data.tokenizer import train_tokenizer
+from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.run import main
 
@@ -133,3 +136,19 @@ def test_what_cannot_be_used_is_one_line(place, capsys, more, said):
 def test_no_model_is_one_line(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path)]) == 2
     assert "cannot read a model" in capsys.readouterr().err
+
+
+def test_the_other_side_is_read_by_models_that_learned_to(place, tmp_path):
+    config = dataclasses.replace(TINY, vocab_size=300, position_encoding="alibi")
+    texts = [file.text for file in held_out(f"folder:{place / 'code'}")]
+    tokenizer = with_fim(train_tokenizer(texts, 300))
+    params = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(tmp_path, config, params, tokenizer)
+    model = load_model(tmp_path)
+    places = cursors(held_out(f"folder:{place / 'code'}"), 4, seed=0)
+    one = [place._replace(after="") for place in places]
+    with_other = list(module.drawn_lines(model, places, 64, filling=True))
+    assert with_other != list(module.drawn_lines(model, one, 64, filling=True))
+    assert lines(model, places, 64, filling=True)["cursors"] == 4
+    with pytest.raises(UsageError, match="not trained to fill"):
+        list(module.drawn_lines(load_model(place / "model"), places, 64, filling=True))

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import http.client
 import json
 import random
@@ -15,10 +16,14 @@ from tasks import TINY
 
 import jaxnas.serving.server as module
 from arch import build_model
+from arch.decoding.generate import generate as generate_tokens
+from arch.decoding.sampling import GREEDY
+from arch.decoding.unrolled import unstack
 from arch.initial import draw_parameters
 from jaxnas.commands.generate import main as generate
+from jaxnas.data.fim import fim_ids, with_fim
 from jaxnas.data.tokenizer import train_tokenizer
-from jaxnas.export.model_folder import save_model
+from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.run import main
 from jaxnas.serving.completer import Completer
 from jaxnas.serving.protocol import BadRequest, Request, infill_request
@@ -233,3 +238,36 @@ def test_a_request_that_says_nothing_is_greedy_infill():
     assert infill_request({}).sampling.temperature == 0
     with pytest.raises(BadRequest):
         infill_request({"t_max_predict_ms": True})
+
+
+def test_an_infill_reads_both_sides_if_the_model_learned_to(tmp_path):
+    config = dataclasses.replace(TINY, vocab_size=300, position_encoding="alibi")
+    tokenizer = with_fim(train_tokenizer(CODE * 40, 300))
+    assert tokenizer.get_vocab_size() < 300
+    params = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(tmp_path, config, params, tokenizer)
+    completer = Completer(tmp_path, 40)
+    prefix, suffix, middle = fim_ids(tokenizer)
+    before, after = "def f(x):\n    return ", "\nimport os\n"
+    ids, most = completer._prompt(Request(before=before, after=after, max_new=9))
+    encode = lambda text: tokenizer.encode(text).ids
+    assert ids == [prefix, *encode(before), suffix, *encode(after), middle]
+    assert most == 9
+    ids, _ = completer._prompt(Request(before=before * 50, after=after * 50))
+    assert len(ids) == 40
+    assert ids.index(suffix) == 1 + 37 - 9
+    plain, _ = completer._prompt(Request(before=before, max_new=9))
+    assert plain == encode(before)
+    # The text is what was drawn behind the middle token, and nothing of the prompt.
+    request = Request(before=before, after="\nx", max_new=6, sampling=GREEDY)
+    text = "".join(completer.complete(request, time.monotonic() + 60))
+    drawn = generate_tokens(
+        jax.random.key(0),
+        config,
+        unstack(load_model(tmp_path).params),
+        [completer._prompt(request)[0]],
+        max_new=6,
+        stop_tokens=[0],
+    )
+    length = int(drawn.lengths[0])
+    assert text == tokenizer.decode(drawn.tokens[0, :length].tolist())

@@ -14,7 +14,8 @@ import jax
 
 from arch.decoding.generate import generate, position_limit
 from arch.decoding.unrolled import unstack
-from jaxnas.data import SourceFile, deduplicate, read_source, split
+from jaxnas.data import END_OF_TEXT, SourceFile, deduplicate, read_source, split
+from jaxnas.data.fim import around, fim_ids
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel
 from jaxnas.runtime import compute_dtype
@@ -27,10 +28,17 @@ ABOVE = 3  # lines before a cursor
 
 
 class Cursor(NamedTuple):
-    """A place in a file: what stands before it, and the line that comes next."""
+    """A place in a file.
+
+    Attributes:
+      before: what stands before it.
+      line: that comes next, without white space around it.
+      after: what stands behind that line.
+    """
 
     before: str
     line: str
+    after: str = ""
 
 
 def cursors(files: Sequence[SourceFile], number: int, seed: int) -> list[Cursor]:
@@ -55,7 +63,8 @@ def cursors(files: Sequence[SourceFile], number: int, seed: int) -> list[Cursor]
         lines = files[at].text.split("\n")
         # The line break is the model's to draw: with what it indents, it is a token.
         above = "\n".join(lines[:row]).rstrip()
-        found.append(Cursor(above, lines[row].strip()))
+        below = "\n".join(["", *lines[row + 1 :]])
+        found.append(Cursor(above, lines[row].strip(), below))
     return found
 
 
@@ -70,6 +79,7 @@ def lines(
     places: Sequence[Cursor],
     context: int,
     report: Callable[[int, int], None] = lambda done, total: None,
+    filling: bool = False,
 ) -> Json:
     """Exact matches and edit similarity of the next line.
 
@@ -78,14 +88,16 @@ def lines(
       places: see `cursors`.
       context: tokens before a cursor that are read, at most.
       report: told how many are done, of how many.
+      filling: whether the model also reads what stands behind the line.
 
     Raises:
-      UsageError: there is no place, or the model reads too little.
+      UsageError: there is no place, the model reads too little, or it was not
+        trained to fill in the middle.
     """
     if not places:
         raise UsageError("the test files hold no line to complete")
     same = similar = 0.0
-    drawn = drawn_lines(model, places, context)
+    drawn = drawn_lines(model, places, context, filling)
     for done, (place, text) in enumerate(zip(places, drawn, strict=True), 1):
         line = first_line(text)
         same += line == place.line
@@ -102,9 +114,9 @@ def lines(
 
 
 def drawn_lines(
-    model: LoadedModel, places: Sequence[Cursor], context: int
+    model: LoadedModel, places: Sequence[Cursor], context: int, filling: bool = False
 ) -> Iterator[str]:
-    """What the model writes behind each cursor."""
+    """What the model writes at each cursor."""
     config, tokenizer = model.config, model.tokenizer
     limit = position_limit(config)
     if limit is not None:
@@ -112,13 +124,23 @@ def drawn_lines(
     room = MAX_NEW if limit is None else min(MAX_NEW, limit - context)
     if context < 1 or room < 1:
         raise UsageError(f"a model of {limit} positions completes no line")
+    ids = fim_ids(tokenizer)
+    if filling and ids is None:
+        raise UsageError("the model was not trained to fill in the middle")
+    end = tokenizer.token_to_id(END_OF_TEXT)
+
+    def prompt_of(place: Cursor) -> list[int]:
+        before = tokenizer.encode(place.before[-16 * context :]).ids
+        if not filling or ids is None:
+            return before[-context:]
+        return around(
+            before, tokenizer.encode(place.after[: 16 * context]).ids, ids, context
+        )
+
     weights = unstack(model.params)
     for begin in range(0, len(places), BATCH):
         batch = places[begin : begin + BATCH]
-        prompts = [
-            tokenizer.encode(place.before[-16 * context :]).ids[-context:]
-            for place in batch
-        ]
+        prompts = [prompt_of(place) for place in batch]
         prompts += [prompts[-1]] * (BATCH - len(batch))  # one program for all
         found = generate(
             jax.random.key(0),
@@ -126,11 +148,15 @@ def drawn_lines(
             weights,
             prompts,
             max_new=room,
+            stop_tokens=[] if end is None else [end],
             dtype=compute_dtype(),
         )
-        for prompt, tokens in zip(prompts[: len(batch)], found.tokens, strict=False):
-            before = len(tokenizer.decode(prompt))
-            yield tokenizer.decode([*prompt, *tokens.tolist()])[before:]
+        for prompt, tokens, length in zip(
+            prompts[: len(batch)], found.tokens, found.lengths, strict=False
+        ):
+            read = [] if filling else prompt
+            before = len(tokenizer.decode(read))
+            yield tokenizer.decode([*read, *tokens[:length].tolist()])[before:]
 
 
 def first_line(text: str) -> str:

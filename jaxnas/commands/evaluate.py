@@ -9,12 +9,16 @@ from rich.progress import TaskID
 from jaxnas.commands.options import Parser, file_to_write
 from jaxnas.errors import UsageError
 
-BENCHMARKS = ("bpb", "line")
+BENCHMARKS = ("bpb", "line", "fim")
+
+_BITS = ("bits_per_byte", "accuracy", "bigram")
+_LINES = ("exact_match", "exact_match_error", "edit_similarity")
 
 _ABOUT = """\
 Scores models on the test files of a source. MODEL is a folder with a saved model, or
 a run's. bpb: bits per byte and next-token accuracy, beside token n-grams; line: how
-often the likeliest tokens behind a cursor are the file's next line.
+often the likeliest tokens behind a cursor are the file's next line; fim: the same by
+models that were trained to read what stands behind the line, too.
 """
 
 
@@ -32,6 +36,7 @@ def main(arguments: list[str]) -> None:
     from arch.cost import size_mib
     from jaxnas.benchmarks.bits import bits
     from jaxnas.benchmarks.lines import cursors, held_out, lines
+    from jaxnas.data.fim import fim_ids
     from jaxnas.export.model_folder import load_model
     from jaxnas.report.steps import bars_on
     from jaxnas.report.tables import add_numbers, plain_console, plain_table
@@ -40,7 +45,7 @@ def main(arguments: list[str]) -> None:
     set_up()
     models = {str(path): load_model(_folder(path)) for path in options.models}
     places = []
-    if "line" in wanted:
+    if {"line", "fim"} & set(wanted):
         places = cursors(held_out(options.data), options.cursors, options.seed)
     console = plain_console()
     found: dict[str, Any] = {}
@@ -49,39 +54,39 @@ def main(arguments: list[str]) -> None:
             one: dict[str, Any] = {"size_mib": size_mib(model.config)}
             if "bpb" in wanted:
                 one["bpb"] = bits(model, options.data, options.windows)
-            if "line" in wanted:
-                bar = bars.add_task(name, total=len(places))
+            for which in [one for one in ("line", "fim") if one in wanted]:
+                filling = which == "fim"
+                if filling and fim_ids(model.tokenizer) is None:
+                    continue
+                bar = bars.add_task(f"{name} {which}", total=len(places))
 
                 def report(done: int, total: int, bar: TaskID = bar) -> None:
                     bars.update(bar, completed=done, total=total)
 
-                one["line"] = lines(model, places, options.context, report)
+                one[which] = lines(model, places, options.context, report, filling)
             found[name] = one
     table = plain_table(f"On the test files of {options.data}")
     table.add_column("model", overflow="fold", min_width=20)
     add_numbers(table, "MiB")
     if "bpb" in wanted:
         add_numbers(table, "bits/byte", "accuracy", "bigram")
-    if "line" in wanted:
-        add_numbers(table, "lines", "+-", "alike")
+    for which in [one for one in ("line", "fim") if one in wanted]:
+        add_numbers(table, f"{which}s", "+-", "alike")
     for name, one in found.items():
         cells = [f"{one['size_mib']:.2f}"]
         if "bpb" in wanted:
-            cells += [
-                f"{one['bpb'][figure]:.3f}"
-                for figure in ("bits_per_byte", "accuracy", "bigram")
-            ]
-        if "line" in wanted:
-            cells += [
-                f"{one['line'][figure]:.3f}"
-                for figure in ("exact_match", "exact_match_error", "edit_similarity")
-            ]
+            cells += [f"{one['bpb'][figure]:.3f}" for figure in _BITS]
+        for which in [each for each in ("line", "fim") if each in wanted]:
+            scores = one.get(which)
+            cells += ["-" if scores is None else f"{scores[f]:.3f}" for f in _LINES]
         table.add_row(name, *cells)
     console.print(table)
-    if "line" in wanted:
+    if places:
         console.print(
             f"lines: share of {len(places)} lines that are completed exactly, with "
-            f"its standard error; alike: edit similarity"
+            f"its standard error; fims: the same, with what stands behind the line; "
+            f"alike: edit similarity",
+            soft_wrap=True,
         )
     if options.out is not None:
         about = {"data": options.data, "seed": options.seed, "context": options.context}

@@ -18,7 +18,7 @@ from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
 
 RUNTIMES = ("llama.cpp", "transformers", "any")
 LEAST = 240.0  # seconds of a budget in which there is room for all of it
-_NAMES = ("data", "budget", "max_size", "max_latency", "seed", "runs_on")
+_NAMES = ("data", "budget", "max_size", "max_latency", "fim", "seed", "runs_on")
 
 _ABOUT = """\
 Searches for a model of your code within limits, trains it for longer from untrained
@@ -90,7 +90,7 @@ def _claimed(
         return
     if options.data is None:
         raise UsageError('SOURCE is missing: give "folder:PATH" or "stdlib"')
-    defaults = {"budget": "20m", "seed": 0, "runs_on": RUNTIMES[0]}
+    defaults = {"budget": "20m", "fim": 0.0, "seed": 0, "runs_on": RUNTIMES[0]}
     values = _checked(dict.fromkeys(_NAMES) | defaults | given)
     if values["data"].startswith("folder:"):
         path = Path(values["data"].removeprefix("folder:")).expanduser()
@@ -106,6 +106,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         "data": {"kind": str},
         "max_size": {"kind": float, "above": 0},
         "max_latency": {"kind": float, "above": 0},
+        "fim": {"kind": float, "least": 0, "most": 1},
         "seed": {"kind": int, "least": 0, "below": 2**32},
         "runs_on": {"kind": str, "among": RUNTIMES},
     }
@@ -149,6 +150,13 @@ def _parser() -> Parser:
         "--runs-on",
         metavar="NAME",
         help=f"{' | '.join(RUNTIMES)}: what runs the model in the end [{RUNTIMES[0]}]",
+    )
+    add(
+        "--fim",
+        type=float,
+        metavar="SHARE",
+        help="of the training's pieces that are rearranged, so that the model learns "
+        "to fill in the middle [0]",
     )
     add("--seed", type=int, metavar="N", help="of everything [0]")
     return parser

@@ -32,6 +32,7 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     "batch": {"kind": int, "least": 1, "most": 2**20},
     "accumulate": {"kind": int, "least": 1},
     "learning_rate": {"kind": float, "above": 0},
+    "fim": {"kind": float, "least": 0, "most": 1},
     "evaluate_every": {"kind": int, "least": 1},
     "eval_windows": {"kind": int, "least": 1, "most": 2**20},
     "final_windows": {"kind": int, "least": 1, "most": 2**20},
@@ -93,6 +94,7 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         "tokens": None,
         "budget": None,
         "accumulate": 1,
+        "fim": 0.0,
         "evaluate_every": 500,
         "patience": None,
         "seed": 0,
@@ -201,6 +203,13 @@ def _parser() -> Parser:
         type=int,
         metavar="N",
         help="parts of a step's samples, one after the other: less memory [1]",
+    )
+    add(
+        "--fim",
+        type=float,
+        metavar="SHARE",
+        help="of the pieces of files that are rearranged, so that the model learns to "
+        "fill in the middle [0]",
     )
     add("--learning-rate", type=float, metavar="X", help="the peak [the run's]")
     add(

@@ -71,9 +71,9 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
 
 
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
-    """i32[V]: how many bytes of text each token is; 0 for the end of text."""
+    """i32[V]: how many bytes of text each token is; 0 for those that are no text."""
     sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
-    for token, i in tokenizer.get_vocab().items():
+    for token, i in tokenizer.get_vocab(with_added_tokens=False).items():
         # The byte-level alphabet spells each byte as one character.
         sizes[i] = 0 if i == END_OF_TEXT_ID else len(token)
     return sizes

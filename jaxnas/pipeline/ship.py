@@ -46,6 +46,7 @@ class ShipPlan:
       budget: time for all of it.
       max_size: MiB of the model, None for the space's own.
       max_latency: ms, None for the space's own.
+      fim: share of the last training's pieces that are rearranged, see `TrainPlan`.
       seed: of everything.
       exports: raises a UsageError for a model that is not to be found; None if any
         may be.
@@ -55,6 +56,7 @@ class ShipPlan:
     budget: str
     max_size: float | None
     max_latency: float | None
+    fim: float
     seed: int
     exports: Callable[[ArchitectureConfig], object] | None
 
@@ -145,6 +147,7 @@ def _trained(
             model=str((path.parent / "search" / "model").resolve()),
             data=plan.data,
             fresh=True,
+            fim=plan.fim,
             tokens=None,
             budget=f"{TRAIN_SHARE * seconds:.0f}s",
             window=LONGER * settings.window,

@@ -18,6 +18,7 @@ from arch.decoding.generate import position_limit
 from arch.initial import draw_parameters
 from jaxnas.clock import Clock, clock_words, seconds_of
 from jaxnas.data import Dataset, prepare
+from jaxnas.data.fim import fim_tokens, with_fim
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import (
     LoadedModel,
@@ -54,6 +55,7 @@ class TrainPlan:
       model: folder of the model.
       data: source of the corpus.
       fresh: whether to begin from untrained weights.
+      fim: share of the pieces that are rearranged to fill in the middle.
       tokens: to train on, None if the budget decides.
       budget: time that all of it may take, None if the tokens decide.
       window: tokens a sample.
@@ -71,6 +73,7 @@ class TrainPlan:
     model: str
     data: str
     fresh: bool
+    fim: float
     tokens: int | None
     budget: str | None
     window: int
@@ -120,9 +123,11 @@ def train(
     set_up()
     model = load_model(plan.model)
     config = _long_enough(model.config, plan)
-    dataset = prepare(plan.data, config.vocab_size, tokenizer=model.tokenizer)
+    tokenizer = with_fim(model.tokenizer) if plan.fim else model.tokenizer
+    dataset = prepare(plan.data, config.vocab_size, tokenizer=tokenizer)
     task = make_task(plan, dataset)
     _keep_facts(folder, dataset)
+    trained_on = _rearranged(plan, task)
     budget = None if plan.budget is None else seconds_of(plan.budget)
     clock = Clock(budget, folder.budget, began)
     begin = time.monotonic()
@@ -131,10 +136,10 @@ def train(
     words = _Words(console, plan, config, clock)
     words.begin(dataset, before)
     try:
-        trained = _trained(folder, plan, config, model, task, clock, words)
+        trained = _trained(folder, plan, config, model, trained_on, clock, words)
     except TrainingFailed as error:
         raise RunFailed(f"{error}: a lower --learning-rate may help") from None
-    save_model(folder.model, config, trained.params, model.tokenizer)
+    save_model(folder.model, config, trained.params, tokenizer)
     after = sums_of_splits(config, task, trained.params, plan.final_windows)
     scores = score_splits(task, after, plan.final_windows)
     write_json(
@@ -183,6 +188,18 @@ def make_task(plan: TrainPlan, dataset: Dataset) -> Task:
         dtype=compute_dtype(),
         mesh=batch_mesh(),
     )
+
+
+def _rearranged(plan: TrainPlan, task: Task) -> Task:
+    """The task with a share of its training pieces rearranged, if that is wanted.
+
+    Pieces have half a window: most windows hold a whole one.
+    """
+    if not plan.fim:
+        return task
+    dataset, length = task.dataset, max(8, plan.window // 2)
+    stream = fim_tokens(dataset.train, dataset.tokenizer, plan.fim, length, plan.seed)
+    return dataclasses.replace(task, dataset=dataclasses.replace(dataset, train=stream))
 
 
 def _long_enough(config: ArchitectureConfig, plan: TrainPlan) -> ArchitectureConfig:
@@ -356,6 +373,9 @@ class _Words:
         start = "untrained weights" if self._plan.fresh else "its weights"
         has = "" if found is None else f" ({found.bits_per_byte:.3f} bits/byte here)"
         self._say(f"model        {self._plan.model}, from {start}{has}")
+        if self._plan.fim:
+            share = f"{self._plan.fim:.0%} of the pieces of files"
+            self._say(f"rearranged   {share}, to fill in the middle")
 
     def steps(self, number: int) -> None:
         """How long the training is."""

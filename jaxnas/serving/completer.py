@@ -9,6 +9,7 @@ from typing import NamedTuple
 from arch.decoding.generate import Generated, bucket, position_limit, stream
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import unstack
+from jaxnas.data.fim import around, fim_ids
 from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import load_model
@@ -48,6 +49,7 @@ class Completer:
         self._weights = unstack(params)
         self._ends = end_tokens(folder, self.tokenizer)
         self._first = self.tokenizer.token_to_id(END_OF_TEXT)
+        self._fim = fim_ids(self.tokenizer)
         self.limit = position_limit(self._config)
         self.context = context
         if self.limit is not None:
@@ -65,7 +67,8 @@ class Completer:
         """
         if request.seconds is not None:
             until = min(until, time.monotonic() + request.seconds)
-        prompt, most = self._prompt(request.before, request.max_new)
+        prompt, most = self._prompt(request)
+        filling = bool(request.after) and self._fim is not None
         stops = [*request.stops, *_line_behind(request.after)]
         last: list[Generated] = []
 
@@ -76,13 +79,15 @@ class Completer:
                 if time.monotonic() > until:
                     return
 
-        parts = pieces(watched(), self.tokenizer, stops, prompt)
+        # What is before the middle token is no text to go on with.
+        parts = pieces(watched(), self.tokenizer, stops, () if filling else prompt)
         size = 0
         for piece in parts:
             size += len(piece)
             yield piece
         drawn = last[0].tokens[0, : last[0].lengths[0]].tolist()
-        stopped = drawn[-1] in self._ends or size < self._length(prompt, drawn)
+        read = [] if filling else prompt
+        stopped = drawn[-1] in self._ends or size < self._length(read, drawn)
         self.counts = Counts(len(prompt), len(drawn), "stop" if stopped else "length")
 
     def warm(self, stop: threading.Event) -> None:
@@ -120,15 +125,19 @@ class Completer:
             if int(part.lengths[0]) >= most:
                 return
 
-    def _prompt(self, text: str, max_new: int) -> tuple[list[int], int]:
-        """The last tokens of the text, and how many may follow."""
-        ids = self.tokenizer.encode(text).ids
-        if not ids:
+    def _prompt(self, request: Request) -> tuple[list[int], int]:
+        """What the model reads, and how many tokens may follow."""
+        ids = self.tokenizer.encode(request.before).ids
+        if request.after and self._fim is not None:
+            behind = self.tokenizer.encode(request.after).ids
+            ids = around(ids, behind, self._fim, self.context)
+        elif not ids:
             ids = [0 if self._first is None else self._first]
         ids = ids[-self.context :]
+        most = request.max_new
         if self.limit is not None:
-            max_new = min(max_new, self.limit - len(ids))
-        return ids, max_new
+            most = min(most, self.limit - len(ids))
+        return ids, most
 
     def _length(self, prompt: Sequence[int], drawn: Sequence[int]) -> int:
         """Characters of what was drawn."""

@@ -1,0 +1,113 @@
+"""Fill in the middle: the tokens, the stream, and the cursor."""
+
+import numpy as np
+import pytest
+from corpus import write_corpus
+
+from jaxnas.data import END_OF_TEXT_ID, DataError, encode, read_source
+from jaxnas.data.fim import TOKENS, around, fim_ids, fim_tokens, with_fim
+from jaxnas.data.tokenizer import load_tokenizer, token_bytes, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = write_corpus(tmp_path_factory.mktemp("fim") / "code", files=20)
+    files = read_source(f"folder:{folder}").files
+    return [file.text for file in files] + ["naïve = '→'\n" * 40]
+
+
+@pytest.fixture(scope="module")
+def plain(texts):
+    return train_tokenizer(texts, 400)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(plain):
+    return with_fim(plain)
+
+
+def test_three_tokens_take_the_place_of_the_last_merges(plain, tokenizer, texts):
+    size = plain.get_vocab_size()
+    assert tokenizer.get_vocab_size() == size
+    assert sorted(fim_ids(tokenizer)) == [size - 3, size - 2, size - 1]
+    assert fim_ids(plain) is None
+    assert with_fim(tokenizer) is tokenizer
+    before, after = plain.get_vocab(), tokenizer.get_vocab()
+    assert {text for text in before if before[text] < size - 3} == set(after) - set(
+        TOKENS
+    )
+    for text in texts:
+        ids = tokenizer.encode(text).ids
+        assert tokenizer.decode(ids) == text
+        assert max(ids) < size - 3
+    # Spelled out in a file they are text.
+    assert set(fim_ids(tokenizer)).isdisjoint(tokenizer.encode("".join(TOKENS)).ids)
+    sizes = token_bytes(tokenizer)
+    assert sizes[size - 3 :].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(sizes[: size - 3], token_bytes(plain)[: size - 3])
+    again = load_tokenizer(tokenizer.to_str())
+    assert again.encode(texts[0]).ids == tokenizer.encode(texts[0]).ids
+    assert fim_ids(again) == fim_ids(tokenizer)
+
+
+def test_bytes_alone_have_nothing_to_give_up():
+    with pytest.raises(DataError, match="no merges to give up"):
+        with_fim(train_tokenizer(["ab"], 257))
+
+
+def parts_of(stream, ids):
+    """Each piece of the stream that was rearranged: prefix, suffix, middle."""
+    found, at = [], 0
+    while at < len(stream):
+        if stream[at] == ids[0]:
+            end = at + int(np.flatnonzero(stream[at:] == END_OF_TEXT_ID)[0])
+            piece = stream[at + 1 : end].tolist()
+            suffix, middle = piece.index(ids[1]), piece.index(ids[2])
+            found.append(
+                (piece[:suffix], piece[suffix + 1 : middle], piece[middle + 1 :])
+            )
+            at = end
+        at += 1
+    return found
+
+
+def test_a_rearranged_piece_is_all_of_its_text(texts, tokenizer):
+    tokens = encode(tokenizer, texts)
+    ids = fim_ids(tokenizer)
+    stream = fim_tokens(tokens, tokenizer, 1.0, 32, seed=3)
+    found = parts_of(stream, ids)
+    decode = tokenizer.decode
+    whole = "".join(
+        decode(prefix) + decode(middle) + decode(suffix)
+        for prefix, suffix, middle in found
+    )
+    # A piece may end within a character that has several bytes.
+    wanted = "".join(text for text in texts[:-1])
+    assert whole.startswith(wanted)
+    assert len(found) > len(tokens) / 33
+    assert any(len(middle) > 5 for _, _, middle in found)
+
+
+def test_a_share_is_rearranged_and_the_rest_stays(texts, tokenizer):
+    tokens = encode(tokenizer, texts)
+    np.testing.assert_array_equal(fim_tokens(tokens, tokenizer, 0.0, 32, 0), tokens)
+    half = fim_tokens(tokens, tokenizer, 0.5, 32, seed=0)
+    share = len(parts_of(half, fim_ids(tokenizer))) * 32 / len(tokens)
+    assert 0.4 < share < 0.65  # the last piece of a file is short
+    np.testing.assert_array_equal(half, fim_tokens(tokens, tokenizer, 0.5, 32, 0))
+    assert len(half) != len(fim_tokens(tokens, tokenizer, 0.5, 32, 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "room", "wanted"),
+    [
+        ([1, 2, 3], [4, 5], 20, [90, 1, 2, 3, 91, 4, 5, 92]),
+        ([1, 2, 3, 4], [5, 6, 7, 8], 7, [90, 2, 3, 4, 91, 5, 92]),
+        ([1], [5, 6, 7, 8], 7, [90, 1, 91, 5, 6, 7, 92]),
+        ([1, 2, 3], [], 5, [90, 2, 3, 91, 92]),
+    ],
+)
+def test_both_sides_of_a_cursor_share_the_room(before, after, room, wanted):
+    found = around(before, after, (90, 91, 92), room)
+    assert found == wanted
+    assert len(found) <= room
