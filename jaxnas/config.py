@@ -433,13 +433,11 @@ class RunConfig:
     def anchored(self) -> "RunConfig":
         """With all paths absolute: a resume may start anywhere."""
         data, earlier, space = self.data, self.warm_start, self.space
-        kind, _, path = data.partition(":")
-        if kind == "folder" and path:
-            data = f"folder:{Path(path).expanduser().resolve()}"
         if earlier is not None:
             earlier = str(Path(earlier).expanduser().resolve())
         if space is not None and is_space_file(space):
             space = str(Path(space).expanduser().resolve())
+        data = anchored_source(data)
         return dataclasses.replace(self, data=data, warm_start=earlier, space=space)
 
     def to_toml(self) -> str:
@@ -508,6 +506,14 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UsageError(f"{name}={value!r} {wrong}")
     if kind is int and value >= 2**32:
         raise UsageError(f"{name} must be below 2**32")
+
+
+def anchored_source(data: str) -> str:
+    """The source with its path absolute, if it has one."""
+    kind, _, path = data.partition(":")
+    if kind != "folder" or not path:
+        return data
+    return f"folder:{Path(path).expanduser().resolve()}"
 
 
 def read_toml(path: Path) -> Values:

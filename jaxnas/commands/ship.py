@@ -12,7 +12,7 @@ import tomli_w
 from jaxnas.checks import fault
 from jaxnas.clock import clock_words, seconds_of
 from jaxnas.commands.options import Parser
-from jaxnas.config import read_values
+from jaxnas.config import anchored_source, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
 
@@ -92,9 +92,7 @@ def _claimed(
         raise UsageError('SOURCE is missing: give "folder:PATH" or "stdlib"')
     defaults = {"budget": "20m", "fim": 0.0, "seed": 0, "runs_on": RUNTIMES[0]}
     values = _checked(dict.fromkeys(_NAMES) | defaults | given)
-    if values["data"].startswith("folder:"):
-        path = Path(values["data"].removeprefix("folder:")).expanduser()
-        values["data"] = f"folder:{path.absolute()}"
+    values["data"] = anchored_source(values["data"])
     text = tomli_w.dumps({k: v for k, v in values.items() if v is not None})
     with new_run(options.out, "ship", text) as folder:
         yield folder, values

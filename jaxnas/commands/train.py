@@ -13,7 +13,7 @@ import tomli_w
 from jaxnas.checks import fault
 from jaxnas.clock import BEGAN, seconds_of
 from jaxnas.commands.options import Parser
-from jaxnas.config import make_config, read_toml, read_values
+from jaxnas.config import anchored_source, make_config, read_toml, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import PRESETS
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
@@ -102,6 +102,7 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         **given,
         "model": str(model.resolve()),
     }
+    values["data"] = anchored_source(values["data"])
     if values["tokens"] is None and values["budget"] is None:
         values["budget"] = _BUDGET
     return _checked(values)

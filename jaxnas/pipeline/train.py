@@ -44,6 +44,7 @@ from jaxnas.training.single import TrainingFailed
 from jaxnas.training.task import Task
 
 ENDS = 0.97  # of a budget, by which training ends
+SPENT_EVERY = 5.0  # seconds, after which it is written down what is spent
 LONGER = 2  # times the steps that were planned, that they may become
 
 
@@ -255,8 +256,14 @@ def _trained(
         if not plan.fresh:  # the training may make them worse
             watch.evaluate(0, params)
 
+        saved = time.monotonic()
+
         def report(done: int, total: int, loss: float) -> None:
+            nonlocal saved
             watch.loss = loss
+            if time.monotonic() - saved > SPENT_EVERY:  # a resume has the rest
+                clock.save()
+                saved = time.monotonic()
             words.now(done, total)
             show(done, total, loss)
 
