@@ -173,7 +173,10 @@ class RunConfig:
     )
 
     data: str = setting(
-        "stdlib", "data", "stdlib (this Python's library) | folder:PATH (your code)"
+        "stdlib",
+        "data",
+        "stdlib (this Python's library) | folder:PATH (your code) | "
+        "pypi:NAME==VERSION,... (the source in published wheels)",
     )
     vocab_size: int | None = setting(
         None, "data", "tokens of the byte-level BPE", least=257, most=65536

@@ -9,7 +9,8 @@ import pytest
 from jaxnas.data import dataset
 from jaxnas.data.dataset import MIN_TOKENS, prepare, windows
 from jaxnas.data.deduplicate import deduplicate
-from jaxnas.data.sources import DataError, read_source
+from jaxnas.data.named import read_source
+from jaxnas.data.sources import DataError
 from jaxnas.data.split import SPLITS, split, split_of
 from jaxnas.storage import cache
 

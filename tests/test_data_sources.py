@@ -3,7 +3,8 @@ import os
 
 import pytest
 
-from jaxnas.data.sources import MAX_BYTES, MAX_LINE, DataError, read_source, read_stdlib
+from jaxnas.data.named import read_source
+from jaxnas.data.sources import MAX_BYTES, MAX_LINE, DataError, read_stdlib
 
 
 def write(folder, **contents):
@@ -104,12 +105,13 @@ def test_a_standard_library_is_read_without_tests_tables_and_platform_files(tmp_
 
 
 @pytest.mark.parametrize("spec", ["", "stdlb", "folder", "folder:", "github:a/b"])
-def test_an_unknown_source_names_the_two_there_are(spec):
+def test_an_unknown_source_names_those_there_are(spec):
     with pytest.raises(DataError) as error:
         read_source(spec)
     assert str(error.value) == (
         f'unknown data source {spec!r}: give "stdlib" (the standard library of this'
-        ' Python) or "folder:PATH" (a folder of source code)'
+        ' Python), "folder:PATH" (a folder of source code) or'
+        ' "pypi:NAME==VERSION,..." (the source in these wheels)'
     )
 
 

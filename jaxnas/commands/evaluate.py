@@ -108,7 +108,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("models", metavar="MODEL", type=Path, nargs="+", help="a model's folder")
     add("--on", default="bpb,line", metavar="A,B", help=f"[{','.join(BENCHMARKS)}]")
-    add("--data", default="stdlib", metavar="SOURCE", help='or "folder:PATH" [stdlib]')
+    add("--data", default="stdlib", metavar="SOURCE", help="as of a search [stdlib]")
     add("--windows", type=int, default=512, metavar="N", help="of bpb [512]")
     add("--cursors", type=int, default=200, metavar="N", help="of line [200]")
     add(

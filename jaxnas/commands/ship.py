@@ -89,7 +89,7 @@ def _claimed(
             yield folder, _checked({name: kept.get(name) for name in _NAMES})
         return
     if options.data is None:
-        raise UsageError('SOURCE is missing: give "folder:PATH" or "stdlib"')
+        raise UsageError('SOURCE is missing: give "folder:PATH", or another')
     defaults = {"budget": "20m", "fim": 0.0, "seed": 0, "runs_on": RUNTIMES[0]}
     values = _checked(dict.fromkeys(_NAMES) | defaults | given)
     values["data"] = anchored_source(values["data"])
@@ -133,7 +133,12 @@ def _parser() -> Parser:
         description=_ABOUT,
     )
     add = parser.add_argument
-    add("data", metavar="SOURCE", nargs="?", help='"folder:PATH" or "stdlib"')
+    add(
+        "data",
+        metavar="SOURCE",
+        nargs="?",
+        help='"folder:PATH", "stdlib" or "pypi:NAME==VERSION,..."',
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--out", metavar="DIR", type=Path, help="the folder [runs/ship-NNN]"

@@ -183,7 +183,7 @@ def _parser() -> Parser:
     where.add_argument(
         "--resume", metavar="DIR", type=Path, help="go on with this folder's training"
     )
-    add("--data", metavar="SOURCE", help='"stdlib" or "folder:PATH" [the run\'s]')
+    add("--data", metavar="SOURCE", help="as of a search [the run's]")
     add(
         "--fresh",
         action="store_const",

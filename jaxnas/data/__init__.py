@@ -2,8 +2,9 @@
 
 from jaxnas.data.dataset import Dataset, prepare, windows
 from jaxnas.data.deduplicate import Deduplicated, deduplicate
+from jaxnas.data.named import read_source
 from jaxnas.data.ngram import NgramScore, score_bigram, score_unigram
-from jaxnas.data.sources import DataError, Source, SourceFile, read_source
+from jaxnas.data.sources import DataError, Source, SourceFile
 from jaxnas.data.split import SPLITS, split, split_of
 from jaxnas.data.tokenizer import (
     END_OF_TEXT,

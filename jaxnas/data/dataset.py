@@ -12,7 +12,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from jaxnas.data.deduplicate import deduplicate
-from jaxnas.data.sources import DataError, Source, SourceFile, read_source
+from jaxnas.data.named import read_source
+from jaxnas.data.sources import DataError, Source, SourceFile
 from jaxnas.data.split import SPLITS, split
 from jaxnas.data.tokenizer import (
     check_vocab_size,

@@ -1,10 +1,9 @@
-"""Where the code comes from: the standard library, or a folder of one's own."""
+"""Where the code comes from: the standard library, a folder, or published wheels."""
 
 import dataclasses
 import functools
 import hashlib
 import os
-import sysconfig
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from jaxnas.errors import UsageError
 
 MAX_BYTES = 1_000_000  # of one file; longer ones are seldom written by hand
+TOO_LARGE, NO_SUFFIX = f"larger than {MAX_BYTES:,} bytes", "without a source suffix"
 MAX_LINE = 10_000  # bytes; minified code and embedded data are longer
 
 # fmt: off
@@ -103,23 +103,6 @@ class Source(NamedTuple):
     skipped_folders: list[str]  # sorted; what lies in them was not looked at
 
 
-def read_source(spec: str) -> Source:
-    """Reads `"stdlib"` or `"folder:PATH"`.
-
-    Raises:
-      DataError: no such source, or nothing in it can be used.
-    """
-    if spec == "stdlib":
-        return read_stdlib(Path(sysconfig.get_paths()["stdlib"]))
-    kind, _, path = spec.partition(":")
-    if kind == "folder" and path:
-        return read_folder(Path(path).expanduser())
-    raise DataError(
-        f'unknown data source {spec!r}: give "stdlib" (the standard library of this'
-        ' Python) or "folder:PATH" (a folder of source code)'
-    )
-
-
 def read_stdlib(folder: Path) -> Source:
     """Reads a standard library: `.py` files, no tests, tables or platform files."""
 
@@ -153,8 +136,7 @@ def read_folder(folder: Path) -> Source:
         return last.startswith(".") or last in SKIPPED_FOLDERS
 
     def refuse(name: str) -> str | None:
-        known = os.path.splitext(name)[1].lower() in SUFFIXES
-        return None if known else "without a source suffix"
+        return None if has_source_suffix(name) else NO_SUFFIX
 
     endings = " ".join(sorted(SUFFIXES))
     return _read(folder, skip, refuse, f"UTF-8 files ending in one of {endings}")
@@ -195,16 +177,26 @@ def _read(
     return Source(files, dict(sorted(left_out.items())), sorted(skipped))
 
 
+def has_source_suffix(name: str) -> bool:
+    """Whether a file's name ends as source code does."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
 def _content(path: Path) -> bytes | str:
     """The file's bytes, or why they cannot be used."""
     try:
         if not path.is_file():  # a pipe would block, a broken link has nothing
             return "not regular files"
         if path.stat().st_size > MAX_BYTES:
-            return f"larger than {MAX_BYTES:,} bytes"
+            return TOO_LARGE
         content = path.read_bytes()
     except OSError:
         return "not readable"
+    return usable(content)
+
+
+def usable(content: bytes) -> bytes | str:
+    """A file's bytes, or why they cannot be used."""
     if not content:
         return "empty"
     if b"\0" in content:
