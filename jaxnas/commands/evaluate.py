@@ -11,8 +11,7 @@ from jaxnas.errors import UsageError
 
 BENCHMARKS = ("bpb", "line", "fim")
 
-_BITS = ("bits_per_byte", "accuracy", "bigram")
-_LINES = ("exact_match", "exact_match_error", "edit_similarity")
+_BITS, _LINES = ("bits_per_byte", "bigram"), ("exact_match", "edit_similarity")
 
 _ABOUT = """\
 Scores models on the test files of a source. MODEL is a folder with a saved model, or
@@ -66,12 +65,12 @@ def main(arguments: list[str]) -> None:
                 one[which] = lines(model, places, options.context, report, filling)
             found[name] = one
     table = plain_table(f"On the test files of {options.data}")
-    table.add_column("model", overflow="fold", min_width=20)
+    table.add_column("model", overflow="fold", min_width=16)
     add_numbers(table, "MiB")
     if "bpb" in wanted:
-        add_numbers(table, "bits/byte", "accuracy", "bigram")
+        add_numbers(table, "bits/byte", "bigram")
     for which in [one for one in ("line", "fim") if one in wanted]:
-        add_numbers(table, f"{which}s", "+-", "alike")
+        add_numbers(table, f"{which}s", "alike")
     for name, one in found.items():
         cells = [f"{one['size_mib']:.2f}"]
         if "bpb" in wanted:
@@ -81,11 +80,17 @@ def main(arguments: list[str]) -> None:
             cells += ["-" if scores is None else f"{scores[f]:.3f}" for f in _LINES]
         table.add_row(name, *cells)
     console.print(table)
-    if places:
+    errors = [
+        one[which]["exact_match_error"]
+        for one in found.values()
+        for which in ("line", "fim")
+        if which in one
+    ]
+    if errors:
         console.print(
-            f"lines: share of {len(places)} lines that are completed exactly, with "
-            f"its standard error; fims: the same, with what stands behind the line; "
-            f"alike: edit similarity",
+            f"lines: share of {len(places)} lines that are completed exactly, standard "
+            f"error at most {max(errors):.3f}; fims: the same, with what stands behind "
+            f"the line; alike: edit similarity",
             soft_wrap=True,
         )
     if options.out is not None:
