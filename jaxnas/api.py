@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from arch import ArchitectureConfig
 from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.data import prepare
@@ -15,7 +13,7 @@ from jaxnas.pipeline.build import make_evaluator, make_task, make_trainer
 from jaxnas.pipeline.run import run
 from jaxnas.pipeline.watcher import OnCandidate
 from jaxnas.results.summary import Summary
-from jaxnas.runtime import set_up
+from jaxnas.runtime import backend, set_up
 from jaxnas.spaces import load_space, name_and_space
 from jaxnas.storage.run_folder import existing_run, new_run
 
@@ -30,7 +28,7 @@ def make_config_evaluator(
       vocab_size: what the models have room for; the tokenizer takes no more.
     """
     set_up()
-    config = config.resolve(jax.default_backend())
+    config = config.resolve(backend())
     tokens = (
         config.vocab_size if vocab_size is None else min(config.vocab_size, vocab_size)
     )

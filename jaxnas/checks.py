@@ -36,6 +36,8 @@ def fault(
             return allowed
         if not (isinstance(value, str) and value.endswith(ending)):
             return f"{allowed}, or FILE{ending}"
+    if isinstance(value, str):
+        return _unwritable(value)
     if not isinstance(value, int | float):
         return None
     if not math.isfinite(value):
@@ -48,4 +50,15 @@ def fault(
     ):
         if fails:
             return f"must be {words} {bound}"
+    return None
+
+
+def _unwritable(text: str) -> str | None:
+    """Why a text can stand in no TOML file, or name no file; None if it can."""
+    if "\0" in text:
+        return "must hold no NUL"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, as the shell gave them
+        return "must be UTF-8"
     return None

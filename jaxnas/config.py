@@ -532,7 +532,7 @@ def read_toml(path: Path) -> Values:
 def read_values(path: Path, known: Collection[str]) -> Values:
     """The values of a TOML file; arguments and errors as for `read_toml`."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

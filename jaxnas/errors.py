@@ -1,7 +1,11 @@
 """What ends a command."""
 
+import contextlib
+import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 
 
 class UsageError(ValueError):
@@ -19,7 +23,47 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {line}"
 
 
+def no_platform(error: Exception) -> str | None:
+    """What to say if JAX has no device of the platform that is asked for, or None.
+
+    Where a plugin is missing JAX fails an assertion without a word.
+    """
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    text = str(error)
+    if not asked or (text and "backend" not in text):
+        return None
+    reason = f" ({text.splitlines()[0][:200]})" if text else ""
+    return f"JAX_PLATFORMS={asked!r} names no device that is here{reason}"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does."""
+
+
 def interrupted(advice: str = "") -> int:
-    """Says that the user stopped the command; returns the exit code for it."""
-    print(f"\njaxnas: interrupted{advice and f'; {advice}'}", file=sys.stderr)
-    return 130
+    """Says that the command was stopped; returns the exit code for it.
+
+    To be called while the exception is handled: 143 for `Terminated`, else 130.
+    """
+    terminated = isinstance(sys.exception(), Terminated)
+    word = "terminated" if terminated else "interrupted"
+    print(f"\njaxnas: {word}{advice and f'; {advice}'}", file=sys.stderr)
+    return 143 if terminated else 130
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Raises `Terminated` in the block when the process is told to end."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread, which alone hears of it
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,11 +1,19 @@
 """The command line: `python -m jaxnas.run [COMMAND] ...`."""
 
 import importlib
+import io
 import keyword
+import os
 import sys
 
 from jaxnas.commands import COMMANDS
-from jaxnas.errors import RunFailed, UsageError, interrupted
+from jaxnas.errors import (
+    RunFailed,
+    UsageError,
+    ended_by_sigterm,
+    interrupted,
+    no_platform,
+)
 
 DEFAULT = "search"
 
@@ -15,9 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
       The exit code: 0, 1 if the run failed, 2 for input that cannot be used,
-      130 if it was interrupted.
+      130 if it was interrupted, 143 if it was told to end.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not one of someone's own
+            # What another encoding has no character for is spelled out.
+            stream.reconfigure(errors="backslashreplace")
     name = DEFAULT
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
@@ -29,17 +41,27 @@ def main(arguments: list[str] | None = None) -> int:
         # A Python keyword is no name for a module: "import" is in import_.py.
         module = f"{name}_" if keyword.iskeyword(name) else name
         command = importlib.import_module(f"jaxnas.commands.{module}")
-        command.main(arguments)
+        with ended_by_sigterm():
+            command.main(arguments)
     except (UsageError, RunFailed) as error:
         print(f"jaxnas: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except OSError as error:  # a full disk, a pipe that was closed
         print(f"jaxnas: {error}", file=sys.stderr)
         return 1
+    except (RuntimeError, AssertionError) as error:
+        if (said := no_platform(error)) is None:
+            raise
+        print(f"jaxnas: {said}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return interrupted()
     return 0
 
 
 if __name__ == "__main__":
+    # All of it is made for 32 bits, whatever the shell says for other programs.
+    os.environ.pop("JAX_ENABLE_X64", None)
+    if sys.argv[1:2] == ["space"]:  # which counts, whatever device there is
+        os.environ["JAX_PLATFORMS"] = "cpu"
     sys.exit(main())

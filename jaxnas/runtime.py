@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnas.errors import UsageError, no_platform
 from jaxnas.storage.cache import cache_dir
 
 _LEVEL = "xla_backend_optimization_level"
@@ -35,9 +36,23 @@ def set_up() -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def backend() -> str:
+    """JAX's platform.
+
+    Raises:
+      UsageError: JAX_PLATFORMS names none that is here.
+    """
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError) as error:
+        if (said := no_platform(error)) is None:
+            raise
+        raise UsageError(said) from None
+
+
 def compute_dtype() -> np.dtype:
     """bfloat16 where matrix units have it; float32 on a CPU."""
-    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    return jnp.dtype("float32" if backend() == "cpu" else "bfloat16")
 
 
 def compiler_options(platform: str, quick: bool = False) -> dict[str, str | bool]:

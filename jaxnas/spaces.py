@@ -55,7 +55,7 @@ def read_space(name: str, copy: Path | None = None) -> SpaceText:
     given = Path(name).expanduser()
     path = given if copy is None else copy
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read the space {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

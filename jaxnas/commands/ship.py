@@ -39,15 +39,13 @@ def main(arguments: list[str]) -> None:
 
 def _ship(folder: RunFolder, values: dict[str, Any]) -> None:
     # Only now, for it takes seconds: what was begun can be gone on with.
-    import jax
-
     from jaxnas.export import export_folder
     from jaxnas.export.choice import class_for
     from jaxnas.export.llama_cpp.architectures import architecture_for
     from jaxnas.export.llama_cpp.write import export_gguf
     from jaxnas.pipeline.ship import ShipPlan, closing, ship
     from jaxnas.report.tables import plain_console
-    from jaxnas.runtime import set_up
+    from jaxnas.runtime import backend, set_up
 
     set_up()
     runtime = values["runs_on"]
@@ -57,7 +55,7 @@ def _ship(folder: RunFolder, values: dict[str, Any]) -> None:
         exports=exact[runtime],
     )
     console = plain_console()
-    model = ship(folder.path, plan, jax.default_backend(), console)
+    model = ship(folder.path, plan, backend(), console)
     shipped = model
     if runtime == "llama.cpp":
         shipped = folder.path / "model.gguf"

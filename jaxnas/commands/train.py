@@ -121,17 +121,17 @@ def _found(path: Path) -> tuple[Path, Path | None]:
 
 def _defaults(run: Path | None) -> dict[str, Any]:
     """What the run was searched with; a preset's values where there is no run."""
-    import jax
+    from jaxnas.runtime import backend
 
-    backend = jax.default_backend()
+    platform = backend()
     if run is not None:
         try:  # of a training
             return {name: read_values(run, _NAMES)[name] for name in _OF_RUN}
         except (UsageError, KeyError):
             config = make_config(read_toml(run), str(run))
-        settings = dataclasses.asdict(config.resolve(backend))
+        settings = dataclasses.asdict(config.resolve(platform))
         return {name: settings[name] for name in _OF_RUN}
-    preset = PRESETS["small" if backend == "cpu" else "standard"].settings
+    preset = PRESETS["small" if platform == "cpu" else "standard"].settings
     return {"data": "stdlib"} | {name: preset[name] for name in _OF_RUN[1:]}
 
 

@@ -4,8 +4,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-import jax
-
 from arch import ArchitectureConfig
 from arch.space import Space
 from jaxnas.clock import (
@@ -24,6 +22,7 @@ from jaxnas.population.plan import Plan
 from jaxnas.population.planner import planner_for
 from jaxnas.population.probe import Probed, probe
 from jaxnas.population.trainer import Trainer, seconds_at
+from jaxnas.runtime import backend
 from jaxnas.training.lengths import steps_of
 from jaxnas.training.single import training_config
 from jaxnas.training.task import Task
@@ -211,7 +210,7 @@ def fit_to_budget(
         for kind, factor in zip(KINDS, factors, strict=True):
             pace.learn(kind, 1.0, factor)
     settings = dataclasses.replace(given, **planned)
-    return settings.resolve(jax.default_backend()), probed
+    return settings.resolve(backend()), probed
 
 
 def _population(config: Settings, space: Space, budget: float) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 from rich.console import Console
 
 from arch import ArchitectureConfig
@@ -69,7 +68,7 @@ from jaxnas.results.phases import PhaseResult, finalists, last_phase
 from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, ResultLog, read_results
 from jaxnas.results.summary import Summary, summary_of
-from jaxnas.runtime import set_up
+from jaxnas.runtime import backend, set_up
 from jaxnas.spaces import read_space, still_holds
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
@@ -140,7 +139,7 @@ def run(
     console = plain_console() if console is None else console
     set_up()
     remove_partial(folder.path)
-    settings = config.resolve(jax.default_backend())
+    settings = config.resolve(backend())
     if resumed and folder.summary.exists():
         return _already_done(folder, settings, console)
     clock = Clock(settings.budget_seconds(), folder.budget, began)

@@ -1,9 +1,11 @@
 """Tables for the terminal."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from jaxnas.evaluation.fitness import OBJECTIVES
@@ -12,10 +14,34 @@ from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, Scored
 from jaxnas.results.spread import Spread
 
+_WIDE = 10_000  # columns, in which no table is too wide
+
+
+class PlainConsole(Console):
+    """Prints text as it is; where a table is too wide, its figures are folded.
+
+    Otherwise they would be cut, and a figure without its end is another one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, highlight=False)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """As `Console.print`."""
+        for table in objects:
+            if isinstance(table, Table) and self._is_narrow_for(table):
+                for column in table.columns:
+                    column.no_wrap, column.overflow = False, "fold"
+        super().print(*objects, **settings)
+
+    def _is_narrow_for(self, table: Table) -> bool:
+        wide = self.options.update(width=_WIDE)
+        return Measurement.get(self, wide, table).minimum > self.width
+
 
 def plain_console() -> Console:
     """A console that prints text as it is: a path may hold brackets."""
-    return Console(markup=False, highlight=False)
+    return PlainConsole()
 
 
 def plain_table(title: str, *columns: str) -> Table:
