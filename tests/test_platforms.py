@@ -53,13 +53,17 @@ def test_sixty_four_bits_are_for_others(tmp_path):
 def test_sigterm_ends_a_command_as_ctrl_c_does(capsys):
     before = signal.getsignal(signal.SIGTERM)
     codes = []
-    with ended_by_sigterm(), pytest.raises(Terminated):
+
+    def wait():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
         except KeyboardInterrupt:
             codes.append(interrupted("go on"))
             raise
+
+    with ended_by_sigterm(), pytest.raises(Terminated):
+        wait()
     assert codes == [143]
     assert signal.getsignal(signal.SIGTERM) is before
     assert capsys.readouterr().err == "\njaxnas: terminated; go on\n"
