@@ -103,7 +103,14 @@ def test_no_cycles(package):
 LINES = (
     ("arch.families", "arch.checks"),
     ("arch.config",),
-    ("arch.traits", "arch.layout", "arch.space", "arch.baselines", "arch.published"),
+    (
+        "arch.traits",
+        "arch.layout",
+        "arch.space",
+        "arch.baselines",
+        "arch.published",
+        "arch.open_models",
+    ),
     ("arch.initial", "arch.layers"),
     (
         "arch.layers.norms",

@@ -23,6 +23,7 @@ from arch.cost.sizes import Amount, Sizes
 from arch.cost.totals import FLOAT32_BYTES
 from arch.scaling.laws import ScalingLaw
 from arch.scaling.predicted_loss import DEFAULT_LAW, capacity_of, expected_loss
+from arch.scaling.shape import UNCERTAINTY, shape_penalty
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Use:
     devices: int = 1  # that share weights and work evenly
     utilization: float = 0.4  # of the peak that training reaches, assumed
     law: ScalingLaw = DEFAULT_LAW
+    shape: bool = False  # the loss counts `arch.scaling.shape` too
+    fit_error: float = 0.0  # of a fitted law: of the logarithm, on rows left out
 
     def __post_init__(self) -> None:
         for name in ("batch", "prompt", "context", "training_tokens", "devices"):
@@ -53,6 +56,11 @@ class Use:
                 f"utilization={self.utilization!r} is not allowed: "
                 f"needs above 0, at most 1"
             )
+
+    @property
+    def uncertainty(self) -> float:
+        """Share of the loss by which shapes are not told apart."""
+        return self.fit_error or UNCERTAINTY
 
 
 class CostObjective(NamedTuple):
@@ -88,7 +96,8 @@ def _memory(trained: Sizes, exported: Sizes, use: Use) -> Amount:
 
 def _loss(trained: Sizes, exported: Sizes, use: Use) -> Amount:
     capacity = capacity_of(trained, exported)
-    return expected_loss(capacity, use.training_tokens, use.law)
+    loss = expected_loss(capacity, use.training_tokens, use.law)
+    return loss * (1 + shape_penalty(exported)) if use.shape else loss
 
 
 def _training_flops(trained: Sizes, exported: Sizes, use: Use) -> Amount:

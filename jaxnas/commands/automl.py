@@ -6,20 +6,24 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from arch import ArchitectureConfig
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES
+from jaxnas.automl.conflicts import describe
 from jaxnas.automl.history import keep_in, seeds_from
 from jaxnas.automl.problem import Candidates, Problem
 from jaxnas.automl.search import (
     EXHAUSTIVE,
     MOST_GENOMES,
     SEARCHES,
+    USUAL_GENOMES,
     Found,
     search_shapes,
+    usual_strategy,
 )
 from jaxnas.automl.spec import AIMS, read_spec, shipped_specs
 from jaxnas.automl.tables import limits_table, prototypes_table, shapes_table
@@ -46,9 +50,11 @@ def main(arguments: list[str]) -> None:
     spec = read_spec(options.spec)
     fitted = fit_runs(options.fit) if options.fit else None
     if fitted is not None:
-        use = dataclasses.replace(spec.use, law=fitted.law)
+        use = dataclasses.replace(spec.use, law=fitted.law, fit_error=fitted.error)
         spec = dataclasses.replace(spec, use=use)
     problem = Problem(spec, _objectives(options, spec.weights))
+    if options.strategy is None:
+        options.strategy = usual_strategy(problem.shapes.total)
     if options.strategy == EXHAUSTIVE and problem.shapes.total > MOST_GENOMES:
         raise UsageError(
             f"{problem.shapes.total:,} shapes are too many for --strategy exhaustive, "
@@ -71,6 +77,7 @@ def main(arguments: list[str]) -> None:
         options.top_k,
         key_of(options.seed, "automl"),
         seeds,
+        similar=options.similar,
     )
     seconds = time.perf_counter() - begin
     _print(console, problem, found, options.strategy, seconds)
@@ -84,13 +91,13 @@ def main(arguments: list[str]) -> None:
         console.print(f"written to {options.out}: automl.json, front.png")
     if options.history is not None:
         keep_in(options.history, result)
-    if not found.feasible:
-        [binding, *_] = found.binding
-        raise UsageError(
-            f"no shape of {spec.name} keeps all limits: {binding.limit} is kept by "
-            f"{binding.met:,} of {found.evaluated:,}, the closest has "
-            f"{binding.closest:,.6g}"
+    if found.conflict is not None:
+        part = (
+            ""
+            if found.evaluated == problem.shapes.total
+            else (f" (of {found.evaluated:,} evaluated)")
         )
+        raise UsageError(f"{spec.name}: {describe(found.conflict)}{part}")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -103,8 +110,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--strategy",
         choices=(*SEARCHES, EXHAUSTIVE),
-        default="nsga2",
-        help="exhaustive counts every shape [nsga2]",
+        help=f"how to search [exhaustive, which counts every shape; nsga2 for more "
+        f"than {USUAL_GENOMES:,}]",
     )
     for flag, value, text in (
         ("--budget", 100_000, "shapes evaluated at most; exhaustive has none"),
@@ -120,6 +127,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         default="params,latency,performance",
         metavar="A,B",
         help=f"of {', '.join(AIMS)} [params,latency,performance]",
+    )
+    parser.add_argument(
+        "--similar", action="store_true", help="near-copies in the table of the best"
     )
     add_fit(parser)
     parser.add_argument(
@@ -173,13 +183,19 @@ def _print(
         return
     title = f"Top {len(found.top.genomes)} by score"
     configs = _configs(problem, found.top)
-    console.print(shapes_table(title, configs, found.top, found.scores))
-    shown = _spread(problem, found.front)
+    console.print(
+        shapes_table(title, configs, found.top, found.scores, limits=spec.limits)
+    )
+    picks = _spread(problem, found)
+    shown = found.apart.take(picks)
     title = (
         f"Pareto front over {', '.join(problem.objectives)}: {len(shown.genomes)} of "
-        f"{len(found.front.genomes):,} shapes"
+        f"{len(found.apart.genomes):,} told apart of {len(found.front.genomes):,}; "
+        "* the knee"
     )
-    console.print(shapes_table(title, _configs(problem, shown), shown))
+    knee = picks.tolist().index(found.knee)
+    configs = _configs(problem, shown)
+    console.print(shapes_table(title, configs, shown, limits=spec.limits, knee=knee))
     console.print(
         f"latency: batch {use.batch}, {use.prompt} tokens read, {use.context} "
         f"remembered, on {use.devices} x {use.hardware.name}, not calibrated\n"
@@ -187,15 +203,16 @@ def _print(
     )
 
 
-def _spread(problem: Problem, front: Candidates) -> Candidates:
-    """Some of a front, evenly by the first objective."""
-    order = front.values[problem.aims[0]].argsort(kind="stable")
+def _spread(problem: Problem, found: Found) -> np.ndarray:
+    """Rows of the thinned front, evenly by the first objective, and the knee."""
+    order = found.apart.values[problem.aims[0]].argsort(kind="stable")
     number = len(order)
-    picks = dict.fromkeys(
+    picks = {
         round(row * (number - 1) / max(1, FRONT_ROWS - 1))
         for row in range(min(number, FRONT_ROWS))
-    )
-    return front.take(order[list(picks)])
+    }
+    picks.add(int(np.flatnonzero(order == found.knee)[0]))
+    return order[sorted(picks)]
 
 
 def _configs(problem: Problem, candidates: Candidates) -> list[ArchitectureConfig]:
@@ -271,8 +288,15 @@ def _result(problem: Problem, found: Found, options: argparse.Namespace) -> Json
             row | {"score": float(score)}
             for row, score in zip(_rows(problem, found.top), found.scores, strict=True)
         ],
-        "front": _rows(problem, found.front),
+        "front": _rows(problem, found.apart),
+        "front_shapes": len(found.front.genomes),
+        "knee": found.knee if found.knee >= 0 else None,
         "nearest": _rows(problem, found.nearest)[0] if not found.feasible else None,
+        "conflict": None
+        if found.conflict is None
+        else [
+            move._asdict() | {"limit": str(move.limit)} for move in found.conflict.moves
+        ],
     }
 
 
