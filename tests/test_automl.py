@@ -195,8 +195,9 @@ def test_the_best_of_the_8b_spec_is_on_the_exact_front():
 
 
 def test_shipped_specs_are_of_the_sizes_that_they_name():
-    assert shipped_specs() == ["125m", "1b", "70b", "8b"]
-    for name, size in (("125m", 125e6), ("1b", 1e9), ("8b", 8e9), ("70b", 70e9)):
+    assert shipped_specs() == ["125m", "1b", "70b", "7b", "8b", "laptop", "phone"]
+    sizes = {"125m": 125e6, "1b": 1e9, "7b": 7e9, "8b": 8e9, "70b": 70e9}
+    for name, size in sizes.items():
         limits = {limit.objective: limit for limit in read_spec(name).limits}
         assert size <= limits["params"].most <= 1.1 * size
 

@@ -147,6 +147,12 @@ def _found(problem: Problem, candidates: Candidates, top: int, similar: bool) ->
 
 
 def _knee(problem: Problem, front: Candidates) -> int:
+    """Of predicted loss against all that is paid for it, on logarithmic scales."""
     if not len(front.genomes):
         return -1
-    return int(knee_point(jax.numpy.asarray(np.log(problem.table(front)), "float32")))
+    logs = np.log(problem.table(front))
+    logs = (logs - logs.min(axis=0)) / np.maximum(np.ptp(logs, axis=0), 1e-9)
+    paid = np.asarray([name != "loss" for name in problem.aims])
+    if paid.any() and not paid.all():
+        logs = np.stack([logs[:, paid].mean(axis=1), logs[:, ~paid][:, 0]], axis=1)
+    return int(knee_point(jax.numpy.asarray(logs, "float32")))

@@ -51,7 +51,9 @@ def shapes_table(
     if scores is not None:
         add_numbers(table, "score")
     if limits:
-        table.add_column(" at", no_wrap=True)
+        table.add_column(" at")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for row, config in enumerate(configs):
         figures = [_COLUMNS[name][1](candidates.values[name][row]) for name in SHOWN]
         score = [] if scores is None else [f"{scores[row]:.4f}"]

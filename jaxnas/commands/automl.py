@@ -16,6 +16,7 @@ from jaxnas.analytic.objectives import OBJECTIVES
 from jaxnas.automl.conflicts import describe
 from jaxnas.automl.history import keep_in, seeds_from
 from jaxnas.automl.problem import Candidates, Problem
+from jaxnas.automl.reasons import reasons
 from jaxnas.automl.search import (
     EXHAUSTIVE,
     MOST_GENOMES,
@@ -186,6 +187,9 @@ def _print(
     console.print(
         shapes_table(title, configs, found.top, found.scores, limits=spec.limits)
     )
+    console.print("Why the first:")
+    for line in reasons(problem, found.top, 0):
+        console.print(f"- {line}")
     picks = _spread(problem, found)
     shown = found.apart.take(picks)
     title = (
