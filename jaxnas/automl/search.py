@@ -35,11 +35,16 @@ class Found(NamedTuple):
     front: Candidates  # the exact front of all that was evaluated
     apart: Candidates  # of the front, what the figures tell apart
     knee: int  # the row of `apart` from which any gain costs much; -1 if it is empty
-    kept: Candidates  # all that keep the limits
-    evaluated: int  # distinct shapes
+    every: Candidates  # all that were evaluated
+    kept: Candidates  # of them, those that keep the limits
     binding: list[Binding]  # of the limits
     nearest: Candidates  # the one that breaks them least
     conflict: Conflict | None  # why nothing keeps the limits
+
+    @property
+    def evaluated(self) -> int:
+        """Distinct shapes."""
+        return len(self.every.genomes)
 
     @property
     def feasible(self) -> int:
@@ -138,8 +143,8 @@ def _found(problem: Problem, candidates: Candidates, top: int, similar: bool) ->
         front=front,
         apart=apart,
         knee=_knee(problem, apart),
+        every=candidates,
         kept=feasible,
-        evaluated=len(candidates.genomes),
         binding=bindings(limits, candidates.values),
         nearest=candidates.take(np.asarray([np.argmin(candidates.violation)])),
         conflict=conflict_of(limits, candidates.values) if nothing else None,

@@ -88,8 +88,9 @@ def main(arguments: list[str]) -> None:
     if options.train_prototypes and len(found.top.genomes):
         result["prototypes"] = _prototypes(console, problem, found, options)
     if options.out is not None:
-        _write(options.out, problem, found, result)
-        console.print(f"written to {options.out}: automl.json, front.png")
+        drawn = _write(options.out, problem, found, result)
+        files = "automl.json, front.png" if drawn else "automl.json"
+        console.print(f"written to {options.out}: {files}")
     if options.history is not None:
         keep_in(options.history, result)
     if found.conflict is not None:
@@ -323,11 +324,17 @@ def _rows(problem: Problem, candidates: Candidates) -> list[Json]:
     ]
 
 
-def _write(out: Path, problem: Problem, found: Found, result: Json) -> None:
-    from jaxnas.report.plots import plot_front
+def _write(out: Path, problem: Problem, found: Found, result: Json) -> bool:
+    """Writes the result and its plot; False if there was nothing to draw."""
+    from jaxnas.report.front_plot import Axis, Clouds, plot_front
 
     write_whole(out / "automl.json", json.dumps(result, indent=1) + "\n")
-    titles = [OBJECTIVES[name].title for name in problem.aims]
-    plot_front(
-        out / "front.png", problem.table(found.kept), problem.table(found.front), titles
-    )
+    limits = {limit.objective: limit for limit in problem.spec.limits}
+    axes = [
+        Axis(OBJECTIVES[name].title, limits[name][1:] if name in limits else ())
+        for name in problem.aims
+    ]
+    nearest = found.nearest.take(np.arange(0 if found.feasible else 1))
+    parts = (found.every, found.kept, found.apart, found.top, nearest)
+    clouds = Clouds(*(problem.table(part) for part in parts))
+    return plot_front(out / "front.png", clouds, axes)
