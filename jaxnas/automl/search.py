@@ -21,7 +21,7 @@ _STRATEGIES = {"evolution": "genetic", "nsga2": "nsga2"}
 SEARCHES = ("random", *_STRATEGIES)
 EXHAUSTIVE = "exhaustive"
 MOST_GENOMES = 20_000_000  # that are counted one by one: some gigabytes
-USUAL_GENOMES = 4_000_000  # up to which that is the default: some seconds
+USUAL_GENOMES = 2_000_000  # up to which that is the default: some seconds
 
 POPULATION = 200
 POLISH_SHARE = 0.25  # of the budget, kept for the neighbours of the best
