@@ -43,7 +43,7 @@ class Use:
     utilization: float = 0.4  # of the peak that training reaches, assumed
     law: ScalingLaw = DEFAULT_LAW
     shape: bool = False  # the loss counts `arch.scaling.shape` too
-    fit_error: float = 0.0  # of a fitted law: of the logarithm, on rows left out
+    fit_error: float = 0.0  # of a fitted law: of the logarithm, on models left out
 
     def __post_init__(self) -> None:
         for name in ("batch", "prompt", "context", "training_tokens", "devices"):
