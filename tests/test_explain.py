@@ -1,5 +1,7 @@
 """`explain` and `compare`: the parts are the whole, and bad input is one line."""
 
+import dataclasses
+
 import pytest
 
 from arch.baselines import BASELINES
@@ -11,9 +13,11 @@ from arch.cost import (
     state_bytes,
     stored_parameters,
 )
+from arch.cost.sizes import sizes_of
 from arch.open_models import open_model
 from arch.published import KNOWN
-from jaxnas.analytic.objectives import Use
+from jaxnas.analytic.objectives import OBJECTIVES, Use
+from jaxnas.analytic.tensor_parallel import REDUCE_SECONDS
 from jaxnas.automl.breakdown import breakdown
 from jaxnas.automl.named_shape import named_shape
 from jaxnas.errors import UsageError
@@ -35,6 +39,36 @@ def test_the_parts_are_the_whole(name):
     assert sum(part.prefill_ms for part in parts) == pytest.approx(prefill)
     decode = decode_ms(config, use.hardware, 1, 256)
     assert sum(part.decode_ms for part in parts) == pytest.approx(decode)
+
+
+@pytest.mark.parametrize("name", ["Llama-3-8B", "Mamba-130m"])
+def test_the_parts_are_the_whole_on_eight_devices(name):
+    config, sizes = MODELS[name], sizes_of(MODELS[name])
+    use = Use(hardware=PROFILES["h100"], devices=8, prompt=64, context=256)
+    parts = breakdown(config, use)
+    for objective, own in (("prefill", "prefill_ms"), ("decode", "decode_ms")):
+        whole = float(OBJECTIVES[objective].of(sizes, sizes, use))
+        assert sum(getattr(part, own) for part in parts) == pytest.approx(whole)
+
+
+def test_devices_share_work_but_not_launches_and_reductions():
+    sizes = sizes_of(MODELS["Llama-3-8B"])
+
+    def ms(**changes):
+        use = Use(**({"hardware": PROFILES["h100"], "context": 256} | changes))
+        return float(OBJECTIVES["decode"].of(sizes, sizes, use))
+
+    quick = dataclasses.replace(PROFILES["h100"], launch_seconds=0.0)
+    alone, shared = ms(hardware=quick), ms(hardware=quick, devices=8, link=1e30)
+    reductions = 2 * 32 * REDUCE_SECONDS * 1e3
+    assert shared == pytest.approx(alone / 8 + reductions)
+    # A ring of two moves as much as is reduced.
+    slow = ms(hardware=quick, devices=2, link=1e9) - ms(
+        hardware=quick, devices=2, link=1e30
+    )
+    assert slow == pytest.approx(1e3 * 2 * 32 * 4096 * 2 / 1e9)
+    launches = ms(devices=8) - ms(hardware=quick, devices=8)
+    assert launches == pytest.approx(ms() - alone)
 
 
 def test_a_shape_by_its_numbers_is_the_model_s():

@@ -171,7 +171,7 @@ def test_costs_need_no_more_of_arch_than_the_config():
 # A module beside the folders counts as one of its own.
 FOLDERS = {
     "jaxnas": (
-        ("errors", "keys", "checks", "targets"),
+        ("errors", "keys", "checks", "targets", "hardware_profiles"),
         ("storage",),
         ("data", "compress", "runtime"),
         ("training", "hardware"),

@@ -17,13 +17,13 @@ from arch.cost import (
     total_bytes,
     total_flops,
     total_parameters,
-    total_seconds,
 )
 from arch.cost.sizes import Amount, Sizes
 from arch.cost.totals import FLOAT32_BYTES
 from arch.scaling.laws import ScalingLaw
 from arch.scaling.predicted_loss import DEFAULT_LAW, capacity_of, expected_loss
 from arch.scaling.shape import UNCERTAINTY, shape_penalty
+from jaxnas.analytic.tensor_parallel import link_of, shared_seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class Use:
     prompt: int = 128  # tokens of each
     context: int = 128  # tokens that are remembered while another is drawn
     training_tokens: float = 1e9
-    devices: int = 1  # that share weights and work evenly
+    devices: int = 1  # that share weights and work: see `tensor_parallel`
+    link: float | None = None  # bytes/s between two of them; None for what is usual
     utilization: float = 0.4  # of the peak that training reaches, assumed
     law: ScalingLaw = DEFAULT_LAW
     shape: bool = False  # the loss counts `arch.scaling.shape` too
@@ -56,6 +57,11 @@ class Use:
                 f"utilization={self.utilization!r} is not allowed: "
                 f"needs above 0, at most 1"
             )
+
+    @property
+    def link_bandwidth(self) -> float:
+        """Bytes a second between two devices."""
+        return link_of(self.hardware) if self.link is None else self.link
 
     @property
     def uncertainty(self) -> float:
@@ -83,7 +89,10 @@ def _latency(
     workload: Callable[[Use], Workload],
 ) -> Callable[[Sizes, Sizes, Use], Amount]:
     def milliseconds(trained: Sizes, exported: Sizes, use: Use) -> Amount:
-        return 1e3 * total_seconds(exported, use.hardware, workload(use)) / use.devices
+        reading = workload(use)
+        return 1e3 * shared_seconds(
+            exported, use.hardware, reading, use.devices, use.link_bandwidth
+        )
 
     return milliseconds
 

@@ -9,6 +9,7 @@ from arch.cost.sizes import sizes_of
 from arch.cost.totals import FLOAT32_BYTES, MIB, weight_bytes
 from arch.cost.workload import forward
 from jaxnas.analytic.objectives import Use
+from jaxnas.analytic.tensor_parallel import reduction_seconds
 
 # The name of an op -> its part; any other is of the mixer.
 _PARTS = {
@@ -26,7 +27,7 @@ _PARTS = {
     "channel_shift": "feed-forward",
     "channel_gate": "feed-forward",
 }
-MIXER, CONTEXT = "mixer", "context"
+MIXER, CONTEXT, DEVICES = "mixer", "context", "between devices"
 _ORDER = (
     "embedding",
     MIXER,
@@ -34,6 +35,7 @@ _ORDER = (
     "feed-forward",
     "norms, residuals",
     "output head",
+    DEVICES,
 )
 
 
@@ -78,6 +80,7 @@ def breakdown(config: ArchitectureConfig, use: Use) -> list[Part]:
             decodes.get(name, 0.0),
         )
         for name in _ORDER
+        if use.devices > 1 or name != DEVICES
     ]
 
 
@@ -93,6 +96,9 @@ def _milliseconds(
     found: dict[str, float] = {}
     for op in latency_breakdown(config, use.hardware, reading):
         part = _part_of(op.name, op.kind)
-        own = (op.milliseconds + op.launch_milliseconds) / use.devices
+        own = op.milliseconds / use.devices + op.launch_milliseconds
         found[part] = found.get(part, 0.0) + own
+    sizes, link = sizes_of(config), use.link_bandwidth
+    seconds = reduction_seconds(sizes, use.hardware, reading, use.devices, link)
+    found[DEVICES] = 1e3 * float(seconds)
     return found

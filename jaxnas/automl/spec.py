@@ -279,6 +279,9 @@ def _use(values: Mapping[str, Any], context: int) -> Use:
     training = _filled(given, _TRAINING, "training")
     given = dict(values.get("deployment", {}))
     device = given.pop("hardware", _DEPLOYMENT["hardware"])
+    link = given.pop("link", None)
+    if link is not None:
+        link = _plain("deployment.link", link, "bytes/s")
     deployment = _filled(given, _DEPLOYMENT, "deployment")
     _check("training.law", training["law"], str, among=LAWS)
     _check("training.tokens", training["tokens"], float, above=0, most=_MOST_TOKENS)
@@ -286,6 +289,7 @@ def _use(values: Mapping[str, Any], context: int) -> Use:
         return Use(
             hardware=_hardware(device),
             devices=deployment["devices"],
+            link=link,
             batch=deployment["batch"],
             prompt=deployment["prompt"],
             context=context,

@@ -65,7 +65,7 @@ def add_use(parser: argparse.ArgumentParser) -> None:
     """How shapes are used: the device, its work, how weights are stored."""
     parser.add_argument("--hardware", default="a100", metavar="NAME", help="[a100]")
     for flag, value, text in (
-        ("--devices", 1, "that share weights and work evenly"),
+        ("--devices", 1, "that share every matrix"),
         ("--batch", 1, "sequences side by side"),
         ("--prompt", 512, "tokens of a prefill"),
         ("--context", 2048, "tokens remembered while decoding"),
