@@ -52,8 +52,6 @@ class OpenModel(NamedTuple):
 _ROWS = (
     ("GPT-2", "openai-community/gpt2",
      12, 768, 12, 12, 3072, False, 50257, True, _PAGE),
-    ("OPT-125M", "facebook/opt-125m",
-     12, 768, 12, 12, 3072, False, 50272, True, _PAGE),
     ("SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M",
      30, 576, 9, 3, 1536, True, 49152, True, _LITGPT),
     ("Pythia-160M", "EleutherAI/pythia-160m",
@@ -108,6 +106,8 @@ _ROWS = (
      40, 5120, 40, 8, 17408, True, 151936, False, _LITGPT),
     ("Qwen2.5-32B", "Qwen/Qwen2.5-32B",
      64, 5120, 40, 8, 27648, True, 152064, False, _LITGPT),
+    ("Falcon-40B", "tiiuae/falcon-40b",
+     60, 8192, 128, 8, 32768, False, 65024, True, _LITGPT),
     ("Llama-3-70B", "meta-llama/Meta-Llama-3-70B",
      80, 8192, 64, 8, 28672, True, 128256, False, _LITGPT),
 )

@@ -238,7 +238,7 @@ def test_hardware_of_ones_own():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"like": "llama-9"}, "like='llama-9' must be one of GPT-2, OPT-125M"),
+        ({"like": "llama-9"}, "like='llama-9' must be one of GPT-2, SmolLM2-135M"),
         ({"constraints": {"decode": {"max": "12 GB"}}}, "use us, ms, s"),
         (
             {"deployment": {"hardware": {"peak": "1 TFLOP/s"}}},
