@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
 
+from jaxnas.report.front_html import write_front_html
 from jaxnas.report.front_plot import (
     Axis,
     Clouds,
@@ -14,6 +16,7 @@ from jaxnas.report.front_plot import (
     plot_front,
     ticks,
 )
+from jaxnas.run import main
 
 NONE = np.empty((0, 2))
 
@@ -69,3 +72,26 @@ def test_no_plot_of_nothing(tmp_path):
     clouds = Clouds(NONE, NONE, NONE, NONE, NONE)
     assert not plot_front(path, clouds, [Axis("a"), Axis("b")])
     assert not path.exists()
+
+
+def test_a_page_needs_plotly_and_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    assert main(["automl", "8b", "--html", "--out", str(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--html needs plotly: pip install 'jaxnas[html]'" in line
+    assert main(["automl", "8b", "--html"]) == 2
+    assert "--html needs --out DIR" in capsys.readouterr().err
+
+
+def test_a_page_holds_every_point_and_loads_nothing(tmp_path):
+    pytest.importorskip("plotly")
+    points = np.exp(np.random.default_rng(0).uniform(0, 3, (30, 2)))
+    path = tmp_path / "front.html"
+    clouds = [("shapes", "gray", points), ("the best", "gold", points[:3])]
+    axes = [Axis("params", (-math.inf, 10.0)), Axis("ms")]
+    write_front_html(path, "a title", axes, clouds, lambda name, row: f"{name} {row};")
+    page = path.read_text()
+    for row in range(30):
+        assert f'"shapes {row};"' in page
+    assert '"the best 2;"' in page
+    assert "<script src=" not in page

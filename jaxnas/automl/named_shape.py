@@ -39,6 +39,16 @@ def named_shape(text: str) -> ArchitectureConfig:
     )
 
 
+def in_words(config: ArchitectureConfig) -> str:
+    """4096 x 32, 32 heads of 128 (8 of keys and values), feed-forward 3.5."""
+    ratio = config.inner_channels / config.hidden_dim
+    return (
+        f"{config.hidden_dim} x {config.num_layers}, {config.num_heads} heads of "
+        f"{config.head_dim} ({config.key_value_heads} of keys and values), "
+        f"feed-forward {ratio:.3g}, {config.vocab_size:,} tokens"
+    )
+
+
 def _of_file(path: Path) -> ArchitectureConfig:
     try:
         return ArchitectureConfig.from_json(path.read_text(encoding="utf-8"))

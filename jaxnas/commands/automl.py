@@ -5,6 +5,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +16,7 @@ from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES
 from jaxnas.automl.conflicts import describe
 from jaxnas.automl.history import keep_in, seeds_from
+from jaxnas.automl.named_shape import in_words
 from jaxnas.automl.problem import Candidates, Problem
 from jaxnas.automl.reasons import reasons
 from jaxnas.automl.search import (
@@ -35,6 +37,9 @@ from jaxnas.report.tables import plain_console
 from jaxnas.runtime import set_up
 from jaxnas.storage.files import write_whole
 from jaxnas.storage.jsonl import Json
+
+if TYPE_CHECKING:
+    from jaxnas.report.front_plot import Axis
 
 _ABOUT = """\
 Searches the shapes that a spec allows, hidden 256 to 8192, 4 to 64 layers, by
@@ -61,6 +66,10 @@ def main(arguments: list[str]) -> None:
             f"{problem.shapes.total:,} shapes are too many for --strategy exhaustive, "
             f"which counts up to {MOST_GENOMES:,}: narrow the dimensions"
         )
+    if options.html:
+        from jaxnas.report.front_html import require_plotly
+
+        require_plotly()
     make_out(options.out)
     set_up()
     console = plain_console()
@@ -90,6 +99,9 @@ def main(arguments: list[str]) -> None:
     if options.out is not None:
         drawn = _write(options.out, problem, found, result)
         files = "automl.json, front.png" if drawn else "automl.json"
+        if options.html:
+            _write_html(options.out, problem, found)
+            files += ", front.html"
         console.print(f"written to {options.out}: {files}")
     if options.history is not None:
         keep_in(options.history, result)
@@ -138,6 +150,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--out", metavar="DIR", type=Path, help="folder for automl.json and front.png"
     )
     parser.add_argument(
+        "--html",
+        action="store_true",
+        help="in --out the front as front.html too: shapes say what they are",
+    )
+    parser.add_argument(
         "--history",
         metavar="DIR",
         type=Path,
@@ -148,6 +165,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(
             "--budget and --top-k must be at least 1, --train-prototypes at least 0"
         )
+    if options.html and options.out is None:
+        raise UsageError("--html needs --out DIR")
     if not 0 <= options.seed < 2**32:
         raise UsageError("--seed must be in 0 to 2**32 - 1")
     return options
@@ -326,15 +345,54 @@ def _rows(problem: Problem, candidates: Candidates) -> list[Json]:
 
 def _write(out: Path, problem: Problem, found: Found, result: Json) -> bool:
     """Writes the result and its plot; False if there was nothing to draw."""
-    from jaxnas.report.front_plot import Axis, Clouds, plot_front
+    from jaxnas.report.front_plot import Clouds, plot_front
 
     write_whole(out / "automl.json", json.dumps(result, indent=1) + "\n")
-    limits = {limit.objective: limit for limit in problem.spec.limits}
-    axes = [
-        Axis(OBJECTIVES[name].title, limits[name][1:] if name in limits else ())
-        for name in problem.aims
-    ]
+    axes = _axes(problem)
     nearest = found.nearest.take(np.arange(0 if found.feasible else 1))
     parts = (found.every, found.kept, found.apart, found.top, nearest)
     clouds = Clouds(*(problem.table(part) for part in parts))
     return plot_front(out / "front.png", clouds, axes)
+
+
+def _write_html(out: Path, problem: Problem, found: Found) -> None:
+    from jaxnas.report.front_html import write_front_html
+
+    parts = {
+        "shapes": ("lightgray", found.every),
+        "within the limits": ("steelblue", found.kept),
+        "Pareto front": ("crimson", found.apart),
+        "the best": ("gold", found.top),
+    }
+
+    def words(name: str, row: int) -> str:
+        candidates = parts[name][1]
+        config = problem.shapes.config(candidates.genomes[row])
+        figures = [
+            f"{OBJECTIVES[figure].title} {candidates.values[figure][row]:,.5g}"
+            for figure in problem.figures
+        ]
+        rank = f"{row + 1}: " if name == "the best" else ""
+        return "<br>".join([rank + in_words(config), *figures])
+
+    write_front_html(
+        out / "front.html",
+        problem.spec.name,
+        _axes(problem),
+        [
+            (name, color, problem.table(candidates))
+            for name, (color, candidates) in parts.items()
+            if len(candidates.genomes)
+        ],
+        words,
+    )
+
+
+def _axes(problem: Problem) -> "list[Axis]":
+    from jaxnas.report.front_plot import Axis
+
+    limits = {limit.objective: limit for limit in problem.spec.limits}
+    return [
+        Axis(OBJECTIVES[name].title, limits[name][1:] if name in limits else ())
+        for name in problem.aims
+    ]

@@ -9,7 +9,8 @@ from arch import ArchitectureConfig
 from arch.cost.sizes import sizes_of
 from arch.scaling.shape import aspect_ratio, plain_ffn_ratio, shape_penalty
 from jaxnas.analytic.objectives import OBJECTIVES, Use
-from jaxnas.commands.explain import add_use, described, in_words, shape_of, use_of
+from jaxnas.automl.named_shape import in_words
+from jaxnas.commands.explain import add_use, described, shape_of, use_of
 from jaxnas.commands.options import Parser
 from jaxnas.errors import UsageError
 from jaxnas.report.tables import add_numbers, plain_console, plain_table

@@ -14,7 +14,7 @@ from arch.cost.sizes import sizes_of
 from arch.scaling.shape import TERMS, shape_terms
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.automl.breakdown import Part, breakdown
-from jaxnas.automl.named_shape import named_shape
+from jaxnas.automl.named_shape import in_words, named_shape
 from jaxnas.automl.tables import counted
 from jaxnas.automl.units import in_plain
 from jaxnas.commands.options import Parser
@@ -110,16 +110,6 @@ def use_of(options: argparse.Namespace) -> Use:
 def shape_of(text: str, options: argparse.Namespace) -> ArchitectureConfig:
     """The shape, its weights stored as options say."""
     return dataclasses.replace(named_shape(text), quantization=options.precision)
-
-
-def in_words(config: ArchitectureConfig) -> str:
-    """4096 x 32, 32 heads of 128 (8 of keys and values), feed-forward 3.5."""
-    ratio = config.inner_channels / config.hidden_dim
-    return (
-        f"{config.hidden_dim} x {config.num_layers}, {config.num_heads} heads of "
-        f"{config.head_dim} ({config.key_value_heads} of keys and values), "
-        f"feed-forward {ratio:.3g}, {config.vocab_size:,} tokens"
-    )
 
 
 def described(use: Use) -> str:
