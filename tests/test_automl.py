@@ -27,7 +27,8 @@ from jaxnas.automl.problem import Problem
 from jaxnas.automl.prototypes import LAYERS, WIDTH, scaled_down, train_prototypes
 from jaxnas.automl.search import EXHAUSTIVE, SEARCHES, search_shapes
 from jaxnas.automl.shapes import Shapes
-from jaxnas.automl.spec import SpecError, make_spec, read_spec, shipped_specs
+from jaxnas.automl.spec import make_spec, read_spec, shipped_specs
+from jaxnas.automl.spec_checks import SpecError
 from jaxnas.run import main
 
 AIMS = ("params", "latency", "performance")

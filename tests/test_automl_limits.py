@@ -15,7 +15,8 @@ from jaxnas.automl.problem import Problem
 from jaxnas.automl.reasons import outside, reasons
 from jaxnas.automl.search import EXHAUSTIVE, search_shapes
 from jaxnas.automl.shapes import Shapes
-from jaxnas.automl.spec import SpecError, make_spec, read_spec, shipped_specs
+from jaxnas.automl.spec import make_spec, read_spec, shipped_specs
+from jaxnas.automl.spec_checks import SpecError
 from jaxnas.automl.units import in_plain
 from jaxnas.run import main
 

@@ -16,7 +16,9 @@ from arch.config import ArchitectureConfig
 from arch.cost import STORAGE, decode, forward, total_bytes, total_flops
 from arch.cost.sizes import Sizes, Storage, sizes_of
 from arch.space import nearest_valid
-from jaxnas.automl.spec import HALF, Spec, SpecError
+from jaxnas.automl.dimensions import HALF
+from jaxnas.automl.spec import Spec
+from jaxnas.automl.spec_checks import SpecError
 
 MOST_COUNT = 2**61  # of any cost: a column has 64 bits
 MOST_COUPLED = 2_000_000  # widths x heads x key-value heads, tried one by one
