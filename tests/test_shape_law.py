@@ -117,3 +117,5 @@ def test_a_gate_counts_as_a_half_more():
     plain = dataclasses.replace(config, activation="gelu", ffn_dim=None)
     assert plain_ffn_ratio(sizes_of(config)) == pytest.approx(1.5 * 11008 / 4096)
     assert plain_ffn_ratio(sizes_of(plain)) == 4
+    without = dataclasses.replace(plain, arch_type="rwkv", activation="swiglu")
+    assert plain_ffn_ratio(sizes_of(without)) == 4

@@ -90,7 +90,8 @@ def plain_ffn_ratio(sizes: Sizes) -> Amount:
     A gated layer has three matrices in place of two: it counts one and a half times
     (Shazeer 2020, arXiv:2002.05202).
     """
-    return sizes.inner * (2 + sizes.gated) / (2 * sizes.hidden)
+    gated = sizes.gated * ("activation" in USES[sizes.arch_type])
+    return sizes.inner * (2 + gated) / (2 * sizes.hidden)
 
 
 def saturating_depth(hidden: Amount) -> Amount:

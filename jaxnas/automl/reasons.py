@@ -46,9 +46,7 @@ def reasons(problem: Problem, candidates: Candidates, row: int) -> list[str]:
     }
     terms = {term.name: term for term in TERMS}
     lines = [
-        f"it is at its limit of {', '.join(limits)}"
-        if limits
-        else "it is at no limit: what more would gain is worth less than it costs"
+        f"it is at its limit of {', '.join(limits)}" if limits else "it is at no limit"
     ]
     for name, share in costs.items():
         term = terms[name]
