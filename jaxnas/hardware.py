@@ -8,8 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from arch.cost import DEVICE_KINDS, HARDWARE, Hardware, hardware_for
+from arch.cost import DEVICE_KINDS, Hardware, hardware_for
 from jaxnas.errors import UsageError
+from jaxnas.hardware_profiles import PROFILES
 from jaxnas.storage.cache import cache_dir, keep, read_kept
 
 MATRIX = 4096  # rows of the square matrices that a peak is measured with
@@ -23,7 +24,7 @@ def hardware_named(
     """A profile by name; "auto" is that of this process's device.
 
     Args:
-      name: in HARDWARE, or "auto".
+      name: in PROFILES, or "auto".
       say: told, in a line, if the device has no profile and is measured.
 
     Raises:
@@ -33,9 +34,9 @@ def hardware_named(
         device = jax.devices()[0]
         known = device.device_kind in DEVICE_KINDS
         return hardware_for(device.device_kind) if known else measured(device, say)
-    if name not in HARDWARE:
-        raise UsageError(f"no hardware {name!r}: choose auto, {', '.join(HARDWARE)}")
-    return HARDWARE[name]
+    if name not in PROFILES:
+        raise UsageError(f"no hardware {name!r}: choose auto, {', '.join(PROFILES)}")
+    return PROFILES[name]
 
 
 def measured(

@@ -21,12 +21,14 @@ from arch.cost import (
 )
 from arch.cost.sizes import sizes_of
 from arch.scaling.predicted_loss import predicted_loss
+from arch.scaling.shape import shape_penalty
 from jaxnas.automl.history import keep_in, seeds_from
 from jaxnas.automl.problem import Problem
 from jaxnas.automl.prototypes import LAYERS, WIDTH, scaled_down, train_prototypes
 from jaxnas.automl.search import EXHAUSTIVE, SEARCHES, search_shapes
 from jaxnas.automl.shapes import Shapes
-from jaxnas.automl.spec import SpecError, make_spec, read_spec, shipped_specs
+from jaxnas.automl.spec import make_spec, read_spec, shipped_specs
+from jaxnas.automl.spec_checks import SpecError
 from jaxnas.run import main
 
 AIMS = ("params", "latency", "performance")
@@ -36,7 +38,7 @@ def small(family="transformer", **changes):
     """A spec whose grid can be counted by hand."""
     dimensions = {"hidden_size": [64, 96, 160], "num_layers": [2, 3]}
     if family not in ("mamba", "rwkv"):
-        dimensions |= {"num_heads": {"min": 1, "max": 8}, "head_size": [16, 32]}
+        dimensions |= {"num_heads": {"min": 1, "max": 8}, "head_size": [16, 24, 32]}
     if family != "mamba":
         dimensions |= {"ffn_multiplier": [2.0, 2.5]}
     if family == "grouped_query_attention":
@@ -58,10 +60,8 @@ def every_config(spec):
         at = dict(zip(names, values, strict=True))
         heads = at.get("num_heads", 1)
         if "num_heads" in at:
-            least, most = spec.head_size
-            if at["hidden_size"] % heads or not (
-                least <= at["hidden_size"] // heads <= most
-            ):
+            size, rest = divmod(at["hidden_size"], heads)
+            if rest or size not in spec.head_size:
                 continue
         try:
             config = ArchitectureConfig(
@@ -141,10 +141,13 @@ def test_figures_are_those_of_each_config(family):
             "prefill": prefill_ms(config, hardware, 1, spec.use.prompt),
             "decode": decode_ms(config, hardware, 1, context),
             "memory": (size_bytes(config) + remembered) / 2**20,
-            "loss": predicted_loss(config, spec.use.training_tokens),
+            "loss": predicted_loss(config, spec.use.training_tokens)
+            * (1 + shape_penalty(sizes_of(config))),
             "size": size_bytes(config) / 2**20,
         }
         for name, value in expected.items():
+            if name == "loss":  # NumPy's logarithms of columns may round otherwise
+                value = pytest.approx(value, rel=1e-14)
             assert every.values[name][row] == value
         assert (every.violation[row] > 0) == (expected["size"] > 0.2)
     alone = problem.candidates(every.genomes)
@@ -193,8 +196,9 @@ def test_the_best_of_the_8b_spec_is_on_the_exact_front():
 
 
 def test_shipped_specs_are_of_the_sizes_that_they_name():
-    assert shipped_specs() == ["125m", "1b", "70b", "8b"]
-    for name, size in (("125m", 125e6), ("1b", 1e9), ("8b", 8e9), ("70b", 70e9)):
+    assert shipped_specs() == ["125m", "1b", "70b", "7b", "8b", "laptop", "phone"]
+    sizes = {"125m": 125e6, "1b": 1e9, "7b": 7e9, "8b": 8e9, "70b": 70e9}
+    for name, size in sizes.items():
         limits = {limit.objective: limit for limit in read_spec(name).limits}
         assert size <= limits["params"].most <= 1.1 * size
 
@@ -205,10 +209,10 @@ def test_a_spec_without_dimensions_has_the_documented_grid():
     assert spec.dimensions["num_layers"] == tuple(range(4, 65))
     assert spec.dimensions["num_heads"] == tuple(range(4, 129))
     assert spec.dimensions["ffn_multiplier"] == tuple(2 + 0.25 * n for n in range(25))
-    assert spec.head_size == (32, 256)
+    assert spec.head_size == (64, 96, 128)
     shapes = Shapes(spec)
     assert set(shapes.choices["num_heads"]) <= set(range(4, 129))
-    assert {8, 12, 40, 128} <= set(shapes.choices["num_heads"])
+    assert {4, 8, 12, 40, 128} <= set(shapes.choices["num_heads"])
 
 
 @pytest.mark.parametrize(
@@ -270,7 +274,8 @@ def test_a_wrong_spec_is_refused_in_one_line(values, said):
 
 def test_heads_that_divide_nothing_are_refused():
     spec = make_spec({"dimensions": {"hidden_size": [256, 512], "num_heads": 7}})
-    with pytest.raises(SpecError, match="none of 7 divides a hidden_size of 256, 512"):
+    said = "none of 7 divides a hidden_size of 256, 512 into heads of 64, 96, 128"
+    with pytest.raises(SpecError, match=said):
         Shapes(spec)
 
 
@@ -280,6 +285,7 @@ family = "transformer"
 hidden_size = [64, 128, 192, 256]
 num_layers = [2, 4, 6]
 num_heads = [2, 4]
+head_size = { min = 32, max = 128 }
 ffn_multiplier = [2.0, 4.0]
 [model]
 vocab_size = 1000
@@ -327,8 +333,8 @@ def test_automl_says_which_limit_binds_when_nothing_keeps_them(
     assert main(words) == 2
     captured = capsys.readouterr()
     [line] = captured.err.splitlines()
-    assert "no shape of tiny keeps all limits: params <= 1000 is kept by 0" in line
-    assert "closest" in captured.out
+    assert "tiny: no shape keeps params <= 1000: it would have to be " in line
+    assert "nearest to it" in captured.out
     lines = captured.out.splitlines()
     params = next(one for one in lines if one.startswith("params <= 1000"))
     least = ArchitectureConfig(
@@ -358,9 +364,10 @@ def test_automl_refuses_in_one_line(words, said, capsys):
 @pytest.mark.slow
 def test_history_starts_near_earlier_results_of_the_family(spec_file, tmp_path, capsys):
     history = tmp_path / "history"
-    words = ["automl", str(spec_file), "--budget", "40", "--history", str(history)]
+    words = ["automl", str(spec_file), "--budget", "12", "--strategy", "evolution"]
+    words += ["--similar", "--history", str(history)]
     assert main(words) == 0
-    assert main(words) == 0
+    assert main([*words, "--seed", "1"]) == 0
     printed = capsys.readouterr().out
     assert "0 shapes to start near" in printed
     assert "10 shapes to start near" in printed

@@ -75,6 +75,18 @@ def test_the_error_is_that_of_rows_not_seen():
     assert found.error < 0.5 * found.total_error < 0.5 * found.constant_error
 
 
+def test_the_error_of_the_largest_is_that_of_a_fit_to_the_smaller():
+    rows = sorted(
+        random_rows(60, noise=0.01),
+        key=lambda row: scaling.config_capacity(row.config).kept,
+    )
+    found = fit(rows)
+    assert 0 < found.largest_error < 0.1
+    # What larger models do cannot be seen in smaller ones.
+    bent = [row._replace(loss=row.loss * 1.5) for row in rows[48:]]
+    assert fit([*rows[:48], *bent]).largest_error > 0.2
+
+
 def test_a_few_broken_trainings_do_not_bend_the_law():
     rows = random_rows(120, noise=0.002)
     broken = [row._replace(loss=3 * row.loss) for row in rows[::24]]

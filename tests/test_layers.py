@@ -103,7 +103,14 @@ def test_no_cycles(package):
 LINES = (
     ("arch.families", "arch.checks"),
     ("arch.config",),
-    ("arch.traits", "arch.layout", "arch.space", "arch.baselines", "arch.published"),
+    (
+        "arch.traits",
+        "arch.layout",
+        "arch.space",
+        "arch.baselines",
+        "arch.published",
+        "arch.open_models",
+    ),
     ("arch.initial", "arch.layers"),
     (
         "arch.layers.norms",
@@ -164,7 +171,7 @@ def test_costs_need_no_more_of_arch_than_the_config():
 # A module beside the folders counts as one of its own.
 FOLDERS = {
     "jaxnas": (
-        ("errors", "keys", "checks", "targets", "version"),
+        ("errors", "keys", "checks", "targets", "version", "hardware_profiles"),
         ("storage",),
         ("data", "compress", "runtime"),
         ("training", "hardware"),

@@ -55,7 +55,9 @@ class LawFit:
     """A fitted law, and how far it can be trusted.
 
     Errors are mean absolute errors of the logarithm of the loss, on rows that
-    the fit did not see: each fifth of the rows is left out once.
+    the fit did not see: each fifth of the rows is left out once. `largest_error` is
+    of the fifth with the most parameters, by a fit to all smaller ones: how far the
+    law extrapolates; None where those are of one size.
     """
 
     law: ScalingLaw
@@ -63,6 +65,7 @@ class LawFit:
     error: float
     constant_error: float  # of one loss for all
     total_error: float  # of the same law on total parameters
+    largest_error: float | None
 
 
 def fit(rows: Sequence[MeasuredLoss]) -> LawFit:
@@ -87,6 +90,7 @@ def fit(rows: Sequence[MeasuredLoss]) -> LawFit:
         error=_held_out_error(capacity, tokens, losses),
         constant_error=_constant_error(losses),
         total_error=_held_out_error(total, tokens, losses),
+        largest_error=_largest_error(capacity, tokens, losses),
     )
 
 
@@ -194,6 +198,17 @@ def _held_out_error(
         law = fit_law(take(capacity, ~out), tokens[~out], losses[~out])
         misses[out] = _log_misses(law, take(capacity, out), tokens[out], losses[out])
     return float(np.mean(np.abs(misses)))
+
+
+def _largest_error(
+    capacity: Capacity, tokens: np.ndarray, losses: np.ndarray
+) -> float | None:
+    kept = np.asarray(capacity.kept)
+    out = kept >= np.quantile(kept, 1 - 1 / FOLDS)
+    if out.all() or np.ptp(kept[~out]) == 0:
+        return None
+    law = fit_law(take(capacity, ~out), tokens[~out], losses[~out])
+    return log_error(law, take(capacity, out), tokens[out], losses[out])
 
 
 def _constant_error(losses: np.ndarray) -> float:

@@ -61,9 +61,14 @@ def describe_fit(found: LawFit) -> list[str]:
     return [
         f"fitted on {found.rows} measured losses; error of the log loss on rows left "
         f"out {found.error:.4f}, a constant's {found.constant_error:.4f}, a law of "
-        f"total parameters {found.total_error:.4f}",
+        f"total parameters {found.total_error:.4f}; on the largest fifth, fitted to "
+        f"the smaller ones, {_written(found.largest_error)}",
         f"E {law.irreducible:.4g}, A {law.parameter_scale:.4g}, alpha "
         f"{law.parameter_exponent:.4g}, B {law.token_scale:.4g}, beta "
         f"{law.token_exponent:.4g}; depth {law.depth:+.3f}, pruning {law.pruning:.3f}, "
         f"rounding x{law.rounding:.3g}; families: {', '.join(families) or 'none'}",
     ]
+
+
+def _written(error: float | None) -> str:
+    return "unknown (they are of one size)" if error is None else f"{error:.4f}"

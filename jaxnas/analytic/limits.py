@@ -30,11 +30,11 @@ class Limit(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """How near one limit can be come to."""
+    """How one limit is met."""
 
     limit: Limit
     met: int  # candidates that keep it
-    closest: float  # the candidates' value that is nearest to its range
+    closest: float  # nearest to the limit, of those that keep it if there are any
 
 
 def violation(
@@ -68,11 +68,17 @@ def bindings(
     for limit in limits:
         value = values[limit.objective]
         distance = np.maximum(value - limit.most, limit.least - value)
+        kept = distance <= 0
+        nearest = (
+            np.where(kept, distance, -np.inf).argmax()
+            if kept.any()
+            else distance.argmin()
+        )
         found.append(
             Binding(
                 limit=limit,
-                met=int((distance <= 0).sum()),
-                closest=float(value.flat[np.argmin(distance)]),
+                met=int(kept.sum()),
+                closest=float(value.flat[nearest]),
             )
         )
     return sorted(found, key=lambda binding: binding.met)

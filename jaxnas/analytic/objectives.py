@@ -17,12 +17,13 @@ from arch.cost import (
     total_bytes,
     total_flops,
     total_parameters,
-    total_seconds,
 )
 from arch.cost.sizes import Amount, Sizes
 from arch.cost.totals import FLOAT32_BYTES
 from arch.scaling.laws import ScalingLaw
 from arch.scaling.predicted_loss import DEFAULT_LAW, capacity_of, expected_loss
+from arch.scaling.shape import UNCERTAINTY, shape_penalty
+from jaxnas.analytic.tensor_parallel import link_of, shared_seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,12 @@ class Use:
     prompt: int = 128  # tokens of each
     context: int = 128  # tokens that are remembered while another is drawn
     training_tokens: float = 1e9
-    devices: int = 1  # that share weights and work evenly
+    devices: int = 1  # that share weights and work: see `tensor_parallel`
+    link: float | None = None  # bytes/s between two of them; None for what is usual
     utilization: float = 0.4  # of the peak that training reaches, assumed
     law: ScalingLaw = DEFAULT_LAW
+    shape: bool = False  # the loss counts `arch.scaling.shape` too
+    fit_error: float = 0.0  # of a fitted law: of the logarithm, on models left out
 
     def __post_init__(self) -> None:
         for name in ("batch", "prompt", "context", "training_tokens", "devices"):
@@ -53,6 +57,16 @@ class Use:
                 f"utilization={self.utilization!r} is not allowed: "
                 f"needs above 0, at most 1"
             )
+
+    @property
+    def link_bandwidth(self) -> float:
+        """Bytes a second between two devices."""
+        return link_of(self.hardware) if self.link is None else self.link
+
+    @property
+    def uncertainty(self) -> float:
+        """Share of the loss by which shapes are not told apart."""
+        return self.fit_error or UNCERTAINTY
 
 
 class CostObjective(NamedTuple):
@@ -75,7 +89,10 @@ def _latency(
     workload: Callable[[Use], Workload],
 ) -> Callable[[Sizes, Sizes, Use], Amount]:
     def milliseconds(trained: Sizes, exported: Sizes, use: Use) -> Amount:
-        return 1e3 * total_seconds(exported, use.hardware, workload(use)) / use.devices
+        reading = workload(use)
+        return 1e3 * shared_seconds(
+            exported, use.hardware, reading, use.devices, use.link_bandwidth
+        )
 
     return milliseconds
 
@@ -88,7 +105,8 @@ def _memory(trained: Sizes, exported: Sizes, use: Use) -> Amount:
 
 def _loss(trained: Sizes, exported: Sizes, use: Use) -> Amount:
     capacity = capacity_of(trained, exported)
-    return expected_loss(capacity, use.training_tokens, use.law)
+    loss = expected_loss(capacity, use.training_tokens, use.law)
+    return loss * (1 + shape_penalty(exported)) if use.shape else loss
 
 
 def _training_flops(trained: Sizes, exported: Sizes, use: Use) -> Amount:

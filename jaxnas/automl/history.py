@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnas.automl.dimensions import FIELD_OF
 from jaxnas.automl.shapes import Shapes
-from jaxnas.automl.spec import FIELD_OF, Spec
+from jaxnas.automl.spec import Spec
 from jaxnas.storage.files import write_whole
 from jaxnas.storage.jsonl import Json
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from jaxnas.automl.problem import Candidates, Problem, joined
 
+_MOST = 256  # choices of a dimension that are tried
+
 
 def polished(problem: Problem, candidates: Candidates, budget: int) -> Candidates:
     """Adds the neighbours of the best shape until none of them is better.
@@ -59,7 +61,11 @@ def _far(problem: Problem, genome: np.ndarray) -> np.ndarray:
 def _varied(problem: Problem, genome: np.ndarray, genes: list[int]) -> np.ndarray:
     """i[N, G], every combination of choices of some genes."""
     lengths = _lengths(problem)
-    choices = np.stack(np.meshgrid(*[np.arange(lengths[gene]) for gene in genes]), -1)
+    # Of very long dimensions, choices at even distances.
+    ends = [
+        np.linspace(0, lengths[gene] - 1, min(lengths[gene], _MOST)) for gene in genes
+    ]
+    choices = np.stack(np.meshgrid(*[end.astype(int) for end in ends]), -1)
     rows = np.repeat(genome[None], choices[..., 0].size, axis=0)
     rows[:, genes] = choices.reshape(-1, len(genes))
     return rows

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arch import ArchitectureConfig
 from arch.cost import Sizes
 from jaxnas.analytic.limits import Column, violation
 from jaxnas.analytic.objectives import OBJECTIVES
@@ -170,3 +171,8 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
         },
         np.concatenate([part.violation for part in parts]),
     )
+
+
+def configs_of(problem: Problem, candidates: Candidates) -> list[ArchitectureConfig]:
+    """The config of each candidate."""
+    return [problem.shapes.config(genome) for genome in candidates.genomes]

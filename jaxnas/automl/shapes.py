@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,9 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
+from arch.cost import STORAGE, decode, forward, total_bytes, total_flops
 from arch.cost.sizes import Sizes, Storage, sizes_of
 from arch.space import nearest_valid
-from jaxnas.automl.spec import HALF, Spec, SpecError
+from jaxnas.automl.dimensions import HALF
+from jaxnas.automl.spec import Spec
+from jaxnas.automl.spec_checks import SpecError
+
+MOST_COUNT = 2**61  # of any cost: a column has 64 bits
+MOST_COUPLED = 2_000_000  # widths x heads x key-value heads, tried one by one
 
 # Genes of which one decides which choices another has.
 _COUPLED = _WIDTH, _HEADS, _KV_HEADS = "hidden_size", "num_heads", "kv_heads"
@@ -40,14 +47,48 @@ class Shapes:
     spec: Spec
 
     def __post_init__(self) -> None:
+        self._check_largest()
         if not self._fitting:
-            least, most = self.spec.head_size
             heads = self.spec.dimensions.get(_HEADS, ())
             raise SpecError(
                 f"dimensions.num_heads: none of {_few(heads)} divides a hidden_size "
-                f"of {_few(self.spec.dimensions[_WIDTH])} into heads of {least} to "
-                f"{most} channels that {self.spec.model['position_encoding']} and "
-                f"kv_heads allow"
+                f"of {_few(self.spec.dimensions[_WIDTH])} into heads of "
+                f"{_few(self.spec.head_size)} channels that "
+                f"{self.spec.model['position_encoding']} and kv_heads allow"
+            )
+
+    def _check_largest(self) -> None:
+        """Counts the largest shape in whole numbers, before any column is made."""
+        spec, use = self.spec, self.spec.use
+        most = {name: values[-1] for name, values in spec.dimensions.items()}
+        width = int(most[_WIDTH])
+        sizes = Sizes(
+            arch_type=spec.family,
+            layers=int(most.get("num_layers", 1)),
+            hidden=width,
+            heads=max(1, int(most.get(_HEADS, 1))),
+            kv_heads=max(1, int(most.get(_HEADS, 1))),
+            inner=max(2 * width, int(width * most.get("ffn_multiplier", 4.0))),
+            vocab=spec.model["vocab_size"],
+            gated=1,
+            tied=0,
+            rotary=1,
+            alibi=0,
+            storage=STORAGE["fp16"],
+        )
+        counts = [
+            total_flops(sizes, workload)
+            for workload in (
+                forward(use.batch, use.prompt),
+                forward(1, use.context),
+                decode(use.batch, use.context),
+            )
+        ]
+        if max(total_bytes(sizes), *counts) * max(1, sizes.heads) > MOST_COUNT:
+            raise SpecError(
+                f"the largest shape ({width} channels, {sizes.layers} layers, "
+                f"{sizes.vocab} tokens; batch {use.batch}, {use.prompt} read, "
+                f"{use.context} remembered) is beyond what can be counted"
             )
 
     @property
@@ -71,7 +112,7 @@ class Shapes:
         others = [
             len(values) for name, values in self.choices.items() if name not in _COUPLED
         ]
-        return len(self._fitting) * int(np.prod(others, dtype=np.int64))
+        return len(self._fitting) * math.prod(others)
 
     # ---- as `search.types.Genes` ----
 
@@ -116,10 +157,11 @@ class Shapes:
 
     def blocks(self) -> Iterator[GenomeBlock]:
         """All valid genomes, width by width."""
-        for width in self.choices[_WIDTH]:
-            fits = [fit for fit in self._fitting if fit[0] == width]
+        places = {name: _places(self.choices[name]) for name in self.choices}
+        for _, group in itertools.groupby(self._fitting, lambda fit: fit[0]):
+            fits = list(group)
             index = {
-                name: np.asarray([self.choices[name].index(fit[gene]) for fit in fits])
+                name: np.asarray([places[name][fit[gene]] for fit in fits])
                 for gene, name in enumerate(_COUPLED)
                 if name in self.choices
             }
@@ -133,6 +175,32 @@ class Shapes:
                 ones[axis] = len(column)
                 columns.append(column.reshape(ones))
             yield GenomeBlock(tuple(columns), shape)
+
+    def sample(self, generator: np.random.Generator, number: int) -> np.ndarray:
+        """i32[N, G], distinct valid genomes at random; all if there are no more."""
+        total = self.total
+        if number >= total:
+            places = np.arange(total)
+        elif total <= 4 * number:
+            places = np.sort(generator.permutation(total)[:number])
+        else:
+            drawn: set[int] = set()
+            while len(drawn) < number:
+                more = generator.integers(0, total, number - len(drawn))
+                drawn.update(more.tolist())
+            places = np.asarray(sorted(drawn))
+        genomes = np.zeros((len(places), len(self.names)), np.int32)
+        for gene, name in enumerate(self.names):
+            if name not in _COUPLED:
+                places, genomes[:, gene] = np.divmod(places, len(self.choices[name]))
+        fitting = np.asarray(self._fitting)[places]
+        for index, name in enumerate(_COUPLED):
+            if name in self.choices:
+                choices = np.asarray(self.choices[name])
+                genomes[:, self.names.index(name)] = np.searchsorted(
+                    choices, fitting[:, index]
+                )
+        return genomes
 
     def config(self, genome: np.ndarray) -> ArchitectureConfig:
         """The config of a valid genome i[G]."""
@@ -216,11 +284,17 @@ class Shapes:
     @functools.cached_property
     def _fitting(self) -> list[tuple[int, int, int]]:
         """Width, heads and key-value heads that exist together; 1 for what is not."""
-        dimensions, (least, most) = self.spec.dimensions, self.spec.head_size
+        dimensions, sizes = self.spec.dimensions, frozenset(self.spec.head_size)
+        coupled = [dimensions.get(name, (1,)) for name in _COUPLED]
+        if (tried := math.prod(map(len, coupled))) > MOST_COUPLED:
+            raise SpecError(
+                f"dimensions: {tried:,} widths, heads and kv_heads together, at most "
+                f"{MOST_COUPLED:,} can be"
+            )
         fitting = []
         for width in dimensions[_WIDTH]:
             for heads in dimensions.get(_HEADS, (1,)):
-                whole = width % heads == 0 and least <= width // heads <= most
+                whole = width % heads == 0 and width // heads in sizes
                 if _HEADS in dimensions and not whole:
                     continue
                 for kv_heads in dimensions.get(_KV_HEADS, (1,)):
@@ -235,8 +309,9 @@ class Shapes:
         """bool[widths, heads, kv heads]."""
         coupled = [self.choices.get(name, (1,)) for name in _COUPLED]
         table = np.zeros([len(values) for values in coupled], bool)
+        places = [_places(values) for values in coupled]
         for fit in self._fitting:
-            cell = [v.index(own) for v, own in zip(coupled, fit, strict=True)]
+            cell = [at[own] for at, own in zip(places, fit, strict=True)]
             table[tuple(cell)] = True
         return table
 
@@ -250,15 +325,17 @@ class Shapes:
         """i64[widths] or [widths, multipliers], channels inside."""
         widths = self.choices[_WIDTH]
         multipliers = self.choices.get("ffn_multiplier")
+        if multipliers is not None:  # as `ArchitectureConfig.feedforward_dim`
+            return np.outer(widths, np.asarray(multipliers, float)).astype(np.int64)
         fits = {fit[0]: fit for fit in self._fitting}
-        inner = []
-        for width, multiplier in itertools.product(widths, multipliers or (None,)):
-            values = self._named(fits[width])
-            if multiplier is not None:
-                values["ffn_multiplier"] = multiplier
-            inner.append(self._config(values).inner_channels)
-        shape = (len(widths), *([len(multipliers)] if multipliers else []))
-        return np.asarray(inner, np.int64).reshape(shape)
+        inner = [
+            self._config(self._named(fits[width])).inner_channels for width in widths
+        ]
+        return np.asarray(inner, np.int64)
+
+
+def _places(values: tuple) -> dict:
+    return {value: index for index, value in enumerate(values)}
 
 
 def _few(values: tuple) -> str:

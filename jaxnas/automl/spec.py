@@ -3,22 +3,21 @@
 import dataclasses
 import math
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS, QUANTIZATIONS
-from arch.families import FAMILIES, USES
-from arch.scaling.laws import LAWS
+from arch.families import FAMILIES
 from jaxnas.analytic.limits import Limit
 from jaxnas.analytic.objectives import OBJECTIVES, Use
-from jaxnas.checks import fault
-from jaxnas.errors import UsageError
-from jaxnas.hardware import hardware_named
+from jaxnas.automl.dimensions import dimensions_of
+from jaxnas.automl.spec_checks import SpecError, check, filled, known, plain
+from jaxnas.automl.spec_use import use_of
+from jaxnas.automl.start import with_start
+from jaxnas.automl.units import UNIT_OF
 
 SPECS = Path(__file__).with_name("specs")
-
-HALF = 0  # as a number of key and value heads: half of the query heads
 
 # Objectives of the command line, by what is computed.
 AIMS = {
@@ -27,10 +26,6 @@ AIMS = {
     "performance": "loss",
     "memory": "memory",
 }
-
-
-class SpecError(UsageError):
-    """A spec that cannot be used: what is wrong, where, and what is allowed."""
 
 
 class ModelFields(TypedDict):
@@ -53,7 +48,7 @@ class Spec:
       name: for tables and files.
       family: one of FAMILIES.
       dimensions: name -> its choices, ascending.
-      head_size: least and most channels of a head.
+      head_size: channels that a head may have, ascending.
       model: fields of every config.
       use: see `Use`.
       limits: on names in OBJECTIVES.
@@ -63,29 +58,13 @@ class Spec:
     name: str
     family: str
     dimensions: dict[str, tuple]
-    head_size: tuple[int, int]
+    head_size: tuple[int, ...]
     model: ModelFields
     use: Use
     limits: tuple[Limit, ...]
     weights: dict[str, float]
 
 
-# name -> (least, most, step) where a spec leaves a dimension out
-_DIMENSIONS = {
-    "hidden_size": (256, 8192, 64),
-    "num_layers": (4, 64, 1),
-    "num_heads": (4, 128, 1),
-    "ffn_multiplier": (2.0, 8.0, 0.25),
-}
-# Dimensions, and the fields of a config that they set.
-FIELD_OF = {
-    "hidden_size": "hidden_dim",
-    "num_layers": "num_layers",
-    "num_heads": "num_heads",
-    "kv_heads": "kv_heads",
-    "ffn_multiplier": "ffn_multiplier",
-}
-_HEAD_SIZE = (32, 256)
 _WEIGHTS = {"params": 0.05, "latency": 0.1, "performance": 1.0, "memory": 0.05}
 
 _MODEL = {
@@ -103,8 +82,6 @@ _AMONG = {
     "position_encoding": POSITION_ENCODINGS,
     "precision": QUANTIZATIONS,
 }
-_TRAINING = {"tokens": 1e12, "utilization": 0.4, "law": "besiroglu2024"}
-_DEPLOYMENT = {"hardware": "a100", "devices": 1, "batch": 1, "prompt": 512}
 _TABLES = ("dimensions", "model", "training", "deployment", "constraints", "weights")
 
 
@@ -129,7 +106,7 @@ def read_spec(path: str) -> Spec:
             f"cannot read {file}: {error.strerror}; "
             f"shipped are {', '.join(shipped_specs())}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(f"{file} is not TOML: {str(error).splitlines()[0]}") from None
     try:
         return make_spec(values, file.stem)
@@ -143,16 +120,19 @@ def make_spec(values: Mapping[str, Any], name: str = "spec") -> Spec:
     Raises:
       SpecError: as `read_spec`.
     """
-    _known(values, ("name", "family", *_TABLES), "the spec")
+    known(values, ("name", "family", "like", *_TABLES), "the spec")
     for table in _TABLES:
         if not isinstance(values.get(table, {}), dict):
             raise SpecError(f"{table}={values[table]!r} must be a table")
+    check("name", values.get("name", name), str)
+    if "like" in values:
+        values = with_start(values)
     family = values.get("family", "transformer")
-    _check("family", family, str, among=FAMILIES)
-    model = _filled(values.get("model", {}), _MODEL, "model")
-    dimensions, head_size = _dimensions(values.get("dimensions", {}), family)
+    check("family", family, str, among=FAMILIES)
+    model = filled(values.get("model", {}), _MODEL, "model", _AMONG)
+    dimensions, head_size = dimensions_of(values.get("dimensions", {}), family)
     return Spec(
-        name=str(values.get("name", name)),
+        name=" ".join(values.get("name", name).split()),
         family=family,
         dimensions=dimensions,
         head_size=head_size,
@@ -165,138 +145,33 @@ def make_spec(values: Mapping[str, Any], name: str = "spec") -> Spec:
             "tie_embeddings": model["tie_embeddings"],
             "quantization": model["precision"],
         },
-        use=_use(values, model["context"]),
+        use=use_of(values, model["context"]),
         limits=_limits(values.get("constraints", {})),
         weights=_weights(values.get("weights", {})),
     )
 
 
-def _known(values: Mapping[str, Any], names: Collection[str], where: str) -> None:
-    for key in values:
-        if key not in names:
-            raise SpecError(
-                f"unknown key {key!r} in {where}: known are {', '.join(names)}"
-            )
-
-
-def _filled(
-    given: Mapping[str, Any], defaults: Mapping[str, Any], table: str
-) -> Mapping[str, Any]:
-    """The table with its defaults; each value of its default's kind."""
-    _known(given, tuple(defaults), f"[{table}]")
-    for key, value in given.items():
-        kind = type(defaults[key])
-        bounds = {"above": 0} if kind in (int, float) else {}
-        _check(f"{table}.{key}", value, kind, among=_AMONG.get(key), **bounds)
-    return {**defaults, **given}
-
-
-def _check(name: str, value: Any, kind: type, given: Any = None, **bounds: Any) -> None:
-    """Refuses a value, or the one that was `given`, of which it is a part."""
-    if (wrong := fault(value, kind, **bounds)) is not None:
-        raise SpecError(f"{name}={(value if given is None else given)!r} {wrong}")
-
-
-def _use(values: Mapping[str, Any], context: int) -> Use:
-    training = _filled(values.get("training", {}), _TRAINING, "training")
-    deployment = _filled(values.get("deployment", {}), _DEPLOYMENT, "deployment")
-    _check("training.law", training["law"], str, among=LAWS)
-    try:
-        return Use(
-            hardware=hardware_named(deployment["hardware"]),
-            devices=deployment["devices"],
-            batch=deployment["batch"],
-            prompt=deployment["prompt"],
-            context=context,
-            training_tokens=float(training["tokens"]),
-            utilization=training["utilization"],
-            law=LAWS[training["law"]],
-        )
-    except UsageError as error:
-        raise SpecError(f"deployment.hardware: {error}") from None
-    except ValueError as error:
-        raise SpecError(str(error)) from None
-
-
-def _dimensions(
-    given: Mapping[str, Any], family: str
-) -> tuple[dict[str, tuple], tuple[int, int]]:
-    """Each dimension's choices, and the least and most size of a head."""
-    names = [*_DIMENSIONS, "head_size", "kv_heads"]
-    _known(given, names, "[dimensions]")
-    used = {
-        name: FIELD_OF.get(name, "num_heads") in USES[family]
-        for name in names  # the size of a head comes with the heads
-    }
-    for name in given:
-        if not used[name]:
-            raise SpecError(f"dimensions.{name}: family {family} has none")
-    choices: dict[str, tuple] = {}
-    for name, bounds in _DIMENSIONS.items():
-        if used[name]:
-            whole = isinstance(bounds[0], int)
-            choices[name] = _choices(name, given.get(name, {}), bounds, whole)
-    if used["kv_heads"]:
-        choices["kv_heads"] = _kv_heads(given.get("kv_heads", "half"))
-    least, most = _HEAD_SIZE
-    sizes = _choices("head_size", given.get("head_size", {}), (least, most, 1), True)
-    return choices, (sizes[0], sizes[-1])
-
-
-def _choices(name: str, given: Any, bounds: tuple, whole: bool) -> tuple:
-    """A number, a list of them, or {min, max, step}."""
-    where, kind = f"dimensions.{name}={given!r}", int if whole else float
-    if not isinstance(given, dict):
-        values = given if isinstance(given, list) else [given]
-        for value in values:
-            _check(f"dimensions.{name}", value, kind, given, above=0)
-        if not values or len(set(values)) < len(values):
-            raise SpecError(f"{where} must hold distinct numbers")
-        return tuple(sorted(values))
-    _known(given, ("min", "max", "step"), f"dimensions.{name}")
-    for key, value in given.items():
-        _check(f"dimensions.{name}.{key}", value, kind, above=0)
-    least, most, step = (
-        given.get(key, default)
-        for key, default in zip(("min", "max", "step"), bounds, strict=True)
-    )
-    if least > most:
-        raise SpecError(f"{where}: min {least} is above max {most}")
-    number = math.floor((most - least) / step + 1e-9) + 1
-    values = [least + step * index for index in range(number)]
-    return tuple(values) if whole else tuple(float(value) for value in values)
-
-
-def _kv_heads(given: Any) -> tuple:
-    values = given if isinstance(given, list) else [given]
-    for value in values:
-        if value != "half":
-            _check("dimensions.kv_heads", value, int, given, above=0)
-    heads = {HALF if value == "half" else value for value in values}
-    if not heads:
-        raise SpecError('dimensions.kv_heads must hold numbers or "half"')
-    return tuple(sorted(heads))
-
-
 def _limits(given: Mapping[str, Any]) -> tuple[Limit, ...]:
-    _known(given, tuple(OBJECTIVES), "[constraints]")
+    known(given, tuple(OBJECTIVES), "[constraints]")
     limits = []
     for name, bounds in given.items():
         where = f"constraints.{name}"
         if not isinstance(bounds, dict) or not bounds:
             raise SpecError(f"{where}={bounds!r} must be a table with min or max")
-        _known(bounds, ("min", "max"), where)
-        for key, value in bounds.items():
-            _check(f"{where}.{key}", value, float, above=0)
-        limit = Limit(name, bounds.get("min", -math.inf), bounds.get("max", math.inf))
+        known(bounds, ("min", "max"), where)
+        ends = {
+            key: plain(f"{where}.{key}", value, UNIT_OF[name])
+            for key, value in bounds.items()
+        }
+        limit = Limit(name, ends.get("min", -math.inf), ends.get("max", math.inf))
         if limit.least > limit.most:
-            raise SpecError(f"{where}: min {limit.least} is above max {limit.most}")
+            raise SpecError(f"{where}: min {limit.least:g} is above max {limit.most:g}")
         limits.append(limit)
     return tuple(limits)
 
 
 def _weights(given: Mapping[str, Any]) -> dict[str, float]:
-    _known(given, tuple(AIMS), "[weights]")
+    known(given, tuple(AIMS), "[weights]")
     for name, value in given.items():
-        _check(f"weights.{name}", value, float, least=0)
+        check(f"weights.{name}", value, float, least=0)
     return _WEIGHTS | {name: float(value) for name, value in given.items()}

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from arch import ArchitectureConfig
 from arch.families import USES, has_heads
-from jaxnas.analytic.limits import Binding
+from jaxnas.analytic.limits import Binding, Limit
+from jaxnas.automl.diverse import touched
 from jaxnas.automl.problem import SHOWN, Candidates
 from jaxnas.automl.prototypes import Prototypes
 from jaxnas.report.tables import add_numbers, plain_table
@@ -39,25 +40,36 @@ def shapes_table(
     configs: Sequence[ArchitectureConfig],
     candidates: Candidates,
     scores: np.ndarray | None = None,
+    limits: tuple[Limit, ...] = (),
+    knee: int = -1,
 ) -> Table:
-    """A row for each shape."""
+    """A row for each shape, with the limits that it is at; the knee's has a star."""
     table = plain_table(f"{title}; prefill and decode in ms, loss predicted")
     table.padding = 0  # eleven columns
     add_numbers(table, "#", *_DIMENSIONS)
     add_numbers(table, *(_COLUMNS[name][0] for name in SHOWN))
     if scores is not None:
         add_numbers(table, "score")
+    if limits:
+        table.add_column(" at")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for row, config in enumerate(configs):
         figures = [_COLUMNS[name][1](candidates.values[name][row]) for name in SHOWN]
         score = [] if scores is None else [f"{scores[row]:.4f}"]
-        table.add_row(str(row + 1), *_shape(config), *figures, *score)
+        at = [" " + " ".join(touched(limits, candidates, row))] if limits else []
+        number = f"{row + 1}{'*' if row == knee else ''}"
+        table.add_row(number, *_shape(config), *figures, *score, *at)
     return table
 
 
 def limits_table(binding: Sequence[Binding], number: int) -> Table:
-    """How many keep each limit, and how near to it the nearest comes."""
+    """How many keep each limit, and the value that is nearest to it.
+
+    That of a shape that keeps the limit, if there is one.
+    """
     table = plain_table("Limits, the least often kept first", "limit")
-    add_numbers(table, "kept by", "share", "closest")
+    add_numbers(table, "kept by", "share", "nearest to it")
     for limit, met, closest in binding:
         share = f"{100 * met / number:.1f} %"
         table.add_row(str(limit), f"{met:,}", share, f"{closest:,.6g}")

@@ -2,33 +2,33 @@
 
 import argparse
 import dataclasses
-import json
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from arch import ArchitectureConfig
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
-from jaxnas.analytic.limits import Limit
-from jaxnas.analytic.objectives import OBJECTIVES
+from jaxnas.automl.announce import print_found
+from jaxnas.automl.conflicts import describe
 from jaxnas.automl.history import keep_in, seeds_from
-from jaxnas.automl.problem import Candidates, Problem
+from jaxnas.automl.output import result_of, write_found, write_html
+from jaxnas.automl.problem import Problem, configs_of
 from jaxnas.automl.search import (
     EXHAUSTIVE,
     MOST_GENOMES,
     SEARCHES,
+    USUAL_GENOMES,
     Found,
     search_shapes,
+    usual_strategy,
 )
 from jaxnas.automl.spec import AIMS, read_spec, shipped_specs
-from jaxnas.automl.tables import limits_table, prototypes_table, shapes_table
+from jaxnas.automl.tables import prototypes_table
 from jaxnas.commands.options import Parser, add_fit, make_out, named_once
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
 from jaxnas.report.tables import plain_console
 from jaxnas.runtime import set_up
-from jaxnas.storage.files import write_whole
 from jaxnas.storage.jsonl import Json
 
 _ABOUT = """\
@@ -37,7 +37,6 @@ parameters, latency, memory and predicted loss. Nothing is trained, but for the
 prototypes that --train-prototypes asks for. A spec is a TOML file (see
 docs/automl.md) or one of those that are shipped: {shipped}.
 """
-FRONT_ROWS = 20  # of the Pareto front that are printed
 
 
 def main(arguments: list[str]) -> None:
@@ -46,14 +45,24 @@ def main(arguments: list[str]) -> None:
     spec = read_spec(options.spec)
     fitted = fit_runs(options.fit) if options.fit else None
     if fitted is not None:
-        use = dataclasses.replace(spec.use, law=fitted.law)
+        use = dataclasses.replace(
+            spec.use,
+            law=fitted.law,
+            fit_error=max(fitted.error, fitted.largest_error or 0.0),
+        )
         spec = dataclasses.replace(spec, use=use)
     problem = Problem(spec, _objectives(options, spec.weights))
+    if options.strategy is None:
+        options.strategy = usual_strategy(problem.shapes.total)
     if options.strategy == EXHAUSTIVE and problem.shapes.total > MOST_GENOMES:
         raise UsageError(
             f"{problem.shapes.total:,} shapes are too many for --strategy exhaustive, "
             f"which counts up to {MOST_GENOMES:,}: narrow the dimensions"
         )
+    if options.html:
+        from jaxnas.report.front_html import require_plotly
+
+        require_plotly()
     make_out(options.out)
     set_up()
     console = plain_console()
@@ -71,26 +80,36 @@ def main(arguments: list[str]) -> None:
         options.top_k,
         key_of(options.seed, "automl"),
         seeds,
+        similar=options.similar,
     )
     seconds = time.perf_counter() - begin
-    _print(console, problem, found, options.strategy, seconds)
+    print_found(console, problem, found, options.strategy, seconds)
     for line in [] if fitted is None else describe_fit(fitted):
         console.print(line)
-    result = _result(problem, found, options)
+    asked: Json = {
+        "strategy": options.strategy,
+        "budget": options.budget,
+        "seed": options.seed,
+    }
+    result = result_of(problem, found, asked)
     if options.train_prototypes and len(found.top.genomes):
         result["prototypes"] = _prototypes(console, problem, found, options)
     if options.out is not None:
-        _write(options.out, problem, found, result)
-        console.print(f"written to {options.out}: automl.json, front.png")
+        drawn = write_found(options.out, problem, found, result)
+        files = "automl.json, front.png" if drawn else "automl.json"
+        if options.html:
+            write_html(options.out, problem, found)
+            files += ", front.html"
+        console.print(f"written to {options.out}: {files}")
     if options.history is not None:
         keep_in(options.history, result)
-    if not found.feasible:
-        [binding, *_] = found.binding
-        raise UsageError(
-            f"no shape of {spec.name} keeps all limits: {binding.limit} is kept by "
-            f"{binding.met:,} of {found.evaluated:,}, the closest has "
-            f"{binding.closest:,.6g}"
+    if found.conflict is not None:
+        part = (
+            ""
+            if found.evaluated == problem.shapes.total
+            else (f" (of {found.evaluated:,} evaluated)")
         )
+        raise UsageError(f"{spec.name}: {describe(found.conflict)}{part}")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -103,8 +122,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--strategy",
         choices=(*SEARCHES, EXHAUSTIVE),
-        default="nsga2",
-        help="exhaustive counts every shape [nsga2]",
+        help=f"how to search [exhaustive, which counts every shape; nsga2 for more "
+        f"than {USUAL_GENOMES:,}]",
     )
     for flag, value, text in (
         ("--budget", 100_000, "shapes evaluated at most; exhaustive has none"),
@@ -121,9 +140,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="A,B",
         help=f"of {', '.join(AIMS)} [params,latency,performance]",
     )
+    parser.add_argument(
+        "--similar", action="store_true", help="near-copies in the table of the best"
+    )
     add_fit(parser)
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for automl.json and front.png"
+    )
+    parser.add_argument(
+        "--html",
+        action="store_true",
+        help="in --out the front as front.html too: shapes say what they are",
     )
     parser.add_argument(
         "--history",
@@ -136,6 +163,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(
             "--budget and --top-k must be at least 1, --train-prototypes at least 0"
         )
+    if options.html and options.out is None:
+        raise UsageError("--html needs --out DIR")
     if not 0 <= options.seed < 2**32:
         raise UsageError("--seed must be in 0 to 2**32 - 1")
     return options
@@ -152,56 +181,6 @@ def _objectives(
     return tuple(names)
 
 
-def _print(
-    console: Console, problem: Problem, found: Found, strategy: str, seconds: float
-) -> None:
-    spec, shapes = problem.spec, problem.shapes
-    use = spec.use
-    console.print(
-        f"{spec.name}: {spec.family}, {shapes.total:,} shapes; {strategy} evaluated "
-        f"{found.evaluated:,} in {seconds:.1f} s, {found.feasible:,} keep the limits"
-    )
-    if spec.limits:
-        console.print(limits_table(found.binding, found.evaluated))
-    if not found.feasible:
-        table = shapes_table(
-            "The shape that breaks the limits least",
-            _configs(problem, found.nearest),
-            found.nearest,
-        )
-        console.print(table)
-        return
-    title = f"Top {len(found.top.genomes)} by score"
-    configs = _configs(problem, found.top)
-    console.print(shapes_table(title, configs, found.top, found.scores))
-    shown = _spread(problem, found.front)
-    title = (
-        f"Pareto front over {', '.join(problem.objectives)}: {len(shown.genomes)} of "
-        f"{len(found.front.genomes):,} shapes"
-    )
-    console.print(shapes_table(title, _configs(problem, shown), shown))
-    console.print(
-        f"latency: batch {use.batch}, {use.prompt} tokens read, {use.context} "
-        f"remembered, on {use.devices} x {use.hardware.name}, not calibrated\n"
-        f"loss: {use.law.label}; {use.training_tokens:.3g} training tokens"
-    )
-
-
-def _spread(problem: Problem, front: Candidates) -> Candidates:
-    """Some of a front, evenly by the first objective."""
-    order = front.values[problem.aims[0]].argsort(kind="stable")
-    number = len(order)
-    picks = dict.fromkeys(
-        round(row * (number - 1) / max(1, FRONT_ROWS - 1))
-        for row in range(min(number, FRONT_ROWS))
-    )
-    return front.take(order[list(picks)])
-
-
-def _configs(problem: Problem, candidates: Candidates) -> list[ArchitectureConfig]:
-    return [problem.shapes.config(genome) for genome in candidates.genomes]
-
-
 def _prototypes(
     console: Console, problem: Problem, found: Found, options: argparse.Namespace
 ) -> Json:
@@ -212,7 +191,7 @@ def _prototypes(
     predicted = found.top.values["loss"].tolist()
     with steps_shown(console, "prototypes") as report:
         made = train_prototypes(
-            _configs(problem, found.top),
+            configs_of(problem, found.top),
             predicted,
             options.train_prototypes,
             options.seed,
@@ -234,72 +213,3 @@ def _prototypes(
             for prototype in made.each
         ],
     }
-
-
-def _result(problem: Problem, found: Found, options: argparse.Namespace) -> Json:
-    """What automl.json holds; no clock times, so that a seed gives the same bytes."""
-    spec = problem.spec
-    use = dataclasses.asdict(spec.use)
-    return {
-        "spec": {
-            "name": spec.name,
-            "family": spec.family,
-            "dimensions": spec.dimensions,
-            "head_size": spec.head_size,
-            "model": spec.model,
-            "use": use | {"hardware": use["hardware"]["name"]},
-            "limits": [_finite(limit) for limit in spec.limits],
-            "weights": spec.weights,
-        },
-        "strategy": options.strategy,
-        "budget": options.budget,
-        "seed": options.seed,
-        "objectives": problem.objectives,
-        "shapes": problem.shapes.total,
-        "evaluated": found.evaluated,
-        "feasible": found.feasible,
-        "limits": [
-            {
-                "limit": str(binding.limit),
-                "kept_by": binding.met,
-                "closest": binding.closest,
-            }
-            for binding in found.binding
-        ],
-        "bounds": problem.bounds,
-        "top": [
-            row | {"score": float(score)}
-            for row, score in zip(_rows(problem, found.top), found.scores, strict=True)
-        ],
-        "front": _rows(problem, found.front),
-        "nearest": _rows(problem, found.nearest)[0] if not found.feasible else None,
-    }
-
-
-def _finite(limit: Limit) -> list[str | float | None]:
-    return [value if value not in _INFINITE else None for value in limit]
-
-
-_INFINITE = (float("inf"), float("-inf"))
-
-
-def _rows(problem: Problem, candidates: Candidates) -> list[Json]:
-    return [
-        {
-            "values": {
-                name: float(candidates.values[name][row]) for name in problem.figures
-            },
-            "config": config.to_dict(),
-        }
-        for row, config in enumerate(_configs(problem, candidates))
-    ]
-
-
-def _write(out: Path, problem: Problem, found: Found, result: Json) -> None:
-    from jaxnas.report.plots import plot_front
-
-    write_whole(out / "automl.json", json.dumps(result, indent=1) + "\n")
-    titles = [OBJECTIVES[name].title for name in problem.aims]
-    plot_front(
-        out / "front.png", problem.table(found.kept), problem.table(found.front), titles
-    )

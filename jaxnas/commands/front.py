@@ -6,12 +6,13 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from arch.scaling.laws import LAWS, ScalingLaw
 from jaxnas.analytic.exhaustive import SpaceFront, front_of
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
-from jaxnas.analytic.limits import Limit
+from jaxnas.analytic.limits import Limit, violation
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.commands.options import Parser, add_fit, make_out, named_once
 from jaxnas.errors import UsageError
@@ -79,8 +80,9 @@ def main(arguments: list[str]) -> None:
         console.print(line)
     console.print(f"latency: predicted for {use.hardware.name}, not calibrated")
     if options.out is not None:
-        _write(options.out, result, objectives, options)
-        console.print(f"written to {options.out}: front.json, front.png")
+        drawn = _write(options.out, result, objectives, options)
+        files = "front.json, front.png" if drawn else "front.json"
+        console.print(f"written to {options.out}: {files}")
     if not result.points:
         raise UsageError("no model of the space keeps the limits")
 
@@ -202,8 +204,9 @@ def _table(result: SpaceFront, most: int) -> Table:
 
 def _write(
     out: Path, result: SpaceFront, objectives: list[str], options: argparse.Namespace
-) -> None:
-    from jaxnas.report.plots import plot_front
+) -> bool:
+    """Writes both files; False if there was nothing to draw."""
+    from jaxnas.report.front_plot import Axis, Clouds, plot_front
 
     content = {
         "settings": {
@@ -225,9 +228,23 @@ def _write(
         ],
     }
     write_whole(out / "front.json", json.dumps(content, indent=1) + "\n")
-    plot_front(
-        out / "front.png",
-        result.every,
-        [point.values for point in result.points],
-        [OBJECTIVES[name].title for name in result.figures[: len(objectives)]],
+    drawn = len(objectives)
+    points = np.asarray([point.values for point in result.points], float)
+    points = points.reshape(-1, len(result.figures))[:, :drawn]
+    limits = {limit.objective: limit for limit in (one.limit for one in result.binding)}
+    axes = [
+        Axis(OBJECTIVES[name].title, limits[name][1:] if name in limits else ())
+        for name in result.figures[:drawn]
+    ]
+    none = np.empty((0, drawn))
+    every = result.every[:, :drawn]
+    kept = np.broadcast_to(
+        violation(
+            tuple(limits.values()),
+            dict(zip(result.figures, result.every.T, strict=True)),
+        )
+        <= 0,
+        len(every),
     )
+    clouds = Clouds(every, every[kept], points, none, none)
+    return plot_front(out / "front.png", clouds, axes)

@@ -1,6 +1,5 @@
 """Plots of a run, as PNG."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.results.ranking import front_of
 from jaxnas.results.result import Result, scored
-
-_MOST_DOTS = 20_000  # of models that are not on the front
 
 
 def plot_fitness(path: Path, results: Sequence[Result]) -> None:
@@ -68,34 +65,3 @@ def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, front: np.ndarray) -> Non
     axes.scatter(x[~front], y[~front], s=16, alpha=0.5, label="dominated")
     axes.scatter(x[front], y[front], s=28, color="tab:red", label="Pareto front")
     axes.legend()
-
-
-def plot_front(
-    path: Path,
-    every: np.ndarray,
-    front: Sequence[Sequence[float]] | np.ndarray,
-    titles: Sequence[str],
-) -> None:
-    """All models and those on the front, the objectives in pairs.
-
-    Args:
-      path: of the PNG.
-      every: f[N, K], all of them; some are drawn.
-      front: f[F, K], the first columns are the objectives.
-      titles: of the objectives.
-    """
-    shown = every[:: max(1, len(every) // _MOST_DOTS)]
-    points = np.asarray(front, float).reshape(-1, every.shape[1])
-    pairs = list(itertools.combinations(range(len(titles)), 2)) or [(0, 0)]
-    figure = Figure(figsize=(4.5 * len(pairs), 4), layout="constrained")
-    for axes, (x, y) in zip(
-        figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True
-    ):
-        axes.scatter(shown[:, x], shown[:, y], s=2, alpha=0.2, label="dominated")
-        axes.scatter(
-            points[:, x], points[:, y], s=8, color="tab:red", label="Pareto front"
-        )
-        scale = "log" if len(shown) else "linear"
-        axes.set(xlabel=titles[x], ylabel=titles[y], xscale=scale, yscale=scale)
-        axes.legend()
-    figure.savefig(path, dpi=120)
