@@ -8,7 +8,10 @@ from pathlib import Path
 from jaxnas.commands.options import Parser
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export import Exported, export_folder, export_random
+from jaxnas.export.card import CARD, model_card
+from jaxnas.export.folder import whole_folder
 from jaxnas.export.llama_cpp import TYPES, Written, export_gguf
+from jaxnas.export.llama_cpp.modelfile import MODELFILE, modelfile
 from jaxnas.export.llama_cpp.verify import (
     LIKELY,
     LIMIT,
@@ -19,18 +22,22 @@ from jaxnas.export.llama_cpp.verify import (
     verify,
 )
 from jaxnas.export.llama_cpp.write import gguf_beside
+from jaxnas.export.model_folder import load_model
 from jaxnas.report.tables import plain_console
+from jaxnas.storage.files import write_whole
 
 _ABOUT = """\
 Writes a model in a form that another program loads.
 
 formats:
-  hf    Hugging Face: AutoModelForCausalLM.from_pretrained(DIR) computes the same
-        function [default]
-  gguf  llama.cpp, and what is built on it: one file with the tokenizer. Codes of
-        int8 and int4 leave as they are, as Q8_0 and Q4_0
+  hf      Hugging Face: AutoModelForCausalLM.from_pretrained(DIR) computes the same
+          function [default]
+  gguf    llama.cpp, and what is built on it: one file with the tokenizer. Codes of
+          int8 and int4 leave as they are, as Q8_0 and Q4_0
+  ollama  a folder with such a file and a Modelfile
 
-A model that the other program would not compute exactly is refused.
+A model card stands beside each. A model that the other program would not compute
+exactly is refused.
 """
 
 
@@ -38,28 +45,36 @@ def main(arguments: list[str]) -> None:
     """Exports a model folder, or a config with random weights."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.format == "gguf":
-        _to_gguf(options)
-        return
-    for flag, value in (("--type", options.type), ("--verify", options.verify)):
-        if value:
-            raise UsageError(f"{flag} is for --format gguf")
-    if options.out is None:
+    if options.format != "gguf" and options.out is None:
         parser.error("the following arguments are required: --out")
-    _print_folder(options.out, _export(options.model, options.out, options.init_seed))
+    if options.format == "hf":
+        for flag, value in (("--type", options.type), ("--verify", options.verify)):
+            if value:
+                raise UsageError(f"{flag} is for --format gguf and ollama")
+        out = options.out
+        _print_folder(out, _export(options.model, out, options.init_seed))
+        return
+    if options.model.is_file() or options.init_seed is not None:
+        raise UsageError(
+            f"--format {options.format} needs a model's folder: it holds the tokenizer"
+        )
+    if options.verify:
+        check_runtime()
+    export = _to_gguf if options.format == "gguf" else _to_ollama
+    export(options)
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m jaxnas.run export",
         usage="python -m jaxnas.run export MODEL [--format hf] --out DIR "
-        "[--init-seed N]\n       python -m jaxnas.run export MODEL --format gguf "
-        "[--type TYPE] [--out FILE] [--verify]",
+        "[--init-seed N]\n       python -m jaxnas.run export MODEL "
+        "--format gguf|ollama [--type TYPE] [--out PATH] [--verify]",
         description=_ABOUT,
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="a model's folder, or a config file")
-    add("--format", choices=["hf", "gguf"], default="hf", help="[hf]")
+    add("--format", choices=["hf", "gguf", "ollama"], default="hf", help="[hf]")
     add(
         "--type",
         choices=TYPES,
@@ -87,17 +102,35 @@ def _parser() -> Parser:
 
 
 def _to_gguf(options: argparse.Namespace) -> None:
+    """A file, and its card beside it."""
     model = options.model
-    if model.is_file() or options.init_seed is not None:
-        raise UsageError("--format gguf needs a model's folder: it holds the tokenizer")
-    if options.verify:
-        check_runtime()
     out = options.out or Path(f"{model.resolve().name}.gguf")
-    verified = None
-    with gguf_beside(model, out, options.type) as (file, written):
-        if options.verify:
-            verified = _verify(model, file, written)
-    _print_file(out, written, verified)
+    card = out.with_name(f"{out.name.removesuffix('.gguf')}.md")
+    if card.exists():
+        raise UsageError(f"{card} is there already: choose another --out")
+    written, verified = _gguf(options, out)
+    config = load_model(model).config
+    write_whole(card, model_card(model, config, "gguf", written.notes))
+    _print_file(written, verified, [("file", out), ("card", card)])
+
+
+def _to_ollama(options: argparse.Namespace) -> None:
+    """A folder with the file, a Modelfile and the card."""
+    model, name = options.model, "model.gguf"
+    with whole_folder(options.out) as folder:
+        written, verified = _gguf(options, folder / name)
+        config, _, tokenizer = load_model(model)
+        text = modelfile(name, config, tokenizer, chat=written.chat)
+        write_whole(folder / MODELFILE, text)
+        card = model_card(model, config, "ollama", written.notes)
+        write_whole(folder / CARD, card)
+    _print_file(written, verified, [("folder", options.out)])
+
+
+def _gguf(options: argparse.Namespace, out: Path) -> tuple[Written, Verified | None]:
+    with gguf_beside(options.model, out, options.type) as (file, written):
+        verified = _verify(options.model, file, written) if options.verify else None
+    return written, verified
 
 
 def _verify(model: Path, file: Path, written: Written) -> Verified:
@@ -146,13 +179,29 @@ def _print_folder(out: Path, written: Exported) -> None:
             ("class", written.architecture),
             ("parameters", f"{written.parameters:,}"),
             ("weights", f"{_mib(written.bytes)}, {written.weights}"),
+            *_wider(written),
             ("tokenizer", tokens),
             ("folder", str(out)),
         ]
     )
 
 
-def _print_file(out: Path, written: Written, verified: Verified | None) -> None:
+def _wider(written: Exported) -> Iterable[tuple[str, str]]:
+    """What a quantised model costs in a form that has no codes."""
+    if written.quantization == "fp16":
+        return
+    times = written.bytes / written.counted
+    yield (
+        "note",
+        f"transformers has no form for {written.quantization} blocks: the values are "
+        f"exact, in {times:.1f} times the {_mib(written.counted)} that a search "
+        f"counts; a GGUF file keeps the codes",
+    )
+
+
+def _print_file(
+    written: Written, verified: Verified | None, places: list[tuple[str, Path]]
+) -> None:
     size, counted = _mib(written.tensor_bytes), _mib(written.counted)
     lines = [
         ("llama.cpp", written.architecture),
@@ -160,7 +209,8 @@ def _print_file(out: Path, written: Written, verified: Verified | None) -> None:
         ("weights", f"{size}, {written.kind}; a search counts {counted}"),
         ("tokenizer", f"{written.tokens:,} tokens"),
         *(("note", note) for note in written.notes),
-        ("file", f"{out}, {_mib(written.bytes)}"),
+        ("size", f"{_mib(written.bytes)} with the tokenizer"),
+        *((name, str(path)) for name, path in places),
     ]
     if verified is not None:
         lines += [

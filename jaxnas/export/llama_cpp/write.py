@@ -37,6 +37,7 @@ class Written(NamedTuple):
     counted: int  # bytes of the weights, as a search counts them
     tokens: int  # of the tokenizer
     exact: bool  # holds the model's values, none rounded
+    chat: bool  # holds a chat template
     notes: tuple[str, ...]  # what is not as it was asked for, or not as counted
 
 
@@ -100,6 +101,7 @@ def gguf_beside(
             size_bytes(loaded.config),
             loaded.tokenizer.get_vocab_size(),
             all(tensor.stored.exact for tensor in tensors),
+            "tokenizer.chat_template" in settings,
             tuple(_notes(tensors)),
         )
         yield beside, written
