@@ -326,8 +326,8 @@ HF = ["--format", "hf", "--out"]
         (["export", "ours", *HF, "ours"], "ours is not empty"),
         (["export", "none", *HF, "x"], "cannot read a model fro"),
         (
-            ["export", "ours", "--format", "onnx", "--out", "x"],
-            "invalid choice: 'onnx'",
+            ["export", "ours", "--format", "ggml", "--out", "x"],
+            "invalid choice: 'ggml'",
         ),
         (["export", "ours", "--format", "hf"], "required: --out"),
         (["export", "c.json", *HF, "x"], "c.json has no weights"),

@@ -65,8 +65,9 @@ def test_llama_cpp_computes_our_function(tmp_path, monkeypatch, name):
     folder = saved(config, tmp_path / "model")
     file = tmp_path / "out.gguf"
     export_gguf(folder, file)
-    found = verify(folder, file, file).file
-    assert found.texts == len(TEXTS)
+    verified = verify(folder, file, file)
+    assert verified.texts == len(TEXTS)
+    found = verified.file
     assert found.greedy == found.new >= 14
     if expected_architecture(config) not in GELU:
         assert found.difference < 5e-5
@@ -153,6 +154,6 @@ def test_texts_become_the_same_tokens_with_every_digit_a_word(tmp_path):
         save_model(folder, config, perturbed(config), tokenizer, exact=True)
         file = tmp_path / f"{digits}.gguf"
         export_gguf(folder, file)
-        assert verify(folder, file, file).file.texts == len(TEXTS)
+        assert verify(folder, file, file).texts == len(TEXTS)
     assert TOKENS.get_vocab_size() < tokenizer.get_vocab_size()
     assert np.unique(tokenizer.encode("2026").ids).size == 3

@@ -13,16 +13,16 @@ from jaxnas.export.folder import whole_folder
 from jaxnas.export.llama_cpp import TYPES, Written, export_gguf
 from jaxnas.export.llama_cpp.modelfile import MODELFILE, modelfile
 from jaxnas.export.llama_cpp.verify import (
-    LIKELY,
     LIMIT,
     TEXTS,
-    Agreement,
     Verified,
     check_runtime,
     verify,
 )
 from jaxnas.export.llama_cpp.write import gguf_beside
 from jaxnas.export.model_folder import load_model
+from jaxnas.export.onnx.write import export_onnx
+from jaxnas.export.reference import LIKELY, Agreement
 from jaxnas.report.tables import plain_console
 from jaxnas.storage.files import write_whole
 
@@ -35,6 +35,7 @@ formats:
   gguf    llama.cpp, and what is built on it: one file with the tokenizer. Codes of
           int8 and int4 leave as they are, as Q8_0 and Q4_0
   ollama  a folder with such a file and a Modelfile
+  onnx    a folder for onnxruntime and transformers.js: a graph with a cache
 
 A model card stands beside each. A model that the other program would not compute
 exactly is refused.
@@ -47,10 +48,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.format != "gguf" and options.out is None:
         parser.error("the following arguments are required: --out")
+    if options.type and options.format in ("hf", "onnx"):
+        raise UsageError("--type is for --format gguf and ollama")
     if options.format == "hf":
-        for flag, value in (("--type", options.type), ("--verify", options.verify)):
-            if value:
-                raise UsageError(f"{flag} is for --format gguf and ollama")
+        if options.verify:
+            raise UsageError("--verify is for --format gguf, ollama and onnx")
         out = options.out
         _print_folder(out, _export(options.model, out, options.init_seed))
         return
@@ -58,6 +60,10 @@ def main(arguments: list[str]) -> None:
         raise UsageError(
             f"--format {options.format} needs a model's folder: it holds the tokenizer"
         )
+    if options.format == "onnx":
+        out = options.out
+        _print_folder(out, *export_onnx(options.model, out, options.verify))
+        return
     if options.verify:
         check_runtime()
     export = _to_gguf if options.format == "gguf" else _to_ollama
@@ -69,12 +75,13 @@ def _parser() -> Parser:
         prog="python -m jaxnas.run export",
         usage="python -m jaxnas.run export MODEL [--format hf] --out DIR "
         "[--init-seed N]\n       python -m jaxnas.run export MODEL "
-        "--format gguf|ollama [--type TYPE] [--out PATH] [--verify]",
+        "--format gguf|ollama [--type TYPE] [--out PATH] [--verify]\n"
+        "       python -m jaxnas.run export MODEL --format onnx --out DIR [--verify]",
         description=_ABOUT,
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="a model's folder, or a config file")
-    add("--format", choices=["hf", "gguf", "ollama"], default="hf", help="[hf]")
+    add("--format", choices=["hf", "gguf", "ollama", "onnx"], default="hf", help="[hf]")
     add(
         "--type",
         choices=TYPES,
@@ -89,8 +96,8 @@ def _parser() -> Parser:
     add(
         "--verify",
         action="store_true",
-        help="gguf: runs llama.cpp on the file and compares it with the model; what "
-        "differs is not kept",
+        help="runs llama.cpp or onnxruntime on the export and compares it with the "
+        "model; what differs is not kept",
     )
     add(
         "--init-seed",
@@ -147,8 +154,8 @@ def _verify(model: Path, file: Path, written: Written) -> Verified:
             export_gguf(model, f32, "f32")
             verified = verify(model, file, f32)
     wrong = ""
-    if verified.file.texts < len(TEXTS):
-        wrong = f"{len(TEXTS) - verified.file.texts} texts have other tokens"
+    if verified.texts < len(TEXTS):
+        wrong = f"{len(TEXTS) - verified.texts} texts have other tokens"
     elif not verified.as_f32.difference <= LIMIT:
         wrong = f"log-probabilities in F32 differ by {verified.as_f32.difference:.2g}"
     elif written.exact and not verified.same:
@@ -170,20 +177,23 @@ def _export(model: Path, out: Path, seed: int | None) -> Exported:
     return export_folder(model, out)
 
 
-def _print_folder(out: Path, written: Exported) -> None:
+def _print_folder(
+    out: Path, written: Exported, agreement: Agreement | None = None
+) -> None:
     tokens = "none: random weights have no words"
     if written.tokens is not None:
         tokens = f"{written.tokens:,} tokens"
-    _print(
-        [
-            ("class", written.architecture),
-            ("parameters", f"{written.parameters:,}"),
-            ("weights", f"{_mib(written.bytes)}, {written.weights}"),
-            *_wider(written),
-            ("tokenizer", tokens),
-            ("folder", str(out)),
-        ]
-    )
+    lines = [
+        ("class", written.architecture),
+        ("parameters", f"{written.parameters:,}"),
+        ("weights", f"{_mib(written.bytes)}, {written.weights}"),
+        *_wider(written),
+        ("tokenizer", tokens),
+        ("folder", str(out)),
+    ]
+    if agreement is not None:
+        lines.append(("onnxruntime", _agreement(agreement)))
+    _print(lines)
 
 
 def _wider(written: Exported) -> Iterable[tuple[str, str]]:
@@ -193,9 +203,9 @@ def _wider(written: Exported) -> Iterable[tuple[str, str]]:
     times = written.bytes / written.counted
     yield (
         "note",
-        f"transformers has no form for {written.quantization} blocks: the values are "
-        f"exact, in {times:.1f} times the {_mib(written.counted)} that a search "
-        f"counts; a GGUF file keeps the codes",
+        f"{written.quantization} blocks have no form here: the values are exact, in "
+        f"{times:.1f} times the {_mib(written.counted)} that a search counts; a GGUF "
+        f"file keeps the codes",
     )
 
 
@@ -214,7 +224,7 @@ def _print_file(
     ]
     if verified is not None:
         lines += [
-            ("token ids", f"equal in {verified.file.texts} of {len(TEXTS)} texts"),
+            ("token ids", f"equal in {verified.texts} of {len(TEXTS)} texts"),
             (written.kind, _agreement(verified.file)),
         ]
     if verified is not None and written.kind != "f32":

@@ -41,7 +41,7 @@ def model_card(
 
 
 def _front_matter(form: str) -> Iterator[str]:
-    library = {"hf": "transformers", "gguf": "llama.cpp", "ollama": "ollama"}
+    library = {"hf": "transformers", "gguf": "llama.cpp", "onnx": "transformers.js"}
     yield from (
         "---",
         f"library_name: {library[form]}",
