@@ -47,7 +47,7 @@ def check_runtime() -> None:
     if importlib.util.find_spec(_PACKAGE) is None:
         raise UsageError(
             f"--verify runs llama.cpp from the package {_PACKAGE}: "
-            f"pip install 'jaxnas[llamacpp]'"
+            f"pip install {_PACKAGE}"
         )
 
 

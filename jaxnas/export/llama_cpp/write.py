@@ -69,9 +69,7 @@ def gguf_beside(
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already: choose another --out")
     if importlib.util.find_spec(_PACKAGE) is None:
-        raise UsageError(
-            f"GGUF needs the package {_PACKAGE}: pip install 'jaxnas[gguf]'"
-        )
+        raise UsageError(f"GGUF needs the package {_PACKAGE}: pip install {_PACKAGE}")
     loaded = load_model(model)
     architecture = architecture_for(loaded.config)
     keys = architecture.keys(loaded.config)

@@ -21,15 +21,12 @@ from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.jsonl import Json
 
 GRAPH = "onnx/model.onnx"  # where transformers.js looks for it
-_PACKAGES = {"onnx": "onnx", "onnxruntime": "onnx"}  # -> our extra
 
 
 def check_package(name: str) -> None:
     """Raises a UsageError if a package that is needed is not there."""
     if importlib.util.find_spec(name) is None:
-        raise UsageError(
-            f"ONNX needs the package {name}: pip install 'jaxnas[{_PACKAGES[name]}]'"
-        )
+        raise UsageError(f"ONNX needs the package {name}: pip install {name}")
 
 
 def export_onnx(
