@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from export_cells import TOKENS, cell, perturbed, tied
+from export_cells import TOKENS, cell, perturbed
 from gguf_cells import GELU, expected_architecture, models, saved
 
 from arch import build_model
@@ -112,14 +112,30 @@ def test_a_compressed_file_holds_the_weights_that_llama_cpp_computes_right(
     assert names == {"model", "out.gguf", "out.md"}
 
 
-def test_a_file_of_the_wrong_architecture_is_not_kept(tmp_path, monkeypatch, capsys):
-    """A false friend, made by force: llama is SiLU whatever our config says."""
-    config = tied(cell("transformer", activation="geglu", max_seq_length=96))
-    folder = saved(config, tmp_path / "model")
-    monkeypatch.setattr(write, "architecture_for", lambda _: architectures.LLAMA)
+@pytest.mark.parametrize(
+    ("genes", "name"),
+    [
+        (("rmsnorm", "rope", "silu"), "ARCEE"),
+        (("rmsnorm", "rope", "gelu"), "ARCEE"),
+        (("rmsnorm", "rope", "geglu"), "LLAMA"),
+        (("layernorm", "rope", "silu"), "STARCODER2"),
+        (("layernorm", "rope", "geglu"), "STABLE_LM"),
+        (("layernorm", "absolute", "silu"), "GPT2"),
+    ],
+    ids=str,
+)
+def test_a_false_friend_is_found_and_not_kept(
+    tmp_path, monkeypatch, capsys, genes, name
+):
+    """A file of the wrong architecture, made by force, weights as they are drawn."""
+    config = cell("transformer", *genes, max_seq_length=96, hidden_dim=64)
+    drawn = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(tmp_path / "model", config, drawn, TOKENS)
+    forced = getattr(architectures, name)
+    monkeypatch.setattr(write, "architecture_for", lambda _: forced)
     out = tmp_path / "out.gguf"
-    arguments = ["export", str(folder), "--format", "gguf", "--out", str(out)]
-    assert main([*arguments, "--verify"]) == 1
+    arguments = ["export", str(tmp_path / "model"), "--format", "gguf", "--verify"]
+    assert main([*arguments, "--out", str(out)]) == 1
     said = capsys.readouterr()
     assert "nothing is kept: log-probabilities in F32 differ by" in said.err
     assert len(said.err.splitlines()) == 1

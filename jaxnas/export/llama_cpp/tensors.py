@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from arch import ArchitectureConfig, Params
 from arch.layout import Layout, layout_of, to_rows
 from jaxnas.compress.quantize import BLOCK
-from jaxnas.export.llama_cpp.architectures import Architecture, Row
+from jaxnas.export.llama_cpp.architecture import Architecture, Row
 from jaxnas.export.llama_cpp.blocks import Rows, Stored, joined, stored
 from jaxnas.export.model_folder import Codes
 from jaxnas.export.weights import position_table
