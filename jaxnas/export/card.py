@@ -44,7 +44,7 @@ def _front_matter(form: str) -> Iterator[str]:
     library = {"hf": "transformers", "gguf": "llama.cpp", "onnx": "transformers.js"}
     yield from (
         "---",
-        f"library_name: {library[form]}",
+        f"library_name: {library.get(form, form)}",
         "pipeline_tag: text-generation",
     )
     yield from ("tags:", "- code", "- jaxnas", "---")
