@@ -20,6 +20,7 @@ from jaxnas.export.llama_cpp.architecture import (
     row,
     sizes_of_all,
 )
+from jaxnas.export.rows import halves
 
 _MAX_ALIBI_BIAS = 8.0  # slopes are powers of 2^(-8/n), as in `alibi_slopes`
 
@@ -53,14 +54,7 @@ _PAIRS = (
 
 
 def _halves(heads: str) -> Callable[[ArchitectureConfig], np.ndarray]:
-    """Of each head: the even channels, then the odd ones."""
-
-    def order(config: ArchitectureConfig) -> np.ndarray:
-        channels = np.arange(getattr(config, heads) * config.head_dim)
-        pairs = channels.reshape(-1, config.head_dim // 2, 2)
-        return pairs.swapaxes(1, 2).ravel()
-
-    return order
+    return lambda config: halves(getattr(config, heads), config.head_dim)
 
 
 # Rotation of channels i and i + H/2.

@@ -16,6 +16,7 @@ from jaxnas.export.llama_cpp.blocks import QUANTIZATION, TYPES
 from jaxnas.export.llama_cpp.tensors import Tensor, to_file_tensors
 from jaxnas.export.llama_cpp.tokens import token_keys
 from jaxnas.export.model_folder import LoadedModel, load_codes, load_model, narrowest
+from jaxnas.export.rows import weights_of
 from jaxnas.storage.files import PARTIAL
 
 if TYPE_CHECKING:
@@ -80,11 +81,8 @@ def gguf_beside(
     settings |= {"general.file_type": _FILE_TYPES[kind]}
     if kind in QUANTIZATION:
         settings |= {"general.quantization_version": _QUANTIZATION_VERSION}
-    tensors = list(
-        to_file_tensors(
-            architecture, loaded.config, loaded.params, load_codes(model), kind
-        )
-    )
+    weights = weights_of(loaded.config, loaded.params, load_codes(model))
+    tensors = list(to_file_tensors(architecture, loaded.config, weights, kind))
     beside = out.with_name(f".{out.name}.{os.getpid()}{PARTIAL}")
     try:
         with _writing(out):
