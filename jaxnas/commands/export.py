@@ -198,12 +198,12 @@ def _print_folder(
 
 def _wider(written: Exported) -> Iterable[tuple[str, str]]:
     """What a quantised model costs in a form that has no codes."""
-    if written.quantization == "fp16":
+    if not written.weights.startswith("float") or written.quantization == "fp16":
         return
     times = written.bytes / written.counted
     yield (
         "note",
-        f"{written.quantization} blocks have no form here: the values are exact, in "
+        f"transformers has no form for {written.quantization} blocks: exact values in "
         f"{times:.1f} times the {_mib(written.counted)} that a search counts; a GGUF "
         f"file keeps the codes",
     )

@@ -8,16 +8,16 @@ Inputs and outputs are named as transformers.js and optimum name them: `input_id
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from arch import ArchitectureConfig, Params
+from arch import ArchitectureConfig
 from arch.config import NORM_GROUPS
 from arch.layers.norms import EPSILON
 from arch.layers.positions import BASE, alibi_slopes
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ATTENTION
-from jaxnas.export.onnx.graph import Graph
+from jaxnas.export.onnx.graph import BOOL, FLOAT, Graph
+from jaxnas.export.rows import Weights, halves
 from jaxnas.export.weights import position_table
 
 
@@ -35,11 +35,12 @@ class _Shared(NamedTuple):
 
     graph: Graph
     config: ArchitectureConfig
+    weights: Weights
     bias: str  # f32[B, 1 or K, 1 or G, T, S], added to scores
     rotation: tuple[str, str] | None  # cosine and sine, f32[B, T, 1, H]
 
 
-def decoder_graph(config: ArchitectureConfig, params: Params) -> Graph:
+def decoder_graph(config: ArchitectureConfig, weights: Weights) -> Graph:
     """The graph of a model, float32.
 
     B rows read T tokens each, behind S - T in the cache; K key heads with G query
@@ -47,30 +48,34 @@ def decoder_graph(config: ArchitectureConfig, params: Params) -> Graph:
 
     Args:
       config: of the model, whose family `check_family` takes.
-      params: its "params".
+      weights: its parameters.
     """
     graph = Graph()
     tokens = graph.input("input_ids", np.int64, "batch", "tokens")
     graph.input("attention_mask", np.int64, "batch", "all_tokens")
     positions = graph.input("position_ids", np.int64, "batch", "tokens")
     graph.output("logits", "batch", "tokens", config.vocab_size)
-    embedding = graph.weight("embed", np.asarray(params["embed"]["embedding"]))
-    x = graph.op("Gather", embedding, tokens)
+    embedding = weights.rows("embed.embedding")
+    x = graph.looked_up("embed", embedding, tokens)
     if config.position_encoding == "absolute":
         table = graph.weight("positions", position_table(config))
         x = graph.op("Add", x, graph.op("Gather", table, positions))
     rotation = _rotation(graph, config) if config.position_encoding == "rope" else None
-    shared = _Shared(graph, config, _bias(graph, config), rotation)
-    for index in range(config.num_layers):
-        layer = jax.tree.map(lambda w, at=index: np.asarray(w[at]), params["blocks"])
-        x = _block(shared, index, layer, x)
-    x = _norm(shared, "norm", params["norm"], x)
-    if config.tie_embeddings:
-        head = graph.op("Transpose", embedding, perm=[1, 0])
-    else:
-        head = graph.weight("head", np.asarray(params["head"]["kernel"]))
-    graph.op("MatMul", x, head, name="logits")
+    shared = _Shared(graph, config, weights, _bias(graph, config), rotation)
+    for layer in range(config.num_layers):
+        x = _block(shared, layer, x)
+    x = _norm(shared, "norm", None, x)
+    graph.op("MatMul", x, _head(graph, config, weights), name="logits")
     return graph
+
+
+def _head(graph: Graph, config: ArchitectureConfig, weights: Weights) -> str:
+    if not config.tie_embeddings:
+        return graph.kernel("head", weights.rows("head.kernel"))
+    embedding = weights.rows("embed.embedding")
+    if embedding.codes is not None:  # whose layouts differ: it is there twice
+        return graph.kernel("head", embedding)
+    return graph.op("Transpose", graph.weight("embed", embedding.values), perm=[1, 0])
 
 
 def _bias(graph: Graph, config: ArchitectureConfig) -> str:
@@ -85,14 +90,14 @@ def _bias(graph: Graph, config: ArchitectureConfig) -> str:
     queries = graph.op("Slice", keys, graph.op("Sub", known, read), known)
     distance = graph.op("Sub", graph.op("Unsqueeze", queries, one), keys)  # [T, S]
     past = graph.op("GreaterOrEqual", distance, zero)
-    real = graph.op("Cast", mask, to=9)  # BOOL
+    real = graph.op("Cast", mask, to=BOOL)
     seen = graph.op("And", past, graph.op("Unsqueeze", real, graph.ints(1, 2, 3)))
     if config.position_encoding != "alibi":
         score = graph.number(0.0)
     else:
         slopes = alibi_slopes(config.num_heads)
         by_group = slopes.reshape(1, config.key_value_heads, -1, 1, 1)
-        back = graph.op("Cast", distance, to=1)  # FLOAT
+        back = graph.op("Cast", distance, to=FLOAT)
         score = graph.op("Mul", back, graph.weight("slopes", -by_group))
     return graph.op("Where", seen, score, graph.number(-1e9))
 
@@ -101,25 +106,34 @@ def _rotation(graph: Graph, config: ArchitectureConfig) -> tuple[str, str]:
     """Cosine and sine of each position's angles, twice: for halves of a head."""
     pairs = np.arange(config.head_dim // 2, dtype=np.float32)
     frequency = np.exp(np.float32(-math.log(BASE) * 2) * pairs / config.head_dim)
-    positions = graph.op("Cast", "position_ids", to=1)
+    positions = graph.op("Cast", "position_ids", to=FLOAT)
     ahead = graph.op("Unsqueeze", positions, graph.ints(2, 3))
     angle = graph.op("Mul", ahead, graph.weight("frequency", frequency))
     angles = graph.op("Concat", angle, angle, axis=-1)
     return graph.op("Cos", angles), graph.op("Sin", angles)
 
 
-def _block(shared: _Shared, index: int, layer: Params, x: str) -> str:
+def _block(shared: _Shared, layer: int, x: str) -> str:
     graph = shared.graph
-    y = _norm(shared, f"layer_{index}.mixer_norm", layer["mixer_norm"], x)
-    x = graph.op("Add", x, _attention(shared, index, layer["mixer"], y))
-    name = f"layer_{index}.feedforward"
-    y = _norm(shared, f"{name}_norm", layer["feedforward_norm"], x)
-    return graph.op("Add", x, _feedforward(shared, name, layer["feedforward"], y))
+    y = _norm(shared, "blocks.mixer_norm", layer, x)
+    x = graph.op("Add", x, _attention(shared, layer, y))
+    y = _norm(shared, "blocks.feedforward_norm", layer, x)
+    return graph.op("Add", x, _feedforward(shared, layer, y))
 
 
-def _norm(shared: _Shared, name: str, weights: Params, x: str) -> str:
+def _linear(shared: _Shared, name: str, layer: int, x: str) -> str:
+    """Multiplies with a kernel of a layer; of heads that turn, in `halves`."""
+    rows, config = shared.weights.rows(f"{name}.kernel", layer), shared.config
+    if shared.rotation is not None and name.endswith((".query", ".key")):
+        order = halves(len(rows.values) // config.head_dim, config.head_dim)
+        rows = rows.map(lambda x: x[order])
+    return shared.graph.op("MatMul", x, shared.graph.kernel(f"{name}.{layer}", rows))
+
+
+def _norm(shared: _Shared, name: str, layer: int | None, x: str) -> str:
     graph, config = shared.graph, shared.config
-    scale = graph.weight(f"{name}.scale", np.asarray(weights["scale"]))
+    values = shared.weights.values(f"{name}.scale", layer)
+    scale = graph.weight(f"{name}.{layer}", values)
     if config.normalization == "layernorm":
         return graph.op("LayerNormalization", x, scale, epsilon=EPSILON)
     if config.normalization == "groupnorm":
@@ -134,32 +148,25 @@ def _norm(shared: _Shared, name: str, weights: Params, x: str) -> str:
     return graph.op("Mul", graph.op("Div", x, root), scale)
 
 
-def _attention(shared: _Shared, index: int, weights: Params, x: str) -> str:
+def _attention(shared: _Shared, layer: int, x: str) -> str:
     graph, config = shared.graph, shared.config
     queries, keys, size = config.num_heads, config.key_value_heads, config.head_dim
 
-    def project(name: str, heads: int, turned: bool) -> str:
-        kernel = np.asarray(weights[name]["kernel"])  # [D, heads, H]
-        if turned:  # channels 2i and 2i+1 turn together: i and i + H/2 of these
-            kernel = np.concatenate([kernel[..., ::2], kernel[..., 1::2]], axis=-1)
-        kernel = kernel.reshape(config.hidden_dim, -1)
-        y = graph.op("MatMul", x, graph.weight(f"layer_{index}.{name}", kernel))
+    def project(name: str, heads: int) -> str:
+        y = _linear(shared, f"blocks.mixer.{name}", layer, x)
         y = graph.op("Reshape", y, graph.ints(0, 0, heads, size))
-        return _turned(shared, y) if turned else y
+        return _turned(shared, y) if name != "value" else y
 
-    turned = shared.rotation is not None
     cached = []
-    for kind, row in (
-        ("key", project("key", keys, turned)),
-        ("value", project("value", keys, False)),
-    ):
+    for kind in ("key", "value"):
+        row = project(kind, keys)
         shape = ("batch", keys, "past_tokens", size)
-        past = graph.input(f"past_key_values.{index}.{kind}", np.float32, *shape)
+        past = graph.input(f"past_key_values.{layer}.{kind}", np.float32, *shape)
         row = graph.op("Transpose", row, perm=[0, 2, 1, 3])
-        present = graph.op("Concat", past, row, name=f"present.{index}.{kind}", axis=2)
+        present = graph.op("Concat", past, row, name=f"present.{layer}.{kind}", axis=2)
         graph.output(present, "batch", keys, "all_tokens", size)
         cached.append(graph.op("Unsqueeze", present, graph.ints(2)))  # [B, K, 1, S, H]
-    q = project("query", queries, turned)
+    q = project("query", queries)
     q = graph.op("Reshape", q, graph.ints(0, 0, keys, queries // keys, size))
     q = graph.op("Transpose", q, perm=[0, 2, 3, 1, 4])  # [B, K, G, T, H]
     products = graph.op(
@@ -170,13 +177,13 @@ def _attention(shared: _Shared, index: int, weights: Params, x: str) -> str:
     mixed = graph.op("MatMul", seen, cached[1])
     mixed = graph.op("Transpose", mixed, perm=[0, 3, 1, 2, 4])
     mixed = graph.op("Reshape", mixed, graph.ints(0, 0, config.hidden_dim))
-    out = np.asarray(weights["out"]["kernel"]).reshape(config.hidden_dim, -1)
-    return graph.op("MatMul", mixed, graph.weight(f"layer_{index}.out", out))
+    return _linear(shared, "blocks.mixer.out", layer, mixed)
 
 
 def _turned(shared: _Shared, x: str) -> str:
-    """[B, T, heads, H], channels i and i + H/2 of a head turned together."""
-    assert shared.rotation is not None
+    """[B, T, heads, H], with rope channels i and i + H/2 of a head turned together."""
+    if shared.rotation is None:
+        return x
     graph, half = shared.graph, shared.config.head_dim // 2
     cosine, sine = shared.rotation
     last = graph.ints(3)
@@ -187,15 +194,12 @@ def _turned(shared: _Shared, x: str) -> str:
     return graph.op("Add", straight, graph.op("Mul", across, sine))
 
 
-def _feedforward(shared: _Shared, name: str, weights: Params, x: str) -> str:
+def _feedforward(shared: _Shared, layer: int, x: str) -> str:
     graph, activation = shared.graph, shared.config.activation
-
-    def linear(which: str, value: str) -> str:
-        kernel = np.asarray(weights[which]["kernel"])
-        return graph.op("MatMul", value, graph.weight(f"{name}.{which}", kernel))
-
-    up = linear("up", x)
-    gate = linear("gate", x) if shared.config.gated else up
+    up = _linear(shared, "blocks.feedforward.up", layer, x)
+    gate = up
+    if shared.config.gated:
+        gate = _linear(shared, "blocks.feedforward.gate", layer, x)
     if activation == "relu2":
         positive = graph.op("Relu", gate)
         inner = graph.op("Mul", positive, positive)
@@ -205,4 +209,6 @@ def _feedforward(shared: _Shared, name: str, weights: Params, x: str) -> str:
         bent = graph.op("Erf", graph.op("Mul", gate, graph.number(math.sqrt(0.5))))
         whole = graph.op("Add", bent, graph.number(1.0))
         inner = graph.op("Mul", graph.op("Mul", gate, graph.number(0.5)), whole)
-    return linear("down", graph.op("Mul", inner, up) if gate != up else inner)
+    if shared.config.gated:
+        inner = graph.op("Mul", inner, up)
+    return _linear(shared, "blocks.feedforward.down", layer, inner)

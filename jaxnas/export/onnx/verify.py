@@ -21,6 +21,8 @@ def agreement_of(loaded: LoadedModel, content: bytes) -> Agreement:
     reference = reference_of(*loaded)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    # By default it rounds what is multiplied with codes to 8 bits; 1 is float32.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     session = onnxruntime.InferenceSession(
         content, options, providers=["CPUExecutionProvider"]
     )

@@ -10,11 +10,12 @@ from arch.cost import size_bytes
 from jaxnas.errors import UsageError
 from jaxnas.export.card import CARD, model_card
 from jaxnas.export.folder import check_free, whole_folder
-from jaxnas.export.model_folder import CONFIG, load_model
+from jaxnas.export.model_folder import CONFIG, load_codes, load_model
 from jaxnas.export.onnx.decoder import check_family, decoder_graph
-from jaxnas.export.onnx.graph import OPSET, Graph
+from jaxnas.export.onnx.graph import Graph
 from jaxnas.export.onnx.verify import agreement_of
 from jaxnas.export.reference import Agreement
+from jaxnas.export.rows import weights_of
 from jaxnas.export.tokens import write_tokens
 from jaxnas.export.write import Exported
 from jaxnas.storage.files import write_json, write_whole
@@ -51,7 +52,8 @@ def export_onnx(
     loaded = load_model(model)
     config = loaded.config
     check_family(config)
-    graph = decoder_graph(config, loaded.params)
+    weights = weights_of(config, loaded.params, load_codes(model))
+    graph = decoder_graph(config, weights)
     content = graph.model().SerializeToString()
     agreement = agreement_of(loaded, content) if verify else None
     with whole_folder(out) as folder:
@@ -61,9 +63,9 @@ def export_onnx(
         write_whole(folder / GRAPH, content)
         write_whole(folder / CARD, model_card(model, config, "onnx"))
     exported = Exported(
-        f"ONNX opset {OPSET}",
+        f"ONNX opset {graph.opset}",
         sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
-        _kinds(graph),
+        _kind(graph, config),
         len(content),
         loaded.tokenizer.get_vocab_size(),
         config.quantization,
@@ -92,7 +94,9 @@ def _settings(config: ArchitectureConfig) -> Json:
     }
 
 
-def _kinds(graph: Graph) -> str:
+def _kind(graph: Graph, config: ArchitectureConfig) -> str:
     """The types of the matrices."""
+    if config.quantization != "fp16":
+        return config.quantization
     matrices = [x for x in graph.weights.values() if x.ndim == 2]
     return " and ".join(sorted({x.dtype.name for x in matrices}))
