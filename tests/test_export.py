@@ -317,6 +317,18 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert TOKENS.encode(TEXT).ids == load_model("back").tokenizer.encode(TEXT).ids
 
 
+def test_a_quantised_model_says_how_much_larger_it_leaves(tmp_path, capsys):
+    config = dataclasses.replace(LLAMA, hidden_dim=64, quantization="int4")
+    saved(config, tmp_path / "ours")
+    assert main(["export", str(tmp_path / "ours"), "--out", str(tmp_path / "out")]) == 0
+    (note,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("note")
+    ]
+    # Of 4 bits and a share of a scale, 32 are made: 128 bytes of 18.
+    assert "no form for int4 blocks: exact values in 7." in note
+    assert "GGUF" in note
+
+
 HF = ["--format", "hf", "--out"]
 
 
