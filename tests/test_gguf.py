@@ -15,6 +15,7 @@ from jaxnas.export.choice import class_for
 from jaxnas.export.decoders import LLAMA
 from jaxnas.export.llama_cpp import export_gguf
 from jaxnas.export.llama_cpp.architectures import ARCHITECTURES, architecture_for
+from jaxnas.export.llama_cpp.modelfile import modelfile
 from jaxnas.export.llama_cpp.tokens import token_keys
 from jaxnas.export.model_folder import load_codes, load_model
 from jaxnas.export.weights import to_tensors
@@ -351,6 +352,74 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "b").stat().st_size > (tmp_path / "ours.gguf").stat().st_size
 
 
+def test_a_card_says_what_the_run_recorded(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    saved(SMALL, tmp_path / "run" / "model")
+    export = ["export", "run/model", "--format", "gguf", "--type", "q4_0"]
+    assert main([*export, "--out", "alone.gguf"]) == 0
+    card = (tmp_path / "alone.md").read_text()
+    assert "library_name: llama.cpp" in card
+    assert "rounded to q4_0, which is not what was scored" in card
+    assert card.count("not recorded beside the model") == 2
+    data = {
+        "source": "folder:code",
+        "corpus_hash": "c0ffee",
+        "splits": {"train": {"files": 3, "tokens": 1234}},
+    }
+    scores = {"bits_per_byte": 1.5, "accuracy": 0.25}
+    final = {"splits": {"test": {"windows": 9, "winner": scores, "bigram": scores}}}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({"data": data}))
+    (tmp_path / "run" / "summary.json").write_text(json.dumps({"final": final}))
+    assert main([*export, "--out", "run.gguf"]) == 0
+    card = (tmp_path / "run.md").read_text()
+    for line in (
+        "| source | folder:code |",
+        "| hash of the corpus | c0ffee |",
+        "| train | 3 files, 1,234 tokens |",
+        "| test | this model | 1.500 | 0.250 |",
+        "| test | bigram | 1.500 | 0.250 |",
+        "python -m jaxnas.run export run/model --format gguf",
+    ):
+        assert line in card.splitlines()
+    assert str(tmp_path) not in card  # where it lay is nobody's concern
+    (tmp_path / "new.md").write_text("mine")
+    capsys.readouterr()
+    assert main([*export, "--out", "new.gguf"]) == 2
+    assert "new.md is there already" in capsys.readouterr().err
+    assert not (tmp_path / "new.gguf").exists()
+
+
+def test_ollama_gets_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    saved(SMALL, tmp_path / "ours")
+    assert main(["export", "ours", "--format", "ollama", "--out", "out"]) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"model.gguf", "Modelfile", "README.md"}
+    lines = (tmp_path / "out" / "Modelfile").read_text().splitlines()
+    assert lines[:3] == [
+        "FROM ./model.gguf",
+        'TEMPLATE """{{ .Prompt }}"""',
+        "PARAMETER num_ctx 28",
+    ]
+    assert 'PARAMETER stop "<|endoftext|>"' in lines
+    assert "library_name: ollama" in (tmp_path / "out" / "README.md").read_text()
+    capsys.readouterr()
+    saved(cell("rwkv"), tmp_path / "rwkv")
+    assert main(["export", "rwkv", "--format", "ollama", "--out", "no"]) == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_tokenizer_that_fills_in_the_middle_has_a_template_for_it():
+    tokenizer = load_tokenizer(TOKENS.to_str())
+    tokenizer.add_special_tokens(["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"])
+    text = modelfile("a.gguf", SMALL, tokenizer, chat=False)
+    assert (
+        "{{ if .Suffix }}<|fim_prefix|>{{ .Prompt }}<|fim_suffix|>{{ .Suffix }}"
+        "<|fim_middle|>{{ else }}{{ .Prompt }}{{ end }}"
+    ) in text
+    assert "TEMPLATE" not in modelfile("a.gguf", SMALL, tokenizer, chat=True)
+
+
 GGUF = ["--format", "gguf"]
 
 
@@ -364,6 +433,8 @@ GGUF = ["--format", "gguf"]
         (["export", "ours", *GGUF, "--type", "q4_k"], "invalid choice: 'q4_k'"),
         (["export", "ours", "--type", "f16", "--out", "x"], "--type is for --format"),
         (["export", "ours", "--verify", "--out", "x"], "--verify is for --format"),
+        (["export", "ours", "--format", "ollama"], "are required: --out"),
+        (["export", "ours", "--format", "ollama", "--out", "ours"], "is not empty"),
         (["export", "rwkv", *GGUF], "no llama.cpp architecture has arch_type='rwkv'"),
     ],
 )

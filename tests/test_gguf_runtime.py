@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from export_cells import TOKENS, cell, perturbed, tied
+from export_cells import TOKENS, cell, perturbed
 from gguf_cells import GELU, expected_architecture, models, saved
 
 from arch import build_model
@@ -65,8 +65,9 @@ def test_llama_cpp_computes_our_function(tmp_path, monkeypatch, name):
     folder = saved(config, tmp_path / "model")
     file = tmp_path / "out.gguf"
     export_gguf(folder, file)
-    found = verify(folder, file, file).file
-    assert found.texts == len(TEXTS)
+    verified = verify(folder, file, file)
+    assert verified.texts == len(TEXTS)
+    found = verified.file
     assert found.greedy == found.new >= 14
     if expected_architecture(config) not in GELU:
         assert found.difference < 5e-5
@@ -107,17 +108,34 @@ def test_a_compressed_file_holds_the_weights_that_llama_cpp_computes_right(
     (as_f32,) = [line for line in printed.splitlines() if line.startswith("as f32")]
     assert "16 of 16 greedy tokens equal" in as_f32
     assert "every value the same" in as_f32
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "out.gguf"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model", "out.gguf", "out.md"}
 
 
-def test_a_file_of_the_wrong_architecture_is_not_kept(tmp_path, monkeypatch, capsys):
-    """A false friend, made by force: llama is SiLU whatever our config says."""
-    config = tied(cell("transformer", activation="geglu", max_seq_length=96))
-    folder = saved(config, tmp_path / "model")
-    monkeypatch.setattr(write, "architecture_for", lambda _: architectures.LLAMA)
+@pytest.mark.parametrize(
+    ("genes", "name"),
+    [
+        (("rmsnorm", "rope", "silu"), "ARCEE"),
+        (("rmsnorm", "rope", "gelu"), "ARCEE"),
+        (("rmsnorm", "rope", "geglu"), "LLAMA"),
+        (("layernorm", "rope", "silu"), "STARCODER2"),
+        (("layernorm", "rope", "geglu"), "STABLE_LM"),
+        (("layernorm", "absolute", "silu"), "GPT2"),
+    ],
+    ids=str,
+)
+def test_a_false_friend_is_found_and_not_kept(
+    tmp_path, monkeypatch, capsys, genes, name
+):
+    """A file of the wrong architecture, made by force, weights as they are drawn."""
+    config = cell("transformer", *genes, max_seq_length=96, hidden_dim=64)
+    drawn = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(tmp_path / "model", config, drawn, TOKENS)
+    forced = getattr(architectures, name)
+    monkeypatch.setattr(write, "architecture_for", lambda _: forced)
     out = tmp_path / "out.gguf"
-    arguments = ["export", str(folder), "--format", "gguf", "--out", str(out)]
-    assert main([*arguments, "--verify"]) == 1
+    arguments = ["export", str(tmp_path / "model"), "--format", "gguf", "--verify"]
+    assert main([*arguments, "--out", str(out)]) == 1
     said = capsys.readouterr()
     assert "nothing is kept: log-probabilities in F32 differ by" in said.err
     assert len(said.err.splitlines()) == 1
@@ -152,6 +170,6 @@ def test_texts_become_the_same_tokens_with_every_digit_a_word(tmp_path):
         save_model(folder, config, perturbed(config), tokenizer, exact=True)
         file = tmp_path / f"{digits}.gguf"
         export_gguf(folder, file)
-        assert verify(folder, file, file).file.texts == len(TEXTS)
+        assert verify(folder, file, file).texts == len(TEXTS)
     assert TOKENS.get_vocab_size() < tokenizer.get_vocab_size()
     assert np.unique(tokenizer.encode("2026").ids).size == 3

@@ -66,9 +66,10 @@ def main() -> None:
                     exact = quantization == "fp16"
                     save_model(model, config, params, tokenizer, exact=exact)
                     written = export_gguf(model, file, kind)
-                    found = verify(model, file, file).file
+                    verified = verify(model, file, file)
+                    found = verified.file
                 cells += [f"{found.greedy} of {found.new}", f"{found.difference:.1e}"]
-            texts = f"{found.texts} of {len(TEXTS)}"
+            texts = f"{verified.texts} of {len(TEXTS)}"
             line = (architecture.name, written.kind, texts, *cells)
             print(f"| {' | '.join(line)} |", flush=True)
 

@@ -11,9 +11,11 @@ import safetensors.numpy
 
 from arch import ArchitectureConfig, Params, build_model
 from arch.config import QUANTIZATIONS
+from arch.cost import size_bytes
 from arch.initial import draw_parameters
 from jaxnas.compress import prune, round_weights
 from jaxnas.errors import UsageError
+from jaxnas.export.card import CARD, model_card
 from jaxnas.export.choice import class_for
 from jaxnas.export.folder import check_free, whole_folder
 from jaxnas.export.model_folder import CONFIG, WEIGHTS, load_model, narrowest
@@ -22,7 +24,7 @@ from jaxnas.export.settings import to_settings
 from jaxnas.export.tokens import special_ids, write_generation, write_tokens
 from jaxnas.export.weights import to_tensors
 from jaxnas.keys import key_of
-from jaxnas.storage.files import write_json
+from jaxnas.storage.files import write_json, write_whole
 
 
 class Exported(NamedTuple):
@@ -33,6 +35,8 @@ class Exported(NamedTuple):
     weights: str  # type of the stored weights
     bytes: int  # of the weights file
     tokens: int | None  # of the tokenizer, if there is one
+    quantization: str  # of the model
+    counted: int  # bytes of the weights, as a search counts them
 
 
 def export_folder(model: Path, out: Path) -> Exported:
@@ -49,7 +53,8 @@ def export_folder(model: Path, out: Path) -> Exported:
     with whole_folder(out) as folder:
         ids = write_tokens(model, tokenizer, config.max_seq_length, folder)
         stored = _write(native, config, tensors, ids, folder)
-    return _summary(native, params, stored, tokenizer.get_vocab_size())
+        write_whole(folder / CARD, model_card(model, config, "hf"))
+    return _summary(native, config, params, stored, tokenizer.get_vocab_size())
 
 
 def export_random(file: Path, seed: int, out: Path) -> Exported:
@@ -74,7 +79,7 @@ def export_random(file: Path, seed: int, out: Path) -> Exported:
         ids = special_ids({})
         write_generation(folder, ids)
         stored = _write(native, config, tensors, ids, folder)
-    return _summary(native, params, stored, None)
+    return _summary(native, config, params, stored, None)
 
 
 def random_model(
@@ -112,7 +117,14 @@ def _write(
 
 
 def _summary(
-    native: NativeClass, params: Params, stored: tuple[str, int], tokens: int | None
+    native: NativeClass,
+    config: ArchitectureConfig,
+    params: Params,
+    stored: tuple[str, int],
+    tokens: int | None,
 ) -> Exported:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return Exported(native.architecture, parameters, *stored, tokens)
+    counted = size_bytes(config)
+    return Exported(
+        native.architecture, parameters, *stored, tokens, config.quantization, counted
+    )

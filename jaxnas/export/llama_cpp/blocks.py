@@ -5,8 +5,6 @@ is what our int8 and int4 are (`jaxnas.compress.quantize`): their codes are writ
 as they are, and nothing is rounded again.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -14,48 +12,10 @@ import numpy as np
 
 from jaxnas.compress import Blocks, from_blocks, to_blocks
 from jaxnas.compress.quantize import BLOCK
-from jaxnas.export.model_folder import Codes
+from jaxnas.export.rows import Rows
 
 QUANTIZATION = {"q8_0": "int8", "q4_0": "int4"}  # ours of a ggml type
 TYPES = ("f32", "f16", *QUANTIZATION)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """A matrix by its rows, with its codes where the model holds it in blocks.
-
-    Attributes:
-      values: f32[R, C].
-      codes: i8[R, B, 32] and their scales f16[R, B], or None.
-      quantization: "int8", "int4"; "fp16" if there are no codes.
-    """
-
-    values: np.ndarray
-    codes: Codes | None = None
-    quantization: str = "fp16"
-
-    def map(self, change: Callable[[np.ndarray], np.ndarray]) -> "Rows":
-        """The matrix with its rows chosen or put in another order."""
-        codes = self.codes and (change(self.codes[0]), change(self.codes[1]))
-        return dataclasses.replace(self, values=change(self.values), codes=codes)
-
-    def times(self, factor: float) -> "Rows":
-        """The matrix times a number, and the scales of its blocks."""
-        codes = self.codes
-        if codes is not None:
-            codes = (codes[0], (codes[1] * np.float32(factor)).astype(np.float16))
-        values = self.values * np.float32(factor)
-        return dataclasses.replace(self, values=values, codes=codes)
-
-
-def joined(parts: list[Rows]) -> Rows:
-    """Matrices of one row length, one below the other."""
-    values = np.concatenate([part.values for part in parts])
-    held = [part.codes for part in parts if part.codes is not None]
-    if len(held) < len(parts):
-        return Rows(values)
-    codes = [np.concatenate(arrays) for arrays in zip(*held, strict=True)]
-    return Rows(values, (codes[0], codes[1]), parts[0].quantization)
 
 
 class Stored(NamedTuple):

@@ -16,6 +16,7 @@ from jaxnas.export.llama_cpp.blocks import QUANTIZATION, TYPES
 from jaxnas.export.llama_cpp.tensors import Tensor, to_file_tensors
 from jaxnas.export.llama_cpp.tokens import token_keys
 from jaxnas.export.model_folder import LoadedModel, load_codes, load_model, narrowest
+from jaxnas.export.rows import weights_of
 from jaxnas.storage.files import PARTIAL
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Written(NamedTuple):
     counted: int  # bytes of the weights, as a search counts them
     tokens: int  # of the tokenizer
     exact: bool  # holds the model's values, none rounded
+    chat: bool  # holds a chat template
     notes: tuple[str, ...]  # what is not as it was asked for, or not as counted
 
 
@@ -68,9 +70,7 @@ def gguf_beside(
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already: choose another --out")
     if importlib.util.find_spec(_PACKAGE) is None:
-        raise UsageError(
-            f"GGUF needs the package {_PACKAGE}: pip install 'jaxnas[gguf]'"
-        )
+        raise UsageError(f"GGUF needs the package {_PACKAGE}: pip install {_PACKAGE}")
     loaded = load_model(model)
     architecture = architecture_for(loaded.config)
     keys = architecture.keys(loaded.config)
@@ -81,11 +81,8 @@ def gguf_beside(
     settings |= {"general.file_type": _FILE_TYPES[kind]}
     if kind in QUANTIZATION:
         settings |= {"general.quantization_version": _QUANTIZATION_VERSION}
-    tensors = list(
-        to_file_tensors(
-            architecture, loaded.config, loaded.params, load_codes(model), kind
-        )
-    )
+    weights = weights_of(loaded.config, loaded.params, load_codes(model))
+    tensors = list(to_file_tensors(architecture, loaded.config, weights, kind))
     beside = out.with_name(f".{out.name}.{os.getpid()}{PARTIAL}")
     try:
         with _writing(out):
@@ -100,6 +97,7 @@ def gguf_beside(
             size_bytes(loaded.config),
             loaded.tokenizer.get_vocab_size(),
             all(tensor.stored.exact for tensor in tensors),
+            "tokenizer.chat_template" in settings,
             tuple(_notes(tensors)),
         )
         yield beside, written

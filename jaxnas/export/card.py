@@ -1,0 +1,139 @@
+"""The model card beside an export: what the model is, learnt from, and scores."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from arch import ArchitectureConfig
+from arch.cost import MIB, size_bytes, stored_parameters
+from jaxnas.storage.jsonl import Json
+from jaxnas.storage.run_folder import RunFolder
+
+CARD = "README.md"
+
+
+def model_card(
+    model: Path, config: ArchitectureConfig, form: str, notes: Iterable[str] = ()
+) -> str:
+    """A card in Markdown, with the front matter of the Hugging Face hub.
+
+    Data, evaluation and seed are those of the run that the model is of; of another
+    folder the card says that they are not recorded.
+
+    Args:
+      model: the folder that is exported.
+      config: of the model.
+      form: what is exported, as the command's `--format` calls it.
+      notes: sentences on what is not in the export as the model holds it.
+    """
+    run = RunFolder(model.resolve().parent)
+    of_run = model.resolve() == run.model
+    manifest = _json(run.manifest) if of_run else {}
+    summary = _json(run.summary) if of_run else {}
+    parts = (
+        _front_matter(form),
+        _what(config, notes),
+        _data(manifest.get("data")),
+        _evaluation(summary.get("final")),
+        _making(run, model.resolve().name, form, manifest),
+    )
+    return "\n".join(line for part in parts for line in (*part, ""))
+
+
+def _front_matter(form: str) -> Iterator[str]:
+    library = {"hf": "transformers", "gguf": "llama.cpp", "onnx": "transformers.js"}
+    yield from (
+        "---",
+        f"library_name: {library.get(form, form)}",
+        "pipeline_tag: text-generation",
+    )
+    yield from ("tags:", "- code", "- jaxnas", "---")
+
+
+def _what(config: ArchitectureConfig, notes: Iterable[str]) -> Iterator[str]:
+    yield "# A language model of code"
+    yield ""
+    yield (
+        f"{stored_parameters(config):,} parameters, {size_bytes(config) / MIB:.1f} MiB "
+        f"of weights at {config.quantization}, texts of up to {config.max_seq_length} "
+        f"tokens."
+    )
+    yield ""
+    for note in notes:
+        yield f"- {note}"
+        yield ""
+    yield from _table(("field", "value"), config.canonical().to_dict().items())
+
+
+def _data(data: Json | None) -> Iterator[str]:
+    yield "## Data"
+    yield ""
+    if data is None:
+        yield "What it learnt from is not recorded beside the model."
+        return
+    yield from _table(
+        ("", ""),
+        [
+            ("source", data.get("source")),
+            ("hash of the corpus", data.get("corpus_hash")),
+            ("hash of the tokenizer", data.get("tokenizer_hash")),
+            *(
+                (split, f"{size['files']:,} files, {size['tokens']:,} tokens")
+                for split, size in data.get("splits", {}).items()
+            ),
+            ("licences", data.get("licences") or "those of the files: not recorded"),
+        ],
+    )
+
+
+def _evaluation(final: Json | None) -> Iterator[str]:
+    yield "## Evaluation"
+    yield ""
+    if not final or "splits" not in final:
+        yield "It is not recorded beside the model."
+        return
+    rows = []
+    for split, found in final["splits"].items():
+        for name, scores in found.items():
+            if isinstance(scores, dict):
+                who = "this model" if name == "winner" else name
+                bits = f"{scores['bits_per_byte']:.3f}"
+                rows.append((split, who, bits, f"{scores['accuracy']:.3f}"))
+    yield from _table(("split", "model", "bits per byte", "accuracy"), rows)
+    yield ""
+    yield "Accuracy is of the next token; n-grams are counted on the training data."
+
+
+def _making(run: RunFolder, model: str, form: str, manifest: Json) -> Iterator[str]:
+    """The commands, by the names of the folders: where they lie is nobody's concern."""
+    name = run.path.name
+    yield "## How it was made"
+    yield ""
+    yield "```bash"
+    if manifest:
+        yield f"python -m jaxnas.run --config {name}/{run.config.name} --out NEW"
+    yield f"python -m jaxnas.run export {name}/{model} --format {form}"
+    yield "```"
+    if manifest:
+        versions = manifest.get("versions", {})
+        used = ", ".join(f"{name} {version}" for name, version in versions.items())
+        yield ""
+        yield f"Seed {manifest.get('seed')}, on {manifest.get('device')}: {used}."
+
+
+def _table(
+    header: tuple[str, ...], rows: Iterable[tuple[object, ...]]
+) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{' --- |' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"
+
+
+def _json(path: Path) -> Json:
+    """A run's file; nothing where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

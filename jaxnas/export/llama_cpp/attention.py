@@ -1,0 +1,203 @@
+"""Softmax attention in llama.cpp: nine architectures."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from arch import ArchitectureConfig
+from arch.layers.norms import EPSILON
+from arch.layers.positions import BASE
+from jaxnas.export.decoders import ATTENTION
+from jaxnas.export.llama_cpp.architecture import (
+    EMBED,
+    HEAD,
+    LAST_NORM,
+    RMS_NORM,
+    Architecture,
+    Keys,
+    Row,
+    row,
+    sizes_of_all,
+)
+from jaxnas.export.rows import halves
+
+_MAX_ALIBI_BIAS = 8.0  # slopes are powers of 2^(-8/n), as in `alibi_slopes`
+
+
+def _takes(
+    normalization: str, position: str, activation: str, **others: tuple
+) -> dict[str, tuple]:
+    return {
+        "arch_type": ATTENTION,
+        "normalization": (normalization,),
+        "position_encoding": (position,),
+        "activation": (activation,),
+        **others,
+    }
+
+
+_NORMS = (
+    row("blocks.mixer_norm.scale", "blk.{layer}.attn_norm.weight"),
+    row("blocks.feedforward_norm.scale", "blk.{layer}.ffn_norm.weight"),
+)
+_VALUE = row("blocks.mixer.value.kernel", "blk.{layer}.attn_v.weight")
+_OUT = row("blocks.mixer.out.kernel", "blk.{layer}.attn_output.weight")
+_UP = row("blocks.feedforward.up.kernel", "blk.{layer}.ffn_up.weight")
+_DOWN = row("blocks.feedforward.down.kernel", "blk.{layer}.ffn_down.weight")
+_GATE = row("blocks.feedforward.gate.kernel", "blk.{layer}.ffn_gate.weight")
+# Rotation of channels 2i and 2i+1, as ours.
+_PAIRS = (
+    row("blocks.mixer.query.kernel", "blk.{layer}.attn_q.weight"),
+    row("blocks.mixer.key.kernel", "blk.{layer}.attn_k.weight"),
+)
+
+
+def _halves(heads: str) -> Callable[[ArchitectureConfig], np.ndarray]:
+    return lambda config: halves(getattr(config, heads), config.head_dim)
+
+
+# Rotation of channels i and i + H/2.
+_HALVES = (
+    _PAIRS[0]._replace(order=_halves("num_heads")),
+    _PAIRS[1]._replace(order=_halves("key_value_heads")),
+)
+_FUSED = Row(
+    (
+        "blocks.mixer.query.kernel",
+        "blocks.mixer.key.kernel",
+        "blocks.mixer.value.kernel",
+    ),
+    "blk.{layer}.attn_qkv.weight",
+)
+_PLAIN, _GATED = (_UP, _DOWN), (_GATE, _UP, _DOWN)
+_NORM_BIASES = (
+    "blk.{layer}.attn_norm.bias",
+    "blk.{layer}.ffn_norm.bias",
+    "output_norm.bias",
+)
+_DENSE_BIASES = (
+    "blk.{layer}.attn_output.bias",
+    "blk.{layer}.ffn_up.bias",
+    "blk.{layer}.ffn_down.bias",
+)
+
+
+def _rows(*rows: Row) -> tuple[Row, ...]:
+    return (EMBED, *_NORMS, *rows, LAST_NORM, HEAD)
+
+
+def _attention(config: ArchitectureConfig) -> Keys:
+    return sizes_of_all(config) | {
+        "feed_forward_length": config.feedforward_dim,
+        "attention.head_count": config.num_heads,
+        "attention.head_count_kv": config.key_value_heads,
+    }
+
+
+_LAYER_NORM: Keys = {"attention.layer_norm_epsilon": EPSILON}
+
+
+def _rotary(**others: int | float | bool) -> Callable[[ArchitectureConfig], Keys]:
+    """Sizes and rotation, with others by their names."""
+
+    def keys(config: ArchitectureConfig) -> Keys:
+        rope: Keys = {
+            "rope.dimension_count": config.head_dim,
+            "rope.freq_base": BASE,
+            "attention.key_length": config.head_dim,
+            "attention.value_length": config.head_dim,
+        }
+        return _attention(config) | rope | others
+
+    return keys
+
+
+def _fixed(**others: int | float | bool) -> Callable[[ArchitectureConfig], Keys]:
+    """Sizes of attention, with others by their names."""
+    return lambda config: _attention(config) | others
+
+
+def _root(config: ArchitectureConfig) -> float:
+    return math.sqrt(config.hidden_dim)
+
+
+LLAMA = Architecture(
+    name="llama",
+    takes=_takes("rmsnorm", "rope", "swiglu"),
+    keys=_rotary(**RMS_NORM),
+    rows=_rows(*_PAIRS, _VALUE, _OUT, *_GATED),
+)
+
+GEMMA = Architecture(
+    name="gemma",
+    takes=_takes("rmsnorm", "rope", "geglu", tie_embeddings=(True,)),
+    keys=_rotary(**RMS_NORM),
+    # It multiplies the embedding by sqrt(D) where it enters, and not as the head.
+    rows=(
+        EMBED._replace(factor=lambda config: 1 / _root(config)),
+        *_NORMS,
+        *_HALVES,
+        _VALUE,
+        _OUT,
+        *_GATED,
+        LAST_NORM._replace(factor=_root),
+        HEAD,
+    ),
+)
+
+ARCEE = Architecture(
+    name="arcee",
+    takes=_takes("rmsnorm", "rope", "relu2"),
+    keys=_rotary(**RMS_NORM),
+    rows=_rows(*_PAIRS, _VALUE, _OUT, *_PLAIN),
+)
+
+STARCODER2 = Architecture(
+    name="starcoder2",
+    takes=_takes("layernorm", "rope", "gelu"),
+    keys=_rotary(**_LAYER_NORM),
+    rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
+    zeros=(*_NORM_BIASES, *_DENSE_BIASES),
+)
+
+STABLE_LM = Architecture(
+    name="stablelm",
+    takes=_takes("layernorm", "rope", "swiglu"),
+    keys=_rotary(**_LAYER_NORM, use_parallel_residual=False),
+    rows=_rows(*_HALVES, _VALUE, _OUT, *_GATED),
+    zeros=_NORM_BIASES,
+    untied=True,
+)
+
+NEMOTRON = Architecture(
+    name="nemotron",
+    takes=_takes("layernorm", "rope", "relu2"),
+    keys=_rotary(**_LAYER_NORM),
+    rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
+    zeros=_NORM_BIASES,
+    untied=True,
+)
+
+REFACT = Architecture(
+    name="refact",
+    takes=_takes("rmsnorm", "alibi", "swiglu"),
+    keys=_fixed(**RMS_NORM),
+    rows=_rows(*_PAIRS, _VALUE, _OUT, *_GATED),
+)
+
+GPT2 = Architecture(
+    name="gpt2",
+    takes=_takes("layernorm", "absolute", "gelu"),
+    keys=_fixed(**_LAYER_NORM),
+    rows=_rows(_FUSED, _OUT, *_PLAIN),
+    zeros=(*_NORM_BIASES, *_DENSE_BIASES, "blk.{layer}.attn_qkv.bias"),
+    positions="position_embd.weight",
+)
+
+MPT = Architecture(
+    name="mpt",
+    takes=_takes("layernorm", "alibi", "gelu"),
+    keys=_fixed(**_LAYER_NORM, **{"attention.max_alibi_bias": _MAX_ALIBI_BIAS}),
+    rows=_rows(_FUSED, _OUT, *_PLAIN),
+)

@@ -1,0 +1,1 @@
+"""A model of ours as an ONNX graph that reads on from a cache."""
