@@ -3,9 +3,10 @@
 import argparse
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
@@ -15,6 +16,9 @@ from jaxnas.commands.options import Parser
 from jaxnas.config import anchored_source, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
+
+if TYPE_CHECKING:
+    from jaxnas.pipeline.ship import Shipped
 
 RUNTIMES = ("llama.cpp", "transformers", "any")
 LEAST = 240.0  # seconds of a budget in which there is room for all of it
@@ -39,11 +43,9 @@ def main(arguments: list[str]) -> None:
 
 def _ship(folder: RunFolder, values: dict[str, Any]) -> None:
     # Only now, for it takes seconds: what was begun can be gone on with.
-    from jaxnas.export import export_folder
     from jaxnas.export.choice import class_for
     from jaxnas.export.llama_cpp.architectures import architecture_for
-    from jaxnas.export.llama_cpp.write import export_gguf
-    from jaxnas.pipeline.ship import ShipPlan, closing, ship
+    from jaxnas.pipeline.ship import ShipPlan, close, ship
     from jaxnas.report.tables import plain_console
     from jaxnas.runtime import backend, set_up
 
@@ -56,16 +58,29 @@ def _ship(folder: RunFolder, values: dict[str, Any]) -> None:
     )
     console = plain_console()
     model = ship(folder.path, plan, backend(), console)
-    shipped = model
-    if runtime == "llama.cpp":
-        shipped = folder.path / "model.gguf"
-        if not shipped.exists():
-            export_gguf(model, shipped)
-    elif runtime == "transformers":
-        shipped = folder.path / "transformers"
-        if not shipped.exists():
-            export_folder(model, shipped)
-    closing(folder.path, plan, model, shipped, runtime, console)
+    shipped = _exported(folder.path, model, runtime)
+    close(folder.path, plan, model, shipped, runtime, console)
+
+
+def _exported(out: Path, model: Path, runtime: str) -> "Shipped":
+    """The export, made unless it is there."""
+    from jaxnas.export import export_folder
+    from jaxnas.export.llama_cpp import export_gguf
+    from jaxnas.pipeline.ship import Shipped
+
+    if runtime == "any":
+        return Shipped(model, "jaxnas")
+    if runtime == "transformers":
+        path = out / "transformers"
+        if not path.exists():
+            export_folder(model, path)
+        return Shipped(path, "hf")
+    path = out / "model.gguf"
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as beside:
+        again = Path(beside) / path.name  # its notes are wanted by a resume, too
+        written = export_gguf(model, again)
+        again.replace(path)
+    return Shipped(path, "gguf", written.notes)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,12 @@ CARD = "README.md"
 
 
 def model_card(
-    model: Path, config: ArchitectureConfig, form: str, notes: Iterable[str] = ()
+    model: Path,
+    config: ArchitectureConfig,
+    form: str,
+    notes: Iterable[str] = (),
+    scores: Iterable[tuple[str, str]] = (),
+    made_by: str | None = None,
 ) -> str:
     """A card in Markdown, with the front matter of the Hugging Face hub.
 
@@ -25,6 +30,9 @@ def model_card(
       config: of the model.
       form: what is exported, as the command's `--format` calls it.
       notes: sentences on what is not in the export as the model holds it.
+      scores: on the test files, more than the run has: what and how much.
+      made_by: the one command that made all of it; None for the run's and the
+        export's.
     """
     run = RunFolder(model.resolve().parent)
     of_run = model.resolve() == run.model
@@ -34,8 +42,9 @@ def model_card(
         _front_matter(form),
         _what(config, notes),
         _data(manifest.get("data")),
-        _evaluation(summary.get("final")),
-        _making(run, model.resolve().name, form, manifest),
+        _evaluation(summary.get("final") or summary),
+        _scores(scores),
+        _making(run, model.resolve().name, form, manifest, made_by),
     )
     return "\n".join(line for part in parts for line in (*part, ""))
 
@@ -104,21 +113,33 @@ def _evaluation(final: Json | None) -> Iterator[str]:
     yield "Accuracy is of the next token; n-grams are counted on the training data."
 
 
-def _making(run: RunFolder, model: str, form: str, manifest: Json) -> Iterator[str]:
+def _scores(scores: Iterable[tuple[str, str]]) -> Iterator[str]:
+    rows = list(scores)
+    if rows:
+        yield from _table(("on the test files", ""), rows)
+
+
+def _making(
+    run: RunFolder, model: str, form: str, manifest: Json, made_by: str | None
+) -> Iterator[str]:
     """The commands, by the names of the folders: where they lie is nobody's concern."""
     name = run.path.name
     yield "## How it was made"
     yield ""
     yield "```bash"
-    if manifest:
-        yield f"python -m jaxnas.run --config {name}/{run.config.name} --out NEW"
-    yield f"python -m jaxnas.run export {name}/{model} --format {form}"
+    if made_by is not None:
+        yield made_by
+    else:
+        if "seed" in manifest:
+            yield f"python -m jaxnas.run --config {name}/{run.config.name} --out NEW"
+        yield f"python -m jaxnas.run export {name}/{model} --format {form}"
     yield "```"
     if manifest:
         versions = manifest.get("versions", {})
         used = ", ".join(f"{name} {version}" for name, version in versions.items())
         yield ""
-        yield f"Seed {manifest.get('seed')}, on {manifest.get('device')}: {used}."
+        seed = f"Seed {manifest['seed']}, on" if "seed" in manifest else "On"
+        yield f"{seed} {manifest.get('device')}: {used}."
 
 
 def _table(

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli_w
 from rich.console import Console
@@ -20,8 +20,8 @@ from jaxnas.benchmarks.bits import bits
 from jaxnas.benchmarks.lines import cursors, drawn_lines, held_out, lines
 from jaxnas.clock import seconds_of
 from jaxnas.config import RunConfig
+from jaxnas.export.card import CARD, model_card
 from jaxnas.export.model_folder import load_model
-from jaxnas.pipeline.card import Shipped, card, score_rows
 from jaxnas.pipeline.run import run
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import TrainPlan, train
@@ -34,7 +34,27 @@ SEARCH_SHARE, TRAIN_SHARE = 0.35, 0.55  # of the budget; scores and export have 
 LONGER = 4  # times the search's windows, that the last training has
 CURSORS, SHOWN, WINDOWS, CONTEXT = 200, 10, 512, 256
 SPACE, SCORES = "space.toml", "scores.json"
-SAMPLES, CARD = "completions.md", "README.md"
+SAMPLES = "completions.md"
+
+
+class Shipped(NamedTuple):
+    """What other software loads.
+
+    Attributes:
+      path: a file, or a folder.
+      form: as `export --format` calls it.
+      notes: on what is not in it as the model holds it.
+    """
+
+    path: Path
+    form: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mib(self) -> float:
+        """Of the file, or of all files in the folder."""
+        inside = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        return sum(one.stat().st_size for one in inside if one.is_file()) / 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,40 +211,51 @@ def _scored(model: Path, plan: ShipPlan) -> tuple[Json, str]:
     return scores, "\n".join(parts)
 
 
-def closing(
+def score_rows(scores: Json) -> list[tuple[str, str]]:
+    """Each score in words."""
+    bpb, line = scores["bpb"], scores["line"]
+    match, error = line["exact_match"], line["exact_match_error"]
+    return [
+        ("bits per byte", f"{bpb['bits_per_byte']:.3f}"),
+        ("of a token bigram", f"{bpb['bigram']:.3f}"),
+        ("next tokens right", f"{bpb['accuracy']:.3f}"),
+        (f"next lines right, of {line['cursors']}", f"{match:.3f} +- {error:.3f}"),
+        ("edit similarity of a line", f"{line['edit_similarity']:.3f}"),
+    ]
+
+
+def close(
     out: Path,
     plan: ShipPlan,
     model: Path,
-    shipped: Path,
+    shipped: Shipped,
     runtime: str,
     console: Console,
 ) -> None:
     """Writes the model's card, and says what there is and how to use it."""
-    serve = f"python -m jaxnas.run serve {model}"
-    uses = {
-        "llama.cpp": f"llama-server -m {shipped.name} --port 8012",
-        "transformers": f"AutoModelForCausalLM.from_pretrained({shipped.name!r})",
-    }
-    made = Shipped(
-        config=load_model(model).config,
-        path=shipped,
-        use=uses.get(runtime, serve),
-        made_by=f"python -m jaxnas.run ship {plan.data} --budget {plan.budget} "
-        f"--seed {plan.seed} --runs-on {runtime}",
-        data=json.loads((out / "search" / "manifest.json").read_text())["data"],
-        scores=json.loads((out / SCORES).read_text()),
+    rows = score_rows(json.loads((out / SCORES).read_text()))
+    limits = "".join(
+        f" --{name.replace('_', '-')} {value:g}"
+        for name in ("max_size", "max_latency", "fim")
+        if (value := getattr(plan, name))
     )
-    write_whole(out / CARD, card(out.resolve().name, made, SAMPLES))
+    made_by = (
+        f"python -m jaxnas.run ship {plan.data} --budget {plan.budget}{limits} "
+        f"--seed {plan.seed} --runs-on {runtime}"
+    )
+    config = load_model(model).config
+    text = model_card(model, config, shipped.form, shipped.notes, rows, made_by)
+    write_whole(out / CARD, text)
     console.rule("shipped")
-    for words, figure in score_rows(made.scores):
+    for words, figure in rows:
         console.print(f"{words:<28}{figure}")
-    for name, text in (
-        ("model", f"{shipped} ({made.mib:.2f} MiB)"),
+    for name, words in (
+        ("model", f"{shipped.path} ({shipped.mib:.2f} MiB)"),
         ("card", str(out / CARD)),
         ("completions", str(out / SAMPLES)),
-        ("editor", serve),
+        ("editor", f"python -m jaxnas.run serve {model}"),
     ):
-        console.print(f"{name:<11} {text}", soft_wrap=True)
+        console.print(f"{name:<11} {words}", soft_wrap=True)
 
 
 def _is_file(space: str | None) -> bool:
