@@ -16,13 +16,13 @@ import numpy as np
 from jaxnas import api
 from jaxnas.commands.options import file_to_write
 from jaxnas.config import RunConfig, read_toml
+from jaxnas.pipeline.build import train_settings
 from jaxnas.presets import phases_of
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.results.result import Scored, read_results, scored
 from jaxnas.storage.files import write_json
 from jaxnas.training.keys import training_key
 from jaxnas.training.rungs import rungs_of
-from jaxnas.training.settings import TrainSettings
 
 DECAY_SHARE = 0.2  # of both
 WARMUP_SHARE = 0.1  # of the first phase
@@ -153,8 +153,7 @@ def _settings(options, name: str, seed: int) -> dict:
 def _tokens(run: Path) -> int:
     """Trained on in all phases: each training counts once, with its decays."""
     config = RunConfig(**read_toml(run / "config.toml"))
-    fields = TrainSettings.__dataclass_fields__
-    settings = TrainSettings(**{name: getattr(config, name) for name in fields})
+    settings = train_settings(config)
     rungs = rungs_of(phases_of(config.phases, config.preset), settings)
     trained = {rungs[0].name: read_results(run / "results.jsonl")}
     for result in read_results(run / "rungs.jsonl") if len(rungs) > 1 else ():

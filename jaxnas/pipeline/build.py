@@ -8,7 +8,7 @@ from typing import Any
 from arch import ArchitectureConfig
 from arch.cost import Hardware
 from arch.space import Space
-from jaxnas.config import Settings, read_toml
+from jaxnas.config import RunConfig, Settings, read_toml
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.costs import costs_of
@@ -38,12 +38,17 @@ def within_limits(
     return fits
 
 
-def make_task(config: Settings, dataset: Dataset) -> Task:
-    """What every candidate is trained on, and how."""
+def train_settings(config: RunConfig) -> TrainSettings:
+    """How a run trains its candidates."""
     names = TrainSettings.__dataclass_fields__
-    settings = TrainSettings(
+    return TrainSettings(
         **{name: getattr(config, name) for name in names if hasattr(config, name)}
     )
+
+
+def make_task(config: Settings, dataset: Dataset) -> Task:
+    """What every candidate is trained on, and how."""
+    settings = train_settings(config)
     for split in ("train", "validation", "test"):
         tokens = len(getattr(dataset, split))
         if tokens <= config.window:
