@@ -112,7 +112,7 @@ def test_the_command_prints_a_row_a_model(place, tmp_path, capsys):
     assert main(["evaluate", *given, "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "bits/byte" in text
-    assert "share of 20 lines" in text
+    assert "share of 20 lines at most" in text
     found = json.loads(out.read_text())["models"][str(place / "model")]
     assert found["line"]["cursors"] == 20
     assert found["bpb"]["windows"] == 20

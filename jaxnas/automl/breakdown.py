@@ -39,7 +39,7 @@ _ORDER = (
 )
 
 
-class Part(NamedTuple):
+class Portion(NamedTuple):
     """One part of a model; figures of the whole model, on one of its devices."""
 
     name: str
@@ -49,7 +49,7 @@ class Part(NamedTuple):
     decode_ms: float
 
 
-def breakdown(config: ArchitectureConfig, use: Use) -> list[Part]:
+def breakdown(config: ArchitectureConfig, use: Use) -> list[Portion]:
     """The parts in the order they run; their sums are the model's figures.
 
     The mixer's part is its projections; the context's is what reads the tokens that
@@ -72,7 +72,7 @@ def breakdown(config: ArchitectureConfig, use: Use) -> list[Part]:
     prefills = _milliseconds(config, use, prefill(use.batch, use.prompt))
     decodes = _milliseconds(config, use, decode(use.batch, use.context))
     return [
-        Part(
+        Portion(
             name,
             counts[name],
             stored[name] / MIB / use.devices,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from arch.scaling.fit import LawFit
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
 from jaxnas.automl.announce import print_found
 from jaxnas.automl.conflicts import describe
@@ -42,36 +43,15 @@ docs/automl.md) or one of those that are shipped: {shipped}.
 def main(arguments: list[str]) -> None:
     """Prints the best shapes and the front; writes them where --out says so."""
     options = _parse(arguments)
-    spec = read_spec(options.spec)
-    fitted = fit_runs(options.fit) if options.fit else None
-    if fitted is not None:
-        use = dataclasses.replace(
-            spec.use,
-            law=fitted.law,
-            fit_error=max(fitted.error, fitted.largest_error or 0.0),
-        )
-        spec = dataclasses.replace(spec, use=use)
-    problem = Problem(spec, _objectives(options, spec.weights))
-    if options.strategy is None:
-        options.strategy = usual_strategy(problem.shapes.total)
-    if options.strategy == EXHAUSTIVE and problem.shapes.total > MOST_GENOMES:
-        raise UsageError(
-            f"{problem.shapes.total:,} shapes are too many for --strategy exhaustive, "
-            f"which counts up to {MOST_GENOMES:,}: narrow the dimensions"
-        )
-    if options.html:
-        from jaxnas.report.front_html import require_plotly
-
-        require_plotly()
+    problem, fitted = _problem(options)
     make_out(options.out)
     set_up()
     console = plain_console()
     seeds = None
     if options.history is not None:
         seeds = seeds_from(options.history, problem.shapes)
-        console.print(
-            f"history     {0 if seeds is None else len(seeds)} shapes to start near"
-        )
+        number = 0 if seeds is None else len(seeds)
+        console.print(f"history     {number} shapes to start near")
     begin = time.perf_counter()
     found = search_shapes(
         problem,
@@ -86,6 +66,42 @@ def main(arguments: list[str]) -> None:
     print_found(console, problem, found, options.strategy, seconds)
     for line in [] if fitted is None else describe_fit(fitted):
         console.print(line)
+    result = _written(options, problem, found, console)
+    if options.history is not None:
+        keep_in(options.history, result)
+    if found.conflict is not None:
+        whole = found.evaluated == problem.shapes.total
+        part = "" if whole else f" (of {found.evaluated:,} evaluated)"
+        raise UsageError(f"{problem.spec.name}: {describe(found.conflict)}{part}")
+
+
+def _problem(options: argparse.Namespace) -> tuple[Problem, LawFit | None]:
+    """What is searched, and how; fills in the strategy."""
+    spec = read_spec(options.spec)
+    fitted = fit_runs(options.fit) if options.fit else None
+    if fitted is not None:
+        error = max(fitted.error, fitted.largest_error or 0.0)
+        use = dataclasses.replace(spec.use, law=fitted.law, fit_error=error)
+        spec = dataclasses.replace(spec, use=use)
+    problem = Problem(spec, _objectives(options, spec.weights))
+    if options.strategy is None:
+        options.strategy = usual_strategy(problem.shapes.total)
+    if options.strategy == EXHAUSTIVE and problem.shapes.total > MOST_GENOMES:
+        raise UsageError(
+            f"{problem.shapes.total:,} shapes are too many for --strategy exhaustive, "
+            f"which counts up to {MOST_GENOMES:,}: narrow the dimensions"
+        )
+    if options.html:
+        from jaxnas.report.front_html import require_plotly
+
+        require_plotly()
+    return problem, fitted
+
+
+def _written(
+    options: argparse.Namespace, problem: Problem, found: Found, console: Console
+) -> Json:
+    """What was found as JSON; also in the folder of --out."""
     asked: Json = {
         "strategy": options.strategy,
         "budget": options.budget,
@@ -101,15 +117,7 @@ def main(arguments: list[str]) -> None:
             write_html(options.out, problem, found)
             files += ", front.html"
         console.print(f"written to {options.out}: {files}")
-    if options.history is not None:
-        keep_in(options.history, result)
-    if found.conflict is not None:
-        part = (
-            ""
-            if found.evaluated == problem.shapes.total
-            else (f" (of {found.evaluated:,} evaluated)")
-        )
-        raise UsageError(f"{spec.name}: {describe(found.conflict)}{part}")
+    return result
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

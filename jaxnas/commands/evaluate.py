@@ -1,13 +1,15 @@
 """`evaluate MODEL ...`: what saved models are worth on files not trained on."""
 
+import argparse
 import json
 from pathlib import Path
-from typing import Any
 
+from rich.console import Console
 from rich.progress import TaskID
 
 from jaxnas.commands.options import Parser, file_to_write
 from jaxnas.errors import UsageError
+from jaxnas.storage.jsonl import Json
 
 BENCHMARKS = ("bpb", "line", "fim")
 
@@ -32,28 +34,40 @@ def main(arguments: list[str]) -> None:
         if not 1 <= getattr(options, name) <= 10**6:
             raise UsageError(f"--{name} {getattr(options, name)} must be 1 to 1000000")
     # Only now, for it takes seconds.
+    from jaxnas.report.tables import plain_console
+    from jaxnas.runtime import set_up
+
+    set_up()
+    console = plain_console()
+    found = _scores(options, wanted, console)
+    _print(found, options, wanted, console)
+    if options.out is not None:
+        about = {"data": options.data, "seed": options.seed, "context": options.context}
+        options.out.write_text(json.dumps(about | {"models": found}, indent=2) + "\n")
+
+
+def _scores(
+    options: argparse.Namespace, wanted: list[str], console: Console
+) -> dict[str, Json]:
+    """Of each model, by its path."""
     from arch.cost import size_mib
     from jaxnas.benchmarks.bits import bits
     from jaxnas.benchmarks.lines import cursors, held_out, lines
     from jaxnas.data.fim import fim_ids
     from jaxnas.export.model_folder import load_model
     from jaxnas.report.steps import bars_on
-    from jaxnas.report.tables import add_numbers, plain_console, plain_table
-    from jaxnas.runtime import set_up
 
-    set_up()
     models = {str(path): load_model(_folder(path)) for path in options.models}
     places = []
     if {"line", "fim"} & set(wanted):
         places = cursors(held_out(options.data), options.cursors, options.seed)
-    console = plain_console()
-    found: dict[str, Any] = {}
+    found = {}
     with bars_on(console) as bars:
         for name, model in models.items():
-            one: dict[str, Any] = {"size_mib": size_mib(model.config)}
+            one: Json = {"size_mib": size_mib(model.config)}
             if "bpb" in wanted:
                 one["bpb"] = bits(model, options.data, options.windows)
-            for which in [one for one in ("line", "fim") if one in wanted]:
+            for which in _of_lines(wanted):
                 filling = which == "fim"
                 if filling and fim_ids(model.tokenizer) is None:
                     continue
@@ -64,38 +78,47 @@ def main(arguments: list[str]) -> None:
 
                 one[which] = lines(model, places, options.context, report, filling)
             found[name] = one
+    return found
+
+
+def _print(
+    found: dict[str, Json],
+    options: argparse.Namespace,
+    wanted: list[str],
+    console: Console,
+) -> None:
+    from jaxnas.report.tables import add_numbers, plain_table
+
     table = plain_table(f"On the test files of {options.data}")
     table.add_column("model", overflow="fold", min_width=16)
     add_numbers(table, "MiB")
     if "bpb" in wanted:
         add_numbers(table, "bits/byte", "bigram")
-    for which in [one for one in ("line", "fim") if one in wanted]:
+    for which in _of_lines(wanted):
         add_numbers(table, f"{which}s", "alike")
+    errors = []
     for name, one in found.items():
         cells = [f"{one['size_mib']:.2f}"]
         if "bpb" in wanted:
             cells += [f"{one['bpb'][figure]:.3f}" for figure in _BITS]
-        for which in [each for each in ("line", "fim") if each in wanted]:
+        for which in _of_lines(wanted):
             scores = one.get(which)
             cells += ["-" if scores is None else f"{scores[f]:.3f}" for f in _LINES]
+            if scores is not None:
+                errors.append(scores["exact_match_error"])
         table.add_row(name, *cells)
     console.print(table)
-    errors = [
-        one[which]["exact_match_error"]
-        for one in found.values()
-        for which in ("line", "fim")
-        if which in one
-    ]
     if errors:
         console.print(
-            f"lines: share of {len(places)} lines that are completed exactly, standard "
-            f"error at most {max(errors):.3f}; fims: the same, with what stands behind "
-            f"the line; alike: edit similarity",
+            f"lines: share of {options.cursors} lines at most that are completed "
+            f"exactly, standard error at most {max(errors):.3f}; fims: the same, with "
+            f"what stands behind the line; alike: edit similarity",
             soft_wrap=True,
         )
-    if options.out is not None:
-        about = {"data": options.data, "seed": options.seed, "context": options.context}
-        options.out.write_text(json.dumps(about | {"models": found}, indent=2) + "\n")
+
+
+def _of_lines(wanted: list[str]) -> list[str]:
+    return [name for name in ("line", "fim") if name in wanted]
 
 
 def _folder(path: Path) -> Path:

@@ -13,7 +13,7 @@ from arch.config import QUANTIZATIONS
 from arch.cost.sizes import sizes_of
 from arch.scaling.shape import TERMS, shape_terms
 from jaxnas.analytic.objectives import OBJECTIVES, Use
-from jaxnas.automl.breakdown import Part, breakdown
+from jaxnas.automl.breakdown import Portion, breakdown
 from jaxnas.automl.named_shape import in_words, named_shape
 from jaxnas.automl.tables import counted
 from jaxnas.automl.units import in_plain
@@ -120,11 +120,11 @@ def described(use: Use) -> str:
     )
 
 
-def _table(parts: Sequence[Part]) -> Table:
+def _table(parts: Sequence[Portion]) -> Table:
     table = plain_table("Where it goes", "part")
     add_numbers(table, "params", "MiB", "prefill ms", "ms/token")
     sums = [sum(column) for column in zip(*(part[1:] for part in parts), strict=True)]
-    for part in [*parts, Part("together", int(sums[0]), *sums[1:])]:
+    for part in [*parts, Portion("together", int(sums[0]), *sums[1:])]:
         table.add_row(
             part.name,
             counted(part.parameters),
@@ -135,7 +135,7 @@ def _table(parts: Sequence[Part]) -> Table:
     return table
 
 
-def _bars(console: Console, parts: Sequence[Part]) -> None:
+def _bars(console: Console, parts: Sequence[Portion]) -> None:
     width = max(len(part.name) for part in parts)
     for title, values in (
         ("parameters", [float(part.parameters) for part in parts]),

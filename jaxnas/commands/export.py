@@ -22,7 +22,7 @@ from jaxnas.export.llama_cpp.verify import (
 from jaxnas.export.llama_cpp.write import gguf_beside
 from jaxnas.export.model_folder import load_model
 from jaxnas.export.onnx.write import export_onnx
-from jaxnas.export.reference import LIKELY, Agreement
+from jaxnas.export.reference import LIKELY, Agreed
 from jaxnas.report.tables import plain_console
 from jaxnas.storage.files import write_whole
 
@@ -178,7 +178,7 @@ def _export(model: Path, out: Path, seed: int | None) -> Exported:
 
 
 def _print_folder(
-    out: Path, written: Exported, agreement: Agreement | None = None
+    out: Path, written: Exported, agreement: Agreed | None = None
 ) -> None:
     tokens = "none: random weights have no words"
     if written.tokens is not None:
@@ -233,7 +233,7 @@ def _print_file(
     _print(lines)
 
 
-def _agreement(found: Agreement) -> str:
+def _agreement(found: Agreed) -> str:
     return (
         f"{found.greedy} of {found.new} greedy tokens equal, log-probabilities of "
         f"{LIKELY:g} on within {found.difference:.1e}"

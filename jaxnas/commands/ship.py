@@ -6,14 +6,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tomli_w
 
 from jaxnas.checks import fault
 from jaxnas.clock import clock_words, seconds_of
 from jaxnas.commands.options import Parser
-from jaxnas.config import anchored_source, read_values
+from jaxnas.config import Values, anchored_source, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
 
-def _ship(folder: RunFolder, values: dict[str, Any]) -> None:
+def _ship(folder: RunFolder, values: Values) -> None:
     # Only now, for it takes seconds: what was begun can be gone on with.
     from jaxnas.export.choice import class_for
     from jaxnas.export.llama_cpp.architectures import architecture_for
@@ -86,7 +86,7 @@ def _exported(out: Path, model: Path, runtime: str) -> "Shipped":
 @contextlib.contextmanager
 def _claimed(
     options: argparse.Namespace,
-) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+) -> Iterator[tuple[RunFolder, Values]]:
     """The locked folder, new or to be gone on with, and what was asked for."""
     given = {
         name: value for name in _NAMES if (value := getattr(options, name)) is not None
@@ -111,9 +111,9 @@ def _claimed(
         yield folder, values
 
 
-def _checked(values: dict[str, Any]) -> dict[str, Any]:
+def _checked(values: Values) -> Values:
     """The values, or what is wrong with one of them."""
-    bounds: dict[str, dict[str, Any]] = {
+    bounds: dict[str, Values] = {
         "data": {"kind": str},
         "max_size": {"kind": float, "above": 0},
         "max_latency": {"kind": float, "above": 0},

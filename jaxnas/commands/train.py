@@ -6,14 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
 from jaxnas.checks import fault
 from jaxnas.clock import BEGAN, seconds_of
 from jaxnas.commands.options import Parser
-from jaxnas.config import anchored_source, make_config, read_toml, read_values
+from jaxnas.config import Values, anchored_source, make_config, read_toml, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import PRESETS
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
@@ -26,7 +25,7 @@ tokenizer. Data, window, batch and learning rate are those of the run by default
 _BUDGET = "30m"
 # Taken from the run that the model is of, or from the preset.
 _OF_RUN = ("data", "window", "batch", "learning_rate", "eval_windows", "final_windows")
-_BOUNDS: dict[str, dict[str, Any]] = {
+_BOUNDS: dict[str, Values] = {
     "tokens": {"kind": int, "least": 1},
     "window": {"kind": int, "least": 1, "most": 2**20},
     "batch": {"kind": int, "least": 1, "most": 2**20},
@@ -59,7 +58,7 @@ def main(arguments: list[str]) -> None:
 @contextmanager
 def _claimed(
     options: argparse.Namespace,
-) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+) -> Iterator[tuple[RunFolder, Values]]:
     """The locked folder, new or to be resumed, and the plan's values."""
     given = {
         name: value
@@ -86,10 +85,10 @@ def _claimed(
         yield folder, _checked({name: kept.get(name) for name in _NAMES})
 
 
-def _values(given: dict[str, Any]) -> dict[str, Any]:
+def _values(given: Values) -> Values:
     """All values of a plan: given, the run's, or by default."""
     model, run = _found(Path(given["model"]))
-    values: dict[str, Any] = {
+    values: Values = {
         "fresh": False,
         "tokens": None,
         "budget": None,
@@ -119,7 +118,7 @@ def _found(path: Path) -> tuple[Path, Path | None]:
     return model, settings if settings.is_file() else None
 
 
-def _defaults(run: Path | None) -> dict[str, Any]:
+def _defaults(run: Path | None) -> Values:
     """What the run was searched with; a preset's values where there is no run."""
     from jaxnas.runtime import backend
 
@@ -135,7 +134,7 @@ def _defaults(run: Path | None) -> dict[str, Any]:
     return {"data": "stdlib"} | {name: preset[name] for name in _OF_RUN[1:]}
 
 
-def _checked(values: dict[str, Any]) -> dict[str, Any]:
+def _checked(values: Values) -> Values:
     """The values, or what is wrong with one of them."""
     for name, bounds in _BOUNDS.items():
         value = values[name]

@@ -39,7 +39,7 @@ def class_named(model_type: object) -> NativeClass:
     raise UsageError(f"model_type={model_type!r} cannot be imported: only {known}")
 
 
-class Target(Protocol):
+class Implementation(Protocol):
     """What computes some of our models exactly: a class, an architecture."""
 
     @property
@@ -54,7 +54,9 @@ class Target(Protocol):
         """Fields that it has no value for -> the values that it could have."""
 
 
-def refusal(config: ArchitectureConfig, targets: Sequence[Target], kind: str) -> str:
+def refusal(
+    config: ArchitectureConfig, targets: Sequence[Implementation], kind: str
+) -> str:
     """Why none of the targets will do, in one line.
 
     Args:

@@ -19,7 +19,7 @@ TEXT = (
 )
 
 
-class Agreement(NamedTuple):
+class Agreed(NamedTuple):
     """How another program agrees with our model."""
 
     greedy: int  # likeliest next tokens that are the same, before the first other one
@@ -39,7 +39,7 @@ class Reference(NamedTuple):
         """The tokens that are read: after the last new one nothing is compared."""
         return [*self.prompt, *self.new[:-1]]
 
-    def compare(self, likeliest: list[int], found: list[dict[int, float]]) -> Agreement:
+    def compare(self, likeliest: list[int], found: list[dict[int, float]]) -> Agreed:
         """How another program agrees, after the prompt and after each new token.
 
         Args:
@@ -49,7 +49,7 @@ class Reference(NamedTuple):
         """
         same = [a == b for a, b in zip(likeliest, self.new, strict=True)]
         pairs = zip(self.log_probabilities, found, strict=True)
-        return Agreement(
+        return Agreed(
             greedy=[*same, False].index(False),
             new=len(self.new),
             difference=max(_difference(ours, theirs) for ours, theirs in pairs),

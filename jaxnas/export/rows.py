@@ -53,7 +53,7 @@ def joined(parts: list[Rows]) -> Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
+class MatrixRows:
     """All parameters of a model by their dotted paths below "params".
 
     Attributes:
@@ -80,10 +80,10 @@ class Weights:
 
 def weights_of(
     config: ArchitectureConfig, params: Params, codes: Mapping[str, Codes]
-) -> Weights:
+) -> MatrixRows:
     """The parameters of a model folder."""
     flat = {name: np.asarray(x) for name, x in flatten_dict(params, sep=".").items()}
-    return Weights(flat, codes, config.quantization)
+    return MatrixRows(flat, codes, config.quantization)
 
 
 @functools.cache

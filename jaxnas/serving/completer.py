@@ -23,7 +23,7 @@ ROOM = 64  # tokens that are compiled for ahead
 LEAST_STOP = 4  # characters of a line behind the cursor, for it to end a completion
 
 
-class Counts(NamedTuple):
+class Completed(NamedTuple):
     """Of one completion: tokens read and drawn, and why it ended, length | stop."""
 
     prompt: int
@@ -56,7 +56,7 @@ class Completer:
             if self.limit < 2:
                 raise UsageError(f"{folder} reads {self.limit} token: no prompt")
             self.context = min(context, self.limit - self.limit // 2)
-        self.counts = Counts(0, 0, "length")
+        self.counts = Completed(0, 0, "length")
 
     def complete(self, request: Request, until: float) -> Iterator[str]:
         """The text, piece by piece; `counts` are set when it has ended.
@@ -88,7 +88,9 @@ class Completer:
         drawn = last[0].tokens[0, : last[0].lengths[0]].tolist()
         read = [] if filling else prompt
         stopped = drawn[-1] in self._ends or size < self._length(read, drawn)
-        self.counts = Counts(len(prompt), len(drawn), "stop" if stopped else "length")
+        self.counts = Completed(
+            len(prompt), len(drawn), "stop" if stopped else "length"
+        )
 
     def warm(self, stop: threading.Event) -> None:
         """Compiles for prompts of all lengths, the longest first.

@@ -12,6 +12,7 @@ from typing import Any
 
 from arch.decoding.sampling import Sampling
 from jaxnas.checks import fault
+from jaxnas.storage.jsonl import Json
 
 MAX_TOKENS = 64  # of a completion, where nothing is said
 MOST_STOPS = 16
@@ -47,7 +48,7 @@ class Request:
     seconds: float | None = None
 
 
-def read_json(body: bytes) -> dict[str, Any]:
+def read_json(body: bytes) -> Json:
     """The object of a request's body.
 
     Raises:

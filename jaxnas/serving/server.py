@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxnas.serving.completer import Completer
 from jaxnas.serving.protocol import (
@@ -22,6 +22,7 @@ from jaxnas.serving.protocol import (
     infill_request,
     read_json,
 )
+from jaxnas.storage.jsonl import Json
 
 BODY = 2**22  # bytes of a request, at most
 WAITING = 16  # requests, at most
@@ -139,7 +140,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise _Refused(http.HTTPStatus.UNAUTHORIZED, reason)
 
     def _as_openai(self, request: Request, until: float) -> None:
-        def answer(text: str, reason: str | None) -> dict[str, Any]:
+        def answer(text: str, reason: str | None) -> Json:
             choice = {
                 "index": 0,
                 "text": text,
@@ -185,7 +186,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         }
         self._event(last) if request.stream else self._send(last)
 
-    def _stream(self, events: Iterator[dict[str, Any]]) -> None:
+    def _stream(self, events: Iterator[Json]) -> None:
         self.send_response(http.HTTPStatus.OK)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -194,7 +195,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for event in events:
             self._event(event)
 
-    def _event(self, event: dict[str, Any] | str) -> None:
+    def _event(self, event: Json | str) -> None:
         text = event if isinstance(event, str) else json.dumps(event)
         self.wfile.write(f"data: {text}\n\n".encode())
         self.wfile.flush()
@@ -204,9 +205,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         error = {"message": reason, "type": kind, "code": int(status)}
         self._send({"error": error}, status)
 
-    def _send(
-        self, answer: dict[str, Any], status: http.HTTPStatus = http.HTTPStatus.OK
-    ) -> None:
+    def _send(self, answer: Json, status: http.HTTPStatus = http.HTTPStatus.OK) -> None:
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

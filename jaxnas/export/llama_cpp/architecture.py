@@ -13,7 +13,7 @@ from jaxnas.export.native import LAYER, misfits_of, no_misfits
 Keys: TypeAlias = dict[str, int | float | bool]
 
 
-class Row(NamedTuple):
+class FileRow(NamedTuple):
     """A line of an architecture's table of tensors."""
 
     ours: tuple[str, ...]  # paths below "params", dotted; rows of several are joined
@@ -49,7 +49,7 @@ class Architecture:
     name: str
     takes: Mapping[str, tuple]
     keys: Callable[[ArchitectureConfig], Keys]
-    rows: tuple[Row, ...]
+    rows: tuple[FileRow, ...]
     sizes: Callable[[ArchitectureConfig], dict[str, tuple]] = no_misfits
     zeros: tuple[str, ...] = ()
     positions: str | None = None
@@ -59,7 +59,7 @@ class Architecture:
         """Fields of a canonical config that it has no value for: -> those it has."""
         return misfits_of(self.takes, config) | self.sizes(config)
 
-    def rows_of(self, config: ArchitectureConfig) -> list[Row]:
+    def rows_of(self, config: ArchitectureConfig) -> list[FileRow]:
         """The table for a config: a tied model's head is its embedding."""
         if not config.tie_embeddings:
             return list(self.rows)
@@ -69,9 +69,9 @@ class Architecture:
         return rows
 
 
-def row(ours: str, theirs: str) -> Row:
+def row(ours: str, theirs: str) -> FileRow:
     """A line from one tensor of ours, which is theirs as it is."""
-    return Row((ours,), theirs)
+    return FileRow((ours,), theirs)
 
 
 def sizes_of_all(config: ArchitectureConfig) -> Keys:

@@ -15,8 +15,8 @@ from jaxnas.export.llama_cpp.architecture import (
     LAST_NORM,
     RMS_NORM,
     Architecture,
+    FileRow,
     Keys,
-    Row,
     row,
     sizes_of_all,
 )
@@ -62,7 +62,7 @@ _HALVES = (
     _PAIRS[0]._replace(order=_halves("num_heads")),
     _PAIRS[1]._replace(order=_halves("key_value_heads")),
 )
-_FUSED = Row(
+_FUSED = FileRow(
     (
         "blocks.mixer.query.kernel",
         "blocks.mixer.key.kernel",
@@ -83,7 +83,7 @@ _DENSE_BIASES = (
 )
 
 
-def _rows(*rows: Row) -> tuple[Row, ...]:
+def _rows(*rows: FileRow) -> tuple[FileRow, ...]:
     return (EMBED, *_NORMS, *rows, LAST_NORM, HEAD)
 
 

@@ -10,8 +10,8 @@ from jaxnas.export.llama_cpp.architecture import (
     LAST_NORM,
     RMS_NORM,
     Architecture,
+    FileRow,
     Keys,
-    Row,
     row,
     sizes_of_all,
 )
@@ -41,7 +41,7 @@ def _steps_first(config: ArchitectureConfig) -> np.ndarray:
     return np.roll(np.arange(2 * MAMBA_STATE + config.step_rank), -2 * MAMBA_STATE)
 
 
-def _mixer(ours: str, theirs: str) -> Row:
+def _mixer(ours: str, theirs: str) -> FileRow:
     return row(f"blocks.mixer.{ours}", f"blk.{{layer}}.{theirs}")
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from jaxnas.compress.quantize import BLOCK
-from jaxnas.export.llama_cpp.architecture import Architecture, Row
+from jaxnas.export.llama_cpp.architecture import Architecture, FileRow
 from jaxnas.export.llama_cpp.blocks import Stored, stored
-from jaxnas.export.rows import Rows, Weights, joined, layout_at
+from jaxnas.export.rows import MatrixRows, Rows, joined, layout_at
 from jaxnas.export.weights import position_table
 
 
@@ -23,7 +23,10 @@ class Tensor(NamedTuple):
 
 
 def to_file_tensors(
-    architecture: Architecture, config: ArchitectureConfig, weights: Weights, kind: str
+    architecture: Architecture,
+    config: ArchitectureConfig,
+    weights: MatrixRows,
+    kind: str,
 ) -> Iterator[Tensor]:
     """The file's tensors; what is no matrix is F32.
 
@@ -80,13 +83,13 @@ def _note(rows: Rows, kind: str, found: Stored, rescaled: bool) -> str:
     return "" if found.exact else f"rounded to {kind}, which is not what was scored"
 
 
-def _is_rescaled(row: Row, config: ArchitectureConfig) -> bool:
+def _is_rescaled(row: FileRow, config: ArchitectureConfig) -> bool:
     """True if the row's factor changes more than exponents."""
     return row.factor is not None and math.frexp(row.factor(config))[0] != 0.5
 
 
 def _matrix(
-    row: Row, config: ArchitectureConfig, layer: int | None, weights: Weights
+    row: FileRow, config: ArchitectureConfig, layer: int | None, weights: MatrixRows
 ) -> Rows:
     matrix = joined([weights.rows(name, layer) for name in row.ours])
     if row.order is not None:
@@ -96,7 +99,7 @@ def _matrix(
 
 
 def _vector(
-    row: Row, config: ArchitectureConfig, layer: int | None, weights: Weights
+    row: FileRow, config: ArchitectureConfig, layer: int | None, weights: MatrixRows
 ) -> Stored:
     (name,) = row.ours
     values = weights.values(name, layer)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import load_model
-from jaxnas.export.reference import TEXT, Agreement, reference_of
+from jaxnas.export.reference import TEXT, Agreed, reference_of
 
 LIMIT = 0.02  # of an F32 file's difference; its GELU is a table of fp16 numbers
 _TOP = 1000  # tokens that llama.cpp tells of, the likeliest
@@ -37,8 +37,8 @@ class Verified(NamedTuple):
     """
 
     texts: int  # texts split into the same tokens
-    file: Agreement
-    as_f32: Agreement  # of the same model's F32 file
+    file: Agreed
+    as_f32: Agreed  # of the same model's F32 file
     same: bool  # the file's tensors hold the very values of that one
 
 
@@ -71,7 +71,7 @@ def verify(model: Path, file: Path, f32: Path) -> Verified:
     # Its length is what the file states, and llama.cpp keeps to.
     reference = reference_of(config, params, tokenizer)
 
-    def compare(path: Path) -> tuple[int, Agreement]:
+    def compare(path: Path) -> tuple[int, Agreed]:
         found = _run(
             {
                 "path": str(path),

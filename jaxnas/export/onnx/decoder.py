@@ -17,7 +17,7 @@ from arch.layers.positions import BASE, alibi_slopes
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ATTENTION
 from jaxnas.export.onnx.graph import BOOL, FLOAT, Graph
-from jaxnas.export.rows import Weights, halves
+from jaxnas.export.rows import MatrixRows, halves
 from jaxnas.export.weights import position_table
 
 
@@ -35,12 +35,12 @@ class _Shared(NamedTuple):
 
     graph: Graph
     config: ArchitectureConfig
-    weights: Weights
+    weights: MatrixRows
     bias: str  # f32[B, 1 or K, 1 or G, T, S], added to scores
     rotation: tuple[str, str] | None  # cosine and sine, f32[B, T, 1, H]
 
 
-def decoder_graph(config: ArchitectureConfig, weights: Weights) -> Graph:
+def decoder_graph(config: ArchitectureConfig, weights: MatrixRows) -> Graph:
     """The graph of a model, float32.
 
     B rows read T tokens each, behind S - T in the cache; K key heads with G query
@@ -69,7 +69,7 @@ def decoder_graph(config: ArchitectureConfig, weights: Weights) -> Graph:
     return graph
 
 
-def _head(graph: Graph, config: ArchitectureConfig, weights: Weights) -> str:
+def _head(graph: Graph, config: ArchitectureConfig, weights: MatrixRows) -> str:
     if not config.tie_embeddings:
         return graph.kernel("head", weights.rows("head.kernel"))
     embedding = weights.rows("embed.embedding")

@@ -5,12 +5,12 @@ import numpy as np
 
 from jaxnas.errors import RunFailed
 from jaxnas.export.model_folder import LoadedModel
-from jaxnas.export.reference import Agreement, reference_of
+from jaxnas.export.reference import Agreed, reference_of
 
 LIMIT = 1e-3  # of a difference from ours that is no error
 
 
-def agreement_of(loaded: LoadedModel, content: bytes) -> Agreement:
+def agreement_of(loaded: LoadedModel, content: bytes) -> Agreed:
     """Reads the prompt at once, then token after token from the cache; one thread.
 
     Raises:

@@ -14,7 +14,7 @@ from jaxnas.export.model_folder import CONFIG, load_codes, load_model
 from jaxnas.export.onnx.decoder import check_family, decoder_graph
 from jaxnas.export.onnx.graph import Graph
 from jaxnas.export.onnx.verify import agreement_of
-from jaxnas.export.reference import Agreement
+from jaxnas.export.reference import Agreed
 from jaxnas.export.rows import weights_of
 from jaxnas.export.tokens import write_tokens
 from jaxnas.export.write import Exported
@@ -32,7 +32,7 @@ def check_package(name: str) -> None:
 
 def export_onnx(
     model: Path, out: Path, verify: bool = False
-) -> tuple[Exported, Agreement | None]:
+) -> tuple[Exported, Agreed | None]:
     """Exports a model folder as a graph that reads on from a cache.
 
     Args:
