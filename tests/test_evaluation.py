@@ -275,9 +275,19 @@ def test_a_batch_is_judged_as_each_would_be_alone(calls):
     wide = dataclasses.replace(CONFIG, hidden_dim=64, vocab_size=2000)
     asked = [wide, *map(compressed, COMPRESSIONS[:3]), CONFIG]
     limit = cost.size_mib(wide) * 0.99
-    shared = evaluator_of(compressions=COMPRESSIONS, max_size=limit)
+    told = {}
+    shared = evaluator_of(
+        compressions=COMPRESSIONS,
+        max_size=limit,
+        observer=Observer(
+            trained=lambda one, _, fitness, __: told.update({one: fitness})
+        ),
+    )
     evaluations = shared.evaluate(asked)
     found = [evaluations[config] for config in asked]
+    # The weights are offered for each that they serve: the best may be any of them.
+    served = dict(zip(asked[1:], found[1:], strict=True))
+    assert told == {one: evaluation.fitness for one, evaluation in served.items()}
     assert [one.status for one in found] == ["skipped", *["ok"] * 4]
     assert calls == [training_config(CONFIG)]
     assert found[1:] == [shared(config) for config in asked[1:]]

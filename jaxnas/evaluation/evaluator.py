@@ -307,10 +307,11 @@ class Evaluator:
         training = self.extra.measured(
             training, same, outcome, self._costs, observer.failed
         )
-        weights = outcome.weights_for(config.pruning_ratio)
-        if weights is not None:
-            judged = self._judge(config, self._costs(config), training)
-            observer.trained(config, weights, judged.fitness, phase)
+        for one in same:  # how good the weights are is each compression's to say
+            weights = outcome.weights_for(one.pruning_ratio)
+            if weights is not None:
+                judged = self._judge(one, self._costs(one), training)
+                observer.trained(one, weights, judged.fitness, phase)
         return training
 
     def _costs(self, config: ArchitectureConfig) -> Costs:
