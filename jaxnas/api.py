@@ -1,5 +1,6 @@
 """jaxnas from Python: the three calls that most users need."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxnas.latency.finalists import hardware_of
 from jaxnas.pipeline.build import make_evaluator, make_task, make_trainer
 from jaxnas.pipeline.run import run
 from jaxnas.pipeline.watcher import OnCandidate
+from jaxnas.presets import NO_LIMIT
 from jaxnas.results.summary import Summary
 from jaxnas.runtime import backend, set_up
 from jaxnas.spaces import load_space, name_and_space
@@ -23,12 +25,19 @@ def make_config_evaluator(
 ) -> Evaluator:
     """An evaluator with a run's settings, outside of a run.
 
+    The limits that a space is searched within by default do not hold here: a model
+    that someone names is trained, whatever its size. Limits that are given do.
+
     Args:
       config: resolved or not.
       vocab_size: what the models have room for; the tokenizer takes no more.
     """
     set_up()
-    config = config.resolve(backend())
+    config = dataclasses.replace(
+        config.resolve(backend()),
+        max_size=config.max_size or NO_LIMIT,
+        max_latency=config.max_latency,
+    )
     tokens = (
         config.vocab_size if vocab_size is None else min(config.vocab_size, vocab_size)
     )

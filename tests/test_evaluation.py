@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from corpus import write_corpus
 from tasks import evaluator_with
 
 from arch import ArchitectureConfig, build_model, cost
 from arch.config import QUANTIZATIONS
 from arch.families import FAMILIES
+from jaxnas.api import make_config_evaluator
 from jaxnas.compress import prune, round_weights
+from jaxnas.config import RunConfig
 from jaxnas.data import Dataset, train_tokenizer, windows
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.fitness import FitnessSettings, fitness_of
@@ -526,3 +529,14 @@ def test_a_model_without_room_for_the_data_is_refused(calls):
     assert calls == []
     larger = dataclasses.replace(CONFIG, vocab_size=VOCAB + 3)
     assert evaluator_of()(larger).status == "ok"
+
+
+def test_a_named_model_is_trained_whatever_a_search_would_leave_out(tmp_path):
+    """The default space has limits of a MiB and a few milliseconds."""
+    data = f"folder:{write_corpus(tmp_path / 'code')}"
+    large = dataclasses.replace(CONFIG, hidden_dim=256, num_layers=12)
+    given = RunConfig(data=data, vocab_size=300, window=16, batch=4)
+    assert cost.size_mib(large) > 4
+    assert make_config_evaluator(given).fits(large)
+    limited = dataclasses.replace(given, max_size=2.0)
+    assert not make_config_evaluator(limited).fits(large)
