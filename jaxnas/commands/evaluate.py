@@ -10,6 +10,7 @@ from rich.progress import TaskID
 from jaxnas.commands.options import Parser, file_to_write
 from jaxnas.errors import UsageError
 from jaxnas.storage.jsonl import Json
+from jaxnas.storage.run_folder import model_in
 
 BENCHMARKS = ("bpb", "line", "fim")
 
@@ -57,7 +58,7 @@ def _scores(
     from jaxnas.export.model_folder import load_model
     from jaxnas.report.steps import bars_on
 
-    models = {str(path): load_model(_folder(path)) for path in options.models}
+    models = {str(path): load_model(model_in(path)) for path in options.models}
     places = []
     if {"line", "fim"} & set(wanted):
         places = cursors(held_out(options.data), options.cursors, options.seed)
@@ -119,12 +120,6 @@ def _print(
 
 def _of_lines(wanted: list[str]) -> list[str]:
     return [name for name in ("line", "fim") if name in wanted]
-
-
-def _folder(path: Path) -> Path:
-    """The model's folder, of a run's too."""
-    inside = path / "model"
-    return path if (path / "config.json").is_file() or not inside.is_dir() else inside
 
 
 def _parser() -> Parser:

@@ -3,10 +3,11 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jaxnas.checks import fault
 from jaxnas.config import RunConfig, kind_of
 from jaxnas.errors import UsageError
 from jaxnas.presets import PRESETS
@@ -82,6 +83,24 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="fit the law to the losses that this run measured; several times for more",
     )
+
+
+def check_flags(
+    values: Mapping[str, Any], bounds: Mapping[str, Any], open_: Collection[str] = ()
+) -> None:
+    """Raises a UsageError for the first value that is out of its bounds.
+
+    Args:
+      values: by the names of their flags, with underscores.
+      bounds: of each, see `fault`.
+      open_: names that may be None.
+    """
+    for name, one in bounds.items():
+        value = values[name]
+        if value is None and name in open_:
+            continue
+        if (wrong := fault(value, **one)) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} {value} {wrong}")
 
 
 def make_out(path: Path | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxnas.commands.options import Parser
 from jaxnas.errors import UsageError
+from jaxnas.storage.run_folder import model_in
 
 PORT = 8012  # the one that llama.vscode asks by default
 
@@ -44,9 +45,7 @@ def main(arguments: list[str]) -> None:
     from jaxnas.serving.server import Bounds, Server
 
     set_up()
-    folder = options.model
-    if not (folder / "config.json").is_file() and (folder / "model").is_dir():
-        folder = folder / "model"
+    folder = model_in(options.model)
     completer = Completer(folder, options.context)
     bounds = Bounds(options.timeout, options.token)
     try:

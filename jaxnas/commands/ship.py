@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import tomli_w
 
-from jaxnas.checks import fault
 from jaxnas.clock import clock_words, seconds_of
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import Parser, check_flags
 from jaxnas.config import Values, anchored_source, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
@@ -121,12 +120,7 @@ def _checked(values: Values) -> Values:
         "seed": {"kind": int, "least": 0, "below": 2**32},
         "runs_on": {"kind": str, "among": RUNTIMES},
     }
-    for name, one in bounds.items():
-        value = values[name]
-        if value is None and name.startswith("max_"):
-            continue
-        if (wrong := fault(value, **one)) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} {value} {wrong}")
+    check_flags(values, bounds, open_=("max_size", "max_latency"))
     try:
         seconds = seconds_of(values["budget"])
     except ValueError as error:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import tomli_w
 
-from jaxnas.checks import fault
 from jaxnas.clock import BEGAN, seconds_of
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import Parser, check_flags
 from jaxnas.config import Values, anchored_source, make_config, read_toml, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import PRESETS
-from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
+from jaxnas.storage.run_folder import RunFolder, existing_run, model_in, new_run
 
 _ABOUT = """\
 Trains a model on: from its weights, or anew with --fresh. MODEL is the folder of a
@@ -111,7 +110,7 @@ def _found(path: Path) -> tuple[Path, Path | None]:
     """The model's folder, and the settings of the run that it is of, if any."""
     if not path.is_dir():
         raise UsageError(f"{path} is no folder: give a run's, or a model's")
-    model = path if (path / "config.json").is_file() else path / "model"
+    model = model_in(path)
     if not (model / "config.json").is_file():
         raise UsageError(f"{path} holds no model (no config.json)")
     settings = model.parent / "config.toml"
@@ -136,12 +135,7 @@ def _defaults(run: Path | None) -> Values:
 
 def _checked(values: Values) -> Values:
     """The values, or what is wrong with one of them."""
-    for name, bounds in _BOUNDS.items():
-        value = values[name]
-        if value is None and name in ("tokens", "patience"):
-            continue
-        if (wrong := fault(value, **bounds)) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} {value} {wrong}")
+    check_flags(values, _BOUNDS, open_=("tokens", "patience"))
     if (values["tokens"] is None) == (values["budget"] is None):
         raise UsageError("give --tokens or --budget, not both")
     if values["batch"] % values["accumulate"]:

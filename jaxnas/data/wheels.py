@@ -80,6 +80,7 @@ def _source_in(wheel: Path, left_out: collections.Counter[str]) -> list[SourceFi
                         found.append(SourceFile(member.filename, content))
                     else:
                         left_out[content] += 1
+    # The last two: a compression that Python lacks, a password.
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise DataError(f"cannot read {wheel}: {error}") from None
     return found

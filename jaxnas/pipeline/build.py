@@ -49,16 +49,21 @@ def train_settings(config: RunConfig) -> TrainSettings:
 def make_task(config: Settings, dataset: Dataset) -> Task:
     """What every candidate is trained on, and how."""
     settings = train_settings(config)
-    for split in ("train", "validation", "test"):
-        tokens = len(getattr(dataset, split))
-        if tokens <= config.window:
-            raise UsageError(
-                f"window={config.window} is too long: the {split} split of "
-                f"{dataset.spec} has {tokens} tokens"
-            )
+    check_window(config.window, dataset)
     return Task(
         dataset=dataset, settings=settings, seed=config.seed, dtype=compute_dtype()
     )
+
+
+def check_window(window: int, dataset: Dataset) -> None:
+    """Raises a UsageError if a split does not hold so many tokens."""
+    for split in ("train", "validation", "test"):
+        tokens = len(getattr(dataset, split))
+        if tokens <= window:
+            raise UsageError(
+                f"window={window} is too long: the {split} split of "
+                f"{dataset.spec} has {tokens} tokens"
+            )
 
 
 def check_settings(config: Settings) -> None:

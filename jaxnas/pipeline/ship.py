@@ -25,7 +25,7 @@ from jaxnas.export.model_folder import load_model
 from jaxnas.pipeline.run import run
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import TrainPlan, train
-from jaxnas.presets import default_space
+from jaxnas.presets import default_space, is_space_file
 from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import existing_run, new_run
@@ -138,7 +138,8 @@ def _searched(path: Path, config: RunConfig, console: Console) -> float:
     if not summary.exists():
         console.rule("search")
         resumed = (path / "config.toml").exists()
-        text = (path.parent / SPACE).read_text() if _is_file(config.space) else None
+        copy = path.parent / SPACE
+        text = copy.read_text() if is_space_file(config.space or "") else None
         opened = (
             existing_run(path)
             if resumed
@@ -256,7 +257,3 @@ def close(
         ("editor", f"python -m jaxnas.run serve {model}"),
     ):
         console.print(f"{name:<11} {words}", soft_wrap=True)
-
-
-def _is_file(space: str | None) -> bool:
-    return space is not None and space.endswith(".toml")

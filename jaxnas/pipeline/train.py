@@ -27,6 +27,7 @@ from jaxnas.export.model_folder import (
     save_model,
     write_arrays,
 )
+from jaxnas.pipeline.build import check_window
 from jaxnas.pipeline.manifest import versions
 from jaxnas.pipeline.room import Fixed, Moving, steps_in_time
 from jaxnas.pipeline.winner import score_splits, sums_of_splits, train_on
@@ -170,13 +171,7 @@ def make_task(plan: TrainPlan, dataset: Dataset) -> Task:
             f"--batch {plan.batch} in {plan.accumulate} parts does not split among "
             f"{len(devices)} devices"
         )
-    for split in ("train", "validation", "test"):
-        tokens = len(getattr(dataset, split))
-        if tokens <= plan.window:
-            raise UsageError(
-                f"--window {plan.window} is too long: the {split} split of "
-                f"{dataset.spec} has {tokens} tokens"
-            )
+    check_window(plan.window, dataset)
     return Task(
         dataset=dataset,
         settings=TrainSettings(
@@ -206,7 +201,7 @@ def _rearranged(plan: TrainPlan, task: Task) -> Task:
 def _long_enough(config: ArchitectureConfig, plan: TrainPlan) -> ArchitectureConfig:
     """The model for windows of this length."""
     limit = position_limit(config)
-    if limit is not None and plan.window > limit and plan.model and not plan.fresh:
+    if limit is not None and plan.window > limit and not plan.fresh:
         raise UsageError(
             f"--window {plan.window} is longer than the {limit} tokens that the "
             f"positions of {plan.model} were trained for: --fresh begins anew"

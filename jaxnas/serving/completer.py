@@ -153,7 +153,7 @@ def _all_on(sampling: Sampling, vocabulary: int) -> Sampling:
     if sampling.temperature == 0:
         return GREEDY
     return Sampling(
-        temperature=1.0 if sampling.temperature == 1 else sampling.temperature,
+        temperature=sampling.temperature,
         top_k=sampling.top_k or vocabulary,
         top_p=min(sampling.top_p, 1 - 1e-6),
         min_p=max(sampling.min_p, 1e-9),

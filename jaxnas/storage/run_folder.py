@@ -151,6 +151,12 @@ class RunFolder:
             yield
 
 
+def model_in(path: Path) -> Path:
+    """The folder of a saved model: this one, or that of the run which it holds."""
+    inside = RunFolder(path).model
+    return inside if inside.is_dir() and not (path / "config.json").is_file() else path
+
+
 @contextlib.contextmanager
 def new_run(
     path: Path | None, name: str, settings: str, space: str | None = None
