@@ -62,7 +62,7 @@ def run(at: int, small: bool) -> tuple[dict, list[dict]]:
     dimensions = TASKS[at % len(TASKS)]
     task = synthetic_task(*dimensions)
     configs, steps = population(rng, dimensions, small)
-    machine = local_machine(say=print)
+    machine = local_machine()
     planner = planner_for(machine, task.settings, steps, scoring=0.0)
     begin = time.monotonic()
     plan = planner.plan(configs)
