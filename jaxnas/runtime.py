@@ -1,5 +1,6 @@
 """How JAX is set up for a run."""
 
+import ctypes
 import functools
 import os
 import platform
@@ -12,6 +13,7 @@ import numpy as np
 from jaxnas.errors import UsageError, no_platform
 from jaxnas.storage.cache import cache_dir
 
+_ARENAS = -8  # M_ARENA_MAX of mallopt(3)
 _LEVEL = "xla_backend_optimization_level"
 _EMITTERS = "xla_cpu_use_fusion_emitters"
 ON_GPU: dict[str, str | bool] = {
@@ -23,8 +25,11 @@ ON_GPU: dict[str, str | bool] = {
 def set_up() -> None:
     """Keeps compiled programs across processes: a second run compiles nothing.
 
-    A cache that the user has set up is left as it is.
+    A cache that the user has set up is left as it is. Memory is shared by the
+    threads: compilers leave most of theirs free, each in a heap of its own otherwise.
     """
+    if (libc := _glibc()) and "MALLOC_ARENA_MAX" not in os.environ:
+        libc.mallopt(_ARENAS, 1)
     if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = cache_dir() / "xla"
         try:
@@ -34,6 +39,18 @@ def set_up() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def give_back() -> None:
+    """Hands memory that is free in the heap back to the system, where it is glibc's."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    return libc if hasattr(libc, "malloc_trim") else None
 
 
 def backend() -> str:
