@@ -27,6 +27,7 @@ ARMS = {
     "planned": Arm("(a) ours, planned", "contenders.ours", ("planned",), True),
     "flax": Arm("(b) Flax, jit each", "contenders.flax_each"),
     "torch": Arm("(c) PyTorch, eager", "contenders.torch_eager"),
+    "torch_pair": Arm("(c2) PyTorch, two processes", "contenders.torch_pair"),
     "one_bucket": Arm("(d) ours, one bucket", "contenders.ours", ("one_bucket",), True),
     "exact": Arm("(e) ours, exact", "contenders.ours", ("exact",), True),
 }
