@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
-from arch.decoding.loop import DecodeState, decode_loop, start
+from arch.decoding.loop import DecodeState, Settings, decode_loop, start
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import Weights
 from arch.families import USES
@@ -94,19 +94,42 @@ def stream(
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
     lengths = np.asarray([len(prompt) for prompt in prompts], np.int32)
-    # The program has room for a few stop tokens; no token is -1.
+    settings = settings_of(sampling, stop_tokens)
+    progress = start(config, dtype, room, weights, settings, key, tokens, lengths)
+    drawn = go_on(config, dtype, weights, settings, progress, max_new, block)
+    for progress in drawn:
+        yield so_far(progress, max_new)
+
+
+def settings_of(sampling: Sampling, stop_tokens: Sequence[int]) -> Settings:
+    """How tokens are drawn, and what ends a row, as the programs take them.
+
+    There is room for a few stop tokens; no token is -1.
+    """
     stops = np.full(bucket(len(stop_tokens)), -1, np.int32)
     stops[: len(stop_tokens)] = stop_tokens
-    settings = (sampling.knobs(), jnp.asarray(stops))
-    progress = start(config, dtype, room, weights, settings, key, tokens, lengths)
-    yield _so_far(progress, max_new)
+    return sampling.knobs(), jnp.asarray(stops)
+
+
+def go_on(
+    config: ArchitectureConfig,
+    dtype: jax.typing.DTypeLike,
+    weights: Weights,
+    settings: Settings,
+    progress: DecodeState,
+    max_new: int,
+    block: int,
+) -> Iterator[DecodeState]:
+    """What was begun, and again after every `block` tokens; each uses up the last."""
+    yield progress
     while (drawn := int(progress.drawn)) < max_new and not progress.ended.all():
         until = jnp.int32(min(drawn + block, max_new))
         progress = decode_loop(config, dtype, weights, settings, progress, until)
-        yield _so_far(progress, max_new)
+        yield progress
 
 
-def _so_far(progress: DecodeState, max_new: int) -> Generated:
+def so_far(progress: DecodeState, max_new: int) -> Generated:
+    """What was drawn, `max_new` tokens of a row at most."""
     return Generated(np.array(progress.tokens)[:, :max_new], np.array(progress.lengths))
 
 

@@ -53,6 +53,53 @@ def start(
             jnp.zeros(logits.shape, bool),
             jnp.where(real, prompts, config.vocab_size),  # padding marks nothing
         )
+    return _begun(keys, states, room, settings, logits, seen)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def read_on(
+    config: ArchitectureConfig,
+    dtype: jax.typing.DTypeLike,
+    weights: Weights,
+    states: LayerStates,
+    tokens: jax.Array,
+    lengths: jax.Array,
+) -> tuple[jax.Array, LayerStates]:
+    """Reads i32[B, T], of which i32[B] are real, behind what was read before.
+
+    `states` are used up; they need room for all T. Returns the logits f32[B, V] after
+    each row's last token, and the states.
+    """
+    return forward_with_cache(config, weights, tokens, states, lengths, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def begin(
+    room: int,
+    settings: Settings,
+    key: jax.Array,
+    states: LayerStates,
+    logits: jax.Array,
+) -> DecodeState:
+    """Draws the first token behind what was read, as `start` does after its prompts.
+
+    `states` are used up. There is no repetition penalty: what the prompts were is not
+    known here.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(logits)))
+    return _begun(keys, states, room, settings, logits, None)
+
+
+def _begun(
+    keys: jax.Array,
+    states: LayerStates,
+    room: int,
+    settings: Settings,
+    logits: jax.Array,
+    seen: jax.Array | None,
+) -> DecodeState:
+    """With the first token drawn."""
+    batch = len(logits)
     nothing = DecodeState(
         keys=keys,
         states=states,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from arch.block import Block, sublayers_of
 from arch.config import ArchitectureConfig
 from arch.layers.sublayer import tokens_read
+from arch.mixers.attention import KeyValueCache
 from arch.model import Params, build_model
 from arch.traits import traits_of
 
@@ -59,6 +60,28 @@ def init_layers(
         for _ in range(config.num_layers)
     ]
     return LayerStates(tuple(layers), jnp.zeros(batch, jnp.int32))
+
+
+def can_rewind(states: LayerStates) -> bool:
+    """Whether all that is remembered is a cache of tokens, which `rewound` shortens."""
+    return all(
+        state is None or isinstance(state, KeyValueCache)
+        for layer in states.layers
+        for state in layer.values()
+    )
+
+
+def rewound(states: LayerStates, read: int) -> LayerStates:
+    """The states after the first `read` tokens alone; see `can_rewind`."""
+
+    def shorter(state: KeyValueCache | None) -> KeyValueCache | None:
+        return state and state._replace(length=jnp.full_like(state.length, read))
+
+    layers = tuple(
+        {name: shorter(state) for name, state in layer.items()}
+        for layer in states.layers
+    )
+    return LayerStates(layers, jnp.full_like(states.read, read))
 
 
 def forward_with_cache(

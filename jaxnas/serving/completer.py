@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from arch.decoding.generate import Generated, bucket, position_limit, stream
+from arch.decoding.generate import (
+    Generated,
+    bucket,
+    go_on,
+    position_limit,
+    settings_of,
+    so_far,
+    stream,
+)
+from arch.decoding.loop import begin
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import unstack
 from jaxnas.data.fim import around, fim_ids
@@ -18,8 +27,10 @@ from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype
 from jaxnas.serving.pieces import pieces
 from jaxnas.serving.protocol import Request
+from jaxnas.serving.reader import PIECE, Reader
 
 ROOM = 64  # tokens that are compiled for ahead
+BLOCK = 8  # tokens that are drawn at once
 LEAST_STOP = 4  # characters of a line behind the cursor, for it to end a completion
 
 
@@ -57,6 +68,9 @@ class Completer:
                 raise UsageError(f"{folder} reads {self.limit} token: no prompt")
             self.context = min(context, self.limit - self.limit // 2)
         self.counts = Completed(0, 0, "length")
+        self._reader = Reader(
+            self._config, self._weights, self.context + ROOM, compute_dtype()
+        )
 
     def complete(self, request: Request, until: float) -> Iterator[str]:
         """The text, piece by piece; `counts` are set when it has ended.
@@ -97,10 +111,12 @@ class Completer:
 
         Texts may be completed meanwhile; it stops after a program once told to.
         """
-        sizes = sorted({bucket(n) for n in range(1, self.context + 1)}, reverse=True)
+        longest = min(PIECE, self.context)
+        sizes = sorted({bucket(n) for n in range(1, longest + 1)}, reverse=True)
         for size in sizes:
             for sampling in (GREEDY, Sampling(temperature=0.8)):
-                prompt = [0] * min(size, self.context)
+                # None begins as another does, so that all of it is read.
+                prompt = [size % self._config.vocab_size] * min(size, longest)
                 for _ in self._drawn(prompt, 2, sampling, 0):
                     pass
                 if stop.is_set():
@@ -109,33 +125,43 @@ class Completer:
     def _drawn(
         self, prompt: Sequence[int], most: int, sampling: Sampling, seed: int
     ) -> Iterator[Generated]:
-        """Tokens behind the prompt, at most so many, in a program for `ROOM`."""
-        room = max(most, ROOM)
-        if self.limit is not None:
-            room = min(room, self.limit - len(prompt))
-        for part in stream(
-            key_of(seed, "serve", 0),
-            self._config,
-            self._weights,
-            [prompt],
-            max_new=room,
-            sampling=_all_on(sampling, self._config.vocab_size),
-            stop_tokens=self._ends,
-            dtype=compute_dtype(),
-        ):
-            yield Generated(part.tokens[:, :most], part.lengths.clip(max=most))
-            if int(part.lengths[0]) >= most:
-                return
+        """Tokens behind the prompt, at most so many."""
+        key = key_of(seed, "serve", 0)
+        sampling = _all_on(sampling, self._config.vocab_size)
+        if most > ROOM:
+            yield from stream(
+                key,
+                self._config,
+                self._weights,
+                [prompt],
+                max_new=most,
+                sampling=sampling,
+                stop_tokens=self._ends,
+                dtype=compute_dtype(),
+            )
+            return
+        settings = settings_of(sampling, self._ends)
+        logits, states = self._reader.read(prompt)
+        last = begun = begin(ROOM, settings, key, states, logits)
+        about = (self._config, compute_dtype(), self._weights, settings)
+        try:
+            for last in go_on(*about, begun, most, BLOCK):
+                yield so_far(last, most)
+        finally:
+            drawn = so_far(last, int(last.drawn)).tokens[0].tolist()
+            self._reader.take_back(drawn, last.states)
 
     def _prompt(self, request: Request) -> tuple[list[int], int]:
         """What the model reads, and how many tokens may follow."""
         ids = self.tokenizer.encode(request.before).ids
         if request.after and self._fim is not None:
             behind = self.tokenizer.encode(request.after).ids
+            room = self.context - len(self._fim) - min(len(behind), self.context // 4)
+            ids = ids[_left_out(len(ids), room) :]
             ids = around(ids, behind, self._fim, self.context)
         elif not ids:
             ids = [0 if self._first is None else self._first]
-        ids = ids[-self.context :]
+        ids = ids[_left_out(len(ids), self.context) :]
         most = request.max_new
         if self.limit is not None:
             most = min(most, self.limit - len(ids))
@@ -146,6 +172,15 @@ class Completer:
         decode = self.tokenizer.decode
         before = len(decode(list(prompt), skip_special_tokens=True))
         return len(decode([*prompt, *drawn], skip_special_tokens=True)) - before
+
+
+def _left_out(tokens: int, room: int) -> int:
+    """Tokens at the start for which there is no room, in steps of a piece.
+
+    So a text that grows begins at the same place for a while, and is not read again.
+    """
+    step = min(PIECE, max(1, room // 2))
+    return -(-max(0, tokens - room) // step) * step
 
 
 def _all_on(sampling: Sampling, vocabulary: int) -> Sampling:
