@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from arch.cost import DEVICE_KINDS, Hardware, hardware_for
 from jaxnas.errors import UsageError
 from jaxnas.hardware_profiles import PROFILES
-from jaxnas.storage.cache import cache_dir, keep, read_kept
+from jaxnas.storage.cache import in_cache, keep, read_kept
 
 MATRIX = 4096  # rows of the square matrices that a peak is measured with
 ARRAY_MIB = 256  # that a bandwidth is measured with
@@ -59,7 +59,7 @@ def measured(
     nearest = hardware_for(device.device_kind, _capability(device))
     about = f"{device.device_kind} {jax.__version__} {matrix} {array_mib}"
     name = hashlib.sha256(about.encode()).hexdigest()[:12]
-    path = cache_dir() / f"hardware-{device.platform}-{name}.json"
+    path = in_cache(f"hardware-{device.platform}-{name}.json")
     kept = read_kept(path, lambda found: (found["peak_flops"], found["bandwidth"]))
     if kept is None:
         say(

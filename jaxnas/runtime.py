@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.errors import UsageError, no_platform
-from jaxnas.storage.cache import cache_dir
+from jaxnas.storage.cache import in_cache
 
 _LEVEL = "xla_backend_optimization_level"
 _EMITTERS = "xla_cpu_use_fusion_emitters"
@@ -26,11 +26,13 @@ def set_up() -> None:
     A cache that the user has set up is left as it is.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = cache_dir() / "xla"
+        folder = in_cache("xla")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder is None:
+                return  # everything is compiled anew
+            folder.mkdir(0o700, exist_ok=True)
         except OSError:
-            return  # without a cache, everything is compiled anew
+            return
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
