@@ -559,6 +559,25 @@ def _without_unread(values: Values) -> Values:
     return {name: value for name, value in values.items() if name not in unread}
 
 
+def read_run_settings(path: Path) -> RunConfig:
+    """The settings in a run's folder.
+
+    Raises:
+      UsageError: they cannot be read, or none were written there.
+    """
+    values = read_toml(path)
+    missing = [name for name in _ALWAYS if name not in values]
+    if missing:
+        raise UsageError(
+            f"cannot resume: {path} lacks {', '.join(missing)}: it is not what a run "
+            f"wrote there"
+        )
+    return make_config(values, str(path))
+
+
+_ALWAYS = ("data", "seed")  # in any run's settings
+
+
 def make_config(values: Values, where: str) -> RunConfig:
     """A RunConfig of the values; an error says where they stand."""
     try:

@@ -215,8 +215,12 @@ def _check_empty(folder: RunFolder) -> None:
 
 
 @contextlib.contextmanager
-def existing_run(path: Path) -> Iterator[RunFolder]:
+def existing_run(path: Path, to: str = "resume") -> Iterator[RunFolder]:
     """Locks the folder of a run to go on with, and yields its RunFolder.
+
+    Args:
+      path: of the folder.
+      to: what is done with it.
 
     Raises:
       UsageError: there is no run, or another process works on it.
@@ -224,7 +228,7 @@ def existing_run(path: Path) -> Iterator[RunFolder]:
     folder = RunFolder(path)
     if not folder.config.is_file():
         what = "holds no run" if path.is_dir() else "does not exist"
-        raise UsageError(f"cannot resume: {path} {what} (no {folder.config.name})")
+        raise UsageError(f"cannot {to}: {path} {what} (no {folder.config.name})")
     with folder.locked():
         yield folder
 
