@@ -26,6 +26,7 @@ from jaxnas.evaluation.user_objectives import changed_since, objective_names, so
 from jaxnas.latency.finalists import hardware_of, measure_finalists
 from jaxnas.pipeline.budget import fit_to_budget, with_later_phases, words
 from jaxnas.pipeline.build import (
+    check_memory,
     check_settings,
     compressions_ahead,
     make_evaluator,
@@ -212,6 +213,7 @@ def _prepare(
     machine = local_machine(
         limit=None if config.memory_limit is None else config.memory_limit * MIB,
     )
+    check_memory(config, machine)
     # Before the plan, which is for the time that is left then.
     hardware = hardware_of(config, folder.manifest, say)
     task = make_task(config, dataset)

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 Kept = TypeVar("Kept")
@@ -76,7 +76,7 @@ def read_kept(path: Path | None, parse: Callable[[Json], Kept]) -> Kept | None:
     if path is None:
         return None
     try:
-        return parse(json.loads(path.read_text()))
+        return parse(read_json(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -4,20 +4,23 @@ Whatever stands in a file, reading it takes bounded time and memory and ends in 
 value or in one line. What the values mean is checked by those who asked for them.
 """
 
+import contextlib
+import errno
 import json
 import math
 import os
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from jaxnas.errors import UsageError
 
 SETTINGS_BYTES = 2**20  # of a TOML file, or one of a folder's facts
 JSON_BYTES = 2**27  # of a tokenizer, a summary, an index of shards
 LINES_BYTES = 2**31  # of a file of lines
+MODEL_BYTES = 2**40  # of weights
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -28,26 +31,54 @@ def read_bytes(path: Path, most: int) -> bytes:
     Raises:
       UsageError: it cannot be read, is no regular file, or is larger.
     """
+    with _opened(path, most) as (file, size):
+        try:
+            # A growing file is read up to a little beyond what it was.
+            return file.read(min(most, size + 2**16))
+        except OSError as error:
+            raise _unreadable(path, error) from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The file and its size, after the checks of `read_bytes`."""
     try:
         # O_NONBLOCK: the other end of a FIFO may never come.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # the latter: a NUL in the name
         raise _unreadable(path, error) from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+        os.close(handle)
         if stat.S_ISDIR(status.st_mode):
-            raise UsageError(f"cannot read {path}: Is a directory")
+            raise UsageError(f"cannot read {path}: {os.strerror(errno.EISDIR)}")
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"cannot read {path}: it is no regular file")
-        if status.st_size > most:
-            raise UsageError(
-                f"{path} holds {status.st_size:,} bytes: at most {most:,} are read"
-            )
-        try:
-            # A growing file is read up to a little beyond what it was.
-            return file.read(min(most, status.st_size + 2**16))
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        raise UsageError(
+            f"{path} holds {status.st_size:,} bytes: at most {most:,} are read"
+        )
+    with os.fdopen(handle, "rb") as file:
+        yield file, status.st_size
+
+
+def user_path(text: str) -> Path:
+    """A path that may begin with ~ or ~user.
+
+    Raises:
+      UsageError: there is no such user, or a NUL in it.
+    """
+    if "\0" in text:
+        raise UsageError(f"{text!r} is no path: it holds a NUL")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text}: there is no such user, or no home") from None
+
+
+def regular_file(path: Path, most: int = MODEL_BYTES) -> Path:
+    """The path, for a library that opens it itself; errors as for `read_bytes`."""
+    with _opened(path, most):
+        return path
 
 
 def read_text(path: Path, most: int = SETTINGS_BYTES) -> str:
@@ -104,8 +135,10 @@ def _parsed(where: object, text: str, parse: Callable[[str], Any], kind: str) ->
         return parse(text)
     except RecursionError:
         reason = "it is nested too deeply"
-    except ValueError as error:  # a number of thousands of digits, too
+    except ValueError as error:
         reason = str(error).splitlines()[0][:200]
+        if reason.startswith("Exceeds the limit"):  # Python's, of ints in decimals
+            reason = "it holds a number of thousands of digits"
     raise UsageError(f"{where} is not {kind}: {reason}")
 
 
