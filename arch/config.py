@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from arch.checks import is_count, is_real
+from arch.checks import MOST_COUNT, is_count, is_real
 from arch.families import FAMILIES, UNUSED, USES, has_heads
 
 NORMALIZATIONS = ("layernorm", "rmsnorm", "groupnorm")
@@ -30,6 +30,7 @@ _CHOICES = {
 }
 _COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_length")
 _OVERRIDES = ("ffn_dim", "kv_heads", "inner_dim")  # null or a count
+_COUNT = f"an int of at least 1, at most {MOST_COUNT:,}"
 _RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
 
 
@@ -72,7 +73,7 @@ class ArchitectureConfig:
         for name, allowed in _CHOICES.items():
             _require(getattr(self, name) in allowed, name, self, " | ".join(allowed))
         for name in _COUNTS:
-            _require(is_count(getattr(self, name)), name, self, "an int of at least 1")
+            _require(is_count(getattr(self, name)), name, self, _COUNT)
         for name in _RATES:
             rate = getattr(self, name)
             _require(is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
@@ -82,7 +83,7 @@ class ArchitectureConfig:
                 value is None or is_count(value),
                 name,
                 self,
-                "null or an int of at least 1",
+                f"null or {_COUNT}",
             )
         multiplier = self.ffn_multiplier
         _require(
@@ -237,7 +238,9 @@ class ArchitectureConfig:
         """Reads `to_json`'s form; errors as `from_dict`, and for broken JSON."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except RecursionError:
+            raise ValueError("config is not JSON: it is nested too deeply") from None
+        except ValueError as error:  # a number of thousands of digits, too
             raise ValueError(f"config is not JSON: {error}") from None
         return cls.from_dict(values)
 

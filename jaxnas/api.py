@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from arch import ArchitectureConfig
-from jaxnas.config import RunConfig, make_config, read_toml
+from jaxnas.config import RunConfig, read_run_settings
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
@@ -119,5 +119,5 @@ def resume(out: str | Path, *, on_candidate: OnCandidate | None = None) -> Summa
       RunFailed: no candidate succeeded.
     """
     with existing_run(Path(out)) as folder:
-        config = make_config(read_toml(folder.config), str(folder.config))
+        config = read_run_settings(folder.config)
         return run(folder, config, resumed=True, on_candidate=on_candidate)

@@ -4,7 +4,6 @@ Decisions that the clock makes are recorded as they are made, and a resume takes
 them over, so that it ends with the same bytes.
 """
 
-import json
 import math
 import re
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 
 from jaxnas.errors import UsageError
 from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 # By which share of the budget each part ends. What one leaves the next one has; the
@@ -70,7 +70,7 @@ class Clock:
         if budget is None or not path.exists():
             return
         try:
-            found = json.loads(path.read_text())
+            found = read_json(path)
             self._decided, self._before = dict(found["decided"]), float(found["spent"])
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{path} is damaged: it holds no decisions") from None

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeAlias, get_args, get_type_hints
@@ -29,6 +28,7 @@ from jaxnas.presets import (
     search_of,
     unread_by,
 )
+from jaxnas.storage import inputs
 from jaxnas.targets import Target, targets_of
 from jaxnas.targets import in_words as targets_in_words
 from jaxnas.training.lengths import PhaseLength
@@ -61,6 +61,9 @@ def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata=facts)
 
 
+MOST_HELD = 2**31  # numbers of one array
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run's results, as a user gives it.
@@ -91,12 +94,14 @@ class RunConfig:
         "search",
         f"candidates asked for per generation; {_by_space('population')}",
         least=1,
+        most=2**16,
     )
     generations: int | None = setting(
         None,
         "search",
         f"generations to search for; {_by_space('generations')}",
         least=1,
+        most=2**20,
     )
     max_evals: int | None = setting(
         None,
@@ -142,6 +147,7 @@ class RunConfig:
         "search",
         "candidates that compete to be a parent; genetic alone, 3",
         least=1,
+        most=2**16,
     )
     crossover_rate: float | None = setting(
         None,
@@ -182,10 +188,14 @@ class RunConfig:
         None, "data", "tokens of the byte-level BPE", least=257, most=65536
     )
     eval_windows: int | None = setting(
-        None, "data", "validation windows that score a candidate", least=1
+        None, "data", "validation windows that score a candidate", least=1, most=2**20
     )
     final_windows: int | None = setting(
-        None, "data", "validation and test windows that score the winner", least=1
+        None,
+        "data",
+        "validation and test windows that score the winner",
+        least=1,
+        most=2**20,
     )
 
     preset: str = setting(
@@ -226,6 +236,7 @@ class RunConfig:
         f"others that each phase takes at random, to learn what it lost; "
         f"{_by_space('lucky')}",
         least=0,
+        most=2**16,
     )
     repeats: int | None = setting(
         None,
@@ -233,6 +244,7 @@ class RunConfig:
         "trainings of the winner from other seeds, to learn how much is noise; 2 with "
         "several phases, else 0",
         least=0,
+        most=2**10,
     )
     flat: float = setting(
         0.001,
@@ -248,8 +260,12 @@ class RunConfig:
         least=0,
         most=1,
     )
-    window: int | None = setting(None, "training", "tokens in a sample", least=1)
-    batch: int | None = setting(None, "training", "samples in a step", least=1)
+    window: int | None = setting(
+        None, "training", "tokens in a sample", least=1, most=2**20
+    )
+    batch: int | None = setting(
+        None, "training", "samples in a step", least=1, most=2**16
+    )
     learning_rate: float | None = setting(
         None,
         "training",
@@ -271,13 +287,17 @@ class RunConfig:
         most=1,
     )
     steps_per_call: int = setting(
-        20, "training", "steps between looks at the loss", least=1
+        20, "training", "steps between looks at the loss", least=1, most=2**16
     )
     memory_limit: float | None = setting(
         None, "training", "MiB of a device that may be used; 80 % of it", above=0
     )
     final_steps: int | None = setting(
-        None, "training", "steps that the winner trains on for; 0 for none", least=0
+        None,
+        "training",
+        "steps that the winner trains on for; 0 for none",
+        least=0,
+        most=2**28,
     )
     baseline: bool = setting(
         True,
@@ -321,13 +341,16 @@ class RunConfig:
         "auto", "fitness", "whose latency is estimated; auto: this run's device"
     )
 
-    top_k: int = setting(5, "output", "candidates in the closing table", least=1)
+    top_k: int = setting(
+        5, "output", "candidates in the closing table", least=1, most=2**16
+    )
     measure_top: int | None = setting(
         None,
         "output",
         "best candidates whose latency is measured at the end; 1 with estimate, "
         "else top-k",
         least=0,
+        most=2**16,
     )
     checkpoint_every: int = setting(
         5, "output", "generations between checkpoints", least=1
@@ -437,9 +460,9 @@ class RunConfig:
         """With all paths absolute: a resume may start anywhere."""
         data, earlier, space = self.data, self.warm_start, self.space
         if earlier is not None:
-            earlier = str(Path(earlier).expanduser().resolve())
+            earlier = str(inputs.user_path(earlier).resolve())
         if space is not None and is_space_file(space):
-            space = str(Path(space).expanduser().resolve())
+            space = str(inputs.user_path(space).resolve())
         data = anchored_source(data)
         return dataclasses.replace(self, data=data, warm_start=earlier, space=space)
 
@@ -479,6 +502,25 @@ class Settings(RunConfig):
     latency: str
     measure_top: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_work()
+
+    def _check_work(self) -> None:
+        """Refuses what no memory holds: numbers that are allowed can multiply."""
+        tokens = self.window + 1
+        held = {
+            "eval_windows x window": self.eval_windows * tokens,
+            "final_windows x window": self.final_windows * tokens,
+            "final_steps x batch": self.final_steps * self.batch,
+            "steps_per_call x batch": self.steps_per_call * self.batch,
+        }
+        for name, phase in self.named_phases().items():
+            held[f"samples x epochs of phase {name}"] = phase.samples * phase.epochs
+        for words, number in held.items():
+            if number > MOST_HELD:
+                raise UsageError(f"{words} is {number:,}: at most {MOST_HELD:,} fit")
+
     def named_phases(self) -> dict[str, PhaseLength]:
         """The phases by name, in their order."""
         phases = self._phases(self.phases, self.preset)
@@ -516,7 +558,7 @@ def anchored_source(data: str) -> str:
     kind, _, path = data.partition(":")
     if kind != "folder" or not path:
         return data
-    return f"folder:{Path(path).expanduser().resolve()}"
+    return f"folder:{inputs.user_path(path).resolve()}"
 
 
 def read_toml(path: Path) -> Values:
@@ -531,13 +573,7 @@ def read_toml(path: Path) -> Values:
 
 def read_values(path: Path, known: Collection[str]) -> Values:
     """The values of a TOML file; arguments and errors as for `read_toml`."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} is not TOML: {reason}") from None
+    values = inputs.read_toml(path)
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise UsageError(
@@ -557,6 +593,25 @@ def _without_unread(values: Values) -> Values:
         name for name in unread_by(strategy) if values.get(name) == defaults[name]
     }
     return {name: value for name, value in values.items() if name not in unread}
+
+
+def read_run_settings(path: Path) -> RunConfig:
+    """The settings in a run's folder.
+
+    Raises:
+      UsageError: they cannot be read, or none were written there.
+    """
+    values = read_toml(path)
+    missing = [name for name in _ALWAYS if name not in values]
+    if missing:
+        raise UsageError(
+            f"cannot resume: {path} lacks {', '.join(missing)}: it is not what a run "
+            f"wrote there"
+        )
+    return make_config(values, str(path))
+
+
+_ALWAYS = ("data", "seed")  # in any run's settings
 
 
 def make_config(values: Values, where: str) -> RunConfig:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from arch.cost import DEVICE_KINDS, Hardware, hardware_for
 from jaxnas.errors import UsageError
 from jaxnas.hardware_profiles import PROFILES
-from jaxnas.storage.cache import cache_dir, keep, read_kept
+from jaxnas.storage.cache import in_cache, keep, read_kept
+from jaxnas.storage.jsonl import Json
 
 MATRIX = 4096  # rows of the square matrices that a peak is measured with
 ARRAY_MIB = 256  # that a bandwidth is measured with
@@ -59,8 +60,8 @@ def measured(
     nearest = hardware_for(device.device_kind, _capability(device))
     about = f"{device.device_kind} {jax.__version__} {matrix} {array_mib}"
     name = hashlib.sha256(about.encode()).hexdigest()[:12]
-    path = cache_dir() / f"hardware-{device.platform}-{name}.json"
-    kept = read_kept(path, lambda found: (found["peak_flops"], found["bandwidth"]))
+    path = in_cache(f"hardware-{device.platform}-{name}.json")
+    kept = read_kept(path, _figures)
     if kept is None:
         say(
             f"no profile of {device.device_kind}: "
@@ -84,6 +85,14 @@ def measured(
         bandwidth_source=source,
         memory_source=source,
     )
+
+
+def _figures(found: Json) -> tuple[float, float]:
+    """Raises a ValueError if they are no figures of a device."""
+    figures = float(found["peak_flops"]), float(found["bandwidth"])
+    if min(figures) <= 0:
+        raise ValueError(f"{figures} must be above 0")
+    return figures
 
 
 def _capability(device: jax.Device) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnas.errors import UsageError, no_platform
-from jaxnas.storage.cache import cache_dir
+from jaxnas.storage.cache import in_cache
 
 _ARENAS = -8  # M_ARENA_MAX of mallopt(3)
 _LEVEL = "xla_backend_optimization_level"
@@ -31,11 +31,13 @@ def set_up() -> None:
     if (libc := _glibc()) and "MALLOC_ARENA_MAX" not in os.environ:
         libc.mallopt(_ARENAS, 1)
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = cache_dir() / "xla"
+        folder = in_cache("xla")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder is None:
+                return  # everything is compiled anew
+            folder.mkdir(0o700, exist_ok=True)
         except OSError:
-            return  # without a cache, everything is compiled anew
+            return
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

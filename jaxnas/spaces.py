@@ -1,6 +1,5 @@
 """The space of a run: one that is named, or a user's own, written as TOML."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -9,6 +8,7 @@ from arch.space import Condition, Space
 from arch.spaces import space_named
 from jaxnas.errors import UsageError
 from jaxnas.presets import is_space_file
+from jaxnas.storage.inputs import parse_toml, read_text, user_path
 
 KEYS = ("name", "genes", "forbid")
 MOST_CHOICES = 100  # of a gene
@@ -52,14 +52,9 @@ def read_space(name: str, copy: Path | None = None) -> SpaceText:
             return SpaceText(space_named(name), None)
         except ValueError as error:
             raise UsageError(f"{error}, or FILE.toml") from None
-    given = Path(name).expanduser()
+    given = user_path(name)
     path = given if copy is None else copy
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read the space {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+    text = read_text(path)
     return SpaceText(parse_space(text, str(path), given.stem), text)
 
 
@@ -78,11 +73,7 @@ def parse_space(text: str, where: str, name: str) -> Space:
     Raises:
       UsageError: one line with what is wrong and what is allowed.
     """
-    try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{where} is not TOML: {reason}") from None
+    values = parse_toml(text, where)
     try:
         return _space(values, name)
     except ValueError as error:
@@ -106,8 +97,8 @@ def still_holds(name: str, text: str | None) -> bool:
     if text is None:
         return True
     try:
-        return Path(name).expanduser().read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):
+        return read_text(user_path(name)) == text
+    except UsageError:
         return False
 
 

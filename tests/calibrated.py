@@ -33,11 +33,11 @@ LATENCY = Calibrated(
 
 def keep_calibration(cache: Path) -> Path:
     """Writes the calibration files that a process with this cache may ask for."""
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(0o700, parents=True, exist_ok=True)
     platforms = {jax.default_backend(), "cpu"}
     for device in (jax.local_devices(backend=name)[0] for name in platforms):
         _write(
-            cache / store.path_of(device).name,
+            cache / store.file_name(device),
             {"calibrated": dataclasses.asdict(LATENCY)},
         )
     return cache

@@ -8,6 +8,8 @@ from calibrated import keep_calibration
 from corpus import write_corpus
 from test_resume import SETTINGS, assert_same, launch
 
+from jaxnas.storage.jsonl import read_lines
+
 pytestmark = pytest.mark.slow
 
 FLAGS = SETTINGS | {"population": 8, "generations": 1, "max-size": 8}
@@ -74,7 +76,7 @@ def test_without_it_the_rest_is_the_same(workplace):
     )
     # Trainings are written down as they end, side by side.
     lines = [
-        sorted((run / "trainings.jsonl").read_text().splitlines())
+        sorted(map(str, read_lines(run / "trainings.jsonl")))
         for run in (whole, without)
     ]
     assert lines[0] == lines[1]

@@ -10,6 +10,7 @@ import pytest
 
 from jaxnas.errors import UsageError
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.jsonl import Mark
 
 # Orbax leaves coroutines behind when it meets a damaged file.
 pytestmark = [
@@ -98,6 +99,18 @@ def test_the_newest_state_comes_back(tmp_path):
 def test_an_empty_folder_has_none(tmp_path):
     assert latest(tmp_path / "new") is None
     assert (tmp_path / "new").is_dir()
+
+
+def test_the_lines_that_it_knows_come_back(tmp_path):
+    marks = {"lines": Mark(2, "abc"), "none": Mark(0, "")}
+    with Checkpoints(tmp_path / "checkpoints", 3) as checkpoints:
+        assert checkpoints.known() is None
+        checkpoints.save(1, state_of(1), marks)
+    with Checkpoints(tmp_path / "checkpoints", 3) as checkpoints:
+        assert checkpoints.known() == marks
+        checkpoints.save(2, state_of(2))  # as earlier versions did
+    with Checkpoints(tmp_path / "checkpoints", 3) as checkpoints:
+        assert checkpoints.known() is None
 
 
 @pytest.mark.parametrize("keep", [1, 2])

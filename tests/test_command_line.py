@@ -79,7 +79,7 @@ def folder(tmp_path):
     [
         (["--space", "nope"], "space='nope' must be one of minimal, medium, full"),
         (["--config", "broken.toml"], "broken.toml is not TOML"),
-        (["--config", "binary.toml"], "binary.toml is not TOML"),
+        (["--config", "binary.toml"], "binary.toml is not UTF-8"),
         (["--config", "unknown.toml"], "unknown key 'popluation'; known: space,"),
         (["--config", "type.toml"], "population='many' is not of type int"),
         (["--config", "absent.toml"], "cannot read absent.toml"),

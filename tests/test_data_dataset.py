@@ -1,7 +1,9 @@
 import json
+import os
 import random
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +172,42 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
     assert cache.cache_dir() == tmp_path / "xdg" / "jaxnas"
     monkeypatch.setenv("JAXNAS_CACHE", "~/own")
     assert cache.cache_dir() == tmp_path / "own"
+
+
+def test_a_cache_is_made_for_its_user_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXNAS_CACHE", str(tmp_path / "own"))
+    assert cache.in_cache("data", "entry") == tmp_path / "own" / "data" / "entry"
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "own" / "data").stat().st_mode & 0o777 == 0o700
+
+
+def no_home():
+    raise RuntimeError("no home")
+
+
+@pytest.mark.parametrize("trouble", ["others write", "another's", "no home", "a file"])
+def test_a_cache_that_is_not_ones_own_is_not_used(
+    monkeypatch, tmp_path, capsys, trouble
+):
+    folder = tmp_path / trouble
+    monkeypatch.setenv("JAXNAS_CACHE", str(folder))
+    if trouble == "no home":
+        monkeypatch.delenv("JAXNAS_CACHE")
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "home", no_home)
+    elif trouble == "a file":
+        folder.write_text("no folder")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777 if trouble == "others write" else 0o755)
+    if trouble == "another's":
+        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+        if folder.stat().st_uid == 0:  # root's are trusted
+            os.chown(folder, 12345, 12345)
+    assert cache.in_cache("data", "one") is None
+    assert cache.in_cache("data", "other") is None
+    [line] = capsys.readouterr().err.splitlines()  # said once
+    assert line.startswith("jaxnas: nothing is cached: ")
 
 
 def test_the_default_cache_is_used(folder, tmp_path, monkeypatch):

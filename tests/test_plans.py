@@ -24,7 +24,7 @@ from jaxnas.population.lanes import Running
 from jaxnas.population.observer import Observer
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.trainer import NOTHING_AHEAD
-from jaxnas.storage.jsonl import Lines
+from jaxnas.storage.jsonl import CHAIN, Lines
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.phase import FIRST
@@ -184,6 +184,7 @@ def test_the_latest_plan_that_holds_all_is_found(whole):
 def test_a_damaged_file_is_one_clear_line(whole, tmp_path, damage):
     folder = whole[0]
     line = json.loads((folder / "plans.jsonl").read_text())
+    del line[CHAIN]
     path = tmp_path / "plans.jsonl"
     path.write_text(json.dumps(line) + "\n" + json.dumps(damage(line)) + "\n")
     lines = Lines(path)

@@ -8,13 +8,22 @@ import pytest
 from jaxnas.errors import UsageError
 from jaxnas.storage import files
 from jaxnas.storage.files import write_json, write_whole
-from jaxnas.storage.jsonl import Lines, to_line
+from jaxnas.storage.jsonl import CHAIN, Lines, chained, read_lines, to_line
 
 ENTRIES = [
     {"id": 0, "fitness": 0.1 + 0.2, "name": "é\n\r\u2028"},
     {"id": 1, "list": [1, None, True], "tiny": 5e-324},
     {"id": 2},
 ]
+
+
+def chain_of(entries):
+    """The bytes of a file of these lines."""
+    raw, digest = b"", ""
+    for entry in entries:
+        line, digest = chained(entry, digest)
+        raw += line
+    return raw
 
 
 def written(path, entries=ENTRIES):
@@ -36,11 +45,13 @@ def reopened(path):
 def test_what_is_appended_is_read_back(tmp_path):
     path = tmp_path / "lines"
     raw = written(path)
-    assert raw == b"".join(map(to_line, ENTRIES))
+    assert raw == chain_of(ENTRIES)
     assert raw.count(b"\n") == len(ENTRIES)
-    assert [json.loads(line) for line in raw.splitlines()] == ENTRIES
+    as_json = [json.loads(line) for line in raw.splitlines()]
+    assert len({line.pop(CHAIN) for line in as_json}) == len(ENTRIES)
+    assert as_json == ENTRIES
     assert reopened(path) == ENTRIES
-    assert written(path) == raw * 2  # appended, not replaced
+    assert written(path) == chain_of(ENTRIES * 2)  # appended, not replaced
 
 
 def test_each_line_is_on_disk_when_append_returns(tmp_path):
@@ -61,7 +72,7 @@ def test_a_line_that_was_cut_anywhere_is_dropped(tmp_path):
         whole = raw[:cut].count(b"\n")
         lines = Lines(path)
         assert list(lines) == ENTRIES[:whole], cut
-        assert path.read_bytes() == b"".join(map(to_line, ENTRIES[:whole])), cut
+        assert path.read_bytes() == chain_of(ENTRIES[:whole]), cut
         lines.append(new)
         lines.close()
         assert reopened(path) == [*ENTRIES[:whole], new], cut
@@ -76,7 +87,7 @@ def test_keep_drops_the_later_lines(tmp_path, number):
     lines.keep(number)
     first = [*ENTRIES, {"id": 3}][:number]
     assert list(lines) == first
-    assert path.read_bytes() == b"".join(map(to_line, first))
+    assert path.read_bytes() == chain_of(first)
     lines.append({"id": 4})
     lines.close()
     assert reopened(path) == [*first, {"id": 4}]
@@ -118,6 +129,66 @@ def test_a_damaged_line_inside_is_named(tmp_path, bad):
         Lines(path)
     assert "\n" not in str(raised.value)
     assert path.read_bytes() == whole
+
+
+def changed(lines, how):
+    first, second, third, fourth = lines
+    return {
+        "edited": [first, second.replace(b"1, null", b"2, null"), third, fourth],
+        "twice": [first, second, second, third, fourth],
+        "left out": [first, third, fourth],
+        "swapped": [first, third, second, fourth],
+        "from another file": [first, chain_of(ENTRIES[1:2]), third, fourth],
+        "without its digest": [first, to_line(ENTRIES[1]), third, fourth],
+        "reformatted": [first, second.replace(b", ", b","), third, fourth],
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "edited",
+        "twice",
+        "left out",
+        "swapped",
+        "from another file",
+        "without its digest",
+        "reformatted",
+    ],
+)
+def test_what_was_not_written_there_is_found(tmp_path, how):
+    path = tmp_path / "lines"
+    raw = written(path, [*ENTRIES, {"id": 3}])
+    path.write_bytes(b"".join(changed(raw.splitlines(keepends=True), how)))
+    for read in (Lines, read_lines):
+        with pytest.raises(UsageError, match=r"in line [23]: it is not what was"):
+            read(path)
+
+
+def test_lines_without_digests_are_read_and_go_on_with_digests(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"".join(map(to_line, ENTRIES)))
+    with Lines(path) as lines:
+        assert list(lines) == ENTRIES
+        assert not lines.proven
+        lines.append({"id": 3})
+    assert reopened(path) == [*ENTRIES, {"id": 3}]
+    path.write_bytes(path.read_bytes().replace(b"5e-324", b"6e-324"))
+    with pytest.raises(UsageError, match="in line 4"):  # whose digest is of all
+        read_lines(path)
+
+
+def test_a_mark_tells_the_first_lines(tmp_path):
+    written(tmp_path / "lines")
+    with Lines(tmp_path / "lines") as lines:
+        marks = [lines.mark(number) for number in range(4)]
+        assert [mark.lines for mark in marks] == [0, 1, 2, 3]
+        assert len({mark.digest for mark in marks}) == 4
+        assert lines.mark() == lines.mark(9) == marks[3]
+        lines.keep(1)
+        assert lines.mark() == marks[1]
+        lines.append({"id": 1})
+        assert lines.mark(2) != marks[2]
 
 
 @pytest.mark.parametrize("content", ["text é\n", b"\0\xff"])

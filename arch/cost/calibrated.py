@@ -46,10 +46,10 @@ class Fit:
                     f"rate {term!r}={rate!r} is not allowed: needs a number of at "
                     f"least 0 for one of {', '.join(TERMS)}"
                 )
-        if not self.cache_bytes >= 0:
-            raise ValueError(
-                f"cache_bytes={self.cache_bytes!r} is not allowed: needs at least 0"
-            )
+        for name in ("cache_bytes", "error"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name}={value!r} is not allowed: needs at least 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 from measured import synthetic_task
 
 from arch import ArchitectureConfig
-from jaxnas.population import program_cache
+from jaxnas.population import program as programs
 from jaxnas.population.lanes import Group, Running
 from jaxnas.population.program import Program, compile_scoring, compile_training
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
@@ -43,7 +43,7 @@ def main() -> None:
 
 def _measured(family: str, width: int, form: str, quick: bool) -> list[str]:
     options = compiler_options("cpu", quick)
-    program_cache.compiler_options = lambda platform, quick: options
+    programs.compiler_options = lambda platform, quick: options
     task = synthetic_task(window=64, batch=8, vocabulary=1024)
     config = ArchitectureConfig(
         arch_type=family,

@@ -77,9 +77,12 @@ def _choices(name: str, given: Any, bounds: tuple, whole: bool) -> tuple:
     )
     if least > most:
         raise SpecError(f"{where}: min {least} is above max {most}")
-    number = math.floor((most - least) / step + 1e-9) + 1
-    if number > MOST_CHOICES:
-        raise SpecError(f"{where}: {number:,} choices, at most {MOST_CHOICES:,} can be")
+    steps = (most - least) / step  # may be infinite
+    if steps + 1e-9 >= MOST_CHOICES:
+        raise SpecError(
+            f"{where}: {steps + 1:.7g} choices, at most {MOST_CHOICES:,} can be"
+        )
+    number = math.floor(steps + 1e-9) + 1
     values = [least + step * index for index in range(number)]
     return tuple(values) if whole else tuple(float(value) for value in values)
 

@@ -10,6 +10,7 @@ from jaxnas.automl.dimensions import FIELD_OF
 from jaxnas.automl.shapes import Shapes
 from jaxnas.automl.spec import Spec
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 MOST_SEEDS = 64
@@ -24,7 +25,7 @@ def seeds_from(folder: Path, shapes: Shapes) -> np.ndarray | None:
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path)
             if result["spec"]["family"] != shapes.spec.family:
                 continue
             rows = [row["config"] for row in result["top"]]

@@ -7,6 +7,7 @@ from arch import ArchitectureConfig
 from arch.open_models import OPEN_MODELS, open_model
 from arch.published import KNOWN
 from jaxnas.errors import UsageError
+from jaxnas.storage.inputs import read_text
 
 _NUMBERS = {
     "hidden": "hidden_dim",
@@ -51,10 +52,10 @@ def in_words(config: ArchitectureConfig) -> str:
 
 def _of_file(path: Path) -> ArchitectureConfig:
     try:
-        return ArchitectureConfig.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+        return ArchitectureConfig.from_json(read_text(path))
+    except UsageError:
+        raise
+    except ValueError as error:
         raise UsageError(f"{path}: {str(error).splitlines()[0]}") from None
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,6 +15,8 @@ from jaxnas.automl.spec_checks import SpecError, check, filled, known, plain
 from jaxnas.automl.spec_use import use_of
 from jaxnas.automl.start import with_start
 from jaxnas.automl.units import UNIT_OF
+from jaxnas.errors import UsageError
+from jaxnas.storage.inputs import read_toml
 
 SPECS = Path(__file__).with_name("specs")
 
@@ -100,14 +101,10 @@ def read_spec(path: str) -> Spec:
     if path in shipped_specs():
         file = SPECS / f"{path}.toml"
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(
-            f"cannot read {file}: {error.strerror}; "
-            f"shipped are {', '.join(shipped_specs())}"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecError(f"{file} is not TOML: {str(error).splitlines()[0]}") from None
+        values = read_toml(file)
+    except UsageError as error:
+        shipped = "" if file.exists() else f"; shipped are {', '.join(shipped_specs())}"
+        raise SpecError(f"{error}{shipped}") from None
     try:
         return make_spec(values, file.stem)
     except SpecError as error:

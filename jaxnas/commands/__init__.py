@@ -14,6 +14,7 @@ COMMANDS = {
     "generate": "text from a saved model, as it is drawn",
     "evaluate": "what saved models are worth on files not trained on",
     "serve": "completions for editors, over HTTP",
+    "verify": "whether the files of a run belong together, and what is lost if not",
     "export": "a model as a folder that Hugging Face's transformers loads",
     "import": "the reverse: a folder of transformers as a model",
 }

@@ -25,7 +25,13 @@ from jaxnas.automl.search import (
 )
 from jaxnas.automl.spec import AIMS, read_spec, shipped_specs
 from jaxnas.automl.tables import prototypes_table
-from jaxnas.commands.options import Parser, add_fit, make_out, named_once
+from jaxnas.commands.options import (
+    Parser,
+    add_fit,
+    make_out,
+    named_once,
+    whole,
+)
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
 from jaxnas.report.tables import plain_console
@@ -140,7 +146,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         ("--train-prototypes", 0, "steps of a small version of each of the top"),
     ):
         parser.add_argument(
-            flag, type=int, default=value, metavar="N", help=f"{text} [{value}]"
+            flag, type=whole(), default=value, metavar="N", help=f"{text} [{value}]"
         )
     parser.add_argument(
         "--objectives",

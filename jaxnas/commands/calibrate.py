@@ -10,7 +10,7 @@ import rich.progress
 from rich.console import Console
 from rich.table import Table
 
-from jaxnas.commands.options import Parser, file_to_write
+from jaxnas.commands.options import MANY, Parser, file_to_write, whole
 from jaxnas.errors import UsageError
 from jaxnas.report.steps import bars_on
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
@@ -94,7 +94,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         ("--seed", 0, "decides which models"),
     ):
         parser.add_argument(
-            flag, type=int, default=value, metavar="N", help=f"{text} [{value}]"
+            flag, type=whole(MANY), default=value, metavar="N", help=f"{text} [{value}]"
         )
     parser.add_argument(
         "--out", metavar="FILE", type=file_to_write, help="all figures as JSON too"

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import TaskID
 
-from jaxnas.commands.options import Parser, file_to_write
+from jaxnas.commands.options import MANY, Parser, file_to_write, whole
 from jaxnas.errors import UsageError
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import model_in
@@ -132,15 +132,15 @@ def _parser() -> Parser:
     add("models", metavar="MODEL", type=Path, nargs="+", help="a model's folder")
     add("--on", default="bpb,line", metavar="A,B", help=f"[{','.join(BENCHMARKS)}]")
     add("--data", default="stdlib", metavar="SOURCE", help="as of a search [stdlib]")
-    add("--windows", type=int, default=512, metavar="N", help="of bpb [512]")
-    add("--cursors", type=int, default=200, metavar="N", help="of line [200]")
+    add("--windows", type=whole(MANY), default=512, metavar="N", help="of bpb [512]")
+    add("--cursors", type=whole(MANY), default=200, metavar="N", help="of line [200]")
     add(
         "--context",
-        type=int,
+        type=whole(),
         default=256,
         metavar="N",
         help="tokens before a cursor, at most [256]",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of the cursors [0]")
+    add("--seed", type=whole(), default=0, metavar="N", help="of the cursors [0]")
     add("--out", type=file_to_write, metavar="FILE", help="the figures as JSON")
     return parser

@@ -17,7 +17,7 @@ from jaxnas.automl.breakdown import Portion, breakdown
 from jaxnas.automl.named_shape import in_words, named_shape
 from jaxnas.automl.tables import counted
 from jaxnas.automl.units import in_plain
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import Parser, whole
 from jaxnas.errors import UsageError
 from jaxnas.hardware import hardware_named
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
@@ -71,7 +71,7 @@ def add_use(parser: argparse.ArgumentParser) -> None:
         ("--context", 2048, "tokens remembered while decoding"),
     ):
         parser.add_argument(
-            flag, type=int, default=value, metavar="N", help=f"{text} [{value}]"
+            flag, type=whole(), default=value, metavar="N", help=f"{text} [{value}]"
         )
     parser.add_argument(
         "--tokens", default="1T", metavar="X", help="trained on, for the loss [1T]"

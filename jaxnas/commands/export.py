@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import Parser, whole
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export import Exported, export_folder, export_random
 from jaxnas.export.card import CARD, model_card
@@ -102,7 +102,7 @@ def _parser() -> Parser:
     add(
         "--init-seed",
         metavar="N",
-        type=int,
+        type=whole(),
         help="hf: draws random weights; for a config file, which has none",
     )
     return parser

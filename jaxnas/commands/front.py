@@ -14,7 +14,13 @@ from jaxnas.analytic.exhaustive import SpaceFront, front_of
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit, violation
 from jaxnas.analytic.objectives import OBJECTIVES, Use
-from jaxnas.commands.options import Parser, add_fit, make_out, named_once
+from jaxnas.commands.options import (
+    Parser,
+    add_fit,
+    make_out,
+    named_once,
+    whole,
+)
 from jaxnas.errors import UsageError
 from jaxnas.hardware import hardware_named
 from jaxnas.presets import SPACE_NAMES
@@ -115,7 +121,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         ("--top", 20, "rows to print"),
     ):
         parser.add_argument(
-            flag, type=int, default=value, metavar="N", help=f"{text} [{value}]"
+            flag, type=whole(), default=value, metavar="N", help=f"{text} [{value}]"
         )
     parser.add_argument(
         "--train-tokens",

@@ -10,7 +10,7 @@ from pathlib import Path
 from arch.decoding.generate import Generated, check, position_limit, stream
 from arch.decoding.sampling import Sampling
 from arch.decoding.unrolled import unstack
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import MANY, Parser, whole
 from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model
@@ -19,6 +19,7 @@ from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype, set_up
 from jaxnas.serving.pieces import pieces
 
+PROMPT_BYTES = 2**24
 MAX_NEW = 256  # tokens by default, fewer if the model has no room for them
 
 _ABOUT = """\
@@ -131,8 +132,13 @@ def _prompt(options: argparse.Namespace) -> str:
             path = "--prompt"
             # What the shell gave that is no UTF-8 comes as surrogates.
             return options.prompt.encode().decode()
-        raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
+            raw = file.read(PROMPT_BYTES + 1)  # of a pipe, too
+        if len(raw) > PROMPT_BYTES:
+            raise UsageError(f"{path} holds more than {PROMPT_BYTES:,} bytes")
         return raw.decode()
+    except UsageError:
+        raise
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise UsageError(f"cannot read {path}: {reason}") from None
@@ -162,7 +168,7 @@ def _parser() -> Parser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", metavar="TEXT", help="empty begins a new file")
     source.add_argument("--prompt-file", metavar="FILE", help="- is standard input")
-    add("--max-new", type=int, metavar="N", help=f"tokens, at most [{MAX_NEW}]")
+    add("--max-new", type=whole(MANY), metavar="N", help=f"tokens, at most [{MAX_NEW}]")
     chance = parser.add_mutually_exclusive_group()
     chance.add_argument(
         "--temperature",
@@ -174,7 +180,13 @@ def _parser() -> Parser:
     chance.add_argument(
         "--greedy", action="store_true", help="the likeliest token, each time"
     )
-    add("--top-k", type=int, default=0, metavar="N", help="keep N tokens; 0: all [0]")
+    add(
+        "--top-k",
+        type=whole(),
+        default=0,
+        metavar="N",
+        help="keep N tokens; 0: all [0]",
+    )
     add("--top-p", type=float, default=0.95, metavar="X", help="keep a share [0.95]")
     add(
         "--min-p",
@@ -198,6 +210,6 @@ def _parser() -> Parser:
         metavar="TEXT",
         help="end before any of these; an end-of-text token always ends",
     )
-    add("--num", type=int, default=1, metavar="N", help="samples, in turn [1]")
-    add("--seed", type=int, default=0, metavar="N", help="[0]")
+    add("--num", type=whole(MANY), default=1, metavar="N", help="samples, in turn [1]")
+    add("--seed", type=whole(), default=0, metavar="N", help="[0]")
     return parser

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,8 +29,31 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with 2."""
+        message = message if len(message) < 500 else f"{message[:300]} ..."
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(2)
+
+
+def whole(most: int = 2**32 - 1) -> Callable[[str], int]:
+    """A type of argument: a whole number of at most so much.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none.
+    """
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+        if abs(value) > most:
+            raise argparse.ArgumentTypeError(f"{text} must be at most {most:,}")
+        return value
+
+    return parse
+
+
+MANY = 2**20  # of what is all in memory
 
 
 def file_to_write(text: str) -> Path:

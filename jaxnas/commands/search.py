@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxnas.clock import BEGAN
 from jaxnas.commands import COMMANDS
 from jaxnas.commands.options import Parser, add_settings, given_settings
-from jaxnas.config import RunConfig, make_config, read_toml
+from jaxnas.config import RunConfig, make_config, read_run_settings, read_toml
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import is_space_file
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
@@ -88,7 +88,7 @@ def _claimed(
                 f"a resumed run keeps the settings in {folder.config}: "
                 f"leave out {', '.join(given)}"
             )
-        yield folder, make_config(read_toml(folder.config), str(folder.config))
+        yield folder, read_run_settings(folder.config)
 
 
 def _name_and_space(space: str | None) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ import ipaddress
 import sys
 from pathlib import Path
 
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import MANY, Parser, whole
 from jaxnas.errors import UsageError
 from jaxnas.storage.run_folder import model_in
 
@@ -79,12 +79,12 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="a run's folder, or a model's")
-    add("--port", type=int, default=PORT, metavar="N", help=f"0 takes any [{PORT}]")
+    add("--port", type=whole(), default=PORT, metavar="N", help=f"0 takes any [{PORT}]")
     add("--host", default="127.0.0.1", metavar="NAME", help="[127.0.0.1]")
     add("--token", metavar="TEXT", help="that requests must carry; a must off loopback")
     add(
         "--context",
-        type=int,
+        type=whole(MANY),
         default=512,
         metavar="N",
         help="tokens before the cursor, at most; the model may allow fewer [512]",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import tomli_w
 
 from jaxnas.clock import clock_words, seconds_of
-from jaxnas.commands.options import Parser, check_flags
+from jaxnas.commands.options import Parser, check_flags, whole
 from jaxnas.config import Values, anchored_source, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
@@ -168,5 +168,5 @@ def _parser() -> Parser:
         help="of the training's pieces that are rearranged, so that the model learns "
         "to fill in the middle [0]",
     )
-    add("--seed", type=int, metavar="N", help="of everything [0]")
+    add("--seed", type=whole(), metavar="N", help="of everything [0]")
     return parser

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from arch.space import Space
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import MANY, Parser, whole
 from jaxnas.errors import UsageError
 from jaxnas.keys import key_of
 from jaxnas.presets import SPACE_NAMES
@@ -21,8 +21,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "name", metavar="NAME", help=f"{', '.join(SPACE_NAMES)}, or FILE.toml"
     )
-    parser.add_argument("--samples", type=int, default=5, metavar="N", help="[5]")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
+    parser.add_argument(
+        "--samples", type=whole(MANY), default=5, metavar="N", help="[5]"
+    )
+    parser.add_argument("--seed", type=whole(), default=0, metavar="N", help="[0]")
     options = parser.parse_args(arguments)
     if options.samples < 0 or not 0 <= options.seed < 2**32:
         raise UsageError("--samples must be at least 0, --seed in 0 to 2**32 - 1")

@@ -10,7 +10,7 @@ from pathlib import Path
 import tomli_w
 
 from jaxnas.clock import BEGAN, seconds_of
-from jaxnas.commands.options import Parser, check_flags
+from jaxnas.commands.options import MANY, Parser, check_flags, whole
 from jaxnas.config import Values, anchored_source, make_config, read_toml, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import PRESETS
@@ -190,11 +190,11 @@ def _parser() -> Parser:
     length.add_argument(
         "--budget", metavar="TIME", help=f"time for all of it, such as 4h [{_BUDGET}]"
     )
-    add("--window", type=int, metavar="N", help="tokens a sample [the run's]")
-    add("--batch", type=int, metavar="N", help="samples a step [the run's]")
+    add("--window", type=whole(MANY), metavar="N", help="tokens a sample [the run's]")
+    add("--batch", type=whole(MANY), metavar="N", help="samples a step [the run's]")
     add(
         "--accumulate",
-        type=int,
+        type=whole(),
         metavar="N",
         help="parts of a step's samples, one after the other: less memory [1]",
     )
@@ -208,17 +208,22 @@ def _parser() -> Parser:
     add("--learning-rate", type=float, metavar="X", help="the peak [the run's]")
     add(
         "--evaluate-every",
-        type=int,
+        type=whole(),
         metavar="N",
         help="steps between evaluations on the validation split [500]",
     )
-    add("--eval-windows", type=int, metavar="N", help="of one [the run's]")
-    add("--final-windows", type=int, metavar="N", help="scored in the end [the run's]")
+    add("--eval-windows", type=whole(MANY), metavar="N", help="of one [the run's]")
+    add(
+        "--final-windows",
+        type=whole(MANY),
+        metavar="N",
+        help="scored in the end [the run's]",
+    )
     add(
         "--patience",
-        type=int,
+        type=whole(),
         metavar="N",
         help="end after so many evaluations without a better one [never]",
     )
-    add("--seed", type=int, metavar="N", help="of windows and new weights [0]")
+    add("--seed", type=whole(), metavar="N", help="of windows and new weights [0]")
     return parser

@@ -9,6 +9,7 @@ from jaxnas.data.split import SPLITS, split, split_of
 from jaxnas.data.tokenizer import (
     END_OF_TEXT,
     END_OF_TEXT_ID,
+    check_room,
     encode,
     load_tokenizer,
     token_bytes,
@@ -27,6 +28,7 @@ __all__ = [
     "Source",
     "SourceFile",
     "cache_dir",
+    "check_room",
     "deduplicate",
     "encode",
     "load_tokenizer",

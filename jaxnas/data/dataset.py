@@ -68,9 +68,12 @@ def prepare(
     """
     check_vocab_size(vocab_size)
     source = read_source(spec)
-    folder = cache.cache_dir() if cache_dir is None else Path(cache_dir)
     own = "" if tokenizer is None else tokenizer.to_str()
-    path = folder / "data" / f"{_key(source.files, vocab_size, own)}.npz"
+    name = f"{_key(source.files, vocab_size, own)}.npz"
+    if cache_dir is None:
+        path = cache.in_cache("data", name)
+    else:
+        path = Path(cache_dir) / "data" / name
     payload = cache.load(path)
     if payload is None:
         payload = _build(spec, source.files, vocab_size, tokenizer)

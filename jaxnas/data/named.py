@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxnas.data.sources import DataError, Source, read_folder, read_stdlib
 from jaxnas.data.wheels import read_wheels
+from jaxnas.storage.inputs import user_path
 
 
 def read_source(spec: str) -> Source:
@@ -17,7 +18,7 @@ def read_source(spec: str) -> Source:
         return read_stdlib(Path(sysconfig.get_paths()["stdlib"]))
     kind, _, path = spec.partition(":")
     if kind == "folder" and path:
-        return read_folder(Path(path).expanduser())
+        return read_folder(user_path(path))
     if kind == "pypi" and path:
         return read_wheels(path)
     raise DataError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxnas.errors import UsageError
+from jaxnas.storage.inputs import read_bytes
 
 MAX_BYTES = 1_000_000  # of one file; longer ones are seldom written by hand
 TOO_LARGE, NO_SUFFIX = f"larger than {MAX_BYTES:,} bytes", "without a source suffix"
@@ -125,7 +126,8 @@ def read_stdlib(folder: Path) -> Source:
             return "a generated table"
         return "not on every platform" if name in STDLIB_NOT_EVERYWHERE else None
 
-    return _read(folder, skip, refuse, "UTF-8 files ending in .py")
+    usable = "UTF-8 files ending in .py"
+    return _read(folder, skip, refuse, usable, links_out=True)
 
 
 def read_folder(folder: Path) -> Source:
@@ -147,8 +149,13 @@ def _read(
     skip: Callable[[str], bool],
     refuse: Callable[[str], str | None],
     usable: str,
+    links_out: bool = False,
 ) -> Source:
-    """Reads what is left after `skip` (folders) and `refuse` (files, why)."""
+    """Reads what is left after `skip` (folders) and `refuse` (files, why).
+
+    Files that links lead to count where they lie in the folder, and elsewhere if
+    `links_out`.
+    """
     if not folder.exists():
         raise DataError(f"data folder {str(folder)!r} does not exist")
     if not folder.is_dir():
@@ -165,7 +172,11 @@ def _read(
         skipped += [inside[name] for name in folders if skip(inside[name])]
         folders[:] = [name for name in folders if not skip(inside[name])]
         for name in names:
-            read = refuse(inside[name]) or _content(Path(top, name))
+            path = Path(top, name)
+            why = refuse(inside[name])
+            if why is None and not links_out and _leads_out(path, folder):
+                why = "links out of the folder"
+            read = why or _content(path)
             if isinstance(read, bytes):
                 files.append(SourceFile(inside[name], read))
             else:
@@ -189,10 +200,20 @@ def _content(path: Path) -> bytes | str:
             return "not regular files"
         if path.stat().st_size > MAX_BYTES:
             return TOO_LARGE
-        content = path.read_bytes()
-    except OSError:
+        content = read_bytes(path, MAX_BYTES)
+    except (OSError, UsageError):
         return "not readable"
     return usable(content)
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Whether a link leads to a file that is not in the folder."""
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link to itself
+        return False
 
 
 def usable(content: bytes) -> bytes | str:

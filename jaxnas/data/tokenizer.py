@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from jaxnas.data.sources import DataError
+from jaxnas.errors import UsageError
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
@@ -59,6 +60,21 @@ def load_tokenizer(json: str) -> Tokenizer:
     return tokenizer
 
 
+def room_of(tokenizer: Tokenizer) -> int:
+    """Rows that an embedding needs: one more than the greatest id."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def check_room(tokenizer: Tokenizer, room: int, where: str) -> None:
+    """Raises a UsageError if an embedding of so many rows lacks one for a token."""
+    if (needed := room_of(tokenizer)) > room:
+        number = tokenizer.get_vocab_size()
+        raise UsageError(
+            f"{where} has {number} tokens up to id {needed - 1}, the model room for "
+            f"{room}"
+        )
+
+
 def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
     """u16[N]: all texts' tokens in turn, with the end of text after each."""
     parts: list[np.ndarray] = [np.zeros(0, np.uint16)]
@@ -72,7 +88,7 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
 
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
     """i32[V]: how many bytes of text each token is; 0 for those that are no text."""
-    sizes = np.zeros(tokenizer.get_vocab_size(), np.int32)
+    sizes = np.zeros(room_of(tokenizer), np.int32)
     for token, i in tokenizer.get_vocab(with_added_tokens=False).items():
         # The byte-level alphabet spells each byte as one character.
         sizes[i] = 0 if i == END_OF_TEXT_ID else len(token)

@@ -6,6 +6,7 @@ cache: the same names and versions give the same corpus for ever.
 
 import collections
 import hashlib
+import io
 import re
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from jaxnas.data.sources import (
     has_source_suffix,
     usable,
 )
-from jaxnas.storage.cache import cache_dir
+from jaxnas.storage.cache import in_cache
 from jaxnas.storage.files import write_whole
 
 _PINNED = re.compile(
@@ -52,21 +53,24 @@ def read_wheels(names: str) -> Source:
                 f"pypi:{name.strip()!r} must be NAME==VERSION: other versions would "
                 f"be another corpus"
             )
-        files += _source_in(_wheel(*match.groups()), left_out)
+        wheel = _wheel(*match.groups())
+        files += _source_in(name.strip(), wheel, left_out)
     if not files:
         raise DataError(f"no source code in pypi:{names}")
     files.sort(key=lambda file: file.name)
     return Source(files, dict(sorted(left_out.items())), [])
 
 
-def _source_in(wheel: Path, left_out: collections.Counter[str]) -> list[SourceFile]:
+def _source_in(
+    name: str, wheel: bytes, left_out: collections.Counter[str]
+) -> list[SourceFile]:
     """The usable files; why the others are not is counted."""
     found = []
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > _TOTAL:
-                raise DataError(f"{wheel.name} unpacks to more than {_TOTAL:,} bytes")
+                raise DataError(f"{name} unpacks to more than {_TOTAL:,} bytes")
             for member in members:
                 if member.is_dir():
                     continue
@@ -82,16 +86,16 @@ def _source_in(wheel: Path, left_out: collections.Counter[str]) -> list[SourceFi
                         left_out[content] += 1
     # The last two: a compression that Python lacks, a password.
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"cannot read {wheel}: {error}") from None
+        raise DataError(f"cannot read the wheel of {name}: {error}") from None
     return found
 
 
-def _wheel(name: str, version: str) -> Path:
-    """The wheel, in the cache or fetched into it."""
+def _wheel(name: str, version: str) -> bytes:
+    """The wheel, from the cache or fetched into it."""
     key = hashlib.sha256(f"{name.lower()}=={version}".encode()).hexdigest()[:16]
-    kept = cache_dir() / "wheels" / f"{name}-{version}-{key}.whl"
-    if kept.is_file():
-        return kept
+    kept = in_cache("wheels", f"{name}-{version}-{key}.whl")
+    if kept is not None and kept.is_file():
+        return kept.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [
@@ -111,6 +115,7 @@ def _wheel(name: str, version: str) -> Path:
             said = [line for line in done.stderr.splitlines() if "ERROR" in line]
             reason = said[-1].removeprefix("ERROR: ") if said else "pip found none"
             raise DataError(f"cannot fetch {name}=={version}: {reason}")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(kept, found[0].read_bytes())
-    return kept
+        wheel = found[0].read_bytes()
+    if kept is not None:
+        write_whole(kept, wheel)
+    return wheel

@@ -33,8 +33,8 @@ class TrainingLog:
         self._known: dict[str, Training] = {}
         for number, line in enumerate(self._lines or (), 1):
             try:
-                training = _read(line)
-            except (KeyError, TypeError) as error:
+                training = training_of(line)
+            except (KeyError, TypeError, ValueError) as error:
                 raise UsageError(
                     f"{lines and lines.path} is damaged at line {number}: {error!r}"
                 ) from None
@@ -69,7 +69,12 @@ def _written(training: Training) -> Json:
     return line | ({"extra": training.extra} if training.extra else {})
 
 
-def _read(line: Json) -> Training:
+def training_of(line: Json) -> Training:
+    """The training in a line of trainings.jsonl.
+
+    Raises:
+      KeyError, TypeError, ValueError: the line holds none.
+    """
     metrics = {
         Compression(entry["quantization"], entry["pruning_ratio"]): (
             entry["found"] and Metrics(**entry["found"])

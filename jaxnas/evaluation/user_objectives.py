@@ -19,6 +19,7 @@ from jaxnas.errors import UsageError, reason_of
 from jaxnas.evaluation.costs import Costs
 from jaxnas.evaluation.training_log import Training
 from jaxnas.population.call import Outcome
+from jaxnas.storage.inputs import read_json
 from jaxnas.training.keys import training_key
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.single import ALIKE
@@ -147,7 +148,7 @@ def changed_since(manifest: Path, sources: dict[str, str | None]) -> list[str]:
     """Which objectives' sources are not those of a run's manifest, if it has one."""
     if not manifest.exists():
         return []
-    before = json.loads(manifest.read_text()).get("objectives", {})
+    before = read_json(manifest).get("objectives", {})
     return [path for path, source in sources.items() if before.get(path) != source]
 
 

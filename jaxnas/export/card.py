@@ -1,11 +1,12 @@
 """The model card beside an export: what the model is, learnt from, and scores."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from arch import ArchitectureConfig
 from arch.cost import MIB, size_bytes, stored_parameters
+from jaxnas.errors import UsageError
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import RunFolder
 
@@ -154,7 +155,7 @@ def _table(
 def _json(path: Path) -> Json:
     """A run's file; nothing where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UsageError:
         return {}
     return content if isinstance(content, dict) else {}

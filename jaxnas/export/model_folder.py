@@ -20,13 +20,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tokenizers import Tokenizer
 
 from arch import ArchitectureConfig, Params
+from arch.cost.totals import parameters
 from arch.layout import Layout, from_rows, layout_of, to_rows
 from arch.padding import parameter_shapes
 from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
 from jaxnas.compress.quantize import BLOCK
-from jaxnas.data import load_tokenizer
+from jaxnas.data import check_room, load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.inputs import JSON_BYTES, read_text, regular_file
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
@@ -103,22 +105,25 @@ def load_model(folder: str | Path) -> LoadedModel:
 
     Raises:
       UsageError: the folder lacks a file, or holds other tensors than its
-        config asks for, or more tokens than it has room for.
+        config asks for, more tokens than it has room for, or weights that are
+        not finite.
     """
     folder = Path(folder)
     try:
         config = ArchitectureConfig.from_json(_text(folder / CONFIG))
+        _check_size(config, regular_file(folder / WEIGHTS))
         tokenizer = load_tokenizer(_text(folder / TOKENIZER))
         tensors = safetensors.numpy.load_file(folder / WEIGHTS)
         shapes = parameter_shapes(config)
+    except UsageError:
+        raise
     except Exception as error:  # each library has its own errors for a bad file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot read a model from {folder}: {reason}") from None
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise UsageError(
-            f"{folder / TOKENIZER} has {tokenizer.get_vocab_size()} tokens, "
-            f"{folder / CONFIG} room for {config.vocab_size}"
-        )
+    check_room(tokenizer, config.vocab_size, str(folder / TOKENIZER))
+    for name, x in tensors.items():
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise UsageError(f"{folder / WEIGHTS}: {name} is not finite everywhere")
     wanted: dict[str, str] = {}
     wide = all(x.dtype == np.float32 for x in tensors.values())
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
@@ -137,6 +142,15 @@ def load_model(folder: str | Path) -> LoadedModel:
     return LoadedModel(config, params, tokenizer)
 
 
+def _check_size(config: ArchitectureConfig, weights: Path) -> None:
+    """Raises a UsageError for a config of far more parameters than the file holds."""
+    size, number = weights.stat().st_size, parameters(config)
+    if number > 2 * size:  # in int4 they have half a byte each
+        raise UsageError(
+            f"{weights} holds {size:,} bytes, its config has {number:,} parameters"
+        )
+
+
 def load_codes(folder: str | Path) -> dict[str, Codes]:
     """The codes and scales that a readable model folder holds, by parameter.
 
@@ -144,7 +158,7 @@ def load_codes(folder: str | Path) -> dict[str, Codes]:
       i8[..., rows, blocks, 32] and f16[..., rows, blocks], as `to_blocks` shapes
       them, by the dotted path below "params"; empty if nothing is quantised.
     """
-    tensors = safetensors.numpy.load_file(Path(folder) / WEIGHTS)
+    tensors = safetensors.numpy.load_file(regular_file(Path(folder) / WEIGHTS))
     names = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
     return {name: _codes(name, tensors) for name in names}
 
@@ -168,13 +182,13 @@ def write_arrays(path: Path, params: Params, metadata: dict[str, str]) -> None:
 
 def read_arrays(path: Path) -> tuple[Params, dict[str, str]]:
     """The inverse of `write_arrays`: the tree and its metadata."""
-    with safetensors.safe_open(path, "numpy") as file:
+    with safetensors.safe_open(regular_file(path), "numpy") as file:
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return unflatten_dict(flat, sep="."), file.metadata() or {}
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+    return read_text(path, JSON_BYTES)
 
 
 def _name(path: _Path) -> str:

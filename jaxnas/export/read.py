@@ -1,6 +1,5 @@
 """Import: a folder of `transformers` as a model of ours."""
 
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import safetensors
 from tokenizers import Tokenizer
 
 from arch import ArchitectureConfig
-from jaxnas.data import load_tokenizer
+from jaxnas.data import check_room, load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_named
 from jaxnas.export.folder import check_free, whole_folder
@@ -19,6 +18,7 @@ from jaxnas.export.model_folder import CONFIG, TOKENIZER, WEIGHTS, save_model
 from jaxnas.export.settings import from_settings
 from jaxnas.export.tokens import keep_tokens, special_ids, write_generation
 from jaxnas.export.weights import from_tensors
+from jaxnas.storage.inputs import JSON_BYTES, read_json, read_text, regular_file
 from jaxnas.storage.jsonl import Json
 
 INDEX = f"{WEIGHTS}.index.json"
@@ -79,30 +79,34 @@ def _keep(source: Path, content: Json, folder: Path) -> None:
 def _tokenizer(source: Path, config: ArchitectureConfig) -> Tokenizer:
     path = source / TOKENIZER if source.is_dir() else source
     try:
-        tokenizer = load_tokenizer(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        tokenizer = load_tokenizer(read_text(path, JSON_BYTES))
+    except UsageError:
+        if path.exists():
+            raise
         raise UsageError(
             f"{path} is missing: a model needs its tokenizer; save it there with "
             f"transformers, or name a tokenizer.json with --tokenizer"
         ) from None
     except Exception as error:  # the library raises bare ones
         raise UsageError(f"cannot read {path}: {_line(error)}") from None
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise UsageError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, the model room for "
-            f"{config.vocab_size}"
-        )
+    check_room(tokenizer, config.vocab_size, str(path))
     return tokenizer
 
 
 def _tensors(source: Path, unread: tuple[str, ...]) -> dict[str, np.ndarray]:
     """All tensors as float32, but for those that are no weights."""
     tensors = {}
-    for path in _weight_files(source):
+    for path, wanted in _weight_files(source).items():
         try:
+            regular_file(path)
             # Of the frameworks without torch, this one knows bfloat16.
             with safetensors.safe_open(path, "flax") as file:
-                for name in file.keys():  # noqa: SIM118
+                there = file.keys()
+                if missing := sorted((wanted or set()) - set(there)):
+                    raise UsageError(f"{path.name} lacks tensor {missing[0]}")
+                for name in there:
+                    if wanted is not None and name not in wanted:
+                        continue  # a copy that the index does not mean
                     if any(re.fullmatch(pattern, name) for pattern in unread):
                         continue
                     kind = file.get_slice(name).get_dtype()
@@ -110,19 +114,28 @@ def _tensors(source: Path, unread: tuple[str, ...]) -> dict[str, np.ndarray]:
                         known = ", ".join(_TYPES)
                         raise UsageError(f"tensor {name} is {kind}: only {known}")
                     tensors[name] = np.asarray(file.get_tensor(name), np.float32)
+                    if not np.isfinite(tensors[name]).all():
+                        raise UsageError(f"tensor {name} is not finite everywhere")
         except (OSError, safetensors.SafetensorError) as error:
             raise UsageError(f"cannot read {path.name}: {_line(error)}") from None
     return tensors
 
 
-def _weight_files(source: Path) -> list[Path]:
-    """The safetensors files: one, or those that an index names."""
-    if (source / WEIGHTS).is_file():
-        return [source / WEIGHTS]
+def _weight_files(source: Path) -> dict[Path, set[str] | None]:
+    """The safetensors files, with the tensors that are read from each.
+
+    One with all of them (None), or those that an index names.
+    """
+    if (source / WEIGHTS).exists():
+        return {source / WEIGHTS: None}
     if (source / INDEX).is_file():
         try:
-            named = set(_json(source / INDEX)["weight_map"].values())
-            return sorted(source / Path(name).name for name in named)
+            files: dict[Path, set[str] | None] = {}
+            for tensor, name in sorted(_json(source / INDEX)["weight_map"].items()):
+                named = files.setdefault(source / Path(name).name, set())
+                assert named is not None
+                named.add(tensor)
+            return files
         except (KeyError, TypeError, AttributeError):
             raise UsageError(f"{INDEX} has no weight_map of file names") from None
     if any(source.glob("*.bin")):
@@ -134,10 +147,7 @@ def _weight_files(source: Path) -> list[Path]:
 
 
 def _json(path: Path) -> Json:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {_line(error)}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UsageError(f"cannot read {path}: it is no JSON object")
     return content

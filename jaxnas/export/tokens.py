@@ -5,7 +5,6 @@ ends there. Spelled out in a text it is text, as in training. What an imported
 model brought along is kept as it was.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import TOKENIZER
 from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 GENERATION = "generation_config.json"
@@ -89,10 +89,7 @@ def generation_config(folder: Path) -> Json:
     path = folder / GENERATION
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no JSON object")
     return content

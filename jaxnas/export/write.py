@@ -25,6 +25,7 @@ from jaxnas.export.tokens import special_ids, write_generation, write_tokens
 from jaxnas.export.weights import to_tensors
 from jaxnas.keys import key_of
 from jaxnas.storage.files import write_json, write_whole
+from jaxnas.storage.inputs import read_text
 
 
 class Exported(NamedTuple):
@@ -67,10 +68,11 @@ def export_random(file: Path, seed: int, out: Path) -> Exported:
     """
     check_free(out)
     try:
-        config = ArchitectureConfig.from_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read a config from {file}: {reason}") from None
+        config = ArchitectureConfig.from_json(read_text(file))
+    except UsageError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"cannot read a config from {file}: {error}") from None
     class_for(config)  # before anything is drawn
     config, params = random_model(config, seed)
     native = class_for(config)

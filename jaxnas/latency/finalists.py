@@ -1,7 +1,6 @@
 """The best candidates by the clock, beside what was predicted for them."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from jaxnas.latency.measure import Measured, measure
 from jaxnas.latency.store import calibration_for
 from jaxnas.results.result import Result
 from jaxnas.runtime import compute_dtype, cores
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json, Lines
 
 PREDICTORS = {"prefill": prefill_ms, "decode": decode_ms}
@@ -149,7 +149,7 @@ def measure_finalists(
 def _stored_in(manifest: Path) -> tuple[Json, Calibrated | None]:
     """The profile that a run began with, and what was calibrated of it."""
     try:
-        profile = json.loads(manifest.read_text())["decides"]["hardware_profile"]
+        profile = read_json(manifest)["decides"]["hardware_profile"]
         stored = profile["calibrated"]
         return profile, None if stored is None else Calibrated.from_dict(stored)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -18,7 +18,7 @@ from jaxnas.latency.configs import draw_configs
 from jaxnas.latency.fit import fit
 from jaxnas.latency.measure import measure
 from jaxnas.runtime import compute_dtype, cores, processor
-from jaxnas.storage.cache import cache_dir, keep, read_kept
+from jaxnas.storage.cache import in_cache, keep, read_kept
 
 MODELS = 30  # that a calibration measures
 
@@ -72,8 +72,13 @@ def about_of(device: jax.Device) -> dict[str, str | int]:
     }
 
 
-def path_of(device: jax.Device) -> Path:
-    """Where the device's calibration is kept."""
+def path_of(device: jax.Device) -> Path | None:
+    """Where the device's calibration is kept; None without a cache."""
+    return in_cache(file_name(device))
+
+
+def file_name(device: jax.Device) -> str:
+    """Of the device's calibration."""
     about = json.dumps([about_of(device), TERMS])
     name = hashlib.sha256(about.encode()).hexdigest()[:12]
-    return cache_dir() / f"latency-{device.platform}-{name}.json"
+    return f"latency-{device.platform}-{name}.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from arch import ArchitectureConfig
-from arch.cost import Hardware
+from arch.cost import MIB, Hardware
 from arch.space import Space
 from jaxnas.config import RunConfig, Settings, read_toml
 from jaxnas.data import Dataset
@@ -16,6 +16,7 @@ from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.user_objectives import Extra, load_objectives, paths_in
 from jaxnas.hardware import hardware_named
+from jaxnas.population.devices import Machine
 from jaxnas.population.trainer import Trainer
 from jaxnas.runtime import compute_dtype
 from jaxnas.storage.run_folder import RunFolder
@@ -78,6 +79,21 @@ def check_settings(config: Settings) -> None:
         hardware_named(config.hardware)
     load_objectives(config.objectives)
     check_earlier(config)
+
+
+def check_memory(config: Settings, machine: Machine) -> None:
+    """Refuses a step that no model can take, before anything is compiled for it.
+
+    Raises:
+      UsageError: its logits alone do not fit.
+    """
+    logits = 4 * config.batch * config.window * config.vocab_size
+    if logits > machine.memory:
+        raise UsageError(
+            f"batch={config.batch}: a step's logits of window={config.window} tokens "
+            f"and vocab_size={config.vocab_size} take {logits / MIB:,.0f} MiB, "
+            f"{machine.memory / MIB:,.0f} may be used"
+        )
 
 
 def check_earlier(config: Settings) -> None:

@@ -16,6 +16,7 @@ from jaxnas.errors import UsageError
 from jaxnas.presets import unread_by
 from jaxnas.runtime import cores
 from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 from jaxnas.version import __version__
 
@@ -103,7 +104,7 @@ def record_compilations(path: Path, **entry: int) -> None:
     its cache, counts every small operation too. A generation that runs again after
     a kill has the entry of its last run.
     """
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path)
     before = manifest.get("compilations", [])
     kept = [one for one in before if one["generation"] != entry["generation"]]
     manifest["compilations"] = [*kept, entry]
@@ -124,7 +125,7 @@ def check_manifest(path: Path, now: Json) -> list[str]:
         return []
     unread = unread_by(now["decides"]["strategy"])
     try:
-        before = json.loads(path.read_text())
+        before = read_json(path)
         changed = [
             f"{name} {before['decides'].get(name)!r} -> {value!r}"
             for name, value in json.loads(json.dumps(now["decides"])).items()

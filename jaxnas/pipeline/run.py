@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import shutil
 import time
@@ -27,6 +26,7 @@ from jaxnas.evaluation.user_objectives import changed_since, objective_names, so
 from jaxnas.latency.finalists import hardware_of, measure_finalists
 from jaxnas.pipeline.budget import fit_to_budget, with_later_phases, words
 from jaxnas.pipeline.build import (
+    check_memory,
     check_settings,
     compressions_ahead,
     make_evaluator,
@@ -47,6 +47,7 @@ from jaxnas.pipeline.promotion import Pool
 from jaxnas.pipeline.room import MOST_GENERATIONS, room_for, room_of
 from jaxnas.pipeline.search import Search, bound, most_candidates
 from jaxnas.pipeline.strategy import compiled_strategy, first_asked
+from jaxnas.pipeline.verify import digests, verify
 from jaxnas.pipeline.watcher import OnCandidate, Watcher
 from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
@@ -72,6 +73,7 @@ from jaxnas.runtime import backend, set_up
 from jaxnas.spaces import read_space, still_holds
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import FIRST
@@ -102,6 +104,7 @@ class Opened(NamedTuple):
     results: ResultLog
     later: ResultLog  # of the phases after the first
     timings: Lines
+    logs: tuple[Lines, ...]  # of trainings and plans
     best_weights: BestWeights
     progress: Progress
     evaluator: Evaluator
@@ -210,6 +213,7 @@ def _prepare(
     machine = local_machine(
         limit=None if config.memory_limit is None else config.memory_limit * MIB,
     )
+    check_memory(config, machine)
     # Before the plan, which is for the time that is left then.
     hardware = hardware_of(config, folder.manifest, say)
     task = make_task(config, dataset)
@@ -294,7 +298,8 @@ def _open(
         hardware=ready.hardware,
         trainings=TrainingLog(trainings),
     )
-    return Opened(results, later, timings, best_weights, progress, evaluator)
+    logs = trainings, lines
+    return Opened(results, later, timings, logs, best_weights, progress, evaluator)
 
 
 def _seconds_left(clock: Clock) -> Callable[[str], float]:
@@ -334,6 +339,7 @@ def _search(
             most=MOST_GENERATIONS if open_ else None,
             strategy=ready.strategy,
             watcher=watcher,
+            logs=opened.logs,
         )
         enough = search.run()
     return search.exhausted, enough
@@ -475,6 +481,7 @@ def _finish(
         phases,
         again,
         measured,
+        digests(folder),
     ), last
 
 
@@ -509,10 +516,8 @@ def _tidy(folder: RunFolder) -> None:
 
 def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summary:
     """A finished run is shown again, not run again, if its files are whole."""
-    with Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints:
-        checkpoints.check()
     try:
-        summary = json.loads(folder.summary.read_text())
+        summary = read_json(folder.summary)
         results = read_results(folder.results)
         number = len(summary["search"]["top"])
         names = objective_names(config.objectives)
@@ -523,6 +528,9 @@ def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summ
             f"{folder.summary} or {folder.results} is damaged: remove the former to "
             f"finish the run again"
         ) from None
+    for part in verify(folder):
+        if part.lost is not None:
+            raise UsageError(f"{folder.path} is damaged: {part.name}: {part.said}")
     _tidy(folder)
     console.print(f"{folder.path} is finished already")
     show_found(summary, results, last, number, console, names)

@@ -29,6 +29,7 @@ from jaxnas.report.progress import Progress
 from jaxnas.results.ending import generations_of, why_ended
 from jaxnas.results.result import Candidate, Result, ResultLog, read_results, scored
 from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.jsonl import Lines, Mark
 from jaxnas.storage.run_folder import RunFolder
 from search import Strategy
 
@@ -74,6 +75,7 @@ class Search:
       room: of those at hand, which there is time for until then.
       most: generations at most; None is the settings' number.
       strategy: as by `compiled_strategy`, if it is there already.
+      logs: other files that a resume reads: checkpoints say how far they went.
     """
 
     settings: Settings
@@ -88,6 +90,7 @@ class Search:
     room: Room = lambda name, configs: range(len(configs))
     most: int | None = None
     strategy: Strategy | None = None
+    logs: Sequence[Lines] = ()
 
     @property
     def generations(self) -> int:
@@ -167,7 +170,7 @@ class Search:
     def _begin(self, strategy: Strategy) -> tuple[int, Any]:
         """The first generation to run, and the strategy's state before it."""
         state = strategy.init(key_of(self.settings.seed, "init"))
-        first, state = _restore(state, self.results, self.checkpoints)
+        first, state = self._restore(state)
         if self.settings.warm_start is not None and first == 0:
             earlier = RunFolder(Path(self.settings.warm_start)).results
             state = self._warm(earlier, strategy, state)
@@ -240,9 +243,36 @@ class Search:
         last = self.full or late or done == self.generations
         last = last or self._found_enough(done) is not None
         if done and (last or done % settings.checkpoint_every == 0):
-            saved = jnp.int32(len(results) if whole else before)
-            self.checkpoints.save(done, Checkpointed(state, saved))
+            saved = len(results) if whole else before
+            known = {log.path.name: log.mark() for log in self.logs}
+            known[self.results.path.name] = self.results.mark(saved)
+            checkpointed = Checkpointed(state, jnp.int32(saved))
+            self.checkpoints.save(done, checkpointed, known)
         return state, late
+
+    def _restore(self, state: Any) -> tuple[int, Any]:
+        """The first generation to run, and the strategy's state before it.
+
+        Raises:
+          UsageError: the files are not those that the checkpoint knows.
+        """
+        found = self.checkpoints.latest(Checkpointed(state, jnp.int32(0)))
+        if found is None:
+            self.results.keep(0)
+            return 0, state
+        generation, saved = found
+        number, known = int(saved.results), self.checkpoints.known()
+        if known is None or not self.results.proven:
+            self.progress.say(
+                "an earlier version wrote this run, without digests: its lines are "
+                "taken as they are"
+            )
+        known = known or {self.results.path.name: Mark(number, "")}
+        logs: list[ResultLog | Lines] = [self.results, *self.logs]
+        for log in logs:
+            _check_known(log, known, f"the checkpoint of generation {generation}")
+        self.results.keep(number)
+        return generation, saved.strategy
 
     def _seen(self) -> dict[tuple[int, ...], list[float] | None]:
         """Genome -> objectives of the candidates that were evaluated."""
@@ -319,22 +349,28 @@ class Search:
         )
 
 
-def _restore(
-    state: Any, results: ResultLog, checkpoints: Checkpoints
-) -> tuple[int, Any]:
-    """The first generation to run, and the strategy's state before it."""
-    found = checkpoints.latest(Checkpointed(state, jnp.int32(0)))
-    if found is None:
-        results.keep(0)
-        return 0, state
-    generation, saved = found
-    if len(results) < int(saved.results):
+def _check_known(
+    log: ResultLog | Lines, known: Mapping[str, Mark], checkpoint: str
+) -> None:
+    """Checks that a file begins with the lines that a checkpoint knows.
+
+    Raises:
+      UsageError: it does not.
+    """
+    wanted = known.get(log.path.name)
+    if wanted is None:
+        return
+    number = wanted.lines
+    if len(log) < number:
         raise UsageError(
-            f"{results.path} holds {len(results)} lines, the checkpoint of "
-            f"generation {generation} needs {int(saved.results)}: the file was cut"
+            f"{log.path} holds {len(log)} lines, {checkpoint} needs {number}: the "
+            f"file was cut"
         )
-    results.keep(int(saved.results))
-    return generation, saved.strategy
+    if wanted.digest and log.mark(number) != wanted:
+        raise UsageError(
+            f"the first {number} lines of {log.path} are not those that {checkpoint} "
+            f"knows: they are another run's, or were changed"
+        )
 
 
 def _told(objectives: list[float] | None, columns: Sequence[int]) -> list[float]:

@@ -5,7 +5,6 @@ own, each as the command of its name does it, each gone on with where it was sto
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import TrainPlan, train
 from jaxnas.presets import default_space, is_space_file
 from jaxnas.storage.files import write_json, write_whole
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import existing_run, new_run
 
@@ -147,7 +147,7 @@ def _searched(path: Path, config: RunConfig, console: Console) -> float:
         )
         with opened as folder:
             run(folder, config, resumed=resumed, began=time.monotonic())
-    found = json.loads(summary.read_text())["final"]["splits"]["validation"]
+    found = read_json(summary)["final"]["splits"]["validation"]
     return float(found["winner"]["bits_per_byte"])
 
 
@@ -190,7 +190,7 @@ def _trained(
         )
         with opened as folder:
             train(folder, wanted, console, time.monotonic())
-    found = json.loads(summary.read_text())["splits"]["validation"]
+    found = read_json(summary)["splits"]["validation"]
     return float(found["winner"]["bits_per_byte"])
 
 
@@ -234,7 +234,7 @@ def close(
     console: Console,
 ) -> None:
     """Writes the model's card, and says what there is and how to use it."""
-    rows = score_rows(json.loads((out / SCORES).read_text()))
+    rows = score_rows(read_json(out / SCORES))
     limits = "".join(
         f" --{name.replace('_', '-')} {value:g}"
         for name in ("max_size", "max_latency", "fim")

@@ -1,7 +1,6 @@
 """One model trained for long, on a corpus of one's own: from its weights, or anew."""
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from jaxnas.results.summary import SplitScores
 from jaxnas.runtime import batch_mesh, compute_dtype, set_up
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json, Lines
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.scoring import WindowSums, score_windows
@@ -213,11 +213,11 @@ def _long_enough(config: ArchitectureConfig, plan: TrainPlan) -> ArchitectureCon
 def _keep_facts(folder: RunFolder, dataset: Dataset) -> None:
     """Writes what it is trained on and with; refuses to go on with other data."""
     facts = dataset.describe()
-    try:
-        known = json.loads(folder.manifest.read_text())["data"]
-    except FileNotFoundError:
+    if not folder.manifest.exists():
         write_json(folder.manifest, {**versions(), "data": facts})
         return
+    try:
+        known = read_json(folder.manifest)["data"]
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"{folder.manifest} is damaged: it is no manifest") from None
     for name in ("corpus_hash", "tokenizer_hash"):

@@ -1,6 +1,5 @@
 """A callback of the user's own, shown every candidate; it may end the search."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -8,6 +7,7 @@ from typing import TypeAlias
 from jaxnas.errors import UsageError
 from jaxnas.results.result import Result
 from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json
 
 # Told of a candidate in a phase; a true value ends the search.
 OnCandidate: TypeAlias = Callable[[Result], bool | None]
@@ -28,10 +28,10 @@ class Watcher:
         """
         self._on_candidate, self._path = on_candidate, path
         self._ends: int | None = None
+        if not path.exists():
+            return
         try:
-            self._ends = int(json.loads(path.read_text())["generations"])
-        except FileNotFoundError:
-            pass
+            self._ends = int(read_json(path)["generations"])
         except (ValueError, KeyError, TypeError):
             raise UsageError(f"{path} is damaged: it holds no decision") from None
 

@@ -23,8 +23,7 @@ class _Counter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked = self._cached = self._stored = 0
-        self._here = threading.local()
+        self._asked = self._cached = 0
         monitoring.register_event_duration_secs_listener(self._hear_duration)
         monitoring.register_event_listener(self._hear)
 
@@ -37,18 +36,10 @@ class _Counter:
         if event.endswith("/compilation_cache/cache_hits"):
             with self._lock:
                 self._cached += 1
-            self._here.hits = self.hits_here() + 1
-
-    def hits_here(self) -> int:
-        return getattr(self._here, "hits", 0)
-
-    def hear_stored(self) -> None:
-        with self._lock:
-            self._stored += 1
 
     def counts(self) -> Counts:
         with self._lock:
-            return Counts(self._asked - self._cached, self._cached + self._stored)
+            return Counts(self._asked - self._cached, self._cached)
 
 
 @functools.cache
@@ -59,13 +50,3 @@ def _counter() -> _Counter:
 def compile_counts() -> Counts:
     """Compilations of this process since the first call."""
     return _counter().counts()
-
-
-def cache_hits_here() -> int:
-    """What JAX's cache gave to this thread."""
-    return _counter().hits_here()
-
-
-def count_stored() -> None:
-    """Counts a program that was found without asking XLA."""
-    _counter().hear_stored()

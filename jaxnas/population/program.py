@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from arch import ArchitectureConfig, LanguageModel, build_model
 from arch.padding import Shape, holds, parameter_shapes
-from jaxnas.population import program_cache
+from jaxnas.runtime import compiler_options
 from jaxnas.storage.jsonl import Json
 from jaxnas.training.loop import Schedule, training_functions
 from jaxnas.training.members import Member, member_training, traits_array
@@ -123,11 +124,10 @@ def compile_training(
         _INT32((task.settings.steps_per_call, task.settings.batch)),
         _INT32(()),
     )
-    return program_cache.compiled(
+    return _compiled(
         member_training(model, task.settings, program.vmapped),
         _on(device, arguments),
         device,
-        about=f"training {program} {task.settings} {task.dtype}",
         donated=(0,),
         quick=program.quick,
     )
@@ -150,13 +150,32 @@ def compile_scoring(
         _INT32(()),
         _INT32((program.lanes,)),
     )
-    return program_cache.compiled(
+    return _compiled(
         scoring(program.model(jnp.float32), lone, program.vmapped),
         _on(device, arguments),
         device,
-        about=f"scoring {program} {lone}",
         quick=True,
     )
+
+
+def _compiled(
+    function: Callable,
+    arguments: tuple,
+    device: jax.Device,
+    donated: tuple[int, ...] = (),
+    quick: bool = False,
+) -> jax.stages.Compiled:
+    """The function compiled ahead of time; JAX keeps what XLA makes of it.
+
+    Args:
+      function: to be jitted.
+      arguments: of `jax.ShapeDtypeStruct`, on the device.
+      device: where it will run.
+      donated: places of the arguments that it may overwrite.
+      quick: whether it runs for so short a time that compiling matters more.
+    """
+    lowered = jax.jit(function, donate_argnums=donated).lower(*arguments)
+    return lowered.compile(compiler_options=compiler_options(device.platform, quick))
 
 
 _INT32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)

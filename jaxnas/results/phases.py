@@ -50,6 +50,10 @@ def last_phase(rungs: Path, results: Sequence[Result]) -> list[Result]:
       rungs: the file of the later phases' results; it may be absent.
       results: of the first phase.
     """
-    later = read_results(rungs) if rungs.exists() else []
+    return last_of(read_results(rungs) if rungs.exists() else [], results)
+
+
+def last_of(later: Sequence[Result], results: Sequence[Result]) -> list[Result]:
+    """`last_phase` of the later phases' results, as they were read."""
     names = [result.phase for result in scored(later)]
     return [one for one in later if one.phase == names[-1]] if names else list(results)

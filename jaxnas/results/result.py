@@ -9,7 +9,7 @@ from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.costs import Costs
 from jaxnas.evaluation.evaluator import Evaluation
-from jaxnas.storage.jsonl import Json, Lines, read_lines
+from jaxnas.storage.jsonl import Json, Lines, Mark, read_lines
 from jaxnas.training.scoring import Metrics
 
 
@@ -161,6 +161,15 @@ class ResultLog:
         self._lines.append(result.to_row())
         self._results.append(result)
         self._added(result)
+
+    @property
+    def proven(self) -> bool:
+        """Whether every line holds its digest."""
+        return self._lines.proven
+
+    def mark(self, number: int | None = None) -> Mark:
+        """See `Lines.mark`."""
+        return self._lines.mark(number)
 
     def keep(self, number: int) -> None:
         """Drops all but the first `number`."""

@@ -95,6 +95,7 @@ class Summary(TypedDict):
     phases: list[PhaseCounts]
     trust: Trust
     latency: Latency
+    files: dict[str, str]  # SHA-256 of what all this is about
 
 
 def summary_of(
@@ -107,6 +108,7 @@ def summary_of(
     phases: Sequence[PhaseResult],
     repeats: Sequence[float],
     finalists: list[Json],
+    files: dict[str, str],
 ) -> Summary:
     """The summary.
 
@@ -120,6 +122,7 @@ def summary_of(
       phases: the later ones.
       repeats: see `trust_of`.
       finalists: what was measured of the best.
+      files: digests of what the folder holds.
     """
     statuses = [result.status for result in results]
     rungs = evaluator.trainer.rungs
@@ -146,6 +149,7 @@ def summary_of(
         "phases": phase_summary(rungs, results, phases),
         "trust": trust_of(rungs[0].name, results, phases, repeats),
         "latency": {"objective": config.latency, "finalists": finalists},
+        "files": files,
     }
 
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,9 +13,11 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxnas.errors import UsageError
+from jaxnas.storage.jsonl import Json, Mark
 
 State = TypeVar("State")
 
+NONE: Mapping[str, Mark] = {}
 CHANGED = "its contents have changed"
 _CURE = "remove it to resume from the one before, or from the results alone"
 
@@ -42,12 +44,21 @@ class Checkpoints:
         except Exception as error:  # Orbax has no one error for a damaged folder
             raise damaged(folder, error, _CURE) from None
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves a tree of arrays and ints; a step that is there stays."""
+    def save(self, step: int, state: Any, known: Mapping[str, Mark] = NONE) -> None:
+        """Saves a tree of arrays and ints; a step that is there stays.
+
+        Args:
+          step: its number.
+          state: the tree.
+          known: the lines that it goes with, by their files' names.
+        """
         if step in [checkpoint.step for checkpoint in self._orbax.checkpoints]:
             return
+        facts: Json = {"digest": digest(state)}
+        if known:
+            facts["known"] = {name: list(mark) for name, mark in known.items()}
         with folders_first():
-            self._orbax.save(step, state, custom_metadata={"digest": digest(state)})
+            self._orbax.save(step, state, custom_metadata=facts)
 
     def latest(self, like: State) -> tuple[int, State] | None:
         """The newest checkpoint, or None if there is none.
@@ -65,6 +76,25 @@ class Checkpoints:
         if newest is None:
             return None
         return newest.step, self._load(newest.step, like)
+
+    def known(self) -> dict[str, Mark] | None:
+        """The lines that the newest goes with; None if it does not say.
+
+        Raises:
+          UsageError: it is damaged.
+        """
+        newest = self._orbax.latest
+        if newest is None:
+            return None
+        path = self._folder / str(newest.step)
+        try:
+            facts = self._orbax.metadata(newest.step).custom_metadata
+            found = facts.get("known")
+            if found is None:
+                return None
+            return {name: Mark(int(n), str(said)) for name, (n, said) in found.items()}
+        except Exception as error:  # as below
+            raise damaged(path, error, _CURE) from None
 
     def check(self) -> None:
         """Reads the newest checkpoint, whatever it holds, if there is one.

@@ -1,20 +1,58 @@
-"""JSON-lines files that survive being killed at any moment.
+"""JSON-lines files that survive being killed at any moment, and prove themselves.
 
-A line counts once its newline is there: a line cut short by a kill is dropped
-when the file is read again.
+A line counts once its newline is there: a line cut short by a kill is dropped when
+the file is read again. Each line ends with a digest of itself and of the digest
+before it, so that one that was changed, left out or written twice is found. Files
+of versions before 0.1.0 have no digests; what is appended to them has.
 """
 
-import itertools
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from jaxnas.errors import UsageError
+from jaxnas.storage.inputs import LINES_BYTES, parse_json, read_bytes
 
 # A JSON object, as it is read or written.
 Json: TypeAlias = dict[str, Any]
+
+CHAIN = "chain"  # the name of the digest in a line
+_ENDING = re.compile(rb'(?:, )?"chain": "([0-9a-f]{16})"\}$')
+
+
+class DamagedLine(UsageError):
+    """A line that cannot be read, or is not what was written there."""
+
+    def __init__(self, path: Path, number: int, reason: str) -> None:
+        super().__init__(f"{path} is damaged in line {number}: {reason}")
+        self.number, self.reason = number, reason
+
+
+class Mark(NamedTuple):
+    """The first lines of a file, and the digest of all of them."""
+
+    lines: int
+    digest: str
+
+
+class Line(NamedTuple):
+    """A line as it was read or written.
+
+    Attributes:
+      entry: what it holds, without its digest.
+      digest: of it and of all before it.
+      proven: whether it holds its digest.
+      end: bytes of the file up to its end.
+    """
+
+    entry: Json
+    digest: str
+    proven: bool
+    end: int
 
 
 class Lines:
@@ -24,34 +62,41 @@ class Lines:
         """Opens the file; what follows its last newline is cut off.
 
         Raises:
-          UsageError: a line is not a JSON object.
+          UsageError: a line is not a JSON object, or not what was written there.
         """
         self.path = path
-        lines = _whole_lines(path) if path.exists() else []
-        self._entries = [_parsed(path, n, line) for n, line in enumerate(lines, 1)]
-        self._ends = [*itertools.accumulate(len(line) + 1 for line in lines)]
+        self._lines = list(scan(path)) if path.exists() else []
         self._file = path.open("ab")
         self._file.truncate(self._end())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._lines)
 
     def __iter__(self) -> Iterator[Json]:
-        return iter(self._entries)
+        return (line.entry for line in self._lines)
+
+    @property
+    def proven(self) -> bool:
+        """Whether every line holds its digest."""
+        return all(line.proven for line in self._lines)
 
     def append(self, entry: Mapping[str, object]) -> None:
         """Writes one line, and waits until the system has it."""
-        line = to_line(entry)
+        line, digest = chained(entry, self._lines[-1].digest if self._lines else "")
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._entries.append(json.loads(line))
-        self._ends.append(self._end() + len(line))
+        read_back = json.loads(to_line(entry))
+        self._lines.append(Line(read_back, digest, True, self._end() + len(line)))
 
     def keep(self, number: int) -> None:
         """Drops all lines but the first `number`."""
-        self._entries, self._ends = self._entries[:number], self._ends[:number]
+        del self._lines[number:]
         self._file.truncate(self._end())
+
+    def mark(self, number: int | None = None) -> Mark:
+        """Of the first `number` lines, of all by default."""
+        return mark_of(self._lines, number)
 
     def close(self) -> None:
         """Closes the file."""
@@ -64,36 +109,69 @@ class Lines:
         self.close()
 
     def _end(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._lines[-1].end if self._lines else 0
+
+
+def mark_of(lines: Sequence[Line], number: int | None = None) -> Mark:
+    """Of the first `number` lines, of all by default; of all where there are fewer."""
+    first = lines[:number]
+    return Mark(len(first), first[-1].digest if first else "")
 
 
 def read_lines(path: Path) -> list[Json]:
     """The objects of a JSON-lines file that another run may be writing to.
 
     Raises:
-      UsageError: the file cannot be read, or a line is not a JSON object.
+      UsageError: the file cannot be read, or a line is not a JSON object, or not
+        what was written there.
     """
-    try:
-        lines = _whole_lines(path)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+    return [line.entry for line in scan(path)]
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1]
-
-
-def _parsed(path: Path, number: int, line: bytes) -> Json:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged in line {number}: {error}") from None
-    if not isinstance(entry, dict):
-        raise UsageError(f"{path} is damaged in line {number}: no JSON object")
-    return entry
+def scan(path: Path) -> Iterator[Line]:
+    """The lines of a file, each checked against its digest; errors as `read_lines`."""
+    digest, proven, end = "", False, 0
+    raw = read_bytes(path, LINES_BYTES).split(b"\n")[:-1]
+    for number, line in enumerate(raw, 1):
+        body, said = _body_and_digest(line)
+        digest, end = _digest(digest, body), end + len(line) + 1
+        if said != digest and (proven or said is not None):
+            raise DamagedLine(path, number, "it is not what was written there")
+        proven = said is not None
+        try:
+            entry = parse_json(body)
+        except ValueError as error:
+            raise DamagedLine(path, number, str(error)) from None
+        if not isinstance(entry, dict):
+            raise DamagedLine(path, number, "no JSON object")
+        yield Line(entry, digest, proven, end)
 
 
 def to_line(entry: Mapping[str, object]) -> bytes:
     """One line of JSON; a NaN is an error, for it would not read back."""
     return json.dumps(entry, allow_nan=False).encode() + b"\n"
+
+
+def chained(entry: Mapping[str, object], before: str) -> tuple[bytes, str]:
+    """A line that ends with its digest, and the digest.
+
+    Args:
+      entry: what it holds.
+      before: the digest of the line before, empty for the first.
+    """
+    body = to_line(entry)[:-1]
+    digest = _digest(before, body)
+    comma = ", " if entry else ""
+    return body[:-1] + f'{comma}"{CHAIN}": "{digest}"}}\n'.encode(), digest
+
+
+def _body_and_digest(line: bytes) -> tuple[bytes, str | None]:
+    """What `chained` put together; None for a line without a digest."""
+    match = _ENDING.search(line)
+    if match is None:
+        return line, None
+    return line[: match.start()] + b"}", match[1].decode()
+
+
+def _digest(before: str, body: bytes) -> str:
+    return hashlib.sha256(before.encode() + body).hexdigest()[:16]

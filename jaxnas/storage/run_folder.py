@@ -215,8 +215,12 @@ def _check_empty(folder: RunFolder) -> None:
 
 
 @contextlib.contextmanager
-def existing_run(path: Path) -> Iterator[RunFolder]:
+def existing_run(path: Path, to: str = "resume") -> Iterator[RunFolder]:
     """Locks the folder of a run to go on with, and yields its RunFolder.
+
+    Args:
+      path: of the folder.
+      to: what is done with it.
 
     Raises:
       UsageError: there is no run, or another process works on it.
@@ -224,18 +228,37 @@ def existing_run(path: Path) -> Iterator[RunFolder]:
     folder = RunFolder(path)
     if not folder.config.is_file():
         what = "holds no run" if path.is_dir() else "does not exist"
-        raise UsageError(f"cannot resume: {path} {what} (no {folder.config.name})")
+        raise UsageError(f"cannot {to}: {path} {what} (no {folder.config.name})")
+    _check_kinds(folder)
     with folder.locked():
         yield folder
 
 
+_FOLDERS = ("states", "checkpoints", "finishing", "model")
+
+
+def _check_kinds(folder: RunFolder) -> None:
+    """Refuses what is no file where a run has one, and no folder likewise."""
+    for path in folder.path.iterdir():
+        wanted = "folder" if path.name in _FOLDERS else "file"
+        fits = path.is_dir() if wanted == "folder" else path.is_file()
+        if not fits and hasattr(RunFolder, path.stem.replace(".", "_")):
+            raise UsageError(f"{path} is damaged: it is no {wanted}")
+
+
 def _make(path: Path) -> list[Path]:
     """Makes a folder; returns those that were not there, the deepest first."""
-    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
+        str(path).encode()  # Orbax takes no other names
+        absent = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {path}: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"cannot make the folder {path}: its name must be UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:  # the latter: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot make the folder {path}: {reason}") from None
     return absent
 
 

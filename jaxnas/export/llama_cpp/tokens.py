@@ -16,6 +16,7 @@ from arch import ArchitectureConfig
 from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export.tokens import generation_config
+from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 TokenKeys: TypeAlias = dict[str, str | int | bool | list[str] | list[int]]
@@ -156,10 +157,7 @@ def _special(tokenizer: Tokenizer, folder: Path) -> Mapping[str, int]:
 def _settings(folder: Path) -> Json:
     """What a kept tokenizer_config.json says; nothing if there is none."""
     path = folder / "tokenizer_config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+    content = read_json(path)
     return content if isinstance(content, dict) else {}

@@ -1,0 +1,35 @@
+"""`verify RUN`: whether a run's files belong together."""
+
+from pathlib import Path
+
+from jaxnas.commands.options import Parser
+from jaxnas.errors import RunFailed
+from jaxnas.report.tables import plain_console
+from jaxnas.storage.run_folder import existing_run
+
+_ABOUT = """\
+Reads all of a run's folder: each line of its files against the digest that it ends
+with, the newest checkpoint against the lines that it knows, the model and the
+summary against the results. Says what is lost where something does not belong.
+Nothing is changed. The exit code is 0 if all belongs together, else 1.
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Prints a line for each part."""
+    parser = Parser(prog="python -m jaxnas.run verify", description=_ABOUT)
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
+    path = parser.parse_args(arguments).run
+    with existing_run(path, to="verify") as folder:
+        from jaxnas.pipeline.verify import verify  # only now, for it takes seconds
+
+        console, wrong = plain_console(), []
+        for part in verify(folder):
+            mark = "ok" if part.lost is None else "WRONG"
+            console.print(f"{mark:<6}{part.name:<16}{part.said}", soft_wrap=True)
+            if part.lost is not None:
+                wrong.append(part.name)
+                console.print(f"{'':<22}lost: {part.lost}", soft_wrap=True)
+    if wrong:
+        raise RunFailed(f"{path} does not belong together: {', '.join(wrong)}")
+    console.print(f"{path} belongs together")
