@@ -81,6 +81,8 @@ def _values(given: Values) -> Values:
     }
     open_ = ("recover_steps", "recover_tokens", "max_size", "max_latency")
     check_flags(values, bounds, open_=open_)
+    if values["rounding"] == "qat" and values["to"] == "f16":
+        raise UsageError("--rounding qat needs --to q8_0 or q4_0: f16 has no blocks")
     values["recover_steps"] = _steps(values)
     return values
 

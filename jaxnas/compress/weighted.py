@@ -5,7 +5,7 @@ that is shipped has the same format.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,8 +18,13 @@ _LIMITS = {"int8": (-127, 127), "int4": (-8, 7)}
 # Scales that are tried, as shares of the one that rounding to nearest takes; int4's
 # codes reach farther on one side than on the other, so both signs are.
 _SHARES = {
-    "int8": np.linspace(0.95, 1.02, 15),
-    "int4": np.concatenate([sign * np.linspace(0.7, 1.2, 21) for sign in (1, -1)]),
+    "int8": tuple(np.linspace(0.95, 1.02, 15)),
+    "int4": tuple(sign * x for sign in (1, -1) for x in np.linspace(0.7, 1.2, 21)),
+}
+# A few of them, for each step of a training.
+_FEW = {
+    "int8": (0.98,),
+    "int4": tuple(sign * x for sign in (1, -1) for x in np.linspace(0.8, 1.1, 4)),
 }
 _DAMPING = 0.01  # of the mean curvature, added to each; GPTQ's own
 
@@ -46,8 +51,17 @@ def by_importance(rows: np.ndarray, moments: Moments, quantization: str) -> Bloc
     llama.cpp's importance matrix has it.
     """
     weights = jnp.asarray(moments.squares / max(1e-30, moments.squares.mean()))
+    given = jnp.asarray(rows, jnp.float32), weights.astype(jnp.float32)
+    return _best(*given, quantization)
+
+
+def least_error(rows: jax.Array, quantization: str) -> Blocks:
+    """f32[R, inputs] -> blocks of about the least squared error; to be jitted.
+
+    A training that rounds in each step has time for it (arXiv:1308.3432).
+    """
     return _least_error(
-        jnp.asarray(rows, jnp.float32), weights.astype(jnp.float32), quantization
+        rows, jnp.ones(rows.shape[-1]), quantization, _FEW[quantization]
     )
 
 
@@ -111,8 +125,14 @@ def _inverse_root(products: np.ndarray, length: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _least_error(rows: jax.Array, weights: jax.Array, quantization: str) -> Blocks:
-    """f32[R, inputs], f32[inputs] -> the blocks of the best scales."""
+def _best(rows: jax.Array, weights: jax.Array, quantization: str) -> Blocks:
+    return _least_error(rows, weights, quantization, _SHARES[quantization])
+
+
+def _least_error(
+    rows: jax.Array, weights: jax.Array, quantization: str, shares: Sequence[float]
+) -> Blocks:
+    """f32[R, inputs], f32[inputs] -> the blocks of the best scales that are tried."""
     low, high = _LIMITS[quantization]
     padding = -rows.shape[-1] % BLOCK
     groups = jnp.pad(rows, ((0, 0), (0, padding))).reshape(len(rows), -1, BLOCK)
@@ -140,7 +160,7 @@ def _least_error(rows: jax.Array, weights: jax.Array, quantization: str) -> Bloc
     step = nearest.scales.astype(jnp.float32)[..., None]
     error = jnp.square(groups - nearest.codes * step) * weights
     begin = nearest, error.sum(axis=-1)
-    best, _ = jax.lax.scan(tried, begin, jnp.asarray(_SHARES[quantization]))
+    best, _ = jax.lax.scan(tried, begin, jnp.asarray(shares, jnp.float32))
     # For the codes that were found the best scale has a formula.
     codes = best[0].codes.astype(jnp.float32)
     over = (weights * jnp.square(codes)).sum(axis=-1)

@@ -24,6 +24,7 @@ from jaxnas.compress.gates import (
     taylor_importance,
     without,
 )
+from jaxnas.compress.straight import trained_codes
 from jaxnas.compress.weighted import by_importance, gptq
 from jaxnas.data import prepare
 from jaxnas.errors import RunFailed, UsageError
@@ -328,10 +329,12 @@ def rounded(
       model: not rounded.
       task: whose training split calibrates.
       quantization: of QUANTIZATIONS.
-      rounding: of ROUNDINGS; what was trained for it is rounded plainly.
+      rounding: of ROUNDINGS.
     """
     config = dataclasses.replace(model.config, quantization=quantization)
     methods = {"importance": by_importance, "gptq": gptq}
+    if quantization != "fp16" and rounding == "qat":
+        return Compressed(config, *trained_codes(model.params, quantization))
     if quantization == "fp16" or rounding not in methods:
         index = QUANTIZATIONS.index(quantization)
         stored = jax.jit(round_weights, static_argnums=1)(model.params, index)

@@ -10,10 +10,9 @@ import optax
 import optax.contrib
 
 from arch import LanguageModel, Params
-from arch.config import QUANTIZATIONS
 from arch.layout import input_axes, layout_of
 from arch.traits import Traits
-from jaxnas.compress import round_weights
+from jaxnas.compress.straight import straight_through
 from jaxnas.runtime import compiler_options
 from jaxnas.training.distillation import Lesson, divergence, gather_lesson
 from jaxnas.training.lengths import PhaseLength, steps_of
@@ -143,7 +142,7 @@ def training_functions(
     ) -> jax.Array:
         windows = batch.tokens if isinstance(batch, Lesson) else batch
         if settings.rounding is not None:
-            params = straight_through(params, settings.rounding, traits)
+            params = straight_through(params, settings.rounding)
         logits = logits_of(model, params, windows[:, :-1], key, traits)
         losses = next_token_losses(logits, windows[:, 1:])
         if isinstance(batch, Lesson):
@@ -213,21 +212,6 @@ def training_functions(
         return jax.lax.fori_loop(0, stop, body, (state, losses))
 
     return TrainingFunctions(init, run)
-
-
-def straight_through(
-    params: Params, quantization: str, traits: Traits | None = None
-) -> Params:
-    """The weights as they are stored, with the gradient of what is rounded.
-
-    Bengio et al. 2013, arXiv:1308.3432.
-    """
-    rounded = round_weights(params, QUANTIZATIONS.index(quantization), traits)
-
-    def passed(weights: jax.Array, stored: jax.Array) -> jax.Array:
-        return weights + jax.lax.stop_gradient(stored - weights)
-
-    return jax.tree.map(passed, params, rounded)
 
 
 def fresh_state(params: Params, settings: TrainSettings) -> TrainState:

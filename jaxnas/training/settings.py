@@ -25,6 +25,5 @@ class TrainSettings:
     decay_share: float = 0.9  # of all steps, the last ones
     steps_per_call: int = 20
     teaching: float = 0.0  # share of the loss that is the distance to a teacher
-    # What weights are rounded to in the forward pass, while the gradient goes straight
-    # through to those that are trained (arXiv:1308.3432); None: they are not.
+    # What weights are rounded to in the forward pass, see `jaxnas.compress.straight`.
     rounding: str | None = None
