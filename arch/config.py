@@ -29,7 +29,7 @@ _CHOICES = {
     "quantization": QUANTIZATIONS,
 }
 _COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_length")
-_OVERRIDES = ("ffn_dim", "kv_heads", "inner_dim")  # null or a count
+_OVERRIDES = ("ffn_dim", "kv_heads", "inner_dim", "attention_dim")  # null or a count
 _COUNT = f"an int of at least 1, at most {MOST_COUNT:,}"
 _RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
 
@@ -68,6 +68,7 @@ class ArchitectureConfig:
     ffn_dim: int | None = None  # overrides ffn_multiplier
     kv_heads: int | None = None  # of keys and values; None for half of num_heads
     inner_dim: int | None = None  # Mamba's channels; None for twice hidden_dim
+    attention_dim: int | None = None  # of all query heads; None for hidden_dim
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -105,18 +106,20 @@ class ArchitectureConfig:
     def _check_shapes(self) -> None:
         hidden, heads, uses = self.hidden_dim, self.num_heads, USES[self.arch_type]
         if has_heads(self.arch_type):
+            wide = "hidden_dim" if self.attention_dim is None else "attention_dim"
+            channels = self.attention_channels
             _require(
-                hidden % heads == 0,
+                channels % heads == 0,
                 "num_heads",
                 self,
-                f"a divisor of hidden_dim={hidden}",
+                f"a divisor of {wide}={channels}",
             )
             if self.position_encoding == "rope":
                 _require(
-                    (hidden // heads) % 2 == 0,
+                    (channels // heads) % 2 == 0,
                     "num_heads",
                     self,
-                    f"heads of an even size for rope, hidden_dim={hidden}",
+                    f"heads of an even size for rope, {wide}={channels}",
                 )
         if "kv_heads" in uses:
             _require(
@@ -141,9 +144,14 @@ class ArchitectureConfig:
         return (Heads(self.num_heads, self.key_value_heads),)
 
     @property
+    def attention_channels(self) -> int:
+        """Channels of all query heads together."""
+        return self.attention_dim or self.hidden_dim
+
+    @property
     def head_dim(self) -> int:
         """Channels of one head."""
-        return self.hidden_dim // self.num_heads
+        return self.attention_channels // self.num_heads
 
     @property
     def key_value_heads(self) -> int:
@@ -180,8 +188,9 @@ class ArchitectureConfig:
         """The one config of all in its family that build the same model.
 
         Fields the family does not read take a fixed value, and an override
-        (`ffn_dim`, `kv_heads`, `inner_dim`) that only repeats its default is
-        dropped. Families are not merged: flash attention stays flash attention.
+        (`ffn_dim`, `kv_heads`, `inner_dim`, `attention_dim`) that only repeats its
+        default is dropped. Families are not merged: flash attention stays flash
+        attention.
         """
         uses = USES[self.arch_type]
         changes: dict[str, Any] = {
@@ -197,6 +206,8 @@ class ArchitectureConfig:
             changes["kv_heads"] = None
         if "inner_dim" in uses and self.inner_dim == MAMBA_EXPAND * self.hidden_dim:
             changes["inner_dim"] = None
+        if self.attention_dim == self.hidden_dim:
+            changes["attention_dim"] = None
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:

@@ -28,7 +28,13 @@ COMMON = frozenset(
     }
 )
 _FFN = frozenset({"ffn_multiplier", "ffn_dim"})
-_DENSE = _FFN | {"num_heads", "normalization", "activation", "position_encoding"}
+_DENSE = _FFN | {
+    "num_heads",
+    "attention_dim",
+    "normalization",
+    "activation",
+    "position_encoding",
+}
 
 # The common fields and each family's own. Attention dropout needs an
 # attention matrix that is there to be dropped from.
@@ -52,6 +58,7 @@ UNUSED = {
     "attention_dropout": 0.0,
     "kv_heads": None,
     "inner_dim": None,
+    "attention_dim": None,
 }
 
 

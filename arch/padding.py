@@ -96,11 +96,13 @@ def shape_key(config: ArchitectureConfig) -> tuple:
 
     Attention with and without groups differs in its heads alone, which are data. A
     width that is no multiple of 8 has no groups to pad in, and shares a shape with
-    its like.
+    its like; so does attention that is not as wide as the residual stream.
     """
     _, *shared = (getattr(config, name) for name in _SHARED)
     odd = config.hidden_dim if config.hidden_dim % NORM_GROUPS else 0
-    return (_UNGROUPED.get(config.arch_type, config.arch_type), *shared, odd)
+    family = _UNGROUPED.get(config.arch_type, config.arch_type)
+    own = config.attention_dim and (config.hidden_dim, config.attention_dim)
+    return (family, *shared, odd, own)
 
 
 def common_shape(configs: Sequence[ArchitectureConfig]) -> Shape:
@@ -125,7 +127,8 @@ def common_shape(configs: Sequence[ArchitectureConfig]) -> Shape:
     width = max(config.hidden_dim for config in configs)
     inner = max(config.inner_channels for config in configs)
     members = tuple(sorted({heads for one in configs for heads in _heads_of(one)}))
-    heads = max(own.query for own in members if width % own.query == 0)
+    row = first.attention_dim or width
+    heads = max(own.query for own in members if row % own.query == 0)
     fields: dict[str, Any] = {
         "arch_type": family,
         "num_layers": max(config.num_layers for config in configs),
@@ -150,11 +153,11 @@ def common_shape(configs: Sequence[ArchitectureConfig]) -> Shape:
     else:
         fields |= {"ffn_dim": inner, "ffn_multiplier": 4.0}
     if "kv_heads" in USES[family]:
-        channels = max(own.key_value * (width // own.query) for own in members)
+        channels = max(own.key_value * (row // own.query) for own in members)
         fields["kv_heads"] = next(
             number
             for number in range(1, heads + 1)
-            if heads % number == 0 and number * (width // heads) >= channels
+            if heads % number == 0 and number * (row // heads) >= channels
         )
     every = {field.name for field in dataclasses.fields(ArchitectureConfig)}
     shared = {name: getattr(first, name) for name in every.difference(fields)}
@@ -280,7 +283,7 @@ def _along(
 ) -> np.ndarray:
     if axis in ("heads", "key_heads"):
         number = config.num_heads if axis == "heads" else config.key_value_heads
-        size = head_channels(wide.hidden_dim, config.num_heads)
+        size = head_channels(wide.attention_channels, config.num_heads)
         begin = size * np.arange(number)
         return (begin[:, None] + np.arange(config.head_dim)[None]).reshape(-1)
     if axis == "stream" and config.hidden_dim < wide.hidden_dim:

@@ -48,7 +48,8 @@ ALLOWED_GENES = (
     *(
         field.name
         for field in dataclasses.fields(ArchitectureConfig)
-        if field.name not in _NO_GENES
+        # Heads of a width of their own are what pruning leaves.
+        if field.name not in (*_NO_GENES, "attention_dim")
     ),
     *DERIVED,
 )
@@ -306,11 +307,12 @@ class Space:
             field that no gene sets.
         """
         config = config.canonical()
-        if config.ffn_dim is not None and "ffn_dim" not in self.genes:
-            raise ValueError(
-                f"ffn_dim={config.ffn_dim} is not in space {self.name!r}: "
-                f"no gene sets it"
-            )
+        for name in ("ffn_dim", "attention_dim"):  # else another model would match
+            value = getattr(config, name)
+            if value is not None and name not in self.genes:
+                raise ValueError(
+                    f"{name}={value} is not in space {self.name!r}: no gene sets it"
+                )
         genome = np.zeros(len(self.genes), np.int32)
         used = dict(
             zip(self.genes, _used_by(config.arch_type, self.genes), strict=True)

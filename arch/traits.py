@@ -27,6 +27,7 @@ class Traits(NamedTuple):
     """Python numbers for a single model, i32[] and f32[] for a population."""
 
     width: int | jax.Array  # true hidden_dim, at most the shape's
+    attention: int | jax.Array  # true channels of all query heads
     depth: int | jax.Array  # true num_layers; as data, layers beyond are skipped
     query_heads: int | jax.Array  # true num_heads; 1 for a family without heads
     key_value_heads: int | jax.Array
@@ -44,6 +45,7 @@ def traits_of(config: ArchitectureConfig) -> Traits:
     encoding = POSITION_ENCODINGS.index(config.position_encoding)
     return Traits(
         width=config.hidden_dim,
+        attention=config.attention_channels,
         depth=config.num_layers,
         query_heads=config.num_heads,
         key_value_heads=config.key_value_heads,

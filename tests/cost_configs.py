@@ -35,6 +35,7 @@ VARIANTS = [
             {"quantization": "int8", "pruning_ratio": 0.35, "num_layers": 1},
             {"quantization": "int4", "pruning_ratio": 0.9, "vocab_size": 77},
             {"position_encoding": "alibi", "num_heads": 2, "ffn_dim": 50},
+            {"attention_dim": 48, "num_heads": 2, "num_layers": 1},
             {"hidden_dim": 40, "inner_dim": 70, "position_encoding": "absolute"},
         ),
     )

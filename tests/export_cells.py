@@ -102,6 +102,8 @@ def exact_cells():
         cell("mamba", inner_dim=40),
         cell("rwkv", ffn_multiplier=3.0),
         cell("transformer", ffn_dim=72),
+        # As pruning leaves it: fewer heads than would fill the residual stream.
+        cell("transformer", num_heads=2, attention_dim=16),
         cell("transformer", "layernorm", "absolute", "gelu", ffn_dim=72),
         cell("transformer", "layernorm", "alibi", "gelu", num_heads=1),
         # Slopes of a count that is no power of two.
@@ -117,7 +119,7 @@ def name_of(config):
         config.position_encoding,
         config.activation,
     ]
-    for field in ("kv_heads", "inner_dim", "ffn_dim"):
+    for field in ("kv_heads", "inner_dim", "ffn_dim", "attention_dim"):
         if (value := getattr(config, field)) is not None:
             words.append(f"{field}{value}")
     return "-".join([*words, f"heads{config.num_heads}"])

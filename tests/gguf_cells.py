@@ -55,6 +55,11 @@ def models(**sizes):
         if name not in ("gpt2", "mpt"):  # transformers has no groups there
             config = cell("grouped_query_attention", *genes, kv_heads=2, **sizes)
         found[f"{name}-tied"] = tied(config)
+    # As pruning leaves it: fewer heads than would fill the residual stream.
+    narrow = sizes.get("hidden_dim", 32) // 2
+    found["llama-narrow"] = cell(
+        "transformer", num_heads=2, attention_dim=narrow, **sizes
+    )
     mamba = cell("mamba", **sizes)
     return found | {"mamba": mamba, "mamba-tied": tied(mamba)}
 

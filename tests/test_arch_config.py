@@ -50,6 +50,7 @@ BAD = {
     "ffn_dim": OVERRIDE,
     "kv_heads": OVERRIDE,
     "inner_dim": OVERRIDE,
+    "attention_dim": OVERRIDE,
 }
 
 
@@ -130,6 +131,7 @@ def test_defaults():
         "ffn_dim": None,
         "kv_heads": None,
         "inner_dim": None,
+        "attention_dim": None,
     }
 
 
@@ -162,6 +164,7 @@ def test_json_is_plain():
         "ffn_dim": 100,
         "kv_heads": None,
         "inner_dim": None,
+        "attention_dim": None,
     }
 
 

@@ -372,6 +372,7 @@ def test_everything_else_separates_keys():
         "num_layers": 2,
         "hidden_dim": 64,
         "num_heads": 4,
+        "attention_dim": 16,
         "ffn_multiplier": 4.0,
         "ffn_dim": 65,
         "normalization": "layernorm",

@@ -164,7 +164,7 @@ def test_one_beside_the_winner_ends_where_the_winner_does(tmp_path, now):
 
 
 def test_last_steps_are_as_many_as_there_is_time_for(tmp_path, now, monkeypatch):
-    monkeypatch.setattr(module, "_seconds_of_a_step", lambda *_: 0.5)
+    monkeypatch.setattr(module, "seconds_of_a_step", lambda *_: 0.5)
     clock = opened(tmp_path)
     now[0] = 820.0
     assert last_steps(CONFIG, clock, TINY, None, None) == 200

@@ -26,7 +26,8 @@ def attention(sizes: Sizes, reading: Workload) -> list[Op]:
     new_heads = reading.positions * sizes.kv_channels
     all_heads = reading.batch * seen * sizes.kv_channels
     stream = reading.positions * sizes.hidden
-    scores, product = reading.positions * seen * sizes.heads, 2 * stream * seen
+    queries = reading.positions * sizes.attention
+    scores, product = reading.positions * seen * sizes.heads, 2 * queries * seen
     return [
         *projections(sizes, reading),
         Op(
@@ -34,7 +35,7 @@ def attention(sizes: Sizes, reading: Workload) -> list[Op]:
             kind="attention",
             count=sizes.layers,
             flops=product,
-            read=stream + all_heads,
+            read=queries + all_heads,
             written=scores,
             held=stream + new_heads,
         ),
@@ -53,7 +54,7 @@ def attention(sizes: Sizes, reading: Workload) -> list[Op]:
             count=sizes.layers,
             flops=product,
             read=scores + all_heads,
-            written=stream,
+            written=queries,
             held=stream,
         ),
         out(sizes, reading),
@@ -71,6 +72,7 @@ def flash_attention(sizes: Sizes, reading: Workload) -> list[Op]:
         return attention(sizes, reading)
     all_heads = reading.batch * (reading.past + reading.tokens) * sizes.kv_channels
     stream, scores = reading.positions * sizes.hidden, reading.batch * _visited(reading)
+    queries = reading.positions * sizes.attention
     softmax = (SOFTMAX_FLOPS + ALIBI_FLOPS * sizes.alibi) * sizes.heads
     return [
         *projections(sizes, reading),
@@ -78,9 +80,9 @@ def flash_attention(sizes: Sizes, reading: Workload) -> list[Op]:
             name="flash",
             kind="attention",
             count=sizes.layers,
-            flops=(4 * sizes.hidden + softmax) * scores,
-            read=stream + 2 * all_heads,
-            written=stream,
+            flops=(4 * sizes.attention + softmax) * scores,
+            read=queries + 2 * all_heads,
+            written=queries,
             held=stream,
         ),
         out(sizes, reading),
@@ -108,8 +110,9 @@ def projections(sizes: Sizes, reading: Workload) -> list[Op]:
     """
     layers, hidden, positions = sizes.layers, sizes.hidden, reading.positions
     stream, heads = positions * hidden, positions * sizes.kv_channels
+    queries = positions * sizes.attention
     return [
-        matmul("query", layers, hidden, hidden, positions, stream),
+        matmul("query", layers, hidden, sizes.attention, positions, stream),
         # Last is the value projection: residual, query and key wait.
         matmul(
             "key_value",
@@ -117,10 +120,10 @@ def projections(sizes: Sizes, reading: Workload) -> list[Op]:
             hidden,
             sizes.kv_channels,
             positions,
-            2 * stream + heads,
+            stream + queries + heads,
         ),
-        _rotary("rotary_query", sizes, stream, stream + 2 * heads),
-        _rotary("rotary_key", sizes, heads, 2 * stream + heads),
+        _rotary("rotary_query", sizes, queries, stream + 2 * heads),
+        _rotary("rotary_key", sizes, heads, stream + queries + heads),
     ]
 
 
@@ -128,7 +131,7 @@ def out(sizes: Sizes, reading: Workload) -> Op:
     """The projection back into the residual stream, which waits."""
     stream = reading.positions * sizes.hidden
     return matmul(
-        "out", sizes.layers, sizes.hidden, sizes.hidden, reading.positions, stream
+        "out", sizes.layers, sizes.attention, sizes.hidden, reading.positions, stream
     )
 
 

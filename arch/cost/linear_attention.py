@@ -18,14 +18,15 @@ FEATURE_FLOPS = 4  # elu(x) + 1: exp, add, two choices
 def linear_attention(sizes: Sizes, reading: Workload) -> list[Op]:
     """Chunks of equal size for many tokens, a step of the state for one."""
     stream = reading.positions * sizes.hidden
+    queries = reading.positions * sizes.attention
     features = Op(
         name="features",
         kind="elementwise",
         count=2 * sizes.layers,
-        flops=FEATURE_FLOPS * stream,
-        read=stream,
-        written=stream,
-        held=3 * stream,
+        flops=FEATURE_FLOPS * queries,
+        read=queries,
+        written=queries,
+        held=stream + 2 * queries,
     )
     single = reading.keeps_cache and reading.tokens == 1
     mixer = [_step(sizes, reading)] if single else _chunks(sizes, reading)
@@ -36,13 +37,14 @@ def _step(sizes: Sizes, reading: Workload) -> Op:
     # Each sum fades (1), takes up the token (key times value, 1; add, 1) and is
     # read (2); then a division.
     stream, state = reading.positions * sizes.hidden, linear_state(sizes, reading.batch)
+    queries = reading.positions * sizes.attention
     return Op(
         name="step",
         kind="scan",
         count=sizes.layers,
         flops=5 * state.sums,
-        read=3 * stream,
-        written=stream,
+        read=3 * queries,
+        written=queries,
         sums=(reading.loads + reading.stores) * state.sums,
         held=stream,
     )
@@ -53,18 +55,19 @@ def _chunks(sizes: Sizes, reading: Workload) -> list[Op]:
     length = -(-reading.tokens // chunks)
     padded = reading.batch * chunks * length
     stream, weights = padded * sizes.hidden, padded * length * sizes.heads
+    queries = padded * sizes.attention
     # Beside the residual: features, of both kinds if they are rotated, and values.
-    held = (4 + 2 * sizes.rotary) * stream
+    held = stream + (3 + 2 * sizes.rotary) * queries
     twice = sizes.layers * (1 + sizes.rotary)
     return [
         Op(
             name="weights",
             kind="attention",
             count=twice,
-            flops=2 * stream * length,
-            read=2 * stream,
+            flops=2 * queries * length,
+            read=2 * queries,
             written=weights,
-            held=held - 2 * stream,
+            held=held - 2 * queries,
         ),
         Op(  # the future is masked, or the past fades as ALiBi has it
             name="fade",
@@ -79,26 +82,26 @@ def _chunks(sizes: Sizes, reading: Workload) -> list[Op]:
             name="mix",
             kind="attention",
             count=sizes.layers,
-            flops=2 * stream * length,
-            read=weights + stream,
-            written=stream,
-            held=held - stream,
+            flops=2 * queries * length,
+            read=weights + queries,
+            written=queries,
+            held=held - queries,
         ),
-        *_between_chunks(sizes, reading, chunks, stream, held),
+        *_between_chunks(sizes, reading, chunks, queries, held),
         Op(  # the sum of the weights, and a division
             name="normalise",
             kind="elementwise",
             count=sizes.layers,
-            flops=weights + stream,
-            read=weights + stream,
-            written=stream,
+            flops=weights + queries,
+            read=weights + queries,
+            written=queries,
             held=stream,
         ),
     ]
 
 
 def _between_chunks(
-    sizes: Sizes, reading: Workload, chunks: int, stream: Count, held: Count
+    sizes: Sizes, reading: Workload, chunks: int, queries: Count, held: Count
 ) -> list[Op]:
     # One chunk that nothing comes after, nor came before, needs no state.
     count = sizes.layers * int(chunks > 1 or reading.keeps_cache)
@@ -108,8 +111,8 @@ def _between_chunks(
             name="chunk_sums",
             kind="attention",
             count=count,
-            flops=2 * stream * sizes.head_dim,
-            read=2 * stream,
+            flops=2 * queries * sizes.head_dim,
+            read=2 * queries,
             sums=chunks * state.sums,
             held=held,
         ),
@@ -117,8 +120,8 @@ def _between_chunks(
             name="states",
             kind="scan",
             count=count,
-            flops=3 * stream + 2 * chunks * state.sums,
-            read=stream,
+            flops=3 * queries + 2 * chunks * state.sums,
+            read=queries,
             sums=(2 * chunks + reading.loads + reading.stores) * state.sums,
             held=held,
             steps=chunks,
@@ -127,9 +130,9 @@ def _between_chunks(
             name="state_mix",
             kind="attention",
             count=count,
-            flops=2 * stream * (sizes.head_dim + 1),
-            read=2 * stream,
-            written=stream,
+            flops=2 * queries * (sizes.head_dim + 1),
+            read=2 * queries,
+            written=queries,
             sums=chunks * state.sums,
             held=held,
         ),

@@ -36,6 +36,7 @@ class Sizes(NamedTuple):
     layers: Count
     hidden: Count
     heads: Count
+    attention: Count  # channels of all query heads
     kv_heads: Count  # of keys and values
     inner: Count  # feed-forward channels; Mamba's inner channels
     vocab: Count
@@ -48,7 +49,7 @@ class Sizes(NamedTuple):
     @property
     def head_dim(self) -> Count:
         """Channels of one head."""
-        return self.hidden // self.heads
+        return self.attention // self.heads
 
     @property
     def kv_channels(self) -> Count:
@@ -72,6 +73,7 @@ def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
         layers=config.num_layers,
         hidden=config.hidden_dim,
         heads=config.num_heads,
+        attention=config.attention_channels,
         kv_heads=config.key_value_heads,
         inner=inner,
         vocab=config.vocab_size,

@@ -25,7 +25,7 @@ def key_value_cache(sizes: Sizes, batch: int, tokens: int) -> State:
 
 def linear_state(sizes: Sizes, batch: int) -> State:
     """A sum of key-value products [H, H], and one of keys [H], of each head."""
-    return State(0, batch * sizes.hidden * (sizes.head_dim + 1))
+    return State(0, batch * sizes.attention * (sizes.head_dim + 1))
 
 
 def mamba_state(sizes: Sizes, batch: int) -> State:

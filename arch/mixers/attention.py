@@ -106,7 +106,7 @@ class _Queries(NamedTuple):
     @property
     def head_dim(self) -> int | jax.Array:
         """True channels of a head."""
-        return self.traits.width // self.heads.query
+        return self.traits.attention // self.heads.query
 
     def rotated(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         """[B, T, heads, H], turned if it should be."""
@@ -131,9 +131,9 @@ def _attend(
     state: KeyValueCache | None,
     lengths: jax.Array | None,
 ) -> tuple[jax.Array, KeyValueCache | None]:
-    """Queries, keys and values [B, T, ...] -> [B, T, D], and the state after them."""
+    """Queries, keys and values [B, T, ...] -> [B, T, N H], and the state after them."""
     heads, tokens = queries.heads, rows[0].shape[1]
-    size = head_channels(config.hidden_dim, heads.query)
+    size = head_channels(config.attention_channels, heads.query)
     start = jnp.zeros(1, jnp.int32) if state is None else state.length
     positions = start[:, None] + jnp.arange(tokens)[None]
     q = queries.rotated(split_heads(rows[0], heads.query, size), positions)
@@ -150,7 +150,7 @@ def _attend(
     else:
         rate = queries.traits.attention_dropout
         mixed = attend_densely(*read, queries.dropout_key, rate)
-    return join_heads(mixed, config.hidden_dim), after
+    return join_heads(mixed, config.attention_channels), after
 
 
 def _append(

@@ -99,7 +99,8 @@ class LinearAttention(nn.Module):
 
         def mix(heads: Heads, *rows: jax.Array) -> tuple[jax.Array, LinearState | None]:
             mixed, after = _mix(config, heads.query, rows, state, traits, lengths)
-            return join_heads(mixed.astype(self.dtype), config.hidden_dim), after
+            row = join_heads(mixed.astype(self.dtype), config.attention_channels)
+            return row, after
 
         mixed, state = choose_heads(config, traits, mix, *rows)
         out = dense(config, self.dtype, "out", config.hidden_dim, (-2, -1))
@@ -115,8 +116,8 @@ def _mix(
     lengths: jax.Array | None,
 ) -> tuple[jax.Array, LinearState | None]:
     """Queries, keys and values [B, T, ...] -> f32[B, T, N, E], and the state."""
-    tokens, head_dim = rows[0].shape[1], traits.width // heads
-    size = head_channels(config.hidden_dim, heads)
+    tokens, head_dim = rows[0].shape[1], traits.attention // heads
+    size = head_channels(config.attention_channels, heads)
     query, key, values = (split_heads(row, heads, size) for row in rows)
     plain = Pair(features(query, head_dim), features(key, head_dim))
     if lengths is not None:

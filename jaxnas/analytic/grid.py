@@ -21,6 +21,7 @@ _GENES_OF = {
     "layers": ("num_layers",),
     "hidden": ("hidden_dim",),
     "heads": _HEADS,
+    "attention": _HEADS,
     "kv_heads": (*_HEADS, "kv_heads", "kv_group"),
     "inner": ("hidden_dim", "ffn_multiplier", "ffn_dim", "inner_dim", "pruning_ratio"),
     "vocab": (),

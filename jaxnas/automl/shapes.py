@@ -67,6 +67,7 @@ class Shapes:
             layers=int(most.get("num_layers", 1)),
             hidden=width,
             heads=max(1, int(most.get(_HEADS, 1))),
+            attention=width,
             kv_heads=max(1, int(most.get(_HEADS, 1))),
             inner=max(2 * width, int(width * most.get("ffn_multiplier", 4.0))),
             vocab=spec.model["vocab_size"],

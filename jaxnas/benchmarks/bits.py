@@ -1,7 +1,5 @@
 """Bits per byte of held-out files, whatever a model's tokenizer."""
 
-import dataclasses
-
 from arch.decoding.generate import position_limit
 from jaxnas.data import prepare, score_bigram, score_unigram
 from jaxnas.data.dataset import Dataset
@@ -9,7 +7,7 @@ from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel
 from jaxnas.runtime import compute_dtype
 from jaxnas.storage.jsonl import Json
-from jaxnas.training.scoring import score_windows
+from jaxnas.training.scoring import score_stored
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.task import Task
 
@@ -38,8 +36,7 @@ def bits(model: LoadedModel, data: str, number: int) -> Json:
     if len(dataset.test) <= window:
         raise UsageError(f"{data} has less than a window of {window} test tokens")
     windows = task.windows("test", number)
-    stored = dataclasses.replace(config, pruning_ratio=0.0)
-    metrics = score_windows(stored, task, model.params, windows).metrics()
+    metrics = score_stored(config, task, model.params, windows).metrics()
     if metrics is None:
         raise UsageError("the model's loss is not finite")
     bigram, unigram = (

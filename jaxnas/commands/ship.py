@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tomli_w
-
 from jaxnas.clock import clock_words, seconds_of
+from jaxnas.commands.of_model import add_folder, begun, given_of, resumed
 from jaxnas.commands.options import Parser, check_flags, whole
-from jaxnas.config import Values, anchored_source, read_values
+from jaxnas.config import Values, anchored_source
 from jaxnas.errors import UsageError, interrupted
-from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
+from jaxnas.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from jaxnas.pipeline.ship import Shipped
@@ -87,26 +86,17 @@ def _claimed(
     options: argparse.Namespace,
 ) -> Iterator[tuple[RunFolder, Values]]:
     """The locked folder, new or to be gone on with, and what was asked for."""
-    given = {
-        name: value for name in _NAMES if (value := getattr(options, name)) is not None
-    }
+    given = given_of(options, _NAMES)
     if options.resume is not None:
-        with existing_run(options.resume) as folder:
-            if given:
-                raise UsageError(
-                    f"what was begun keeps the settings in {folder.config}: leave out "
-                    f"{', '.join(sorted(given))}"
-                )
-            kept = read_values(folder.config, _NAMES)
-            yield folder, _checked({name: kept.get(name) for name in _NAMES})
+        with resumed(options.resume, given, _NAMES) as (folder, kept):
+            yield folder, _checked(kept)
         return
     if options.data is None:
         raise UsageError('SOURCE is missing: give "folder:PATH", or another')
     defaults = {"budget": "20m", "fim": 0.0, "seed": 0, "runs_on": RUNTIMES[0]}
     values = _checked(dict.fromkeys(_NAMES) | defaults | given)
     values["data"] = anchored_source(values["data"])
-    text = tomli_w.dumps({k: v for k, v in values.items() if v is not None})
-    with new_run(options.out, "ship", text) as folder:
+    with begun(options.out, "ship", values) as folder:
         yield folder, values
 
 
@@ -146,13 +136,7 @@ def _parser() -> Parser:
         nargs="?",
         help='"folder:PATH", "stdlib" or "pypi:NAME==VERSION,..."',
     )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--out", metavar="DIR", type=Path, help="the folder [runs/ship-NNN]"
-    )
-    where.add_argument(
-        "--resume", metavar="DIR", type=Path, help="go on with what was begun there"
-    )
+    add_folder(parser, "ship", "what was begun there")
     add("--budget", metavar="TIME", help="time for all of it, such as 4h [20m]")
     add("--max-size", type=float, metavar="MIB", help="of the model [the space's]")
     add("--max-latency", type=float, metavar="MS", help="of a prompt [the space's]")

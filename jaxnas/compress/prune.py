@@ -101,6 +101,22 @@ def prune(
     return pruned_config(config, kept), _with_tensors(params, cut)
 
 
+def take_channels(params: Params, kept: np.ndarray) -> Params:
+    """The smaller dense model of these channels.
+
+    Args:
+      params: a language model's "params".
+      kept: i32[L, number], each layer's own.
+    """
+    taken = {}
+    for name, x in _inner_tensors(params).items():
+        axis = _INNER_AXIS[name]
+        others = tuple({*range(1, x.ndim)} - {axis})
+        places = jnp.expand_dims(kept, others)
+        taken[name] = jnp.take_along_axis(jnp.asarray(x), places, axis=axis)
+    return _with_tensors(params, taken)
+
+
 def pruned_config(config: ArchitectureConfig, channels: int) -> ArchitectureConfig:
     """The config with this many inner channels and nothing left to prune."""
     if "inner_dim" in USES[config.arch_type]:

@@ -152,7 +152,7 @@ STABLE_LM = NativeClass(
     name="StableLm",
     model_type="stablelm",
     architecture="StableLmForCausalLM",
-    takes=_takes("layernorm", GATED),
+    takes=_takes("layernorm", GATED) | {"attention_dim": (None,)},
     fields=_fields(GATED),
     constants={
         "layer_norm_eps": EPSILON,

@@ -43,6 +43,7 @@ GPT2 = NativeClass(
     architecture="GPT2LMHeadModel",
     takes={
         "arch_type": ATTENTION,
+        "attention_dim": (None,),
         "normalization": ("layernorm",),
         "position_encoding": ("absolute",),
         "activation": tuple(PLAIN),
@@ -113,6 +114,7 @@ MPT = NativeClass(
     architecture="MptForCausalLM",
     takes={
         "arch_type": ATTENTION,
+        "attention_dim": (None,),
         "normalization": ("layernorm",),
         "position_encoding": ("alibi",),
         "activation": ("gelu",),

@@ -7,7 +7,7 @@ that is exact.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -52,6 +52,7 @@ def save_model(
     params: Params,
     tokenizer: Tokenizer,
     exact: bool = False,
+    codes: Mapping[str, Codes] | None = None,
 ) -> ArchitectureConfig:
     """Prunes, quantises and writes a trained model.
 
@@ -62,6 +63,8 @@ def save_model(
       tokenizer: the one it was trained with.
       exact: where fp16 would change a value, all weights are float32, which is
         twice as large as the config counts.
+      codes: of matrices that are rounded already, as `load_codes` gives them; the
+        others are rounded to nearest.
 
     Returns:
       The config of the written model: pruned already.
@@ -81,7 +84,8 @@ def save_model(
 
     def store(path: _Path, weights: np.ndarray | jax.Array) -> None:
         weights = jnp.asarray(weights)
-        tensors.update(_stored(path, weights, config.quantization, kind))
+        own = (codes or {}).get(_name(path))
+        tensors.update(_stored(path, weights, config.quantization, kind, own))
 
     jax.tree_util.tree_map_with_path(store, params)
     # Names in order: the same model gives the same bytes.
@@ -196,17 +200,23 @@ def _name(path: _Path) -> str:
 
 
 def _stored(
-    path: _Path, weights: jax.Array, quantization: str, kind: np.dtype
+    path: _Path,
+    weights: jax.Array,
+    quantization: str,
+    kind: np.dtype,
+    rounded: Codes | None = None,
 ) -> dict[str, np.ndarray]:
     name, layout = _name(path), layout_of(path)
     if quantization == "fp16" or not layout.matrix:
         return {name: np.asarray(weights, kind)}
-    blocks = to_blocks(to_rows(layout, weights), quantization)
-    codes = np.asarray(blocks.codes)
+    if rounded is None:
+        blocks = to_blocks(to_rows(layout, weights), quantization)
+        rounded = np.asarray(blocks.codes), np.asarray(blocks.scales)
+    codes, scales = rounded
     if quantization == "int4":  # two codes a byte: the first 16, then the last
         shifted = (codes + 8).astype(np.uint8)
         codes = shifted[..., :16] | (shifted[..., 16:] << 4)
-    return {f"{name}.codes": codes, f"{name}.scales": np.asarray(blocks.scales)}
+    return {f"{name}.codes": codes, f"{name}.scales": scales}
 
 
 def _expected(

@@ -86,7 +86,7 @@ class NativeClass:
     name: str
     model_type: str
     architecture: str
-    takes: Mapping[str, tuple[str, ...]]
+    takes: Mapping[str, tuple]
     fields: tuple[Field, ...]
     rows: tuple[Row, ...]
     sizes: Callable[[ArchitectureConfig], dict[str, tuple]] = no_misfits

@@ -131,6 +131,8 @@ def _built(
         multiplier = inner / max(1, numbers["hidden_dim"])
         fields |= {"ffn_dim": inner, "ffn_multiplier": multiplier}
     fields["inner_dim"] = numbers.get("inner_channels")
+    if "head_dim" in numbers:
+        fields["attention_dim"] = numbers["num_heads"] * numbers["head_dim"]
     try:
         return ArchitectureConfig.from_dict(fields).canonical()
     except ValueError as error:

@@ -201,12 +201,15 @@ def steps_in_time(
     if clock.late(ends):
         return clock.decide("final_steps", 0)
     wait = lambda: ready(_BESIDE * clock.left(ends))
-    a_step = _seconds_of_a_step(model, task, params, wait)
+    a_step = seconds_of_a_step(model, task, params, wait)
     return clock.decide("final_steps", max(0, int(clock.left(ends) / a_step)))
 
 
-def _seconds_of_a_step(
-    model: ArchitectureConfig, task: Task, params: Params, ready: Callable[[], None]
+def seconds_of_a_step(
+    model: ArchitectureConfig,
+    task: Task,
+    params: Params,
+    ready: Callable[[], None] = lambda: None,
 ) -> float:
     """Measured, after compiling, in the program that will train on."""
     calls, settings = 4, task.settings

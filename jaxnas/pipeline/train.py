@@ -64,6 +64,7 @@ class TrainPlan:
       batch: samples a step.
       accumulate: parts of a step's samples, one differentiated after the other.
       learning_rate: the schedule's peak.
+      optimizer: of OPTIMIZERS.
       evaluate_every: steps between evaluations on the validation split.
       eval_windows: of an evaluation.
       final_windows: of each held-out split, in the end.
@@ -82,6 +83,7 @@ class TrainPlan:
     batch: int
     accumulate: int
     learning_rate: float
+    optimizer: str = "adamw"
     evaluate_every: int
     eval_windows: int
     final_windows: int
@@ -128,7 +130,7 @@ def train(
     tokenizer = with_fim(model.tokenizer) if plan.fim else model.tokenizer
     dataset = prepare(plan.data, config.vocab_size, tokenizer=tokenizer)
     task = make_task(plan, dataset)
-    _keep_facts(folder, dataset)
+    keep_facts(folder, dataset)
     trained_on = _rearranged(plan, task)
     budget = None if plan.budget is None else seconds_of(plan.budget)
     clock = Clock(budget, folder.budget, began)
@@ -163,24 +165,35 @@ def train(
 
 
 def make_task(plan: TrainPlan, dataset: Dataset) -> Task:
-    """The corpus and the settings; the batch is shared by all local devices."""
+    """The corpus and the settings of a plan."""
+    settings = TrainSettings(
+        window=plan.window,
+        batch=plan.batch,
+        accumulate=plan.accumulate,
+        learning_rate=plan.learning_rate,
+        optimizer=plan.optimizer,
+    )
+    return shared_task(dataset, settings, plan.seed)
+
+
+def shared_task(dataset: Dataset, settings: TrainSettings, seed: int) -> Task:
+    """A task whose batches are shared by all local devices.
+
+    Raises:
+      UsageError: they do not split, or the corpus holds no whole window.
+    """
     devices = jax.local_devices()
-    part = plan.batch // plan.accumulate
+    part = settings.batch // settings.accumulate
     if part % len(devices):
         raise UsageError(
-            f"--batch {plan.batch} in {plan.accumulate} parts does not split among "
-            f"{len(devices)} devices"
+            f"--batch {settings.batch} in {settings.accumulate} parts does not split "
+            f"among {len(devices)} devices"
         )
-    check_window(plan.window, dataset)
+    check_window(settings.window, dataset)
     return Task(
         dataset=dataset,
-        settings=TrainSettings(
-            window=plan.window,
-            batch=plan.batch,
-            accumulate=plan.accumulate,
-            learning_rate=plan.learning_rate,
-        ),
-        seed=plan.seed,
+        settings=settings,
+        seed=seed,
         dtype=compute_dtype(),
         mesh=batch_mesh(),
     )
@@ -210,7 +223,7 @@ def _long_enough(config: ArchitectureConfig, plan: TrainPlan) -> ArchitectureCon
     return dataclasses.replace(config, max_seq_length=longest)
 
 
-def _keep_facts(folder: RunFolder, dataset: Dataset) -> None:
+def keep_facts(folder: RunFolder, dataset: Dataset) -> None:
     """Writes what it is trained on and with; refuses to go on with other data."""
     facts = dataset.describe()
     if not folder.manifest.exists():

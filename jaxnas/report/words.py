@@ -12,6 +12,7 @@ _WORDS = (
     ("hidden_dim", "H{}"),
     ("num_heads", "heads {}"),
     ("kv_heads", "kv heads {}"),
+    ("attention_dim", "attention of {}"),
     ("inner_dim", "inner {}"),
     ("ffn_multiplier", "FFN {:g}"),
     ("ffn_dim", "FFN of {}"),

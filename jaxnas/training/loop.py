@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from arch import LanguageModel, Params
-from arch.layout import layout_of
+from arch.layout import input_axes, layout_of
 from arch.traits import Traits
+from jaxnas.compress.straight import straight_through
 from jaxnas.runtime import compiler_options
+from jaxnas.training.distillation import Lesson, divergence, gather_lesson
 from jaxnas.training.lengths import PhaseLength, steps_of
 from jaxnas.training.settings import TrainSettings
 
@@ -60,6 +63,7 @@ class TrainState(NamedTuple):
     step: jax.Array | np.int32  # i32[], steps done
 
 
+Batch: TypeAlias = jax.Array | Lesson  # of windows
 Trained: TypeAlias = tuple[TrainState, jax.Array]  # and the losses
 
 
@@ -68,7 +72,7 @@ class TrainingFunctions(NamedTuple):
 
     init: (params) -> TrainState.
     run: (state, tokens, starts, schedule, key, stop) -> (state, losses).
-      tokens: i32[N], resident on the device.
+      tokens: i32[N], resident on the device; or a Lesson, with a teacher.
       starts: i32[S, B], where each step's windows begin.
       key: PRNG key of the dropout; the same for all calls of one training.
       stop: i32[], steps to do, at most S.
@@ -89,12 +93,36 @@ def make_trainer(model: LanguageModel, settings: TrainSettings) -> TrainingFunct
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) but for its step size."""
+    """The settings' optimizer but for its step size.
+
+    AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); or Muon (Jordan et al. 2024,
+    kellerjordan.github.io/posts/muon) for hidden matrices, and AdamW for the rest.
+    """
+    scale = optax.scale_by_adam(b1=0.9, b2=settings.beta2, eps=1e-8)
+    if settings.optimizer == "muon":
+        scale = optax.contrib.muon(
+            -1.0,  # the step is taken elsewhere, and its sign
+            adam_b2=settings.beta2,
+            muon_weight_dimension_numbers=_hidden_axes,
+        )
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
-        optax.scale_by_adam(b1=0.9, b2=settings.beta2, eps=1e-8),
+        scale,
         optax.add_decayed_weights(settings.weight_decay, _is_matrix),
     )
+
+
+def _hidden_axes(params: Params) -> Params:
+    """Which axes of each stacked hidden matrix Muon takes for inputs and outputs."""
+
+    def of(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if not _is_hidden(path):
+            return None
+        inputs = input_axes(layout_of(path))
+        outputs = tuple(axis for axis in range(1, leaf.ndim) if axis not in inputs)
+        return optax.contrib.MuonDimensionNumbers(inputs, outputs)
+
+    return jax.tree_util.tree_map_with_path(of, params)
 
 
 def training_functions(
@@ -110,53 +138,65 @@ def training_functions(
         return TrainState(params, optimizer.init(params), jnp.int32(0))
 
     def loss_of(
-        params: Params, windows: jax.Array, key: jax.Array, traits: Traits | None
+        params: Params, batch: Batch, key: jax.Array, traits: Traits | None
     ) -> jax.Array:
+        windows = batch.tokens if isinstance(batch, Lesson) else batch
+        if settings.rounding is not None:
+            params = straight_through(params, settings.rounding)
         logits = logits_of(model, params, windows[:, :-1], key, traits)
-        return next_token_losses(logits, windows[:, 1:]).mean()
+        losses = next_token_losses(logits, windows[:, 1:])
+        if isinstance(batch, Lesson):
+            share = settings.teaching
+            losses = (1 - share) * losses + share * divergence(logits, batch)
+        return losses.mean()
 
     def differentiate(
-        params: Params, windows: jax.Array, key: jax.Array, traits: Traits | None
+        params: Params, batch: Batch, key: jax.Array, traits: Traits | None
     ) -> tuple[jax.Array, Params]:
         """The loss and its gradient, part by part where that saves memory."""
         whole = jax.value_and_grad(loss_of)
         parts = settings.accumulate
         if parts == 1:
-            return whole(params, windows, key, traits)
+            return whole(params, batch, key, traits)
 
         def add(sums: tuple, part: tuple) -> tuple[tuple, None]:
             found = whole(params, part[0], part[1], traits)
             return jax.tree.map(jnp.add, sums, found), None
 
         begin = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
-        split = windows.reshape(parts, -1, windows.shape[-1])
+        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         sums, _ = jax.lax.scan(add, begin, (split, jax.random.split(key, parts)))
         return jax.tree.map(lambda total: total / parts, sums)
 
     def step(
         state: TrainState,
-        tokens: jax.Array,
+        tokens: Batch,
         starts: jax.Array,
         schedule: Schedule,
         key: jax.Array,
         traits: Traits | None,
     ) -> tuple[TrainState, jax.Array]:
-        windows = gather_windows(tokens, starts, settings.window)
+        batch: Batch
+        if isinstance(tokens, Lesson):
+            batch = gather_lesson(tokens, starts, settings.window)
+        else:
+            batch = gather_windows(tokens, starts, settings.window)
         drop = jax.random.fold_in(key, state.step)
-        loss, grads = differentiate(state.params, windows, drop, traits)
+        loss, grads = differentiate(state.params, batch, drop, traits)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         width = model.config.hidden_dim if traits is None else traits.width
         rate = schedule.rate(state.step)
 
         def moved(path: tuple, param: jax.Array, update: jax.Array) -> jax.Array:
-            return param - rate * rate_factor(path, width) * update
+            factor = rate_factor(path, width, settings.optimizer)
+            return param - rate * factor * update
 
         params = jax.tree_util.tree_map_with_path(moved, state.params, updates)
         return TrainState(params, moments, state.step + 1), loss
 
     def run(
         state: TrainState,
-        tokens: jax.Array,
+        tokens: Batch,
         starts: jax.Array,
         schedule: Schedule,
         key: jax.Array,
@@ -223,22 +263,29 @@ def batch_starts(
     return np.resize(order, (steps_of(phase, settings), settings.batch))
 
 
-def rate_factor(path: tuple, width: int | jax.Array) -> float | jax.Array:
+def rate_factor(
+    path: tuple, width: int | jax.Array, optimizer: str = "adamw"
+) -> float | jax.Array:
     """What a tensor's learning rate is of the schedule's.
 
     A hidden matrix takes less the wider the model, so that what it adds to a
     channel stays the same (Yang et al. 2022, arXiv:2203.03466); what has a row for
-    each token and all vectors take the same at any width. The numbers were fitted,
-    see experiments/recipe.
+    each token and all vectors take the same at any width, and so does what Muon
+    makes orthogonal. The numbers were fitted, see experiments/recipe.
 
     Args:
       path: `jax.tree_util` key path below "params".
       width: of the residual stream.
+      optimizer: of OPTIMIZERS.
     """
-    layout = layout_of(path)
-    if layout.matrix and layout.module not in ("embed", "head"):
+    if _is_hidden(path) and optimizer != "muon":
         return BASE_WIDTH / width
     return REST_FACTOR
+
+
+def _is_hidden(path: tuple) -> bool:
+    layout = layout_of(path)
+    return layout.matrix and layout.module not in ("embed", "head")
 
 
 def _is_matrix(params: Params) -> Params:

@@ -27,9 +27,15 @@ Sums: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Compression(NamedTuple):
-    """What is done to the weights after training; it changes no training."""
+    """What is done to the weights after training; it changes no training.
 
-    quantization: str
+    Attributes:
+      quantization: of QUANTIZATIONS; None leaves weights as they are, which is for
+        those that were read as they are stored.
+      pruning_ratio: as a config's.
+    """
+
+    quantization: str | None
     pruning_ratio: float
 
 
@@ -105,6 +111,13 @@ def score_windows(
     return _sums(config, task, params, windows, [own])[0]
 
 
+def score_stored(
+    config: ArchitectureConfig, task: Task, params: Params, windows: np.ndarray
+) -> WindowSums:
+    """Of a saved model, whose weights are pruned and rounded already."""
+    return _sums(config, task, params, windows, [Compression(None, 0.0)])[0]
+
+
 def _sums(
     config: ArchitectureConfig,
     task: Task,
@@ -159,7 +172,7 @@ def sums_of(
     token_bytes, count = put(task.token_bytes), put(np.int32(number))
     found = []
     for one in compressions:
-        quantization = put(np.int32(QUANTIZATIONS.index(one.quantization)))
+        quantization = put(np.int32(_index(one) or 0))
         kept = [kept_channels(c.inner_channels, one.pruning_ratio) for c in configs]
         kept = put(np.asarray(kept, np.int32))
         scored = scorer(padded, count, token_bytes, quantization, kept)
@@ -198,15 +211,15 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
         windows: jax.Array,
         number: jax.Array,
         token_bytes: jax.Array,
-        quantization: jax.Array | int,
+        quantization: jax.Array,
     ) -> Sums:
         if traits is not None and vmapped:
             traits = traits._replace(depth=model.config.num_layers)
-        if lone is not None:
-            quantization = QUANTIZATIONS.index(lone.quantization)
+        own = quantization if lone is None else _index(lone)
         if lone is None or lone.pruning_ratio > 0:
             params = prune_in_place(params, kept)
-        params = round_weights(params, quantization, traits)
+        if own is not None:
+            params = round_weights(params, own, traits)
 
         def batch(args: tuple[jax.Array, jax.Array]) -> Sums:
             tokens, first = args
@@ -240,6 +253,11 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
         return jax.lax.map(one_by_one, (params, traits, kept))
 
     return score
+
+
+def _index(compression: Compression) -> int | None:
+    name = compression.quantization
+    return None if name is None else QUANTIZATIONS.index(name)
 
 
 @functools.lru_cache(maxsize=4)  # the winner and what trains beside it

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnas.data import Dataset, windows
 from jaxnas.keys import key_of
+from jaxnas.training.distillation import Lesson
 from jaxnas.training.settings import TrainSettings
 
 Tree = TypeVar("Tree")  # of arrays
@@ -24,6 +25,7 @@ class Task:
     seed: int
     dtype: np.dtype  # of the matrix products
     mesh: jax.sharding.Mesh | None = None  # of devices that share each batch
+    lesson: Lesson | None = None  # what is trained on instead of the training split
 
     def repeated(self, number: int) -> "Task":
         """The same from another seed, one for each number; itself for 0."""
@@ -37,8 +39,10 @@ class Task:
         return {0: self}
 
     @functools.cached_property
-    def train_tokens(self) -> jax.Array:
+    def train_tokens(self) -> jax.Array | Lesson:
         """The training split, resident on the device, or on each of the mesh."""
+        if self.lesson is not None:
+            return self.on_all(self.lesson)
         return self.on_all(jnp.asarray(self.dataset.train))
 
     def on_all(self, tree: Tree) -> Tree:

@@ -37,6 +37,9 @@ def _takes(
     }
 
 
+# Attention as wide as the residual stream: their tensors have one width for both.
+_AS_WIDE = {"attention_dim": (None,)}
+
 _NORMS = (
     row("blocks.mixer_norm.scale", "blk.{layer}.attn_norm.weight"),
     row("blocks.feedforward_norm.scale", "blk.{layer}.ffn_norm.weight"),
@@ -155,7 +158,7 @@ ARCEE = Architecture(
 
 STARCODER2 = Architecture(
     name="starcoder2",
-    takes=_takes("layernorm", "rope", "gelu"),
+    takes=_takes("layernorm", "rope", "gelu", **_AS_WIDE),
     keys=_rotary(**_LAYER_NORM),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
     zeros=(*_NORM_BIASES, *_DENSE_BIASES),
@@ -163,7 +166,7 @@ STARCODER2 = Architecture(
 
 STABLE_LM = Architecture(
     name="stablelm",
-    takes=_takes("layernorm", "rope", "swiglu"),
+    takes=_takes("layernorm", "rope", "swiglu", **_AS_WIDE),
     keys=_rotary(**_LAYER_NORM, use_parallel_residual=False),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_GATED),
     zeros=_NORM_BIASES,
@@ -172,7 +175,7 @@ STABLE_LM = Architecture(
 
 NEMOTRON = Architecture(
     name="nemotron",
-    takes=_takes("layernorm", "rope", "relu2"),
+    takes=_takes("layernorm", "rope", "relu2", **_AS_WIDE),
     keys=_rotary(**_LAYER_NORM),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
     zeros=_NORM_BIASES,
@@ -181,14 +184,14 @@ NEMOTRON = Architecture(
 
 REFACT = Architecture(
     name="refact",
-    takes=_takes("rmsnorm", "alibi", "swiglu"),
+    takes=_takes("rmsnorm", "alibi", "swiglu", **_AS_WIDE),
     keys=_fixed(**RMS_NORM),
     rows=_rows(*_PAIRS, _VALUE, _OUT, *_GATED),
 )
 
 GPT2 = Architecture(
     name="gpt2",
-    takes=_takes("layernorm", "absolute", "gelu"),
+    takes=_takes("layernorm", "absolute", "gelu", **_AS_WIDE),
     keys=_fixed(**_LAYER_NORM),
     rows=_rows(_FUSED, _OUT, *_PLAIN),
     zeros=(*_NORM_BIASES, *_DENSE_BIASES, "blk.{layer}.attn_qkv.bias"),
@@ -197,7 +200,7 @@ GPT2 = Architecture(
 
 MPT = Architecture(
     name="mpt",
-    takes=_takes("layernorm", "alibi", "gelu"),
+    takes=_takes("layernorm", "alibi", "gelu", **_AS_WIDE),
     keys=_fixed(**_LAYER_NORM, **{"attention.max_alibi_bias": _MAX_ALIBI_BIAS}),
     rows=_rows(_FUSED, _OUT, *_PLAIN),
 )

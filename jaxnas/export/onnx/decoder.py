@@ -176,7 +176,7 @@ def _attention(shared: _Shared, layer: int, x: str) -> str:
     seen = graph.op("Softmax", graph.op("Add", scores, shared.bias), axis=-1)
     mixed = graph.op("MatMul", seen, cached[1])
     mixed = graph.op("Transpose", mixed, perm=[0, 3, 1, 2, 4])
-    mixed = graph.op("Reshape", mixed, graph.ints(0, 0, config.hidden_dim))
+    mixed = graph.op("Reshape", mixed, graph.ints(0, 0, config.attention_channels))
     return _linear(shared, "blocks.mixer.out", layer, mixed)
 
 
