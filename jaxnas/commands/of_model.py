@@ -13,6 +13,7 @@ from jaxnas.commands.options import MANY, check_flags, whole
 from jaxnas.config import Values, make_config, read_toml, read_values
 from jaxnas.errors import UsageError
 from jaxnas.presets import PRESETS
+from jaxnas.storage import inputs
 from jaxnas.storage.run_folder import RunFolder, existing_run, model_in, new_run
 from jaxnas.training.settings import FURTHER_SHARE
 
