@@ -94,6 +94,9 @@ def read_mbpp(path: Path) -> list[Problem]:
     return _read(path, _mbpp, "MBPP's")
 
 
+READERS = {"humaneval": read_humaneval, "mbpp": read_mbpp}
+
+
 def _read(path: Path, make: Callable[[Json], Problem], whose: str) -> list[Problem]:
     try:
         raw = path.read_bytes()
@@ -114,11 +117,13 @@ def _read(path: Path, make: Callable[[Json], Problem], whose: str) -> list[Probl
 
 
 def _humaneval(row: Json) -> Problem:
+    # The line break behind it is the model's to draw: with what it indents, a token.
+    prompt = row["prompt"].rstrip()
     return Problem(
         name=row["task_id"],
-        prompt=row["prompt"],
-        before=row["prompt"],
-        reference=row["canonical_solution"],
+        prompt=prompt,
+        before=prompt,
+        reference=row["prompt"][len(prompt) :] + row["canonical_solution"],
         tests=f"{row['test']}\ncheck({row['entry_point']})\n",
         stops=HUMANEVAL_STOPS,
     )
@@ -131,7 +136,7 @@ def _mbpp(row: Json) -> Problem:
     setup = row.get("test_setup_code", "").replace("\r", "")
     return Problem(
         name=f"MBPP/{row['task_id']}",
-        prompt="\n".join(['"""', text, *tests, '"""', ""]),
+        prompt="\n".join(['"""', text, *tests, '"""']),
         before="",
         reference=row["code"].replace("\r", ""),
         tests="\n".join([*imports, setup, *tests, ""]),
