@@ -13,7 +13,7 @@ from textwrap import dedent
 from jaxnas.benchmarks.sandbox import Limits, Program, judge_all
 from jaxnas.benchmarks.sandbox.launch import SANDBOXES
 
-LIMITS = Limits(seconds=4, output=1 << 16)
+LIMITS = Limits(seconds=2, output=1 << 16)
 
 # What a breach is, as the body of a function. SECRET and FOLDER are paths outside.
 BREACHES = {

@@ -4,13 +4,12 @@ The files are the user's own; nothing in them is run here.
 """
 
 import ast
-import gzip
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxnas.benchmarks.sandbox import Program
+from jaxnas.data.overlap import parsed, read_rows
 from jaxnas.errors import UsageError
 from jaxnas.storage.jsonl import Json
 
@@ -62,7 +61,7 @@ def cut(text: str, stops: Sequence[str]) -> str:
 def top_names(code: str) -> tuple[str, ...]:
     """Names that a module binds outside of its functions and classes, in order."""
     found: dict[str, None] = {}
-    for node in ast.parse(code).body:
+    for node in parsed(code).body:
         match node:
             case ast.FunctionDef() | ast.ClassDef() | ast.AsyncFunctionDef():
                 found[node.name] = None
@@ -98,21 +97,14 @@ READERS = {"humaneval": read_humaneval, "mbpp": read_mbpp}
 
 
 def _read(path: Path, make: Callable[[Json], Problem], whose: str) -> list[Problem]:
+    rows = read_rows(path)
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-        whole = text.lstrip().startswith("[")
-        rows = json.loads(text) if whole else map(json.loads, text.splitlines())
         problems = [make(row) for row in rows]
         for problem in problems:
-            ast.parse(problem.before + problem.reference)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
+            parsed(problem.before + problem.reference)
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path} is not {whose} file ({reason})") from None
-    if not problems:
-        raise UsageError(f"{path} holds no problem")
     return problems
 
 

@@ -12,8 +12,9 @@ import tomli_w
 
 from jaxnas.clock import clock_words, seconds_of
 from jaxnas.commands.options import Parser, check_flags
-from jaxnas.config import Values, anchored_source, read_values
+from jaxnas.config import Values, read_values
 from jaxnas.errors import UsageError, interrupted
+from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
 
 if TYPE_CHECKING:

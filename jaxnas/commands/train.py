@@ -11,9 +11,10 @@ import tomli_w
 
 from jaxnas.clock import BEGAN, seconds_of
 from jaxnas.commands.options import Parser, check_flags
-from jaxnas.config import Values, anchored_source, make_config, read_toml, read_values
+from jaxnas.config import Values, make_config, read_toml, read_values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import PRESETS
+from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder, existing_run, model_in, new_run
 
 _ABOUT = """\
