@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
-from arch.families import UNUSED, USES
+from arch.families import UNUSED, USES, VARIANTS
 
 Genome: TypeAlias = Sequence[int] | np.ndarray | jax.Array
 
@@ -48,7 +48,7 @@ ALLOWED_GENES = (
     *(
         field.name
         for field in dataclasses.fields(ArchitectureConfig)
-        if field.name not in _NO_GENES
+        if field.name not in (*_NO_GENES, *VARIANTS)
     ),
     *DERIVED,
 )

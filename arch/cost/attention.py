@@ -109,7 +109,7 @@ def projections(sizes: Sizes, reading: Workload) -> list[Op]:
     layers, hidden, positions = sizes.layers, sizes.hidden, reading.positions
     stream, heads = positions * hidden, positions * sizes.kv_channels
     return [
-        matmul("query", layers, hidden, hidden, positions, stream),
+        matmul("query", layers, hidden, hidden, positions, stream, sizes.qkv_bias),
         # Last is the value projection: residual, query and key wait.
         matmul(
             "key_value",
@@ -118,6 +118,7 @@ def projections(sizes: Sizes, reading: Workload) -> list[Op]:
             sizes.kv_channels,
             positions,
             2 * stream + heads,
+            sizes.qkv_bias,
         ),
         _rotary("rotary_query", sizes, stream, stream + 2 * heads),
         _rotary("rotary_key", sizes, heads, 2 * stream + heads),
