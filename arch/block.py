@@ -100,7 +100,7 @@ class Block(nn.Module):
         bias = has_norm_bias(self.config.arch_type)
         for (name, layer), key in zip(layers.items(), outside, strict=False):
             y, after[name] = layer.module(self.config, self.dtype, name=name)(
-                Norm(bias, name=f"{name}_norm")(x, traits),
+                Norm(bias, self.config.norm_epsilon, name=f"{name}_norm")(x, traits),
                 None if state is None else state[name],
                 traits,
                 inside,

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from arch.checks import MOST_COUNT, is_count, is_real
-from arch.families import FAMILIES, UNUSED, USES, has_heads
+from arch.families import FAMILIES, UNUSED, USES, VARIANTS, has_heads
 
 NORMALIZATIONS = ("layernorm", "rmsnorm", "groupnorm")
 ACTIVATIONS = ("gelu", "silu", "geglu", "swiglu", "relu2")
@@ -31,6 +31,7 @@ _CHOICES = {
 _COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_length")
 _OVERRIDES = ("ffn_dim", "kv_heads", "inner_dim", "attention_dim")  # null or a count
 _COUNT = f"an int of at least 1, at most {MOST_COUNT:,}"
+_POSITIVE = ("norm_epsilon", "rope_theta", "rope_scaling")
 _RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
 
 
@@ -69,6 +70,10 @@ class ArchitectureConfig:
     kv_heads: int | None = None  # of keys and values; None for half of num_heads
     inner_dim: int | None = None  # Mamba's channels; None for twice hidden_dim
     attention_dim: int | None = None  # of all query heads; None for hidden_dim
+    norm_epsilon: float = 1e-5  # added to a norm's mean of squares
+    rope_theta: float = 10000.0  # base of rotary frequencies
+    rope_scaling: float = 1.0  # positions are divided by it where they rotate
+    qkv_bias: bool = False  # queries, keys and values have biases
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -78,6 +83,11 @@ class ArchitectureConfig:
         for name in _RATES:
             rate = getattr(self, name)
             _require(is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            _require(
+                is_real(value) and 0 < value < math.inf, name, self, "a number above 0"
+            )
         for name in _OVERRIDES:
             value = getattr(self, name)
             _require(
@@ -95,12 +105,8 @@ class ArchitectureConfig:
             self,
             "a number above 0 that leaves at least one channel",
         )
-        _require(
-            isinstance(self.tie_embeddings, bool),
-            "tie_embeddings",
-            self,
-            "true | false",
-        )
+        for name in ("tie_embeddings", "qkv_bias"):
+            _require(isinstance(getattr(self, name), bool), name, self, "true | false")
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -211,8 +217,15 @@ class ArchitectureConfig:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:
-        """The fields by name, in their order, as JSON types."""
-        return dataclasses.asdict(self)
+        """The fields by name, in their order, as JSON types.
+
+        A field of `VARIANTS` is among them where it is another than there.
+        """
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in VARIANTS or value != VARIANTS[name]
+        }
 
     def to_json(self) -> str:
         """An indented JSON object that `from_json` reads back."""

@@ -27,6 +27,16 @@ COMMON = frozenset(
         "tie_embeddings",
     }
 )
+# What published or pruned models have otherwise than ours, and ours: a field as
+# here is not written down.
+VARIANTS: dict[str, float | bool | None] = {
+    "attention_dim": None,
+    "norm_epsilon": 1e-5,
+    "rope_theta": 10000.0,
+    "rope_scaling": 1.0,
+    "qkv_bias": False,
+}
+_SOFTMAX = frozenset(VARIANTS)
 _FFN = frozenset({"ffn_multiplier", "ffn_dim"})
 _DENSE = _FFN | {
     "num_heads",
@@ -39,10 +49,13 @@ _DENSE = _FFN | {
 # The common fields and each family's own. Attention dropout needs an
 # attention matrix that is there to be dropped from.
 USES = {
-    "transformer": COMMON | _DENSE | {"attention_dropout"},
+    "transformer": COMMON | _DENSE | _SOFTMAX | {"attention_dropout"},
     "linear_transformer": COMMON | _DENSE,
-    "flash_attention": COMMON | _DENSE,
-    "grouped_query_attention": COMMON | _DENSE | {"attention_dropout", "kv_heads"},
+    "flash_attention": COMMON | _DENSE | _SOFTMAX,
+    "grouped_query_attention": COMMON
+    | _DENSE
+    | _SOFTMAX
+    | {"attention_dropout", "kv_heads"},
     "mamba": COMMON | {"normalization", "inner_dim"},
     "rwkv": COMMON | _FFN,
 }
@@ -58,7 +71,7 @@ UNUSED = {
     "attention_dropout": 0.0,
     "kv_heads": None,
     "inner_dim": None,
-    "attention_dim": None,
+    **VARIANTS,
 }
 
 

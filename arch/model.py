@@ -88,8 +88,8 @@ class LanguageModel(nn.Module):
         self.blocks = _STACKS[unrolled](config, self.dtype)
         bias = has_norm_bias(config.arch_type)
         if has_embedding_norm(config.arch_type):
-            self.embed_norm = Norm(bias)
-        self.norm = Norm(bias)
+            self.embed_norm = Norm(bias, config.norm_epsilon)
+        self.norm = Norm(bias, config.norm_epsilon)
         if not config.tie_embeddings:
             self.head = nn.Dense(
                 config.vocab_size,

@@ -25,7 +25,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from arch.config import NORM_GROUPS, ArchitectureConfig, Heads
-from arch.families import USES, has_heads
+from arch.families import USES, VARIANTS, has_heads
 from arch.layers.heads import head_channels
 from arch.layout import input_axes, layout_of
 from arch.model import Params, build_model
@@ -55,6 +55,9 @@ _AXES: dict[tuple[str, int], tuple[str | None, ...]] = {
     ("out_proj", 2): ("inner", "stream"),
     ("scale", 1): ("stream",),
     ("bias", 1): ("stream",),
+    ("query.bias", 2): ("heads",),
+    ("key.bias", 2): ("key_heads",),
+    ("value.bias", 2): ("key_heads",),
     ("mix_key", 1): ("stream",),
     ("mix_value", 1): ("stream",),
     ("mix_receptance", 1): ("stream",),
@@ -70,7 +73,7 @@ _AXES: dict[tuple[str, int], tuple[str | None, ...]] = {
 # Where there are no groups, each query head has a key head of its own.
 _UNGROUPED = {"grouped_query_attention": "transformer"}
 
-# The fields that members of one shape share.
+# The fields that members of one shape share, and those of `VARIANTS`.
 _SHARED = ("arch_type", "vocab_size", "max_seq_length", "tie_embeddings")
 
 
@@ -100,9 +103,14 @@ def shape_key(config: ArchitectureConfig) -> tuple:
     """
     _, *shared = (getattr(config, name) for name in _SHARED)
     odd = config.hidden_dim if config.hidden_dim % NORM_GROUPS else 0
+    variants = [
+        (name, getattr(config, name))
+        for name, value in VARIANTS.items()
+        if getattr(config, name) != value
+    ]
     family = _UNGROUPED.get(config.arch_type, config.arch_type)
-    own = config.attention_dim and (config.hidden_dim, config.attention_dim)
-    return (family, *shared, odd, own)
+    own = config.attention_dim and config.hidden_dim
+    return (family, *shared, odd, own, *variants)
 
 
 def common_shape(configs: Sequence[ArchitectureConfig]) -> Shape:
@@ -310,7 +318,10 @@ def _axes_of(path: tuple[str, ...], number: int) -> tuple[str | None, ...]:
     """What runs along a tensor's axes, its layer axis included; heads count once."""
     owner = path[-2] if path[-1] in ("kernel", "embedding") else path[-1]
     if path[0] == "blocks":
-        return ("layer", *_AXES[owner, number - 1])
+        number -= 1
+        if (f"{path[-2]}.{owner}", number) in _AXES:  # a bias of heads
+            owner = f"{path[-2]}.{owner}"
+        return ("layer", *_AXES[owner, number])
     return _AXES[owner, number]
 
 

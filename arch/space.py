@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.config import ArchitectureConfig
-from arch.families import UNUSED, USES
+from arch.families import UNUSED, USES, VARIANTS
 
 Genome: TypeAlias = Sequence[int] | np.ndarray | jax.Array
 
@@ -48,8 +48,7 @@ ALLOWED_GENES = (
     *(
         field.name
         for field in dataclasses.fields(ArchitectureConfig)
-        # Heads of a width of their own are what pruning leaves.
-        if field.name not in (*_NO_GENES, "attention_dim")
+        if field.name not in (*_NO_GENES, *VARIANTS)
     ),
     *DERIVED,
 )

@@ -28,6 +28,7 @@ from jaxnas.presets import (
     search_of,
     unread_by,
 )
+from jaxnas.source_name import anchored_source
 from jaxnas.storage import inputs
 from jaxnas.targets import Target, targets_of
 from jaxnas.targets import in_words as targets_in_words
@@ -182,7 +183,8 @@ class RunConfig:
         "stdlib",
         "data",
         "stdlib (this Python's library) | folder:PATH (your code) | "
-        "pypi:NAME==VERSION,... (the source in published wheels)",
+        "pypi:NAME==VERSION,... (the source in published wheels); +without:PATH,... "
+        "behind it leaves out what overlaps with HumanEval's or MBPP's file",
     )
     vocab_size: int | None = setting(
         None, "data", "tokens of the byte-level BPE", least=257, most=65536
@@ -551,14 +553,6 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UsageError(f"{name}={value!r} {wrong}")
     if kind is int and value >= 2**32:
         raise UsageError(f"{name} must be below 2**32")
-
-
-def anchored_source(data: str) -> str:
-    """The source with its path absolute, if it has one."""
-    kind, _, path = data.partition(":")
-    if kind != "folder" or not path:
-        return data
-    return f"folder:{inputs.user_path(path).resolve()}"
 
 
 def read_toml(path: Path) -> Values:

@@ -15,6 +15,7 @@ from arch.initial import draw_parameters
 from jaxnas.benchmarks.bits import bits
 from jaxnas.benchmarks.lines import (
     Cursor,
+    Drawn,
     cursors,
     first_line,
     held_out,
@@ -69,12 +70,17 @@ def test_cursors_stand_before_lines_of_held_out_files(place):
 
 def test_lines_are_compared_without_their_indentation(place, monkeypatch):
     places = [Cursor("a", "x = 1"), Cursor("b", "y = 2"), Cursor("c", "z")]
-    drawn = ["\n\n    x = 1\n    y", "y = 3 ", ""]
-    monkeypatch.setattr(module, "drawn_lines", lambda *_: iter(drawn))
+    drawn = [("\n\n    x = 1\n    y", 0.9), ("y = 3 ", 0.7), ("", 0.1)]
+    drawn = [Drawn(text, [], sure) for text, sure in drawn]
+    monkeypatch.setattr(module, "drawn_at", lambda *_: iter(drawn))
     found = lines(load_model(place / "model"), places, 256)
     assert found["exact_match"] == pytest.approx(1 / 3)
     assert found["edit_similarity"] == pytest.approx((1 + 0.8 + 0) / 3)
     assert found["exact_match_error"] == pytest.approx((2 / 9 / 3) ** 0.5)
+    assert found["saved"] == pytest.approx(5 / 11)
+    at = found["at_confidence"]
+    assert at["0.8"] == pytest.approx({"shown": 1 / 3, "right": 1.0, "saved": 5 / 11})
+    assert at["0.6"] == pytest.approx({"shown": 2 / 3, "right": 0.5, "saved": 5 / 11})
 
 
 def test_what_is_drawn_is_what_the_model_writes(place):
@@ -109,6 +115,7 @@ def test_the_command_prints_a_row_a_model(place, tmp_path, capsys):
     out = tmp_path / "scores.json"
     data = f"folder:{place / 'code'}"
     given = [str(place / "model"), "--data", data, "--cursors", "20", "--windows", "20"]
+    given += ["--on", "bpb,line,syntax"]
     assert main(["evaluate", *given, "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "bits/byte" in text
@@ -116,6 +123,8 @@ def test_the_command_prints_a_row_a_model(place, tmp_path, capsys):
     found = json.loads(out.read_text())["models"][str(place / "model")]
     assert found["line"]["cursors"] == 20
     assert found["bpb"]["windows"] == 20
+    assert found["syntax"]["completions"] <= 20
+    assert 0 < found["bpb"]["xz"] < 8
 
 
 @pytest.mark.parametrize(
@@ -123,6 +132,10 @@ def test_the_command_prints_a_row_a_model(place, tmp_path, capsys):
     [
         (["--on", "speed"], "--on: no 'speed'"),
         (["--cursors", "0"], "--cursors 0"),
+        (["--confidence", "2"], "--confidence 2"),
+        (["--on", "mbpp"], "--on mbpp needs its file"),
+        (["--on", "humaneval", "--humaneval", "x"], "give --execute"),
+        (["--on", "mbpp", "--mbpp", "none", "--execute"], "none cannot be read"),
         (["--data", "folder:none"], "does not exist"),
     ],
 )

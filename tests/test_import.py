@@ -89,14 +89,21 @@ def refused(source, said, *, tokenizer=None):
     assert not out.exists()
 
 
-LINEAR = {"type": "linear", "factor": 2.0}
-THETA = {"rope_theta": 500000.0, "rope_type": "default"}
+DYNAMIC = {"type": "dynamic", "factor": 2.0}
+LINEAR = {"rope_type": "linear", "factor": "2", "rope_theta": 1e4}
+SEVERAL = {"hidden_act": "relu", "partial_rotary_factor": 0.5, "head_dim": "8"}
 SETTINGS = [
+    ("llama", {"rms_norm_eps": 0}, "norm_epsilon=0 is not allowed: needs a number abo"),
+    ("llama", {"rms_norm_eps": "1e-6"}, "rms_norm_eps='1e-6' is no number"),
+    ("llama", {"rope_parameters": DYNAMIC}, "rope_type='dynamic': ours has 'default'"),
+    ("llama", {"rope_parameters": LINEAR}, "rope_factor='2' is no number"),
+    (
+        "llama",
+        SEVERAL,
+        "partial_rotary_factor=0.5: ours has 1.0 only; head_dim='8' is no whole number;"
+        " hidden_act='relu': ours has silu, gelu only",
+    ),
     ("llama", {"model_type": "bert"}, "model_type='bert' cannot be imported: only ll"),
-    ("llama", {"rms_norm_eps": 1e-6}, "rms_norm_eps=1e-06: ours has 1e-05 only"),
-    ("llama", {"rope_parameters": THETA}, "rope_theta=500000.0"),
-    ("llama", {"rope_parameters": None, "rope_theta": 5e5}, "rope_theta=500000.0"),
-    ("llama", {"rope_parameters": None, "rope_scaling": LINEAR}, "rope_type='linear'"),
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
     ("llama", {"head_dim": 16}, "head_dim=16: ours would have 8"),
     ("llama", {"hidden_act": "relu"}, "hidden_act='relu': ours has silu, gelu only"),
@@ -115,10 +122,8 @@ SETTINGS = [
     ("llama", {"tie_word_embeddings": True}, "tensor lm_head.weight has no place"),
     ("arcee", {"hidden_act": "relu6"}, "hidden_act='relu6'"),
     ("starcoder2", {"sliding_window": 8}, "sliding_window=8"),
-    ("starcoder2", {"norm_epsilon": 1e-6}, "norm_epsilon=1e-06"),
     ("stablelm", {"qk_layernorm": True}, "qk_layernorm=True"),
     ("stablelm", {"use_parallel_residual": True}, "use_parallel_residual=True"),
-    ("stablelm", {"layer_norm_eps": 1e-6}, "layer_norm_eps=1e-06"),
     ("gpt2", {"activation_function": "gelu_new"}, "activation_function='gelu_new'"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx=True"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False"),
@@ -150,7 +155,6 @@ def test_a_setting_that_ours_cannot_represent_is_named(copy, name, settings, sai
 @pytest.mark.parametrize(
     ("name", "key", "said"),
     [
-        ("llama", "rms_norm_eps", "rms_norm_eps=1e-06"),
         ("llama", "hidden_size", "hidden_size is missing"),
         ("llama", "num_key_value_heads", "k_proj.weight has shape [8, 32]"),
         ("starcoder2", "hidden_act", "hidden_act='gelu_pytorch_tanh'"),

@@ -112,7 +112,15 @@ def projections(sizes: Sizes, reading: Workload) -> list[Op]:
     stream, heads = positions * hidden, positions * sizes.kv_channels
     queries = positions * sizes.attention
     return [
-        matmul("query", layers, hidden, sizes.attention, positions, stream),
+        matmul(
+            "query",
+            layers,
+            hidden,
+            sizes.attention,
+            positions,
+            stream,
+            sizes.qkv_bias,
+        ),
         # Last is the value projection: residual, query and key wait.
         matmul(
             "key_value",
@@ -121,6 +129,7 @@ def projections(sizes: Sizes, reading: Workload) -> list[Op]:
             sizes.kv_channels,
             positions,
             stream + queries + heads,
+            sizes.qkv_bias,
         ),
         _rotary("rotary_query", sizes, queries, stream + 2 * heads),
         _rotary("rotary_key", sizes, heads, stream + queries + heads),

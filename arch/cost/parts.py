@@ -57,18 +57,25 @@ def matmul(
     outputs: Count,
     positions: Count,
     held: Count = 0,
+    bias: Count = 0,
 ) -> Op:
-    """A projection of every position."""
+    """A projection of every position; `bias` is 1 if it adds one, else 0."""
+    weights = Weight(outputs, inputs), *_bias(outputs, bias)
     return Op(
         name=name,
         kind="matmul",
         count=count,
-        weights=(Weight(outputs, inputs),),
-        flops=2 * positions * inputs * outputs,
+        weights=weights,
+        flops=2 * positions * inputs * outputs + bias * positions * outputs,
         read=positions * inputs,
         written=positions * outputs,
         held=held,
     )
+
+
+def _bias(channels: Count, count: Count) -> tuple[Weight, ...]:
+    none = isinstance(count, int) and count == 0
+    return () if none else (Weight(count, channels, quantised=False),)
 
 
 def embeddings(sizes: Sizes, reading: Workload) -> list[Op]:

@@ -45,6 +45,7 @@ class Sizes(NamedTuple):
     rotary: Count  # 1 if queries and keys are rotated
     alibi: Count  # 1 if scores take a linear bias
     storage: Storage
+    qkv_bias: Count = 0  # 1 if queries, keys and values have biases
 
     @property
     def head_dim(self) -> Count:
@@ -82,4 +83,5 @@ def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
         rotary=int(config.position_encoding == "rope"),
         alibi=int(config.position_encoding == "alibi"),
         storage=STORAGE[config.quantization],
+        qkv_bias=int(config.qkv_bias),
     )

@@ -1,4 +1,4 @@
-"""A bias-free linear layer over the last axes of an array."""
+"""A linear layer over the last axes of an array."""
 
 import functools
 import math
@@ -18,6 +18,7 @@ def dense(
     name: str,
     features: int | Sequence[int],
     axis: int | Sequence[int] = -1,
+    bias: bool = False,
 ) -> nn.DenseGeneral:
     """The layer of this name, with the initial weights that its name decides.
 
@@ -27,11 +28,12 @@ def dense(
       name: of the parameters.
       features: output channels, one number an axis.
       axis: input channels: the last axis, or the last few.
+      bias: adds one of the output's shape.
     """
     return nn.DenseGeneral(
         features,
         axis,
-        use_bias=False,
+        use_bias=bias,
         dtype=dtype,
         kernel_init=initializer(config, name),
         dot_general=flat_product,

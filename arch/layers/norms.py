@@ -15,23 +15,29 @@ from arch.traits import Traits, along_channels, channel_index, choose
 EPSILON = 1e-5
 
 
-def layer_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
+def layer_norm(
+    x: jax.Array, width: int | jax.Array, epsilon: float = EPSILON
+) -> jax.Array:
     """Ba et al. 2016 (arXiv:1607.06450): f32[..., D] -> f32[..., D]."""
     _, true = channel_index(x.shape[-1], width)
     inside = along_channels(true, x)
     mean = x.sum(axis=-1, keepdims=True, where=inside) / width
     centered = jnp.where(inside, x - mean, 0)
     variance = jnp.square(centered).sum(axis=-1, keepdims=True) / width
-    return centered * jax.lax.rsqrt(variance + EPSILON)
+    return centered * jax.lax.rsqrt(variance + epsilon)
 
 
-def rms_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
+def rms_norm(
+    x: jax.Array, width: int | jax.Array, epsilon: float = EPSILON
+) -> jax.Array:
     """Zhang & Sennrich 2019 (arXiv:1910.07467): f32[..., D] -> f32[..., D]."""
     square = jnp.square(x).sum(axis=-1, keepdims=True) / width
-    return x * jax.lax.rsqrt(square + EPSILON)
+    return x * jax.lax.rsqrt(square + epsilon)
 
 
-def group_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
+def group_norm(
+    x: jax.Array, width: int | jax.Array, epsilon: float = EPSILON
+) -> jax.Array:
     """Wu & He 2018 (arXiv:1803.08494), 8 groups of each token's own channels.
 
     f32[..., D] -> f32[..., D]; nothing is summed along the sequence, so no
@@ -46,7 +52,7 @@ def group_norm(x: jax.Array, width: int | jax.Array) -> jax.Array:
     mean = groups.sum(axis=-1, keepdims=True, where=inside) / size
     centered = jnp.where(inside, groups - mean, 0)
     variance = jnp.square(centered).sum(axis=-1, keepdims=True) / size
-    return (centered * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)
+    return (centered * jax.lax.rsqrt(variance + epsilon)).reshape(x.shape)
 
 
 NORMS = (layer_norm, rms_norm, group_norm)  # in the order of NORMALIZATIONS
@@ -58,15 +64,19 @@ class Norm(nn.Module):
     Attributes:
       bias: adds a learned bias [D]. Its gradient is zero where the weights that
         read the channel are, so padding stays zero.
+      epsilon: added to the mean of squares.
     """
 
     bias: bool = False
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: jax.Array, traits: Traits) -> jax.Array:
         """[..., D] -> [..., D] of the same dtype."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        branches = [lambda x, norm=norm: norm(x, traits.width) for norm in NORMS]
+        branches = [
+            lambda x, norm=norm: norm(x, traits.width, self.epsilon) for norm in NORMS
+        ]
         if x.shape[-1] % NORM_GROUPS:  # no groups here: the config allows none
             branches = branches[:2]
         y = choose(traits.normalization, branches, x.astype(jnp.float32))

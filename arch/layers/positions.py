@@ -34,6 +34,8 @@ def rotate(
     positions: jax.Array,
     head_dim: int | jax.Array,
     on: bool | jax.Array = True,
+    base: float = BASE,
+    scaling: float = 1.0,
 ) -> jax.Array:
     """Rotary position embedding on interleaved pairs (arXiv:2104.09864).
 
@@ -43,16 +45,20 @@ def rotate(
       positions: i32[B or 1, T].
       head_dim: true channels of a head, which set the frequencies.
       on: where False, x comes back as it was.
+      base: of the frequencies.
+      scaling: positions are divided by it (arXiv:2306.15595).
 
     Returns:
       [B, T, N, H] of x's dtype.
     """
     if x.shape[-1] % 2:
-        turned = rotate(x[..., :-1], positions, head_dim, on)
+        turned = rotate(x[..., :-1], positions, head_dim, on, base, scaling)
         return jnp.concatenate([turned, x[..., -1:]], axis=-1)
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     index = np.arange(pairs.shape[-2], dtype=np.float32)
-    frequency = jnp.exp(-math.log(BASE) * 2 * index / head_dim) * on
+    frequency = jnp.exp(-math.log(base) * 2 * index / head_dim) * on
+    if scaling != 1:
+        frequency = frequency / scaling
     angle = _outer(positions, frequency)[:, :, None, :]
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     first, second = pairs[..., 0], pairs[..., 1]

@@ -79,7 +79,8 @@ class Attention(nn.Module):
         key_value = config.key_value_heads
 
         def project(name: str, heads: int) -> jax.Array:
-            return dense(config, self.dtype, name, (heads, channels))(x)
+            shape, bias = (heads, channels), config.qkv_bias
+            return dense(config, self.dtype, name, shape, bias=bias)(x)
 
         q = project("query", config.num_heads)
         k, v = project("key", key_value), project("value", key_value)
@@ -87,7 +88,7 @@ class Attention(nn.Module):
         def mix(
             heads: Heads, *rows: jax.Array
         ) -> tuple[jax.Array, KeyValueCache | None]:
-            queries = _Queries(heads, traits, dropout_key)
+            queries = _Queries(config, heads, traits, dropout_key)
             return _attend(config, queries, rows, state, lengths)
 
         mixed, state = choose_heads(config, traits, mix, q, k, v)
@@ -99,6 +100,7 @@ class Attention(nn.Module):
 class _Queries(NamedTuple):
     """How a model's own heads read."""
 
+    config: ArchitectureConfig
     heads: Heads
     traits: Traits
     dropout_key: jax.Array | None
@@ -112,7 +114,8 @@ class _Queries(NamedTuple):
         """[B, T, heads, H], turned if it should be."""
         if (rotary := is_encoding(self.traits, "rope")) is False:
             return x
-        return rotate(x, positions, self.head_dim, rotary)
+        base, scaling = self.config.rope_theta, self.config.rope_scaling
+        return rotate(x, positions, self.head_dim, rotary, base, scaling)
 
     def scoring(self) -> Scoring:
         """See `Scoring`."""

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
+from tokenizers import Tokenizer
 
 from arch.decoding.generate import generate, position_limit
 from arch.decoding.unrolled import unstack
+from jaxnas.benchmarks.confidence import log_probabilities
 from jaxnas.data import END_OF_TEXT, SourceFile, deduplicate, read_source, split
 from jaxnas.data.fim import around, fim_ids
 from jaxnas.errors import UsageError
@@ -25,6 +28,8 @@ BATCH = 16  # cursors at once
 MAX_NEW = 32  # tokens of a line
 LEAST = 4  # characters of a line that is asked for
 ABOVE = 3  # lines before a cursor
+CONFIDENCE = 0.5
+CONFIDENCES = tuple(tenth / 10 for tenth in range(10))  # from which a line is shown
 
 
 class Cursor(NamedTuple):
@@ -39,6 +44,20 @@ class Cursor(NamedTuple):
     before: str
     line: str
     after: str = ""
+
+
+class Drawn(NamedTuple):
+    """What a model writes at a cursor.
+
+    Attributes:
+      text: of the tokens.
+      tokens: the likeliest, one after the other.
+      confidence: the probability that the model gives the first line of it.
+    """
+
+    text: str
+    tokens: list[int]
+    confidence: float
 
 
 def cursors(files: Sequence[SourceFile], number: int, seed: int) -> list[Cursor]:
@@ -80,8 +99,12 @@ def lines(
     context: int,
     report: Callable[[int, int], None] = lambda done, total: None,
     filling: bool = False,
+    confidence: float = CONFIDENCE,
 ) -> Json:
-    """Exact matches and edit similarity of the next line.
+    """Exact matches, edit similarity and characters saved of the next line.
+
+    An editor shows a line that the model is sure of; one that is right saves its
+    characters, and the others have to be typed.
 
     Args:
       model: as it is stored.
@@ -89,6 +112,7 @@ def lines(
       context: tokens before a cursor that are read, at most.
       report: told how many are done, of how many.
       filling: whether the model also reads what stands behind the line.
+      confidence: from which a line is shown.
 
     Raises:
       UsageError: there is no place, the model reads too little, or it was not
@@ -96,20 +120,43 @@ def lines(
     """
     if not places:
         raise UsageError("the test files hold no line to complete")
-    same = similar = 0.0
-    drawn = drawn_lines(model, places, context, filling)
-    for done, (place, text) in enumerate(zip(places, drawn, strict=True), 1):
-        line = first_line(text)
-        same += line == place.line
+    similar, found = 0.0, []
+    drawn = drawn_at(model, places, context, filling)
+    for done, (place, one) in enumerate(zip(places, drawn, strict=True), 1):
+        line = first_line(one.text)
         similar += similarity(line, place.line)
+        found.append((line == place.line, one.confidence, len(place.line)))
         report(done, len(places))
     number = len(places)
-    rate = same / number
+    rate = sum(right for right, *_ in found) / number
     return {
         "cursors": number,
         "exact_match": rate,
         "exact_match_error": (rate * (1 - rate) / number) ** 0.5,
         "edit_similarity": similar / number,
+        "saved": saved(found, confidence)["saved"],
+        "at_confidence": {f"{one:g}": saved(found, one) for one in CONFIDENCES},
+    }
+
+
+def saved(found: Sequence[tuple[bool, float, int]], confidence: float) -> Json:
+    """What an editor saves that shows lines of this confidence or more.
+
+    Args:
+      found: of each line whether it is right, the model's confidence, and the
+        characters of the file's line.
+      confidence: in [0, 1].
+
+    Returns:
+      Shares: of lines that are shown, of those that are right, and of all
+      characters that lie in lines that are shown and right.
+    """
+    shown = [(right, length) for right, sure, length in found if sure >= confidence]
+    return {
+        "shown": len(shown) / len(found),
+        "right": sum(right for right, _ in shown) / max(len(shown), 1),
+        "saved": sum(length for right, length in shown if right)
+        / sum(length for *_, length in found),
     }
 
 
@@ -117,11 +164,22 @@ def drawn_lines(
     model: LoadedModel, places: Sequence[Cursor], context: int, filling: bool = False
 ) -> Iterator[str]:
     """What the model writes at each cursor."""
+    return (one.text for one in drawn_at(model, places, context, filling))
+
+
+def drawn_at(
+    model: LoadedModel,
+    places: Sequence[Cursor],
+    context: int,
+    filling: bool = False,
+    most: int = MAX_NEW,
+) -> Iterator[Drawn]:
+    """The likeliest tokens at each cursor, `most` at most."""
     config, tokenizer = model.config, model.tokenizer
     limit = position_limit(config)
     if limit is not None:
-        context = min(context, limit - min(MAX_NEW, limit // 2))
-    room = MAX_NEW if limit is None else min(MAX_NEW, limit - context)
+        context = min(context, limit - min(most, limit // 2))
+    room = most if limit is None else min(most, limit - context)
     if context < 1 or room < 1:
         raise UsageError(f"a model of {limit} positions completes no line")
     ids = fim_ids(tokenizer)
@@ -151,12 +209,27 @@ def drawn_lines(
             stop_tokens=[] if end is None else [end],
             dtype=compute_dtype(),
         )
-        for prompt, tokens, length in zip(
-            prompts[: len(batch)], found.tokens, found.lengths, strict=False
-        ):
+        rows = [
+            tokens[:length].tolist()
+            for tokens, length in zip(found.tokens, found.lengths, strict=True)
+        ]
+        sure = log_probabilities(model, prompts, rows)
+        for prompt, tokens, each in list(zip(prompts, rows, sure, strict=True))[
+            : len(batch)
+        ]:
             read = [] if filling else prompt
-            before = len(tokenizer.decode(read))
-            yield tokenizer.decode([*read, *tokens[:length].tolist()])[before:]
+            text = tokenizer.decode([*read, *tokens])[len(tokenizer.decode(read)) :]
+            line = tokens_of_line(tokenizer, tokens)
+            yield Drawn(text, tokens, float(np.exp(each[:line].sum())))
+
+
+def tokens_of_line(tokenizer: Tokenizer, tokens: Sequence[int]) -> int:
+    """How many tokens there are up to the end of the first line that says something."""
+    for number in range(1, len(tokens)):
+        text = tokenizer.decode(list(tokens[:number])).lstrip()
+        if "\n" in text:
+            return number
+    return len(tokens)
 
 
 def first_line(text: str) -> str:

@@ -13,8 +13,9 @@ from jaxnas.commands.of_model import (
     tokens_of,
 )
 from jaxnas.commands.options import Parser, check_flags
-from jaxnas.config import Values, anchored_source
+from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
+from jaxnas.source_name import anchored_source
 
 STORED = {"f16": "fp16", "q8_0": "int8", "q4_0": "int4"}  # ggml's name of ours
 ROUNDINGS = ("plain", "importance", "gptq", "qat")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from jaxnas.clock import clock_words, seconds_of
 from jaxnas.commands.of_model import add_folder, begun, given_of, resumed
 from jaxnas.commands.options import Parser, check_flags, whole
-from jaxnas.config import Values, anchored_source
+from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
+from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from jaxnas.commands.of_model import (
     settings_of,
 )
 from jaxnas.commands.options import Parser, check_flags, whole
-from jaxnas.config import Values, anchored_source
+from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
+from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.settings import FURTHER_SHARE, OPTIMIZERS
 

@@ -51,21 +51,21 @@ def deduplicate(files: Iterable[SourceFile]) -> Deduplicated:
     unique = {file.sha256: file for file in by_name}  # the first name stays
     order = sorted(unique)
     kept: dict[int, np.ndarray] = {}  # number in the order -> shingles
-    hashes = _TokenHashes()
+    hashes = TokenHashes()
     index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     empty = MinHash(num_perm=BANDS * ROWS, seed=1, hashfunc=int)
     sketches = np.zeros((len(order), BANDS * ROWS), empty.hashvalues.dtype)
     for number, sha256 in enumerate(order):
-        shingles = _shingles(unique[sha256].content, hashes)
+        own = shingles(unique[sha256].content, hashes)
         sketch = empty.copy()
-        for start in range(0, shingles.size, BATCH):
-            sketch.update_batch((shingles[start : start + BATCH] >> 32).tolist())
+        for start in range(0, own.size, BATCH):
+            sketch.update_batch((own[start : start + BATCH] >> 32).tolist())
         sketches[number] = sketch.hashvalues
         near = np.array(index.query(sketch), int)
         near = near[(sketches[near] == sketches[number]).mean(axis=1) >= LIKELY]
-        if not any(jaccard(shingles, kept[i]) >= THRESHOLD for i in near.tolist()):
+        if not any(jaccard(own, kept[i]) >= THRESHOLD for i in near.tolist()):
             index.insert(number, sketch)
-            kept[number] = shingles
+            kept[number] = own
     return Deduplicated(
         kept=[unique[order[number]] for number in kept],
         exact=len(by_name) - len(unique),
@@ -75,8 +75,8 @@ def deduplicate(files: Iterable[SourceFile]) -> Deduplicated:
 
 def similarity(one: bytes, other: bytes) -> float:
     """Jaccard similarity of two files' sets of token shingles, in [0, 1]."""
-    hashes = _TokenHashes()
-    return jaccard(_shingles(one, hashes), _shingles(other, hashes))
+    hashes = TokenHashes()
+    return jaccard(shingles(one, hashes), shingles(other, hashes))
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:
@@ -85,7 +85,7 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> float:
     return both / (one.size + other.size - both)
 
 
-class _TokenHashes(dict[bytes, int]):
+class TokenHashes(dict[bytes, int]):
     """token -> 64-bit hash, computed once for each distinct token."""
 
     def __missing__(self, token: bytes) -> int:
@@ -94,13 +94,13 @@ class _TokenHashes(dict[bytes, int]):
         return value
 
 
-def _shingles(content: bytes, hashes: _TokenHashes) -> np.ndarray:
-    """u64[n], sorted and distinct: a hash of each run of SHINGLE tokens, n >= 1."""
+def shingles(content: bytes, hashes: TokenHashes, length: int = SHINGLE) -> np.ndarray:
+    """u64[n], sorted and distinct: a hash of each run of `length` tokens, n >= 1."""
     tokens = [hashes[token] for token in TOKEN.findall(content)]
-    tokens += [0] * (SHINGLE - len(tokens))  # a short file is one shingle
+    tokens += [0] * (length - len(tokens))  # a short file is one shingle
     values = np.array(tokens, np.uint64)
-    runs = np.zeros(len(tokens) - SHINGLE + 1, np.uint64)
-    for offset in range(SHINGLE):
+    runs = np.zeros(len(tokens) - length + 1, np.uint64)
+    for offset in range(length):
         # A polynomial hash modulo 2^64; the factor is odd, so no bit is lost.
         runs = runs * np.uint64(0x9E3779B97F4A7C15)
         runs += values[offset : offset + runs.size]

@@ -4,20 +4,24 @@ Norms are RMSNorm or LayerNorm, feed-forward layers plain or gated. Grouped
 heads share keys as ours do: query head n reads key head n // (N / K).
 """
 
-from arch.layers.norms import EPSILON
-from arch.layers.positions import BASE
-from jaxnas.export.native import Field, NativeClass, Row, row
-from jaxnas.export.transforms import LINEAR, LINEAR_OUT, ROTARY
+from arch import ArchitectureConfig
+from jaxnas.export.native import ANY, Field, NativeClass, Row, row
+from jaxnas.export.transforms import BIAS, LINEAR, LINEAR_OUT, ROTARY, ROTARY_BIAS
 from jaxnas.storage.jsonl import Json
 
 ATTENTION = ("transformer", "flash_attention", "grouped_query_attention")
 # Their gelu is the erf form too.
 PLAIN = {"gelu": "gelu", "silu": "silu", "relu2": "relu2"}
+QKV = "qkv_bias"
 GATED = {"swiglu": "silu", "geglu": "gelu"}
 
 
-def _takes(normalization: str, activations: dict[str, str]) -> dict[str, tuple]:
+def _takes(
+    normalization: str, activations: dict[str, str], **others: tuple
+) -> dict[str, tuple]:
     return {
+        **dict.fromkeys(("norm_epsilon", "rope_theta", "rope_scaling"), ANY),
+        **others,
         "arch_type": ATTENTION,
         "normalization": (normalization,),
         "position_encoding": ("rope",),
@@ -25,8 +29,11 @@ def _takes(normalization: str, activations: dict[str, str]) -> dict[str, tuple]:
     }
 
 
-def _fields(activations: dict[str, str]) -> tuple[Field, ...]:
+def _fields(activations: dict[str, str], epsilon: str) -> tuple[Field, ...]:
     return (
+        Field("norm_epsilon", epsilon, real=True),
+        Field("rope_theta", "rope_theta", real=True, written=False),
+        Field("rope_scaling", "rope_factor", real=True, written=False),
         Field("vocab_size", "vocab_size"),
         Field("hidden_dim", "hidden_size"),
         Field("feedforward_dim", "intermediate_size"),
@@ -54,6 +61,9 @@ def _rows(**feedforward: str) -> tuple[Row, ...]:
         row("blocks.mixer.query.kernel", f"{attention}.q_proj.weight", ROTARY),
         row("blocks.mixer.key.kernel", f"{attention}.k_proj.weight", ROTARY),
         row("blocks.mixer.value.kernel", f"{attention}.v_proj.weight", LINEAR),
+        row("blocks.mixer.query.bias", f"{attention}.q_proj.bias", ROTARY_BIAS, QKV),
+        row("blocks.mixer.key.bias", f"{attention}.k_proj.bias", ROTARY_BIAS, QKV),
+        row("blocks.mixer.value.bias", f"{attention}.v_proj.bias", BIAS, QKV),
         row("blocks.mixer.out.kernel", f"{attention}.o_proj.weight", LINEAR_OUT),
         row(
             "blocks.feedforward_norm.scale", f"{layer}.post_attention_layernorm.weight"
@@ -70,7 +80,25 @@ def _one_rope(values: Json) -> Json:
     if not isinstance(nested, dict):
         return values | {"rope_type": nested}
     kind = {"rope_type": nested["type"]} if "type" in nested else {}
-    return values | kind | nested
+    found = values | kind | nested
+    if found.get("rope_type") == "linear":
+        return found | {"rope_type": "default", "rope_factor": found.get("factor")}
+    return found
+
+
+def _written_rope(config: ArchitectureConfig, **others: float) -> Json:
+    """As version 5 of transformers nests them."""
+    rope: Json = {"rope_theta": config.rope_theta, "rope_type": "default"} | others
+    if config.rope_scaling != 1:
+        rope |= {"rope_type": "linear", "factor": config.rope_scaling}
+    return rope
+
+
+def _written_scaling(config: ArchitectureConfig) -> Json | None:
+    """As version 4 nests them."""
+    if config.rope_scaling == 1:
+        return None
+    return {"type": "linear", "factor": config.rope_scaling}
 
 
 _NORM_BIASES = (
@@ -78,22 +106,23 @@ _NORM_BIASES = (
     "model.layers.{layer}.post_attention_layernorm.bias",
     "model.norm.bias",
 )
-_ROPE = {"rope_theta": BASE, "rope_type": "default"}
 _WHOLE_HEAD = {"partial_rotary_factor": 1.0}
 # Version 4 of transformers reads the first line, version 5 the second.
 _WRITTEN = {
-    "rope_theta": BASE,
-    "rope_scaling": None,
-    "rope_parameters": _ROPE,
+    "rope_theta": lambda config: config.rope_theta,
+    "rope_scaling": _written_scaling,
+    "rope_parameters": _written_rope,
     "attention_dropout": 0.0,
 }
 _ABSENT = {
+    "rope_theta": 10000.0,
+    "rope_factor": 1.0,
     "num_key_value_heads": lambda values: values["num_attention_heads"],
     "head_dim": lambda values: values["hidden_size"] // values["num_attention_heads"],
     "tie_word_embeddings": False,
     "hidden_act": "silu",
 }
-_REQUIRED = _ROPE | _WHOLE_HEAD
+_REQUIRED = {"rope_type": "default"} | _WHOLE_HEAD
 _BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 LLAMA = NativeClass(
@@ -101,10 +130,24 @@ LLAMA = NativeClass(
     model_type="llama",
     architecture="LlamaForCausalLM",
     takes=_takes("rmsnorm", GATED),
-    fields=_fields(GATED),
-    constants={"rms_norm_eps": EPSILON},
+    fields=_fields(GATED, "rms_norm_eps"),
     written=_WRITTEN | {"attention_bias": False, "mlp_bias": False},
     absent=_ABSENT | {"rms_norm_eps": 1e-6},
+    rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
+    required=_REQUIRED,
+    normalise=_one_rope,
+    buffers=_BUFFERS,
+)
+
+QWEN2 = NativeClass(
+    name="Qwen2",
+    model_type="qwen2",
+    architecture="Qwen2ForCausalLM",
+    takes=_takes("rmsnorm", GATED, qkv_bias=(True,)),
+    fields=_fields(GATED, "rms_norm_eps"),
+    constants={"use_sliding_window": False},
+    written=_WRITTEN,
+    absent=_ABSENT | {"rms_norm_eps": 1e-6, "num_key_value_heads": 32},
     rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
     required=_REQUIRED,
     normalise=_one_rope,
@@ -116,10 +159,9 @@ ARCEE = NativeClass(
     model_type="arcee",
     architecture="ArceeForCausalLM",
     takes=_takes("rmsnorm", PLAIN),
-    fields=_fields(PLAIN),
-    constants={"rms_norm_eps": EPSILON},
+    fields=_fields(PLAIN, "rms_norm_eps"),
     written=_WRITTEN | {"attention_bias": False, "mlp_bias": False},
-    absent=_ABSENT | {"hidden_act": "relu2"},
+    absent=_ABSENT | {"rms_norm_eps": 1e-5, "hidden_act": "relu2"},
     rows=_rows(up="up_proj", down="down_proj"),
     required=_REQUIRED,
     normalise=_one_rope,
@@ -131,12 +173,13 @@ STARCODER2 = NativeClass(
     model_type="starcoder2",
     architecture="Starcoder2ForCausalLM",
     takes=_takes("layernorm", PLAIN),
-    fields=_fields(PLAIN),
-    constants={"norm_epsilon": EPSILON, "sliding_window": None},
+    fields=_fields(PLAIN, "norm_epsilon"),
+    constants={"sliding_window": None},
     written=_WRITTEN
     | {"use_bias": False, "residual_dropout": 0.0, "embedding_dropout": 0.0},
     absent=_ABSENT
     | {
+        "norm_epsilon": 1e-5,
         "num_key_value_heads": 2,
         "hidden_act": "gelu_pytorch_tanh",
         "tie_word_embeddings": True,
@@ -153,16 +196,23 @@ STABLE_LM = NativeClass(
     model_type="stablelm",
     architecture="StableLmForCausalLM",
     takes=_takes("layernorm", GATED) | {"attention_dim": (None,)},
-    fields=_fields(GATED),
+    fields=_fields(GATED, "layer_norm_eps"),
     constants={
-        "layer_norm_eps": EPSILON,
         "qk_layernorm": False,
         "use_parallel_residual": False,
     },
     written=_WRITTEN
     | {"use_qkv_bias": False, "hidden_dropout": 0.0}
-    | {"rope_parameters": _ROPE | _WHOLE_HEAD, **_WHOLE_HEAD},
-    absent=_ABSENT | {"num_key_value_heads": 32, "partial_rotary_factor": 0.25},
+    | {
+        "rope_parameters": lambda config: _written_rope(config, **_WHOLE_HEAD),
+        **_WHOLE_HEAD,
+    },
+    absent=_ABSENT
+    | {
+        "layer_norm_eps": 1e-5,
+        "num_key_value_heads": 32,
+        "partial_rotary_factor": 0.25,
+    },
     rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
     zeros=_NORM_BIASES,
     required=_REQUIRED,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from arch import ArchitectureConfig
+from arch.families import VARIANTS
 from jaxnas.export.transforms import SAME, Transform
 from jaxnas.storage.jsonl import Json
 
@@ -17,6 +18,7 @@ class Row(NamedTuple):
     ours: tuple[str, ...]  # paths below "params", dotted
     theirs: str  # with {layer}, if ours are stacked
     transform: Transform
+    when: str | None = None  # a field of ours without which there is no such tensor
 
     @property
     def stacked(self) -> bool:
@@ -24,9 +26,14 @@ class Row(NamedTuple):
         return LAYER in self.theirs
 
 
-def row(ours: str | tuple[str, ...], theirs: str, transform: Transform = SAME) -> Row:
+def row(
+    ours: str | tuple[str, ...],
+    theirs: str,
+    transform: Transform = SAME,
+    when: str | None = None,
+) -> Row:
     """A line from one tensor of ours, or from several that are fused."""
-    return Row((ours,) if isinstance(ours, str) else ours, theirs, transform)
+    return Row((ours,) if isinstance(ours, str) else ours, theirs, transform, when)
 
 
 class Field(NamedTuple):
@@ -35,6 +42,8 @@ class Field(NamedTuple):
     ours: str  # of ArchitectureConfig, a field or a property
     theirs: str
     names: Mapping[str, str] = {}  # our word -> theirs, where words differ
+    real: bool = False  # any number, else a whole one
+    written: bool = True  # as it is; else by another setting
 
     def export(self, config: ArchitectureConfig) -> object:
         """The value in their config.json."""
@@ -45,12 +54,21 @@ class Field(NamedTuple):
 def misfits_of(
     takes: Mapping[str, tuple], config: ArchitectureConfig
 ) -> dict[str, tuple]:
-    """Fields of a config whose values are not among those taken: -> those taken."""
+    """Fields of a config whose values are not among those taken: -> those taken.
+
+    A field of `VARIANTS` that is not in `takes` has to be ours; there, no values
+    are any.
+    """
+    every = {name: (value,) for name, value in VARIANTS.items()} | dict(takes)
     return {
         field: values
-        for field, values in takes.items()
-        if getattr(config, field) not in values
+        for field, values in every.items()
+        if values and getattr(config, field) not in values
     }
+
+
+# In `takes`: any.
+ANY: tuple[()] = ()
 
 
 def no_misfits(config: ArchitectureConfig) -> dict[str, tuple]:
@@ -108,9 +126,10 @@ class NativeClass:
         return misfits_of(self.takes, config) | self.sizes(config)
 
     def rows_of(self, config: ArchitectureConfig) -> list[Row]:
-        """The table for a config: a tied model has no head."""
+        """The table for a config: a tied model has no head, few have biases."""
         return [
             row
             for row in self.rows
             if not (config.tie_embeddings and row.ours == ("head.kernel",))
+            and (row.when is None or getattr(config, row.when))
         ]

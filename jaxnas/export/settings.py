@@ -35,7 +35,9 @@ def to_settings(
         key: value(config) if callable(value) else value
         for key, value in native.written.items()
     }
-    fields = {field.theirs: field.export(config) for field in native.fields}
+    fields = {
+        field.theirs: field.export(config) for field in native.fields if field.written
+    }
     settings = {
         "architectures": [native.architecture],
         "model_type": native.model_type,
@@ -55,8 +57,8 @@ def from_settings(native: NativeClass, content: Json) -> ArchitectureConfig:
     """Reads a config.json of the class; dropout rates are not taken over.
 
     Raises:
-      UsageError: a setting is missing or means what ours cannot represent; the
-        line names it.
+      UsageError: settings are missing or mean what ours cannot represent; the
+        line names them all.
     """
     if content.get("quantization_config"):
         raise UsageError("quantization_config: only unquantised weights can be read")
@@ -68,15 +70,20 @@ def from_settings(native: NativeClass, content: Json) -> ArchitectureConfig:
             value = native.absent.get(key, constant)
         return value(values) if callable(value) else value
 
-    for key, constant in (*native.constants.items(), *native.required.items()):
-        if (value := value_of(key, constant)) != constant:
-            raise UsageError(f"{key}={value!r}: ours has {constant!r} only")
-    config = _built(native, *_read_fields(native, value_of))
+    reasons = [
+        f"{key}={value!r}: ours has {constant!r} only"
+        for key, constant in (*native.constants.items(), *native.required.items())
+        if (value := value_of(key, constant)) != constant
+    ]
+    read = _read_fields(native, value_of, reasons)
+    if reasons:
+        raise UsageError("; ".join(reasons))
+    config = _built(native, *read)
     for field in native.fields:
-        if value_of(field.theirs) != (ours := field.export(config)):
-            raise UsageError(
-                f"{field.theirs}={value_of(field.theirs)!r}: ours would have {ours!r}"
-            )
+        if (value := value_of(field.theirs)) != (ours := field.export(config)):
+            reasons.append(f"{field.theirs}={value!r}: ours would have {ours!r}")
+    if reasons:
+        raise UsageError("; ".join(reasons))
     return config
 
 
@@ -87,40 +94,39 @@ def _flat(content: Json) -> Json:
 
 
 def _read_fields(
-    native: NativeClass, value_of: Callable[[str], Any]
-) -> tuple[dict[str, str], dict[str, int]]:
-    """Words and whole numbers, by our fields and properties."""
+    native: NativeClass, value_of: Callable[[str], Any], reasons: list[str]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Words and numbers, by our fields and properties; what is wrong with others."""
     words: dict[str, str] = {}
-    numbers: dict[str, int] = {}
+    numbers: dict[str, Any] = {}
     for field in native.fields:
         try:
             value = value_of(field.theirs)
         except (KeyError, TypeError, ZeroDivisionError):  # of what it follows from
             value = None
+        said = f"{field.theirs}={value!r}"
         if value is None:
-            raise UsageError(f"{field.theirs} is missing")
-        if field.names:
-            words.setdefault(field.ours, _our_word(field.theirs, value, field.names))
-        elif isinstance(value, int):
+            reasons.append(f"{field.theirs} is missing")
+        elif field.names:
+            word = next((w for w, same in field.names.items() if same == value), None)
+            if word is None:
+                known = ", ".join(field.names.values())
+                reasons.append(f"{said}: ours has {known} only")
+            else:
+                words.setdefault(field.ours, word)
+        elif isinstance(value, int) or (field.real and isinstance(value, float)):
             numbers.setdefault(field.ours, value)
         else:
-            raise UsageError(f"{field.theirs}={value!r} is no whole number")
+            reasons.append(f"{said} is no {'' if field.real else 'whole '}number")
     return words, numbers
 
 
-def _our_word(key: str, value: Any, names: Mapping[str, str]) -> str:
-    for ours, theirs in names.items():
-        if theirs == value:
-            return ours
-    raise UsageError(f"{key}={value!r}: ours has {', '.join(names.values())} only")
-
-
 def _built(
-    native: NativeClass, words: dict[str, str], numbers: dict[str, int]
+    native: NativeClass, words: dict[str, str], numbers: dict[str, Any]
 ) -> ArchitectureConfig:
     """The config with these fields and properties."""
     fields: dict[str, object] = {**UNUSED}
-    fields |= {field: values[0] for field, values in native.takes.items()}
+    fields |= {field: values[0] for field, values in native.takes.items() if values}
     fields |= words
     fields |= {name: n for name, n in numbers.items() if name not in _PROPERTIES}
     keys = numbers.get("key_value_heads")

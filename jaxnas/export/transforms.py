@@ -86,6 +86,12 @@ ROTARY = Transform(
     lambda ours: LINEAR.export(_halves(ours)),
     lambda theirs, shape: (_pairs(LINEAR.restore(theirs, shape)[0]),),
 )
+# Biases: [N, H] -> [N H], in the same orders.
+BIAS = _moved(lambda ours: ours.reshape(-1), lambda theirs: theirs)
+ROTARY_BIAS = Transform(
+    lambda ours: _halves(ours).reshape(-1),
+    lambda theirs, shape: (_pairs(theirs.reshape(shape)),),
+)
 LINEAR_FUSED, CONV1D_FUSED = fused(LINEAR, axis=0), fused(CONV1D, axis=1)
 # Mamba: [4, E] -> [E, 1, 4], and [E, B C step] -> [step B C, E].
 TAPS = _moved(lambda ours: ours.T[:, None], lambda theirs: theirs[:, 0].T)

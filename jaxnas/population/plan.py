@@ -27,7 +27,7 @@ class Bucket:
 
     def to_dict(self) -> Json:
         """As JSON types."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"program": self.program.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Json) -> "Bucket":

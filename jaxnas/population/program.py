@@ -69,7 +69,7 @@ class Program:
 
     def to_dict(self) -> Json:
         """As JSON types."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"shape": self.shape.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Json) -> "Program":

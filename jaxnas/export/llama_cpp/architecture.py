@@ -84,7 +84,8 @@ def sizes_of_all(config: ArchitectureConfig) -> Keys:
     }
 
 
-RMS_NORM: Keys = {"attention.layer_norm_rms_epsilon": EPSILON}
+RMS_EPSILON = "attention.layer_norm_rms_epsilon"
+RMS_NORM: Keys = {RMS_EPSILON: EPSILON}
 EMBED = row("embed.embedding", "token_embd.weight")
 HEAD = row("head.kernel", "output.weight")
 LAST_NORM = row("norm.scale", "output_norm.weight")

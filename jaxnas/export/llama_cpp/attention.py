@@ -6,20 +6,19 @@ from collections.abc import Callable
 import numpy as np
 
 from arch import ArchitectureConfig
-from arch.layers.norms import EPSILON
-from arch.layers.positions import BASE
 from jaxnas.export.decoders import ATTENTION
 from jaxnas.export.llama_cpp.architecture import (
     EMBED,
     HEAD,
     LAST_NORM,
-    RMS_NORM,
+    RMS_EPSILON,
     Architecture,
     FileRow,
     Keys,
     row,
     sizes_of_all,
 )
+from jaxnas.export.native import ANY
 from jaxnas.export.rows import halves
 
 _MAX_ALIBI_BIAS = 8.0  # slopes are powers of 2^(-8/n), as in `alibi_slopes`
@@ -28,11 +27,13 @@ _MAX_ALIBI_BIAS = 8.0  # slopes are powers of 2^(-8/n), as in `alibi_slopes`
 def _takes(
     normalization: str, position: str, activation: str, **others: tuple
 ) -> dict[str, tuple]:
+    read = ("norm_epsilon", "rope_theta")[: 2 if position == "rope" else 1]
     return {
         "arch_type": ATTENTION,
         "normalization": (normalization,),
         "position_encoding": (position,),
         "activation": (activation,),
+        **dict.fromkeys(read, ANY),
         **others,
     }
 
@@ -98,27 +99,31 @@ def _attention(config: ArchitectureConfig) -> Keys:
     }
 
 
-_LAYER_NORM: Keys = {"attention.layer_norm_epsilon": EPSILON}
+_LAYER_NORM = "attention.layer_norm_epsilon"
 
 
-def _rotary(**others: int | float | bool) -> Callable[[ArchitectureConfig], Keys]:
-    """Sizes and rotation, with others by their names."""
+def _rotary(
+    epsilon: str, **others: int | float | bool
+) -> Callable[[ArchitectureConfig], Keys]:
+    """Sizes, the norms' epsilon and rotation, with others by their names."""
 
     def keys(config: ArchitectureConfig) -> Keys:
         rope: Keys = {
             "rope.dimension_count": config.head_dim,
-            "rope.freq_base": BASE,
+            "rope.freq_base": config.rope_theta,
             "attention.key_length": config.head_dim,
             "attention.value_length": config.head_dim,
         }
-        return _attention(config) | rope | others
+        return _attention(config) | rope | {epsilon: config.norm_epsilon} | others
 
     return keys
 
 
-def _fixed(**others: int | float | bool) -> Callable[[ArchitectureConfig], Keys]:
-    """Sizes of attention, with others by their names."""
-    return lambda config: _attention(config) | others
+def _fixed(
+    epsilon: str, **others: int | float | bool
+) -> Callable[[ArchitectureConfig], Keys]:
+    """Sizes of attention and the norms' epsilon, with others by their names."""
+    return lambda config: _attention(config) | {epsilon: config.norm_epsilon} | others
 
 
 def _root(config: ArchitectureConfig) -> float:
@@ -128,14 +133,14 @@ def _root(config: ArchitectureConfig) -> float:
 LLAMA = Architecture(
     name="llama",
     takes=_takes("rmsnorm", "rope", "swiglu"),
-    keys=_rotary(**RMS_NORM),
+    keys=_rotary(RMS_EPSILON),
     rows=_rows(*_PAIRS, _VALUE, _OUT, *_GATED),
 )
 
 GEMMA = Architecture(
     name="gemma",
     takes=_takes("rmsnorm", "rope", "geglu", tie_embeddings=(True,)),
-    keys=_rotary(**RMS_NORM),
+    keys=_rotary(RMS_EPSILON),
     # It multiplies the embedding by sqrt(D) where it enters, and not as the head.
     rows=(
         EMBED._replace(factor=lambda config: 1 / _root(config)),
@@ -152,14 +157,14 @@ GEMMA = Architecture(
 ARCEE = Architecture(
     name="arcee",
     takes=_takes("rmsnorm", "rope", "relu2"),
-    keys=_rotary(**RMS_NORM),
+    keys=_rotary(RMS_EPSILON),
     rows=_rows(*_PAIRS, _VALUE, _OUT, *_PLAIN),
 )
 
 STARCODER2 = Architecture(
     name="starcoder2",
     takes=_takes("layernorm", "rope", "gelu", **_AS_WIDE),
-    keys=_rotary(**_LAYER_NORM),
+    keys=_rotary(_LAYER_NORM),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
     zeros=(*_NORM_BIASES, *_DENSE_BIASES),
 )
@@ -167,7 +172,7 @@ STARCODER2 = Architecture(
 STABLE_LM = Architecture(
     name="stablelm",
     takes=_takes("layernorm", "rope", "swiglu", **_AS_WIDE),
-    keys=_rotary(**_LAYER_NORM, use_parallel_residual=False),
+    keys=_rotary(_LAYER_NORM, use_parallel_residual=False),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_GATED),
     zeros=_NORM_BIASES,
     untied=True,
@@ -176,7 +181,7 @@ STABLE_LM = Architecture(
 NEMOTRON = Architecture(
     name="nemotron",
     takes=_takes("layernorm", "rope", "relu2", **_AS_WIDE),
-    keys=_rotary(**_LAYER_NORM),
+    keys=_rotary(_LAYER_NORM),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
     zeros=_NORM_BIASES,
     untied=True,
@@ -185,14 +190,14 @@ NEMOTRON = Architecture(
 REFACT = Architecture(
     name="refact",
     takes=_takes("rmsnorm", "alibi", "swiglu", **_AS_WIDE),
-    keys=_fixed(**RMS_NORM),
+    keys=_fixed(RMS_EPSILON),
     rows=_rows(*_PAIRS, _VALUE, _OUT, *_GATED),
 )
 
 GPT2 = Architecture(
     name="gpt2",
     takes=_takes("layernorm", "absolute", "gelu", **_AS_WIDE),
-    keys=_fixed(**_LAYER_NORM),
+    keys=_fixed(_LAYER_NORM),
     rows=_rows(_FUSED, _OUT, *_PLAIN),
     zeros=(*_NORM_BIASES, *_DENSE_BIASES, "blk.{layer}.attn_qkv.bias"),
     positions="position_embd.weight",
@@ -201,6 +206,6 @@ GPT2 = Architecture(
 MPT = Architecture(
     name="mpt",
     takes=_takes("layernorm", "alibi", "gelu", **_AS_WIDE),
-    keys=_fixed(**_LAYER_NORM, **{"attention.max_alibi_bias": _MAX_ALIBI_BIAS}),
+    keys=_fixed(_LAYER_NORM, **{"attention.max_alibi_bias": _MAX_ALIBI_BIAS}),
     rows=_rows(_FUSED, _OUT, *_PLAIN),
 )

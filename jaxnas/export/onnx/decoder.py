@@ -12,8 +12,7 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.config import NORM_GROUPS
-from arch.layers.norms import EPSILON
-from arch.layers.positions import BASE, alibi_slopes
+from arch.layers.positions import alibi_slopes
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ATTENTION
 from jaxnas.export.onnx.graph import BOOL, FLOAT, Graph
@@ -105,7 +104,8 @@ def _bias(graph: Graph, config: ArchitectureConfig) -> str:
 def _rotation(graph: Graph, config: ArchitectureConfig) -> tuple[str, str]:
     """Cosine and sine of each position's angles, twice: for halves of a head."""
     pairs = np.arange(config.head_dim // 2, dtype=np.float32)
-    frequency = np.exp(np.float32(-math.log(BASE) * 2) * pairs / config.head_dim)
+    base = np.float32(-math.log(config.rope_theta) * 2)
+    frequency = np.exp(base * pairs / config.head_dim) / np.float32(config.rope_scaling)
     positions = graph.op("Cast", "position_ids", to=FLOAT)
     ahead = graph.op("Unsqueeze", positions, graph.ints(2, 3))
     angle = graph.op("Mul", ahead, graph.weight("frequency", frequency))
@@ -124,10 +124,16 @@ def _block(shared: _Shared, layer: int, x: str) -> str:
 def _linear(shared: _Shared, name: str, layer: int, x: str) -> str:
     """Multiplies with a kernel of a layer; of heads that turn, in `halves`."""
     rows, config = shared.weights.rows(f"{name}.kernel", layer), shared.config
+    order = np.arange(len(rows.values))
     if shared.rotation is not None and name.endswith((".query", ".key")):
         order = halves(len(rows.values) // config.head_dim, config.head_dim)
         rows = rows.map(lambda x: x[order])
-    return shared.graph.op("MatMul", x, shared.graph.kernel(f"{name}.{layer}", rows))
+    graph = shared.graph
+    y = graph.op("MatMul", x, graph.kernel(f"{name}.{layer}", rows))
+    if f"{name}.bias" not in shared.weights.flat:
+        return y
+    bias = shared.weights.values(f"{name}.bias", layer).reshape(-1)[order]
+    return graph.op("Add", y, graph.weight(f"{name}.{layer}.bias", bias))
 
 
 def _norm(shared: _Shared, name: str, layer: int | None, x: str) -> str:
@@ -135,16 +141,16 @@ def _norm(shared: _Shared, name: str, layer: int | None, x: str) -> str:
     values = shared.weights.values(f"{name}.scale", layer)
     scale = graph.weight(f"{name}.{layer}", values)
     if config.normalization == "layernorm":
-        return graph.op("LayerNormalization", x, scale, epsilon=EPSILON)
+        return graph.op("LayerNormalization", x, scale, epsilon=config.norm_epsilon)
     if config.normalization == "groupnorm":
         size = config.hidden_dim // NORM_GROUPS
         groups = graph.op("Reshape", x, graph.ints(0, 0, NORM_GROUPS, size))
         ones = graph.weight("ones", np.ones(size, np.float32))
-        y = graph.op("LayerNormalization", groups, ones, epsilon=EPSILON)
+        y = graph.op("LayerNormalization", groups, ones, epsilon=config.norm_epsilon)
         y = graph.op("Reshape", y, graph.ints(0, 0, config.hidden_dim))
         return graph.op("Mul", y, scale)
     square = graph.op("ReduceMean", graph.op("Mul", x, x), graph.ints(-1))
-    root = graph.op("Sqrt", graph.op("Add", square, graph.number(EPSILON)))
+    root = graph.op("Sqrt", graph.op("Add", square, graph.number(config.norm_epsilon)))
     return graph.op("Mul", graph.op("Div", x, root), scale)
 
 
