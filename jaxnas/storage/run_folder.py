@@ -111,6 +111,16 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def report(self) -> Path:
+        """All of it as one page."""
+        return self.path / "report.html"
+
+    @property
+    def completions(self) -> Path:
+        """Held-out lines as the winner writes them."""
+        return self.path / "completions.json"
+
+    @property
     def model(self) -> Path:
         """The winner: weights, config, tokenizer."""
         return self.path / "model"
