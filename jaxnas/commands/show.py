@@ -8,14 +8,15 @@ from rich.table import Table
 
 from arch import ArchitectureConfig
 from arch.baselines import BASELINES
-from arch.cost import Hardware
+from arch.cost import MIB, Hardware
 from jaxnas.analytic.breakdown import Portion, breakdown
 from jaxnas.analytic.objectives import Use
 from jaxnas.automl.named_shape import named_shape
 from jaxnas.automl.tables import counted
-from jaxnas.commands.options import Parser, file_to_write
+from jaxnas.commands.options import Parser, check_flags, file_to_write
 from jaxnas.errors import UsageError
 from jaxnas.hardware import hardware_named
+from jaxnas.population.train_memory import TrainingMemory, training_memory
 from jaxnas.report.drawing import drawing_file, drawing_text
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import describe
@@ -30,6 +31,7 @@ FILE.json with a config, a baseline's name, or a shape as for `explain`.
 """
 _PROMPT = 128  # tokens read, and remembered while decoding
 _HARDWARE = "cpu-core"
+_STEP = 8, 64  # windows and tokens of a training step, where no run says
 
 
 class Shown(NamedTuple):
@@ -38,11 +40,14 @@ class Shown(NamedTuple):
     title: str
     config: ArchitectureConfig
     hardware: Hardware | None = None  # of a run's own device
+    step: tuple[int, int] = _STEP  # windows and tokens of a training step
 
 
 def main(arguments: list[str]) -> None:
     """Prints the drawing and the tables; writes the drawing where --svg says so."""
     options = _parser().parse_args(arguments)
+    size = {"least": 1, "most": 2**20, "kind": int}
+    check_flags(vars(options), {"batch": size, "window": size}, ("batch", "window"))
     shown = shown_as(options.what, options.id)
     config = shown.config
     named = None if options.hardware is None else hardware_named(options.hardware)
@@ -58,6 +63,8 @@ def main(arguments: list[str]) -> None:
         f"{hardware.name}, by the roofline",
         soft_wrap=True,
     )
+    batch, window = options.batch or shown.step[0], options.window or shown.step[1]
+    console.print(_memory(training_memory(config, batch, window), batch, window))
     if options.svg is not None:
         write_whole(options.svg, drawing_file(config))
         console.print(f"drawing     {options.svg}", soft_wrap=True)
@@ -73,6 +80,8 @@ def _parser() -> Parser:
     add("what", metavar="WHAT")
     add("--id", type=int, metavar="N", help="a run's candidate [its best]")
     add("--svg", type=file_to_write, metavar="FILE", help="write the drawing there")
+    add("--batch", type=int, metavar="N", help=f"windows a step [run's, {_STEP[0]}]")
+    add("--window", type=int, metavar="N", help=f"their tokens [run's, {_STEP[1]}]")
     add("--hardware", metavar="NAME", help=f"for ms [the run's, or {_HARDWARE}]")
     return parser
 
@@ -100,15 +109,17 @@ def shown_as(what: str, identity: int | None = None) -> Shown:
 def _of_run(record: Record, identity: int | None) -> Shown:
     profile = record.manifest.get("decides", {}).get("hardware_profile")
     hardware = Hardware(**profile | {"calibrated": None}) if profile else None
-    run = str(record.folder.path)
+    run, step = str(record.folder.path), (record.config.batch, record.config.window)
     if identity is None:
         if record.best is None:
             raise UsageError(f"{run}: no candidate has succeeded yet")
         title = "best so far" if record.summary is None else "winner"
-        return Shown(f"{run}, {title} #{record.best.id}", record.best.config, hardware)
+        best = record.best
+        return Shown(f"{run}, {title} #{best.id}", best.config, hardware, step)
     for one in record.results:
         if one.id == identity:
-            return Shown(f"{run}, candidate #{identity}", one.config, hardware)
+            title = f"{run}, candidate #{identity}"
+            return Shown(title, one.config, hardware, step)
     most = max((one.id for one in record.results), default=-1)
     raise UsageError(f"--id {identity}: {run} has no such candidate, 0 to {most}")
 
@@ -126,6 +137,14 @@ def _parts(parts: list[Portion]) -> Table:
             f"{part.prefill_ms:,.3f}",
             f"{part.decode_ms:,.4f}",
         )
+    return table
+
+
+def _memory(found: TrainingMemory, batch: int, window: int) -> Table:
+    table = plain_table("Memory of a training", f"{batch} x {window} tokens a step")
+    add_numbers(table, "MiB")
+    for name, value in (*found._asdict().items(), ("together", found.total)):
+        table.add_row(name, f"{value / MIB:,.2f}")
     return table
 
 
