@@ -10,7 +10,7 @@ import pytest
 
 from arch import ArchitectureConfig
 from arch.baselines import BASELINES
-from arch.cost import forward_flops, parameters
+from arch.cost import parameters
 from arch.families import FAMILIES
 from jaxnas.population.train_memory import training_memory, written
 
@@ -44,7 +44,6 @@ def test_every_value_that_is_written_is_of_one_kind():
     few, many = written(config, 1, 32), written(config, 1, 64)
     assert many.scores == 4 * few.scores
     assert many.logits == 2 * few.logits == 64 * config.vocab_size
-    assert forward_flops(config)  # the same ops are counted there
 
 
 # No fit has seen it; compiled as a user would, without the tests' flags.

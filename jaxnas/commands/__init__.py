@@ -11,7 +11,7 @@ COMMANDS = {
     "front": "the exact Pareto front of every model of a space, by its costs",
     "automl": "the best shapes for a spec of a large model, by their costs",
     "explain": "where a shape's parameters, memory and milliseconds go",
-    "compare": "what shapes of large models cost, side by side",
+    "compare": "shapes of large models by their costs, or searches, side by side",
     "baselines": "the reference architectures with their costs",
     "calibrate": "how long models take on this device, to predict others' latency",
     "generate": "text from a saved model, as it is drawn",

@@ -25,5 +25,6 @@ def write_report(
         enough = clock.left() > COMPLETING
         shown = complete(folder, dataset, record.config.seed) if enough else []
         write_page(folder.report, record, shown)
+        console.print(f"{'report':<11} {folder.report}", soft_wrap=True)
     except Exception as error:  # a run is finished with a page or without
         console.print(f"warning: no report was written: {reason_of(error)}")

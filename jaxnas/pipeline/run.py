@@ -168,8 +168,8 @@ def run(
         summary, last = _finish(ready, opened, phases, exhausted)
     write_json(folder.summary, summary)
     _tidy(folder)
-    write_report(folder, ready.task.dataset, clock, console)
     close(folder, ready.config, summary, results, last, console)
+    write_report(folder, ready.task.dataset, clock, console)  # nobody waits for it
     return summary
 
 

@@ -64,7 +64,6 @@ def close(
         ("candidates", folder.results),
         ("summary", folder.summary),
         ("plots", f"{folder.fitness_plot}, {folder.pareto_plot}"),
-        ("report", folder.report),
     ):
         console.print(f"{name:<11} {path}", soft_wrap=True)
 

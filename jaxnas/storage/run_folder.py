@@ -107,7 +107,7 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """What the run found; the last file that a run writes."""
+        """What the run found; with it the run is finished."""
         return self.path / "summary.json"
 
     @property
