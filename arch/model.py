@@ -34,7 +34,7 @@ _in_float32 = functools.partial(flat_product, preferred_element_type=jnp.float32
 
 # Made once: while Flax makes a class, others of its classes are not whole, and
 # models are traced by several threads.
-_STACKS = {
+STACKS = {
     unrolled: nn.scan(
         Block,
         variable_axes={"params": 0},
@@ -85,7 +85,7 @@ class LanguageModel(nn.Module):
         # What is computed again must not be computed ahead of its turn: unrolled,
         # XLA does that, and holds all of it.
         unrolled = unrolled and not is_recomputed(config, config.max_seq_length)
-        self.blocks = _STACKS[unrolled](config, self.dtype)
+        self.blocks = STACKS[unrolled](config, self.dtype)
         bias = has_norm_bias(config.arch_type)
         if has_embedding_norm(config.arch_type):
             self.embed_norm = Norm(bias, config.norm_epsilon)

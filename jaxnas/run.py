@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 if __name__ == "__main__":
     # All of it is made for 32 bits, whatever the shell says for other programs.
     os.environ.pop("JAX_ENABLE_X64", None)
-    if sys.argv[1:2] == ["space"]:  # which counts, whatever device there is
+    # What only counts and reads, and may do so beside a run that has the device.
+    if sys.argv[1:2] in (["space"], ["report"], ["status"], ["show"], ["compare"]):
         os.environ["JAX_PLATFORMS"] = "cpu"
     sys.exit(main())

@@ -69,6 +69,17 @@ def test_the_gain_is_in_the_summary_and_shown_again(workplace):
     assert any("token bigram" in line for line in warns) == loses
 
 
+def test_a_run_leaves_its_page(workplace):
+    for name in ("whole", "without"):
+        page = (workplace / name / "report.html").read_text()
+        assert ("obvious model L" in page) == (name == "whole")
+        shown = json.loads((workplace / name / "completions.json").read_text())
+        assert len(shown["completions"]) == page.count('class="completion') > 0
+        assert "finished" in page
+        said = (workplace / f"{name}.txt").read_text().splitlines()[-1]
+        assert said.endswith(f"{name}/report.html")
+
+
 def test_without_it_the_rest_is_the_same(workplace):
     whole, without = (workplace / name for name in ("whole", "without"))
     assert_same(

@@ -16,9 +16,9 @@ from arch.cost import (
 from arch.cost.sizes import sizes_of
 from arch.open_models import open_model
 from arch.published import KNOWN
+from jaxnas.analytic.breakdown import breakdown
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.analytic.tensor_parallel import REDUCE_SECONDS
-from jaxnas.automl.breakdown import breakdown
 from jaxnas.automl.named_shape import named_shape
 from jaxnas.errors import UsageError
 from jaxnas.hardware_profiles import PROFILES

@@ -127,7 +127,7 @@ LINES = (
     ("arch.mixers",),
     ("arch.block",),
     ("arch.model",),
-    ("arch.decoding",),
+    ("arch.classifier", "arch.decoding"),
     ("arch.decoding.unrolled", "arch.decoding.sampling", "arch.padding"),
     ("arch.decoding.loop",),
     ("arch.decoding.generate",),

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PYTHON = (ROOT / "docs" / "python.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README + PYTHON, re.DOTALL)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_example_runs(code, tmp_path):
 def test_the_readme_has_its_examples():
     assert len(EXAMPLES) == 4
     assert sum("jaxnas." in code for code in EXAMPLES) == 2
+    assert len(README.splitlines()) < 150
 
 
 def test_ci_runs_the_second_command():

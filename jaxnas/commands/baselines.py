@@ -14,12 +14,15 @@ from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.hardware import hardware_named
+from jaxnas.population.train_memory import training_memory
 from jaxnas.report.tables import (
     add_numbers,
     millions,
     plain_console,
     plain_table,
 )
+
+BATCH, WINDOW = 8, 128  # of the training whose memory is counted
 
 
 def main(arguments: list[str]) -> None:
@@ -42,7 +45,7 @@ def main(arguments: list[str]) -> None:
     console = plain_console()
     hardware = hardware_named(config.hardware)
     table = plain_table("Baselines, vocabulary 50,000", "name", "architecture")
-    add_numbers(table, "params", "stored", "MiB", "MFLOP/token", "ms")
+    add_numbers(table, "params", "stored", "MiB", "MFLOP/token", "ms", "train MiB")
     for name, baseline in BASELINES.items():
         costs = costs_of(baseline, hardware)
         table.add_row(
@@ -53,11 +56,13 @@ def main(arguments: list[str]) -> None:
             f"{costs.size_mib:.1f}",
             f"{costs.forward_flops / 128 / 1e6:.0f}",
             f"{costs.latency_ms:.2f}",
+            f"{training_memory(baseline, BATCH, WINDOW).total / cost.MIB:,.0f}",
         )
     console.print(table)
     console.print(
         f"params are counted before pruning, stored after; ms: 128 tokens at batch 1 "
-        f"on {hardware.name}, by the roofline",
+        f"on {hardware.name}, by the roofline; train MiB: a training of {BATCH} "
+        f"windows of {WINDOW} tokens in float32, see docs/costs.md",
     )
     console.print(_known_models())
     if options.evaluate:

@@ -1,6 +1,7 @@
-"""`compare SHAPE SHAPE ...`: what each costs, and how much more than the first."""
+"""`compare SHAPE SHAPE ...` or `compare RUN RUN ...`: side by side."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table
@@ -11,13 +12,20 @@ from arch.scaling.shape import aspect_ratio, plain_ffn_ratio, shape_penalty
 from jaxnas.analytic.objectives import OBJECTIVES, Use
 from jaxnas.automl.named_shape import in_words
 from jaxnas.commands.explain import add_use, described, shape_of, use_of
-from jaxnas.commands.options import Parser
+from jaxnas.commands.options import Parser, file_to_write
 from jaxnas.errors import UsageError
+from jaxnas.report.side_by_side import bands_svg, lines_of, runs_table
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.results.comparison import groups_of
+from jaxnas.results.record import read_record
+from jaxnas.storage.files import write_whole
+from jaxnas.storage.run_folder import RunFolder
 
 _ABOUT = """\
 What shapes cost side by side, and how much more than the first. A SHAPE is written
 as for `explain`: llama-3-8b, FILE.json, or hidden=4096,layers=32,heads=32,...
+Or what searches found, by their folders: those that differ in their seed alone are one
+group, and a permutation test says how often chance tells two groups as far apart.
 """
 
 
@@ -25,14 +33,28 @@ def main(arguments: list[str]) -> None:
     """Prints a table: a row for each figure, a column for each shape."""
     parser = Parser(
         prog="python -m jaxnas.run compare",
-        usage="python -m jaxnas.run compare SHAPE SHAPE ... [options]",
+        usage="python -m jaxnas.run compare SHAPE SHAPE ... | RUN RUN ... [options]",
         description=_ABOUT,
     )
-    parser.add_argument("shapes", metavar="SHAPE", nargs="+")
+    parser.add_argument("shapes", metavar="SHAPE|RUN", nargs="+")
+    parser.add_argument(
+        "--svg",
+        type=file_to_write,
+        metavar="FILE",
+        help="of runs: draw the best",
+    )
     add_use(parser)
     options = parser.parse_args(arguments)
     if len(options.shapes) < 2:
-        raise UsageError("compare needs two shapes or more")
+        raise UsageError("compare needs two shapes or runs, or more")
+    runs = [is_run(text) for text in options.shapes]
+    if any(runs):
+        if not all(runs):
+            raise UsageError(f"{options.shapes[runs.index(False)]} holds no run")
+        _compare_runs(options.shapes, options.svg)
+        return
+    if options.svg is not None:
+        raise UsageError("--svg draws runs: these are shapes")
     use = use_of(options)
     configs = [shape_of(text, options) for text in options.shapes]
     console = plain_console()
@@ -43,6 +65,28 @@ def main(arguments: list[str]) -> None:
     console.print(_table(configs, use))
     console.print(described(use))
     console.print(f"loss: {use.law.label}")
+
+
+def is_run(text: str) -> bool:
+    """Whether it is the folder of a run."""
+    return RunFolder(Path(text)).config.is_file()
+
+
+def _compare_runs(paths: Sequence[str], svg: Path | None) -> None:
+    groups = groups_of([read_record(Path(path)) for path in paths])
+    console = plain_console()
+    console.print(runs_table(groups))
+    console.print("\n".join(lines_of(groups)), soft_wrap=True)
+    corpora = {
+        run.manifest.get("data", {}).get("corpus_hash")
+        for group in groups
+        for run in group.runs
+    }
+    if len(corpora) > 1:
+        console.print("warning: not all read the same data: bits do not compare")
+    if svg is not None:
+        write_whole(svg, bands_svg(groups))
+        console.print(f"drawing     {svg}", soft_wrap=True)
 
 
 def _table(configs: Sequence[ArchitectureConfig], use: Use) -> Table:

@@ -12,8 +12,8 @@ from arch import ArchitectureConfig
 from arch.config import QUANTIZATIONS
 from arch.cost.sizes import sizes_of
 from arch.scaling.shape import TERMS, shape_terms
+from jaxnas.analytic.breakdown import Portion, breakdown
 from jaxnas.analytic.objectives import OBJECTIVES, Use
-from jaxnas.automl.breakdown import Portion, breakdown
 from jaxnas.automl.named_shape import in_words, named_shape
 from jaxnas.automl.tables import counted
 from jaxnas.automl.units import in_plain

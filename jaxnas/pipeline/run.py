@@ -44,6 +44,7 @@ from jaxnas.pipeline.manifest import (
 )
 from jaxnas.pipeline.phases import Promotions, promote, repeated
 from jaxnas.pipeline.promotion import Pool
+from jaxnas.pipeline.report import write_report
 from jaxnas.pipeline.room import MOST_GENERATIONS, room_for, room_of
 from jaxnas.pipeline.search import Search, bound, most_candidates
 from jaxnas.pipeline.strategy import compiled_strategy, first_asked
@@ -171,6 +172,7 @@ def run(
     write_json(folder.summary, summary)
     _tidy(folder)
     close(folder, ready.config, summary, results, last, console)
+    write_report(folder, ready.task.dataset, clock, console)  # nobody waits for it
     return summary
 
 

@@ -27,6 +27,13 @@ def quality_table(final: Final) -> Table:
     """The winner beside n-grams and obvious models, on validation and test."""
     table = plain_table("Next-token quality", "split", "model")
     add_numbers(table, "bits/byte", "accuracy")
+    for row in quality_rows(final):
+        table.add_row(*row)
+    return table
+
+
+def quality_rows(final: Final) -> Iterator[tuple[str, str, str, str]]:
+    """Split, model, bits per byte, accuracy; the winner is the last of its split."""
     for split, scores in final["splits"].items():
         for name, metrics in (
             ("token unigram", scores["unigram"]),
@@ -39,8 +46,7 @@ def quality_table(final: Final) -> Table:
             ("winner", scores["winner"]),
         ):
             figures = f"{metrics['bits_per_byte']:.3f}", f"{metrics['accuracy']:.4f}"
-            table.add_row(split, name, *figures)
-    return table
+            yield split, name, *figures
 
 
 def obvious_words(one: Obvious) -> str:

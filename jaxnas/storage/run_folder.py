@@ -107,8 +107,18 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """What the run found; the last file that a run writes."""
+        """What the run found; with it the run is finished."""
         return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """All of it as one page."""
+        return self.path / "report.html"
+
+    @property
+    def completions(self) -> Path:
+        """Held-out lines as the winner writes them."""
+        return self.path / "completions.json"
 
     @property
     def model(self) -> Path:

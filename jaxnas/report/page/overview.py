@@ -1,0 +1,168 @@
+"""What was asked, what came out, and how good it is."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+from jaxnas.clock import clock_words
+from jaxnas.config import Settings
+from jaxnas.report.drawing import drawing_svg
+from jaxnas.report.page.tags import table, tag, text
+from jaxnas.report.page.view import View
+from jaxnas.report.quality import gain_lines, quality_rows, warnings
+from jaxnas.report.tables import mebibytes, millions
+from jaxnas.report.words import describe
+from jaxnas.results.record import Record
+
+
+class Completion(TypedDict):
+    """A held-out line: what stands before it, what was written, what the file has."""
+
+    before: str
+    written: str
+    line: str
+
+
+def tiles(view: View) -> str:
+    """The few figures that matter most."""
+    best, config = view.best, view.record.config
+    if best is None:
+        return tag("p", "No candidate has succeeded yet.")
+    summary, costs = view.record.summary, best.costs
+    shown = []
+    if summary is not None:
+        found = summary["final"]["splits"]["test"]["winner"]
+        shown += [
+            ("bits per byte", f"{found['bits_per_byte']:.3f}", "on the test split"),
+            ("next tokens right", f"{found['accuracy']:.1%}", "on the test split"),
+        ]
+        if (gain := summary["final"].get("gain")) is not None:
+            each = gain["splits"]["test"]
+            error = each["standard_error"]
+            words = "" if error is None else f"± {error:.3f}, "
+            saved = f"{each['bits_per_byte']:+.3f}"
+            shown.append(("saved bits per byte", saved, f"{words}over the obvious"))
+    else:
+        bits, accuracy = best.metrics.bits_per_byte, best.metrics.accuracy
+        shown += [
+            ("bits per byte", f"{bits:.3f}", "so far, on validation"),
+            ("next tokens right", f"{accuracy:.1%}", "so far, on validation"),
+        ]
+    most = config.max_latency
+    limit = "no limit" if most is None else f"of {most:g} allowed"
+    parameters = f"{millions(costs.stored_parameters)} parameters"
+    shown += [
+        ("MiB", mebibytes(costs.size_mib), f"of {config.max_size:g}, {parameters}"),
+        ("milliseconds", f"{costs.latency_ms:.2f}", f"predicted, {limit}"),
+    ]
+    return tag(
+        "div",
+        *[
+            tag(
+                "div",
+                tag("span", text(name), class_="what"),
+                tag("strong", text(value)),
+                tag("span", text(below), class_="small"),
+            )
+            for name, value, below in shown
+        ],
+        class_="tiles",
+    )
+
+
+def winner_words(view: View) -> str:
+    """The winner in a line, and its drawing."""
+    best = view.best
+    if best is None:
+        return ""
+    words = tag("p", "Winner ", view.link(best.id), " ", text(describe(best.config)))
+    return words + tag("div", drawing_svg(best.config), class_="drawings")
+
+
+def asked(record: Record) -> str:
+    """The settings that decide what was looked for."""
+    rows = [(tag("b", text(name)), text(words)) for name, words in _asked(record)]
+    return table(("", ""), rows)
+
+
+def _asked(record: Record) -> Iterator[tuple[str, str]]:
+    config, manifest = record.config, record.manifest
+    yield "space", config.space
+    yield "limits", limits_words(config)
+    yield (
+        "search",
+        f"{config.strategy}, {config.generations} generations of "
+        f"{config.population}, seed {config.seed}",
+    )
+    if config.budget is not None:
+        spent = record.clock.get("spent")
+        used = "" if spent is None else f", {clock_words(float(spent))} used"
+        yield "budget", f"{config.budget}{used}"
+    phases = ", ".join(
+        f"{phase.samples} x {phase.epochs}" for phase in config.named_phases().values()
+    )
+    yield "training", f"{phases} windows of {config.window} tokens a candidate"
+    if data := manifest.get("data"):
+        yield (
+            "data",
+            f"{config.data}: {data['files_kept']:,} files, "
+            f"{data['bytes'] / 1e6:.1f} MB, {data['vocab_size']:,} tokens",
+        )
+    if manifest:
+        versions = manifest.get("versions", {})
+        yield (
+            "machine",
+            f"{manifest.get('device')}, {manifest.get('cores')} cores, "
+            f"Python {manifest.get('python')}, jax {versions.get('jax')}",
+        )
+    yield "again", f"python -m jaxnas.run --config {record.folder.config} --out NEW"
+
+
+def limits_words(config: Settings) -> str:
+    """1 MiB and 1.5 ms."""
+    most = config.max_latency
+    return f"{config.max_size:g} MiB" + ("" if most is None else f" and {most:g} ms")
+
+
+def quality(record: Record) -> str:
+    """The winner beside n-grams and obvious models, with what it gains."""
+    if record.summary is None:
+        return tag(
+            "p",
+            "The winner is scored on held-out files, beside n-grams and what one "
+            "would train without a search, when the run ends.",
+        )
+    final = record.summary["final"]
+    rows = [[text(cell) for cell in row] for row in quality_rows(final)]
+    marked = ["mark" if row[1] == "winner" else None for row in rows]
+    header = ("split", "model", "bits/byte", "accuracy")
+    lines = [tag("p", text(line)) for line in gain_lines(final)]
+    lines += [tag("p", text(line), class_="warning") for line in warnings(final)]
+    return table(header, rows, numbers=2, classes=marked) + "".join(lines)
+
+
+def completions(shown: Sequence[Completion]) -> str:
+    """Held-out lines as the winner wrote them."""
+    if not shown:
+        return ""
+    cards = [
+        tag(
+            "div",
+            tag(
+                "pre",
+                text(one["before"]),
+                "\n",
+                tag("mark", text(one["written"] or "(nothing)")),
+            ),
+            tag("p", "the file: ", tag("code", text(one["line"])), class_="small"),
+            class_="completion right"
+            if one["written"] == one["line"]
+            else "completion",
+        )
+        for one in shown
+    ]
+    right = sum(one["written"] == one["line"] for one in shown)
+    about = (
+        f"Lines of test files, drawn by chance: the likeliest tokens, marked, behind "
+        f"what stands before. {right} of {len(shown)} are the file's own line."
+    )
+    return tag("p", about) + tag("div", *cards, class_="completions")

@@ -1,0 +1,106 @@
+"""What a page shows of a run: which candidates, and what the script knows of them."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Sequence
+
+from arch.families import FAMILIES
+from jaxnas.report.page.charts import Dot
+from jaxnas.report.page.tags import tag
+from jaxnas.report.words import describe
+from jaxnas.results.effects import Gene, effects
+from jaxnas.results.ranking import front_of, top_results
+from jaxnas.results.record import Record
+from jaxnas.results.result import Scored, scored
+from jaxnas.storage.jsonl import Json
+
+MOST = 1500  # candidates drawn, the front and the best among them
+BEST = 200  # that are never left out
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A run and what is worked out of it once."""
+
+    record: Record
+
+    @functools.cached_property
+    def found(self) -> list[Scored]:
+        """All that succeeded in the first phase, in their order."""
+        return scored(self.record.results)
+
+    @functools.cached_property
+    def front(self) -> set[int]:
+        """Ids that no other dominates after the first phase."""
+        return set(front_of(self.record.results))
+
+    @functools.cached_property
+    def drawn(self) -> list[Scored]:
+        """Those that are drawn: all, or the front, the best and an even share."""
+        if len(self.found) <= MOST:
+            return self.found
+        kept = self.front | {one.id for one in top_results(self.found, BEST)}
+        step = -(-len(self.found) // max(1, MOST - len(kept)))
+        kept |= {one.id for one in self.found[::step]}
+        return [one for one in self.found if one.id in kept]
+
+    @functools.cached_property
+    def genes(self) -> list[Gene]:
+        """What each choice was worth."""
+        return effects(self.record.results)
+
+    @functools.cached_property
+    def best(self) -> Scored | None:
+        """The winner so far."""
+        return self.record.best
+
+    def dots(self, figures: Sequence[tuple[float, float]]) -> Iterator[Dot]:
+        """The drawn candidates at these places."""
+        for one, (x, y) in zip(self.drawn, figures, strict=True):
+            yield Dot(one.id, one.config.arch_type, x, y, self.kind(one.id))
+
+    def kind(self, identity: int) -> str:
+        """See `Dot`."""
+        if self.best is not None and self.best.id == identity:
+            return "winner"
+        return "front" if identity in self.front else "behind"
+
+    def link(self, identity: int) -> str:
+        """A candidate's number, which opens its card."""
+        return tag("a", f"#{identity}", href=f"#c{identity}", data_open=identity)
+
+
+def data_of(view: View) -> str:
+    """What the script knows of the candidates, as a JSON element of the page."""
+    configs = {one.id: one.config.to_dict() for one in view.drawn}
+    rows = list(configs.values())
+    shared = {
+        name: value
+        for name, value in (rows[0] if rows else {}).items()
+        if all(row[name] == value for row in rows)
+    }
+    later: dict[int, dict[str, float]] = {}
+    for result in scored(view.record.later):
+        later.setdefault(result.id, {})[str(result.phase)] = result.metrics.accuracy
+    candidates: dict[str, Json] = {}
+    for one in view.drawn:
+        own = {k: v for k, v in configs[one.id].items() if k not in shared}
+        candidates[str(one.id)] = {
+            "words": describe(one.config),
+            "family": FAMILIES.index(one.config.arch_type),
+            "generation": one.generation + 1,
+            "accuracy": round(one.metrics.accuracy, 5),
+            "bits": round(one.metrics.bits_per_byte, 4),
+            "mib": round(one.costs.size_mib, 4),
+            "ms": round(one.costs.latency_ms, 4),
+            "parameters": one.costs.stored_parameters,
+            "kind": view.kind(one.id),
+            "config": own,
+            **({"later": later[one.id]} if one.id in later else {}),
+        }
+    run = str(view.record.folder.path)
+    text = json.dumps({"shared": shared, "candidates": candidates, "run": run})
+    # Nothing inside can end the element.
+    escaped = text.replace("<", "\\u003c")
+    return f'<script type="application/json" id="data">{escaped}</script>'

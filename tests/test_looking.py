@@ -1,0 +1,120 @@
+"""`report`, `status` and `show`: a run or a model looked at, nothing changed."""
+
+import fcntl
+import json
+
+import jax
+import pytest
+from written_run import drawn_results, written_run
+
+from arch.baselines import BASELINES
+from arch.padding import parameter_shapes
+from jaxnas.commands import report, show, status
+from jaxnas.data import train_tokenizer
+from jaxnas.errors import UsageError
+from jaxnas.export.model_folder import save_model
+from jaxnas.report.standing import last_written, standing
+from jaxnas.results.record import read_record
+from jaxnas.storage.run_folder import LOCK
+
+
+@pytest.fixture
+def run(tmp_path):
+    return written_run(tmp_path / "run")
+
+
+def test_a_stopped_run_says_how_to_go_on(run, capsys):
+    status.main([str(run.path)])
+    said = capsys.readouterr().out
+    assert f"go on with python -m jaxnas.run --resume {run.path}" in said
+    assert "stopped while training the best on in later phases" in said
+    assert "candidates  24 (24 ok)" in said
+    assert "generation  2 of 2" in said
+    best = max(drawn_results(), key=lambda one: one.fitness)
+    assert f"best        #{best.id}" in said
+
+
+def test_a_run_that_is_worked_on_is_running(run):
+    with (run.path / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert read_record(run.path).state == "running"
+    assert read_record(run.path).state == "stopped"
+
+
+def test_what_is_left_is_counted_by_the_candidates_so_far(tmp_path):
+    run = written_run(tmp_path / "half", drawn_results(12))
+    run.timings.write_text('{"buckets": 3, "predicted": 5.0, "seconds": 24.0}\n')
+    about = standing(read_record(run.path), last_written(run.path))
+    assert about["doing"] == "searching"
+    assert about["left"] == 24.0  # as many again
+    assert about["spent"] is None
+    assert about["resumable"]
+
+
+def test_programs_can_read_it(run, capsys):
+    status.main([str(run.path), "--json"])
+    about = json.loads(capsys.readouterr().out)
+    assert about["ok"] == about["candidates"] == 24
+    assert about["best"]["config"]["vocab_size"]
+
+
+def test_a_report_lies_where_it_is_asked_for(run, tmp_path, capsys):
+    page = tmp_path / "there" / "page.html"
+    report.main([str(run.path), "--out", str(page)])
+    assert str(page) in capsys.readouterr().out
+    assert page.read_text().startswith("<!doctype html>")
+    before = {path.name for path in run.path.iterdir()}
+    report.main([str(run.path)])
+    assert {path.name for path in run.path.iterdir()} == before | {"report.html"}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        (status, ["nowhere"], "does not exist"),
+        (status, ["."], "holds no run"),
+        (report, ["nowhere"], "does not exist"),
+        (show, ["nowhere"], "no shape 'nowhere'"),
+        (show, ["mamba", "--id", "3"], "no run of a search"),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_line(
+    command, arguments, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=said):
+        command.main(arguments)
+
+
+def test_damage_is_said_in_a_line(run):
+    run.results.write_text("{}\n")
+    with pytest.raises(UsageError, match="damaged in line 1"):
+        status.main([str(run.path)])
+    run.results.unlink()
+    run.summary.write_text("[]")
+    with pytest.raises(UsageError, match="no JSON object"):
+        status.main([str(run.path)])
+
+
+def test_a_candidate_is_shown_by_its_number(run, tmp_path, capsys):
+    file = tmp_path / "drawing.svg"
+    show.main([str(run.path), "--id", "3", "--svg", str(file)])
+    said = capsys.readouterr().out
+    assert "candidate #3" in said
+    config = read_record(run.path).results[3].config
+    assert config.arch_type.replace("_", " ") in file.read_text()
+    with pytest.raises(UsageError, match="no such candidate, 0 to 23"):
+        show.main([str(run.path), "--id", "24"])
+
+
+def test_a_saved_model_is_shown(tmp_path, capsys):
+    config = BASELINES["ultra-small"]
+    params = jax.tree.map(
+        lambda leaf: jax.numpy.zeros(leaf.shape), parameter_shapes(config)
+    )
+    tokenizer = train_tokenizer(["def f(x):\n    return x\n"], 257)
+    saved = save_model(tmp_path / "model", config, params, tokenizer)
+    show.main([str(tmp_path / "model")])
+    said = capsys.readouterr().out
+    assert f"4 heads of {saved.head_dim}" in said
+    assert "together" in said

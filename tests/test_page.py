@@ -1,0 +1,236 @@
+"""The page of a run: what is on it, and what it does in a browser."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from results import made_result
+from tasks import TINY
+from written_run import drawn_results, written_run
+
+from arch.baselines import BASELINES
+from arch.cost import size_bytes, stored_parameters
+from arch.families import FAMILIES
+from jaxnas.report.drawing import drawing_file, drawing_text, stages_of, together
+from jaxnas.report.page.scales import Scale, scale_over
+from jaxnas.report.page.tags import tag
+from jaxnas.report.page.view import MOST, View
+from jaxnas.report.page.write import SECTIONS, page_of
+from jaxnas.results.effects import effects
+from jaxnas.results.growth import growth
+from jaxnas.results.record import read_record
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    results = [
+        *drawn_results(),
+        made_result(24, status="failed", generation=1),
+        made_result(25, status="skipped", generation=1),
+    ]
+    path = tmp_path_factory.mktemp("page") / "<b>a run"
+    return written_run(path, results, failures="Traceback: <script>\n")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return page_of(read_record(folder.path))
+
+
+def data_in(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_a_page_holds_every_section_and_every_candidate(page):
+    for name in SECTIONS:
+        assert page.count(f'id="{name}"') == 1
+    assert list(data_in(page)["candidates"]) == [str(n) for n in range(24)]
+    table = page[page.index('id="all"') :]
+    assert len(set(re.findall(r'data-open="(\d+)"', table))) == 24
+
+
+def test_a_page_asks_for_nothing_from_elsewhere(page):
+    links = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert links
+    assert all(link.startswith(("#", "data:,")) for link in links)
+    assert "http" not in page
+    assert "@import" not in page
+    assert len(page) < 300_000
+
+
+def test_what_a_run_holds_is_text_and_no_markup(page):
+    assert "<b>a run" not in page
+    assert "&lt;b&gt;a run" in page
+    assert page.count("<script") == 2
+    assert "TrainingFailed: nan" in page
+
+
+def test_a_config_can_be_put_together_from_the_page(folder, page):
+    data = data_in(page)
+    for one in read_record(folder.path).results[:24]:
+        own = data["candidates"][str(one.id)]
+        assert data["shared"] | own["config"] == one.config.to_dict()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_run_that_has_just_begun_has_a_page(tmp_path, number):
+    run = written_run(tmp_path / "new", drawn_results()[:number])
+    run.timings.unlink()
+    page = page_of(read_record(run.path))
+    assert len(data_in(page)["candidates"]) == number
+
+
+def test_the_front_and_the_best_are_always_drawn(tmp_path):
+    results = drawn_results(50)
+    many = [
+        dataclasses.replace(results[n % 50], id=n, objectives=[0.9, 2.0, 9.0 + n])
+        for n in range(50, 3 * MOST)
+    ]
+    view = View(read_record(written_run(tmp_path / "many", [*results, *many]).path))
+    assert len(view.drawn) <= MOST + 1
+    assert view.front <= {one.id for one in view.drawn}
+    assert view.best.id in {one.id for one in view.drawn}
+
+
+def test_growth_never_falls_and_ends_with_the_front_alone():
+    results = drawn_results()
+    volumes = growth(results)
+    assert len(volumes) == len(results)
+    assert (np.diff(volumes) >= -1e-6).all()
+    assert 0 < volumes[-1] <= 1
+    backwards = growth(results[::-1])
+    np.testing.assert_allclose(backwards[-1], volumes[-1], rtol=1e-5)
+
+
+def test_growth_is_the_volume_of_a_box_for_two_candidates():
+    first = made_result(0, objectives=[0.5, 2.0, 4.0])
+    second = made_result(1, objectives=[1.0, 1.0, 2.0])
+    # Each is best where the other is worst: a sliver of 1 % remains there.
+    edge = 0.01 / 1.01
+    both = edge * edge + edge - edge**3
+    np.testing.assert_allclose(growth([first, second]), [edge**2, both], rtol=1e-4)
+
+
+def test_effects_find_what_matters_and_doubt_the_rest():
+    doubted = []
+    for seed in range(4):
+        found = {gene.name: gene for gene in effects(drawn_results(60, seed))}
+        assert next(iter(found)) == "hidden_dim"
+        least, *_, greatest = found["hidden_dim"].choices
+        assert least.high < 0 < greatest.low
+        assert int(least.value) < int(greatest.value)
+        for name in ("quantization", "normalization", "activation"):
+            choices = found[name].choices
+            doubted += [choice.low <= 0 <= choice.high for choice in choices]
+    assert np.mean(doubted) > 0.85  # 0.95 is what the intervals promise
+
+
+def test_effects_count_a_gene_only_where_its_family_reads_it():
+    results = drawn_results(40)
+    [heads] = [gene for gene in effects(results) if gene.name == "num_heads"]
+    readers = [one for one in results if one.config.arch_type not in ("mamba", "rwkv")]
+    assert sum(choice.number for choice in heads.choices) == len(readers)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tied", [False, True])
+def test_stages_add_up_to_the_model(family, tied):
+    changes = {"arch_type": family, "tie_embeddings": tied, "pruning_ratio": 0.25}
+    config = dataclasses.replace(BASELINES["llama-like"], **changes).canonical()
+    counted = together(stages_of(config))
+    assert counted == (stored_parameters(config), size_bytes(config))
+    text = drawing_text(config, plain=True)
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 100
+    assert drawing_file(config).startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+
+
+def test_ticks_lie_inside_and_are_few():
+    for low, high, log in (
+        (0.0, 1.0, False),
+        (0.03, 700.0, True),
+        (-2e-3, 1e-3, False),
+    ):
+        ticks = Scale(low, high, 0, 100, log).ticks()
+        assert 2 <= len(ticks) <= 7
+        assert all(low <= tick <= high for tick in ticks)
+    assert scale_over([3.0], 0, 10).at(3.0) == pytest.approx(5)
+
+
+def test_attributes_are_escaped():
+    assert tag("a", "x", title='"<', hidden=None, class_="c") == (
+        '<a title="&quot;&lt;" class="c">x</a>'
+    )
+
+
+# What the page does, written into its title for the test to read.
+SCRIPT = """<script>
+const said = [];
+const press = (element, key, more) =>
+  element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, ...more }));
+const chart = document.querySelector(".points");
+press(chart, "ArrowRight");
+said.push(!document.getElementById("tip").hidden);
+said.push(document.querySelectorAll(".p.at").length > 3);
+press(chart, "Enter");
+said.push(document.getElementById("card").textContent.includes('"arch_type"'));
+press(document, "Escape");
+said.push(document.getElementById("card").hidden);
+const cube = document.querySelector(".cube");
+const before = cube.innerHTML;
+press(cube, "ArrowRight", { shiftKey: true });
+said.push(cube.innerHTML !== before);
+const choice = document.querySelector(".choice");
+press(choice, "Enter");
+const left = document.querySelectorAll("#all tbody tr:not(.off)").length;
+said.push(left > 0 && left < 24, choice.getAttribute("aria-pressed") === "true");
+document.getElementById("clear").click();
+said.push(document.querySelectorAll("#all tbody tr:not(.off)").length === 24);
+const head = document.querySelectorAll("#all th button")[4];
+head.click();
+const rows = [...document.querySelectorAll("#all tbody tr")];
+const sizes = rows.map((row) => +row.cells[4].textContent);
+said.push(sizes.every((size, n) => !n || sizes[n - 1] <= size));
+const root = document.documentElement;
+said.push(root.scrollWidth <= root.clientWidth);
+document.title = JSON.stringify(said);
+</script>"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [800, 1600])
+def test_a_browser_runs_the_page_without_a_complaint(page, tmp_path, width):
+    file = tmp_path / "page.html"
+    file.write_text(page.replace("</body>", f"{SCRIPT}</body>"))
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},1200",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = re.search(r"<title>(.*?)</title>", done.stdout)[1]
+    assert json.loads(said) == [True] * 10
+    assert "CONSOLE" not in done.stderr
+
+
+def test_tiny_configs_are_drawn():
+    assert "transformer" in drawing_text(TINY)
