@@ -8,6 +8,7 @@ import numpy as np
 
 from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
+from jaxnas.runtime import give_back
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import (
     Schedule,
@@ -93,11 +94,14 @@ def continue_training(
         schedule = Schedule.over(len(starts), task.settings)
     key = task.key(purpose)
     size = task.settings.steps_per_call
-    for begin in range(int(state.step), len(starts), size):
+    first = int(state.step)
+    for begin in range(first, len(starts), size):
         rows = starts[begin : begin + size]
         full = task.shared_out(np.resize(rows, (size, rows.shape[1])))
         state, losses = run(state, task.train_tokens, full, schedule, key, len(rows))
         losses = np.asarray(losses)[: len(rows)]
+        if begin == first:
+            give_back()  # what compiling took
         if not np.isfinite(losses).all():
             bad = begin + int(np.argmin(np.isfinite(losses)))
             raise TrainingFailed(
