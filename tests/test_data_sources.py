@@ -34,6 +34,21 @@ def test_a_folder_gives_its_source_files_sorted_by_path(tmp_path):
     assert source.left_out == {"without a source suffix": 1}
 
 
+def test_links_are_read_where_they_stay_in_the_folder(tmp_path):
+    (tmp_path / "secret.py").write_text("key = 3\n")
+    folder = tmp_path / "code"
+    write(folder, a_dot_py=b"a = 1\n")
+    (folder / "inside.py").symlink_to("a.py")
+    (folder / "out.py").symlink_to("../secret.py")
+    (folder / "device.py").symlink_to("/dev/zero")
+    (folder / "itself.py").symlink_to("itself.py")
+    for base in (folder, tmp_path / "link"):
+        (tmp_path / "link").is_symlink() or (tmp_path / "link").symlink_to(folder)
+        source = read_source(f"folder:{base}")
+        assert names(source) == ["a.py", "inside.py"]
+        assert source.left_out == {"links out of the folder": 2, "not regular files": 1}
+
+
 def test_files_that_are_not_text_are_left_out_with_the_reason(tmp_path):
     write(
         tmp_path,

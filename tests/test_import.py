@@ -313,9 +313,47 @@ def test_a_checkpoint_in_parts_is_read(copy, exported, tmp_path):
     import_folder(source, tmp_path / "model")
     same_model(tmp_path / "model", exported("llama").parent / "model")
     (source / "b.safetensors").unlink()
-    refused(source, "cannot read b.safetensors")
+    refused(source, "b.safetensors: No such file")
     (source / INDEX).write_text("{}")
     refused(source, "has no weight_map")
+
+
+def test_of_two_copies_the_index_decides(copy, exported, tmp_path):
+    source = copy("llama")
+    tensors = safetensors.numpy.load_file(source / WEIGHTS)
+    (source / WEIGHTS).unlink()
+    stale = {name: 0 * tensor for name, tensor in tensors.items()}
+    names = sorted(tensors)
+    # The last file to be read holds stale copies of all but one.
+    mixed = stale | {names[0]: tensors[names[0]]}
+    parts = {"a.safetensors": tensors, "b.safetensors": mixed}
+    for part, held in parts.items():
+        safetensors.numpy.save_file(held, source / part)
+    where = dict.fromkeys(names, "a.safetensors") | {names[0]: "b.safetensors"}
+    (source / INDEX).write_text(json.dumps({"weight_map": where}))
+    import_folder(source, tmp_path / "model")
+    same_model(tmp_path / "model", exported("llama").parent / "model")
+    missing = where | {"model.other": "b.safetensors"}
+    (source / INDEX).write_text(json.dumps({"weight_map": missing}))
+    refused(source, "b.safetensors lacks tensor model.other")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(copy, value):
+    def spoil(tensors):
+        tensors["model.norm.weight"][3] = value
+
+    refused(copy("llama", tensors=spoil), "model.norm.weight is not finite")
+
+
+def test_a_token_beyond_the_embedding_is_refused(copy):
+    source = copy("llama")
+    content = json.loads((source / TOKENIZER).read_text())
+    vocabulary = content["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.get)
+    vocabulary[last] = 5000  # as many tokens as before
+    (source / TOKENIZER).write_text(json.dumps(content))
+    refused(source, "tokens up to id 5000, the model room for")
 
 
 def test_files_that_are_missing_or_damaged(copy):
@@ -323,7 +361,7 @@ def test_files_that_are_missing_or_damaged(copy):
     whole = {path.name: path.read_bytes() for path in source.iterdir()}
     for name, damage, said in (
         (CONFIG, None, "config.json: No such file"),
-        (CONFIG, b"{", "cannot read"),
+        (CONFIG, b"{", "config.json is not JSON"),
         (CONFIG, b"[]", "it is no JSON object"),
         (WEIGHTS, None, "model.safetensors is missing"),
         (WEIGHTS, whole[WEIGHTS][:99], "cannot read model.safetensors"),

@@ -182,6 +182,29 @@ def test_a_config_of_another_model(saved, changes, said):
     refused(saved, said)
 
 
+@pytest.mark.parametrize("name", ["hidden_dim", "num_layers", "vocab_size"])
+def test_a_config_of_more_than_the_file_can_hold(saved, name):
+    values = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps(values | {name: 2**36}))
+    refused(saved, r"bytes, its config has [\d,]+ parameters")
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_weights_that_are_not_finite(saved, value):
+    tensors = safetensors.numpy.load_file(saved / WEIGHTS)
+    tensors["norm.scale"][0] = value
+    safetensors.numpy.save_file(tensors, saved / WEIGHTS)
+    refused(saved, r"norm\.scale is not finite")
+
+
+def test_a_token_beyond_the_embedding(saved):
+    content = json.loads((saved / TOKENIZER).read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 70_000  # as many as before
+    (saved / TOKENIZER).write_text(json.dumps(content))
+    refused(saved, "tokens up to id 70000, the model room for")
+
+
 CODES = "blocks.feedforward.up.kernel.codes"
 SCALES = "blocks.feedforward.up.kernel.scales"
 

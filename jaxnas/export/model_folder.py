@@ -119,8 +119,6 @@ def load_model(folder: str | Path) -> LoadedModel:
         tokenizer = load_tokenizer(_text(folder / TOKENIZER))
         tensors = safetensors.numpy.load_file(folder / WEIGHTS)
         shapes = parameter_shapes(config)
-    except UsageError:
-        raise
     except Exception as error:  # each library has its own errors for a bad file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot read a model from {folder}: {reason}") from None
