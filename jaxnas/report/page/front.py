@@ -24,7 +24,7 @@ from jaxnas.report.page.view import View
 from jaxnas.results.result import Scored
 
 TURN, TILT = 0.7, 0.35  # radians, as the cube is seen at first
-_EDGE, _MIDDLE = 165.0, (WIDTH / 2, HEIGHT / 2 + 8)  # pixels
+_EDGE, _MIDDLE = 150.0, (WIDTH / 2, HEIGHT / 2)  # pixels
 
 
 class Measure(NamedTuple):

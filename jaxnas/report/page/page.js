@@ -183,7 +183,7 @@
       const right = x * Math.cos(turn) + y * Math.sin(turn);
       const away = -x * Math.sin(turn) + y * Math.cos(turn);
       const up = z * Math.cos(tilt) + away * Math.sin(tilt);
-      return [width / 2 + (165 * right) / 1.35, height / 2 + 8 - (165 * up) / 1.25];
+      return [width / 2 + (150 * right) / 1.35, height / 2 - (150 * up) / 1.25];
     };
     const draw = () => {
       for (const { element, at } of moved) {
