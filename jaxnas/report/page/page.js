@@ -60,6 +60,8 @@
     close.addEventListener("click", shut);
     add("p", one.words);
     add("p", figures(one));
+    for (const [name, value] of Object.entries(one.own || {}))
+      add("p", `${name}: ${value.toPrecision(4)}`);
     for (const [phase, accuracy] of Object.entries(one.later || {}))
       add("p", `after phase ${phase}: accuracy ${accuracy.toFixed(4)}`);
     const copy = add("button", "Copy the config");
