@@ -1,6 +1,7 @@
 """Whole runs with an obvious model beside the winner, and without one."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -74,7 +75,8 @@ def test_a_run_leaves_its_page(workplace):
         page = (workplace / name / "report.html").read_text()
         assert ("obvious model L" in page) == (name == "whole")
         shown = json.loads((workplace / name / "completions.json").read_text())
-        assert len(shown["completions"]) == page.count('class="completion') > 0
+        cards = re.findall(r'class="completion( right)?"', page)
+        assert len(shown["completions"]) == len(cards) > 0
         assert "finished" in page
         said = (workplace / f"{name}.txt").read_text().splitlines()[-1]
         assert said.endswith(f"{name}/report.html")

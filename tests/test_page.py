@@ -89,6 +89,20 @@ def test_a_run_that_has_just_begun_has_a_page(tmp_path, number):
     assert len(data_in(page)["candidates"]) == number
 
 
+def test_the_users_objectives_are_on_the_page(tmp_path):
+    results = [
+        dataclasses.replace(one, objectives=[*one.objectives, 7.25 + one.id])
+        for one in drawn_results(6)
+    ]
+    run = written_run(tmp_path / "own", results)
+    run.config.write_text('space = "nano"\nobjectives = "mine:depth"\n')
+    page = page_of(read_record(run.path))
+    [name] = read_record(run.path).objectives
+    assert f">{name}</th>" in page
+    assert data_in(page)["candidates"]["3"]["own"] == {name: 10.25}
+    assert ">10.25<" in page
+
+
 def test_the_front_and_the_best_are_always_drawn(tmp_path):
     results = drawn_results(50)
     many = [

@@ -20,4 +20,4 @@ def test_the_site_builds_without_a_warning(tmp_path):
         [*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "experiments" / "README.html").exists()
+    assert (tmp_path / "experiments" / "index.html").exists()

@@ -144,6 +144,8 @@ def drawing_svg(config: ArchitectureConfig) -> str:
 def share(stage: Stage) -> str:
     """A stage's parameters in words."""
     count = stage.parameters
+    if not count:
+        return "tied"
     return millions(count) if count >= 1e5 else f"{count:,}"
 
 

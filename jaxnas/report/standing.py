@@ -9,7 +9,7 @@ from jaxnas.report.tables import mebibytes
 from jaxnas.report.words import describe
 from jaxnas.results.record import Record
 from jaxnas.results.result import Result, scored
-from jaxnas.storage.jsonl import Json
+from jaxnas.storage.jsonl import Json, read_lines
 
 # What a run does once a stage is done and the next one is not, in their order.
 _STAGES = (
@@ -33,7 +33,7 @@ def standing(record: Record, now: float | None = None) -> Json:
     statuses = [one.status for one in results]
     done = {str(entry["stage"]) for entry in record.timings if "stage" in entry}
     doing = next((words for name, words in _STAGES if name not in done), "scoring")
-    seen = last_written(record.folder.path)
+    seen, trainings = last_written(record.folder.path), record.folder.trainings
     return {
         "run": str(record.folder.path),
         "state": record.state,
@@ -45,6 +45,7 @@ def standing(record: Record, now: float | None = None) -> Json:
         "failed": statuses.count("failed"),
         "skipped": statuses.count("skipped"),
         "later": len(record.later),
+        "trainings": len(read_lines(trainings)) if trainings.exists() else 0,
         "best": None if best is None else _best(best),
         "spent": _spent(record, now - seen),
         "left": None if record.state == "finished" else _left(record, now - seen),
@@ -70,7 +71,9 @@ def lines_of(about: Json) -> Iterator[str]:
         f"{about[name]} {name}" for name in ("ok", "failed", "skipped") if about[name]
     )
     later = f"; {about['later']} results of later phases" if about["later"] else ""
-    yield f"candidates  {about['candidates']}{counts and f' ({counts})'}{later}"
+    done = f"{about['trainings']} trainings so far"
+    extra = later or (f"; {done}" if state != "finished" else "")
+    yield f"candidates  {about['candidates']}{counts and f' ({counts})'}{extra}"
     yield f"generation  {about['generation']} of {about['generations']}"
     if (best := about["best"]) is None:
         yield "best        none yet"

@@ -19,12 +19,12 @@ from jaxnas.report.page.charts import (
     plot_scales,
 )
 from jaxnas.report.page.scales import Scale, scale_over
-from jaxnas.report.page.tags import label, tag
+from jaxnas.report.page.tags import label, tag, text
 from jaxnas.report.page.view import View
 from jaxnas.results.result import Scored
 
 TURN, TILT = 0.7, 0.35  # radians, as the cube is seen at first
-_EDGE, _MIDDLE = 165.0, (WIDTH / 2, HEIGHT / 2 + 8)  # pixels
+_EDGE, _MIDDLE = 150.0, (WIDTH / 2, HEIGHT / 2)  # pixels
 
 
 class Measure(NamedTuple):
@@ -44,10 +44,11 @@ class Measure(NamedTuple):
 def measures(view: View) -> tuple[Measure, Measure, Measure]:
     """Accuracy, size, latency, with the limits of the run."""
     config = view.record.config
+    kind = "" if config.latency == "estimate" else f"{config.latency} "
     return (
         Measure("accuracy on validation", "accuracy"),
         Measure("size, MiB", "size_mib", config.max_size),
-        Measure("latency, ms", "latency_ms", config.max_latency),
+        Measure(f"{kind}latency, ms", "latency_ms", config.max_latency),
     )
 
 
@@ -63,9 +64,10 @@ def front(view: View) -> str:
         _cube(view, (size, latency, accuracy)),
     ]
     legend = family_legend(one.config.arch_type for one in view.drawn)
-    shape = (
-        "Filled points are on the Pareto front of accuracy, size and latency after the "
-        "first phase; the ring is the winner. Choose a point for its config."
+    aims = ", ".join(["accuracy", "size", "latency", *view.record.objectives])
+    shape = text(
+        f"Filled points are on the Pareto front of {aims} after the first phase; the "
+        "ring is the winner. Choose a point for its config."
     )
     left = len(view.found) - len(view.drawn)
     cut = f" {left:,} others behind the front are not drawn." if left else ""

@@ -188,7 +188,6 @@ def _correlations(record: Record) -> str:
 
 # As `Progress.stage` records them.
 STAGES = {
-    "search": "the search",
     "phases": "later phases",
     "latency": "measuring latency",
     "finish": "training the winner on, beside it the obvious models",

@@ -74,7 +74,8 @@ def winner_words(view: View) -> str:
     best = view.best
     if best is None:
         return ""
-    words = tag("p", "Winner ", view.link(best.id), " ", text(describe(best.config)))
+    name = "Best so far " if view.record.summary is None else "Winner "
+    words = tag("p", name, view.link(best.id), " ", text(describe(best.config)))
     return words + tag("div", drawing_svg(best.config), class_="drawings")
 
 

@@ -60,6 +60,8 @@
     close.addEventListener("click", shut);
     add("p", one.words);
     add("p", figures(one));
+    for (const [name, value] of Object.entries(one.own || {}))
+      add("p", `${name}: ${value.toPrecision(4)}`);
     for (const [phase, accuracy] of Object.entries(one.later || {}))
       add("p", `after phase ${phase}: accuracy ${accuracy.toFixed(4)}`);
     const copy = add("button", "Copy the config");
@@ -183,7 +185,7 @@
       const right = x * Math.cos(turn) + y * Math.sin(turn);
       const away = -x * Math.sin(turn) + y * Math.cos(turn);
       const up = z * Math.cos(tilt) + away * Math.sin(tilt);
-      return [width / 2 + (165 * right) / 1.35, height / 2 + 8 - (165 * up) / 1.25];
+      return [width / 2 + (150 * right) / 1.35, height / 2 - (150 * up) / 1.25];
     };
     const draw = () => {
       for (const { element, at } of moved) {

@@ -134,17 +134,18 @@ def candidates(view: View) -> str:
             f"{one.metrics.accuracy:.4f}",
             f"{one.metrics.bits_per_byte:.3f}",
             f"{one.fitness:.4f}",
+            *(f"{value:.4g}" for value in view.own(one).values()),
         ]
         for one in ranked
     ]
     kinds = [view.kind(one.id) for one in ranked]
     header = (
         "id", "model", "generation", "params", "MiB", "ms", "accuracy", "bits/byte",
-        "fitness",
+        "fitness", *view.record.objectives,
     )  # fmt: skip
     about = "After the first phase. A column's name sorts by it."
     return tag("p", about) + table(
-        header, rows, numbers=7, identity="all", classes=kinds
+        header, rows, numbers=len(header) - 2, identity="all", classes=kinds
     )
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from arch.families import FAMILIES
+from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.report.page.charts import Dot
 from jaxnas.report.page.tags import tag
 from jaxnas.report.words import describe
@@ -55,6 +56,11 @@ class View:
         """The winner so far."""
         return self.record.best
 
+    def own(self, one: Scored) -> dict[str, float]:
+        """A candidate's values of the user's objectives, by name."""
+        names = self.record.objectives
+        return dict(zip(names, one.objectives[len(OBJECTIVES) :], strict=True))
+
     def dots(self, figures: Sequence[tuple[float, float]]) -> Iterator[Dot]:
         """The drawn candidates at these places."""
         for one, (x, y) in zip(self.drawn, figures, strict=True):
@@ -98,6 +104,7 @@ def data_of(view: View) -> str:
             "kind": view.kind(one.id),
             "config": own,
             **({"later": later[one.id]} if one.id in later else {}),
+            **({"own": own_values} if (own_values := view.own(one)) else {}),
         }
     run = str(view.record.folder.path)
     text = json.dumps({"shared": shared, "candidates": candidates, "run": run})
