@@ -69,8 +69,10 @@ def _kept(run: Path | None) -> tuple[Values, bool]:
             kept = tomllib.loads(run.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError):
             kept = {}  # what is wrong is said below
-        if {"model", *OF_RUN} <= kept.keys():  # no search's
-            found = {name: kept[name] for name in OF_RUN}
+        if "space" not in kept and set(OF_RUN) - {"eval_windows"} <= kept.keys():
+            # Of a training, a compression, a distillation.
+            found = {"eval_windows": kept["final_windows"]} | kept
+            found = {name: found[name] for name in OF_RUN}
             check_flags(found, {name: BOUNDS[name] for name in OF_RUN[1:]})
             return found, kept.get("fresh") is not True
         config = make_config(read_toml(run), str(run))
@@ -86,7 +88,6 @@ def add_of_run(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="SOURCE", help="as of a search [the run's]")
     add("--window", type=int, metavar="N", help="tokens a sample [the run's]")
     add("--batch", type=int, metavar="N", help="samples a step [the run's]")
-    add("--eval-windows", type=int, metavar="N", help="of one [the run's]")
     add("--final-windows", type=int, metavar="N", help="scored in the end [the run's]")
     add("--seed", type=int, metavar="N", help="of windows and new weights [0]")
 
