@@ -26,7 +26,7 @@ def feedforward_tensors(config, inner):
 
 def attention_tensors(config, inner):
     hidden, heads = config.hidden_dim, config.num_heads
-    head_dim, kv_heads = hidden // heads, heads
+    head_dim, kv_heads = (config.attention_dim or hidden) // heads, heads
     if config.arch_type == "grouped_query_attention":
         kv_heads = config.kv_heads or heads // 2
     return [

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
         from jaxnas.pipeline.compress import CompressPlan, compress
         from jaxnas.report.tables import plain_console
 
-        others = {"to", "recover_tokens", "eval_windows"}
+        others = {"to", "recover_tokens"}
         plan = CompressPlan(
             **{name: x for name, x in values.items() if name not in others},
             quantization=STORED[values["to"]],
@@ -80,6 +80,7 @@ def _values(given: Values) -> Values:
         "max_size": {"kind": float, "above": 0},
         "max_latency": {"kind": float, "above": 0},
     }
+    del values["eval_windows"], bounds["eval_windows"]
     open_ = ("recover_steps", "recover_tokens", "max_size", "max_latency")
     check_flags(values, bounds, open_=open_)
     if values["rounding"] == "qat" and values["to"] == "f16":

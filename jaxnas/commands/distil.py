@@ -89,10 +89,11 @@ def _values(given: Values) -> Values:
     teacher, run = found_model(Path(given["teacher"]))
     student = Path(given["student"])
     untrained = student.suffix == ".json"
+    if untrained:
+        given = given | {"fresh": True}
     if not untrained:
         student = found_model(student)[0]
-    further = not (untrained or given.get("fresh", False))
-    of_run = settings_of(run, further=further)
+    of_run = settings_of(run, further=not given.get("fresh", False))
     del of_run["eval_windows"]
     values = {
         **_DEFAULTS,

@@ -65,12 +65,11 @@ def _kept(run: Path | None) -> tuple[Values, bool]:
 
     platform = backend()
     if run is not None:
-        try:
-            kept = inputs.read_toml(run)
-        except (OSError, ValueError):
-            kept = {}  # what is wrong is said below
-        if {"model", *OF_RUN} <= kept.keys():  # no search's
-            found = {name: kept[name] for name in OF_RUN}
+        kept = inputs.read_toml(run)
+        if "space" not in kept and set(OF_RUN) - {"eval_windows"} <= kept.keys():
+            # Of a training, a compression, a distillation.
+            found = {"eval_windows": kept["final_windows"]} | kept
+            found = {name: found[name] for name in OF_RUN}
             check_flags(found, {name: BOUNDS[name] for name in OF_RUN[1:]})
             return found, kept.get("fresh") is not True
         config = make_config(read_toml(run), str(run))
@@ -86,7 +85,6 @@ def add_of_run(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="SOURCE", help="as of a search [the run's]")
     add("--window", type=whole(MANY), metavar="N", help="tokens a sample [the run's]")
     add("--batch", type=whole(MANY), metavar="N", help="samples a step [the run's]")
-    add("--eval-windows", type=whole(MANY), metavar="N", help="of one [the run's]")
     add(
         "--final-windows",
         type=whole(MANY),

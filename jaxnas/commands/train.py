@@ -159,6 +159,7 @@ def _parser() -> Parser:
         metavar="N",
         help="steps between evaluations on the validation split [500]",
     )
+    add("--eval-windows", type=int, metavar="N", help="of one [the run's]")
     add(
         "--patience",
         type=whole(),

@@ -137,7 +137,7 @@ def _built(
         multiplier = inner / max(1, numbers["hidden_dim"])
         fields |= {"ffn_dim": inner, "ffn_multiplier": multiplier}
     fields["inner_dim"] = numbers.get("inner_channels")
-    if "head_dim" in numbers:
+    if "head_dim" in numbers and "attention_dim" not in native.takes:
         fields["attention_dim"] = numbers["num_heads"] * numbers["head_dim"]
     try:
         return ArchitectureConfig.from_dict(fields).canonical()

@@ -21,6 +21,7 @@ from jaxnas.data.fim import fim_tokens, with_fim
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import (
     LoadedModel,
+    load_codes,
     load_model,
     read_arrays,
     save_model,
@@ -143,7 +144,9 @@ def train(
         trained = _trained(folder, plan, config, model, trained_on, clock, words)
     except TrainingFailed as error:
         raise RunFailed(f"{error}: a lower --learning-rate may help") from None
-    save_model(folder.model, config, trained.params, tokenizer)
+    kept = trained.best_step == 0 and not plan.fresh  # then as it was rounded
+    codes = load_codes(plan.model) if kept else None
+    save_model(folder.model, config, trained.params, tokenizer, codes=codes)
     after = sums_of_splits(config, task, trained.params, plan.final_windows)
     scores = score_splits(task, after, plan.final_windows)
     write_json(
