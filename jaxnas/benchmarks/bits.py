@@ -16,7 +16,7 @@ from jaxnas.training.task import Task
 _BATCH = 1  # nothing is trained
 
 
-def bits(model: LoadedModel, data: str, number: int) -> Json:
+def bits(model: LoadedModel, data: str, number: int, most: int | None = None) -> Json:
     """Bits per byte and next-token accuracy on a source's test files.
 
     Windows are as long as the model's own; each window's first token is context
@@ -27,6 +27,7 @@ def bits(model: LoadedModel, data: str, number: int) -> Json:
       model: as it is stored.
       data: the source.
       number: of windows at most, evenly spaced.
+      most: tokens of a window; None for as many as the model reads.
 
     Raises:
       UsageError: the files hold no whole window.
@@ -34,6 +35,7 @@ def bits(model: LoadedModel, data: str, number: int) -> Json:
     config = model.config
     dataset = prepare(data, config.vocab_size, tokenizer=model.tokenizer)
     window = position_limit(config) or config.max_seq_length
+    window = window if most is None else min(window, most)
     task = _task(dataset, window)
     if len(dataset.test) <= window:
         raise UsageError(f"{data} has less than a window of {window} test tokens")

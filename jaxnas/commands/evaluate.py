@@ -36,6 +36,7 @@ _PYTHON = (".py", ".pyi")
 # Of each setting that is a number.
 _BOUNDS: dict[str, dict[str, Any]] = {
     "windows": {"kind": int, "least": 1, "most": 10**6},
+    "window": {"kind": int, "least": 1},
     "cursors": {"kind": int, "least": 1, "most": 10**6},
     "context": {"kind": int, "least": 1, "most": 10**6},
     "samples": {"kind": int, "least": 1, "most": 10**4},
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> None:
     for name in wanted:
         if name not in BENCHMARKS:
             raise UsageError(f"--on: no {name!r}: choose {', '.join(BENCHMARKS)}")
-    check_flags(vars(options), _BOUNDS, open_=("problems",))
+    check_flags(vars(options), _BOUNDS, open_=("problems", "window"))
     _check_problems(options, wanted)
     # Only now, for it takes seconds.
     from jaxnas.report.steps import bars_on
@@ -125,7 +126,9 @@ def _scorers(options: argparse.Namespace, wanted: list[str]) -> dict[str, Scorer
 
     found: dict[str, Scorer] = {}
     if "bpb" in wanted:
-        found["bpb"] = lambda model, _: bits(model, options.data, options.windows)
+        found["bpb"] = lambda model, _: bits(
+            model, options.data, options.windows, options.window
+        )
     if {*_LINES, "syntax"} & set(wanted):
         files = held_out(options.data)
         places = cursors(files, options.cursors, options.seed)
@@ -253,6 +256,12 @@ def _parser() -> Parser:
     add("--on", default="bpb,line", metavar="A,B", help=f"[{','.join(BENCHMARKS)}]")
     add("--data", default="stdlib", metavar="SOURCE", help="as of a search [stdlib]")
     add("--windows", type=whole(MANY), default=512, metavar="N", help="of bpb [512]")
+    add(
+        "--window",
+        type=whole(MANY),
+        metavar="N",
+        help="their tokens at most [the model's]",
+    )
     add(
         "--cursors",
         type=whole(MANY),

@@ -19,7 +19,7 @@ from jaxnas.commands.of_model import (
     resumed,
     settings_of,
 )
-from jaxnas.commands.options import Parser, check_flags, whole
+from jaxnas.commands.options import MANY, Parser, check_flags, whole
 from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.source_name import anchored_source
@@ -159,7 +159,7 @@ def _parser() -> Parser:
         metavar="N",
         help="steps between evaluations on the validation split [500]",
     )
-    add("--eval-windows", type=int, metavar="N", help="of one [the run's]")
+    add("--eval-windows", type=whole(MANY), metavar="N", help="of one [the run's]")
     add(
         "--patience",
         type=whole(),

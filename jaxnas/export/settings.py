@@ -78,7 +78,7 @@ def from_settings(native: NativeClass, content: Json) -> ArchitectureConfig:
     read = _read_fields(native, value_of, reasons)
     if reasons:
         raise UsageError("; ".join(reasons))
-    config = _built(native, *read)
+    config = built(native.takes, *read)
     for field in native.fields:
         if (value := value_of(field.theirs)) != (ours := field.export(config)):
             reasons.append(f"{field.theirs}={value!r}: ours would have {ours!r}")
@@ -121,12 +121,16 @@ def _read_fields(
     return words, numbers
 
 
-def _built(
-    native: NativeClass, words: dict[str, str], numbers: dict[str, Any]
+def built(
+    takes: Mapping[str, tuple], words: dict[str, str], numbers: dict[str, Any]
 ) -> ArchitectureConfig:
-    """The config with these fields and properties."""
+    """The config with these fields and properties; others are the first taken.
+
+    Raises:
+      UsageError: there is none.
+    """
     fields: dict[str, object] = {**UNUSED}
-    fields |= {field: values[0] for field, values in native.takes.items() if values}
+    fields |= {field: values[0] for field, values in takes.items() if values}
     fields |= words
     fields |= {name: n for name, n in numbers.items() if name not in _PROPERTIES}
     keys = numbers.get("key_value_heads")

@@ -19,7 +19,7 @@ from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 GENERATION = "generation_config.json"
-_SETTINGS, _SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
+SETTINGS, _SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -52,7 +52,7 @@ def write_tokens(
         "split_special_tokens": True,
         **special,
     }
-    write_json(out / _SETTINGS, settings)
+    write_json(out / SETTINGS, settings)
     write_json(out / _SPECIAL, special)
     ids = dict.fromkeys(_IDS, end)
     write_generation(out, ids)
@@ -66,10 +66,10 @@ def write_generation(out: Path, ids: Mapping[str, object]) -> None:
 
 def keep_tokens(source: Path, out: Path) -> bool:
     """Copies the settings of another's tokenizer, if the source has them all."""
-    if not all((source / name).is_file() for name in (_SETTINGS, GENERATION)):
+    if not all((source / name).is_file() for name in (SETTINGS, GENERATION)):
         return False
     generation_config(source)  # before anything is copied
-    for name in (_SETTINGS, _SPECIAL, GENERATION):
+    for name in (SETTINGS, _SPECIAL, GENERATION):
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
     return True

@@ -8,20 +8,22 @@ its own (`smollm`). Any other tokenizer is refused: it would read other tokens.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tokenizers import Tokenizer, pre_tokenizers
 
 from arch import ArchitectureConfig
-from jaxnas.data.tokenizer import END_OF_TEXT
+from jaxnas.data.tokenizer import END_OF_TEXT, load_tokenizer
 from jaxnas.errors import UsageError
-from jaxnas.export.tokens import generation_config
+from jaxnas.export.tokens import SETTINGS, generation_config, write_generation
+from jaxnas.storage.files import write_json
 from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 TokenKeys: TypeAlias = dict[str, str | int | bool | list[str] | list[int]]
 
 # `tokenizer.ggml.token_type`
+_FILE = "tokenizer.ggml"
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
@@ -156,8 +158,75 @@ def _special(tokenizer: Tokenizer, folder: Path) -> Mapping[str, int]:
 
 def _settings(folder: Path) -> Json:
     """What a kept tokenizer_config.json says; nothing if there is none."""
-    path = folder / "tokenizer_config.json"
+    path = folder / SETTINGS
     if not path.exists():
         return {}
     content = read_json(path)
     return content if isinstance(content, dict) else {}
+
+
+def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
+    """The tokenizer that a file's settings describe: `token_keys` read back.
+
+    Args:
+      settings: of the file, by their whole names.
+      size: tokens of the model.
+
+    Raises:
+      UsageError: it is no byte-level BPE, or splits texts by a rule unknown here.
+    """
+    kind, name = (settings.get(f"{_FILE}.{key}") for key in ("model", "pre"))
+    rules = {known: rule for rule, known in _RULES}
+    if kind != "gpt2" or name not in rules:
+        raise UsageError(
+            f"{_FILE}.model={kind!r} with pre={name!r}: only 'gpt2' with "
+            f"{' or '.join(map(repr, rules))} can be read"
+        )
+    texts, types = settings[f"{_FILE}.tokens"], settings[f"{_FILE}.token_type"]
+    used = [
+        (i, text, kind)
+        for i, (text, kind) in enumerate(zip(texts, types, strict=True))
+        if kind != _UNUSED
+    ]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": i, "content": text, **flags, "special": kind == _CONTROL}
+            for i, text, kind in used
+            if kind in (_CONTROL, _USER_DEFINED)
+        ],
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [{"trim_offsets": True} | part for part in rules[name]],
+        },
+        "decoder": {"trim_offsets": True} | _BYTES,
+        "model": {
+            **_PLAIN_BPE,
+            "vocab": {text: i for i, text, _ in used},
+            "merges": [merge.split(" ", 1) for merge in settings[f"{_FILE}.merges"]],
+        },
+    }
+    try:
+        tokenizer = load_tokenizer(json.dumps(content))
+    except Exception as error:  # the library raises bare ones
+        raise UsageError(f"the tokenizer cannot be read: {error}") from None
+    if tokenizer.get_vocab_size() > size:
+        raise UsageError(f"the tokenizer has more tokens than the model's {size}")
+    return tokenizer
+
+
+def write_kept(settings: Mapping[str, Any], folder: Path) -> None:
+    """What begins and ends texts, and the chat template, for exports to come."""
+    ids = {
+        name: settings.get(f"{_FILE}.{role}_token_id") for name, role in _ROLES.items()
+    }
+    write_generation(folder, ids)
+    texts = settings[f"{_FILE}.tokens"]
+    named = {
+        name.removesuffix("_id"): texts[i] for name, i in ids.items() if i is not None
+    }
+    template = settings.get("tokenizer.chat_template")
+    about = {"chat_template": template} if isinstance(template, str) else {}
+    about |= {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+    write_json(folder / SETTINGS, about)

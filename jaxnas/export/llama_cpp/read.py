@@ -1,0 +1,238 @@
+"""Import: a GGUF file as a model of ours, its blocks as the numbers they stand for.
+
+The tables that write a file are read the other way. What a file says and ours does
+not have is refused, all of it in one line.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from arch import ArchitectureConfig, Params
+from arch.layout import fan_in, from_rows
+from arch.padding import parameter_shapes
+from jaxnas.errors import UsageError
+from jaxnas.export.folder import check_free, whole_folder
+from jaxnas.export.llama_cpp.architecture import Architecture, FileRow, Keys
+from jaxnas.export.llama_cpp.architectures import ARCHITECTURES
+from jaxnas.export.llama_cpp.tokens import tokenizer_of, write_kept
+from jaxnas.export.model_folder import WEIGHTS, save_model
+from jaxnas.export.read import Imported
+from jaxnas.export.rows import layout_at
+from jaxnas.export.settings import built
+
+if TYPE_CHECKING:
+    import gguf
+
+MAGIC = b"GGUF"
+_PACKAGE = "gguf"
+# Settings of a file -> fields and properties of ours.
+_NUMBERS = {
+    "embedding_length": "hidden_dim",
+    "block_count": "num_layers",
+    "context_length": "max_seq_length",
+    "feed_forward_length": "feedforward_dim",
+    "attention.head_count": "num_heads",
+    "attention.head_count_kv": "key_value_heads",
+    "attention.layer_norm_rms_epsilon": "norm_epsilon",
+    "attention.layer_norm_epsilon": "norm_epsilon",
+    "rope.freq_base": "rope_theta",
+}
+# Older files leave these out, and llama.cpp assumes what ours has.
+_ASSUMED = ("vocab_size", "rope.", "attention.key_length", "attention.value_length")
+_READABLE = {
+    one.name: one
+    for one in ARCHITECTURES
+    if one.positions is None and not any(row.change for row in one.rows)
+}
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as GGUF files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def import_gguf(source: Path, out: Path) -> Imported:
+    """Makes a model folder from a GGUF file.
+
+    The weights are those that llama.cpp computes with, as fp16 if that holds them
+    all, as float32 if not.
+
+    Args:
+      source: the file, its tokenizer in it.
+      out: the model folder to make.
+
+    Raises:
+      UsageError: the file cannot be read, or ours cannot represent what it says;
+        nothing is written.
+    """
+    check_free(out)
+    reader = _open(source)
+    try:
+        settings = {name: field.contents() for name, field in reader.fields.items()}
+        architecture = _architecture(settings)
+        tensors = {tensor.name: tensor for tensor in reader.tensors}
+        config = _config(architecture, settings, tensors)
+        tokenizer = tokenizer_of(settings, config.vocab_size)
+        params = _params(architecture, config, tensors)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+    with whole_folder(out) as folder:
+        save_model(folder, config, params, tokenizer, exact=True)
+        write_kept(settings, folder)
+        size = (folder / WEIGHTS).stat().st_size
+    parameters = sum(x.size for x in flatten_dict(params).values())
+    return Imported(f"{architecture.name} (GGUF)", config, parameters, size)
+
+
+def _open(source: Path) -> "gguf.GGUFReader":
+    if importlib.util.find_spec(_PACKAGE) is None:
+        raise UsageError(f"GGUF needs the package {_PACKAGE}: pip install {_PACKAGE}")
+    import gguf
+
+    try:
+        return gguf.GGUFReader(source)
+    except Exception as error:  # a broken file ends in whatever NumPy raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"cannot read {source}: {reason}") from None
+
+
+def _architecture(settings: Mapping[str, Any]) -> Architecture:
+    name = settings.get("general.architecture")
+    if name not in _READABLE:
+        known = ", ".join(_READABLE)
+        raise UsageError(f"architecture {name!r} cannot be imported: only {known}")
+    return _READABLE[name]
+
+
+def _config(
+    architecture: Architecture, settings: Mapping[str, Any], tensors: Mapping[str, Any]
+) -> ArchitectureConfig:
+    """Of our model; every setting of the file is compared with what it would have."""
+    begin = f"{architecture.name}."
+    found = {
+        name.removeprefix(begin): _shortest(value)
+        for name, value in settings.items()
+        if name.startswith(begin)
+    }
+    numbers = {ours: found[name] for name, ours in _NUMBERS.items() if name in found}
+    numbers["vocab_size"] = len(settings.get("tokenizer.ggml.tokens", ()))
+    numbers["tie_embeddings"] = "output.weight" not in tensors
+    missing = {"hidden_dim", "num_layers", "max_seq_length", "num_heads"}
+    if missing := missing.difference(numbers):
+        names = [name for name, ours in _NUMBERS.items() if ours in missing]
+        raise UsageError(f"{begin}{', '.join(names)} is missing")
+    config = built(architecture.takes, {}, numbers)
+    reasons = list(_differences(architecture.keys(config), found))
+    reasons += [
+        f"{field}={getattr(config, field)!r}: needs {' or '.join(map(repr, values))}"
+        for field, values in architecture.misfits(config).items()
+    ]
+    if reasons:
+        raise UsageError("; ".join(f"{begin}{reason}" for reason in reasons))
+    return config
+
+
+def _differences(ours: Keys, theirs: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in ours.items():
+        if name not in theirs:
+            if not name.startswith(_ASSUMED):
+                yield f"{name} is missing"
+        elif theirs[name] != value:
+            yield f"{name}={theirs[name]!r}: ours would have {value!r}"
+    for name, value in theirs.items():
+        if name not in ours and not (name == "rope.scaling.type" and value == "none"):
+            yield f"{name}={value!r}: ours has no such setting"
+
+
+def _shortest(value: Any) -> Any:
+    """A file's float32 as the number that was meant."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _params(
+    architecture: Architecture, config: ArchitectureConfig, tensors: Mapping[str, Any]
+) -> Params:
+    """The parameters, from tensors that all have to have a place."""
+    shapes = flatten_dict(parameter_shapes(config), sep=".")
+    left = dict(tensors)
+    flat: dict[str, np.ndarray] = {}
+    for row in architecture.rows_of(config):
+        layers = range(config.num_layers) if row.stacked else [None]
+        names = [row.theirs.format(layer=layer) for layer in layers]
+        wanted = [shapes[name].shape[1 if row.stacked else 0 :] for name in row.ours]
+        each = [_restored(row, config, left, name, wanted) for name in names]
+        for name, parts in zip(row.ours, zip(*each, strict=True), strict=True):
+            flat[name] = np.stack(parts) if row.stacked else parts[0]
+    for name, tensor in left.items():
+        if not name.endswith(".bias") or _values(tensor).any():
+            raise UsageError(f"tensor {name} has no place in our model")
+    return unflatten_dict(flat, sep=".")
+
+
+def _take(tensors: dict[str, Any], name: str) -> np.ndarray:
+    if name not in tensors:
+        raise UsageError(f"tensor {name} is missing")
+    return _values(tensors.pop(name))
+
+
+def _values(tensor: Any) -> np.ndarray:
+    import gguf
+
+    try:
+        return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    except NotImplementedError:
+        kind = tensor.tensor_type.name
+        raise UsageError(
+            f"tensor {tensor.name} is {kind}, which gguf cannot read"
+        ) from None
+
+
+def _restored(
+    row: FileRow,
+    config: ArchitectureConfig,
+    tensors: dict[str, Any],
+    name: str,
+    shapes: list[tuple[int, ...]],
+) -> list[np.ndarray]:
+    """Ours of the tensor of this name, a layer's, which is taken out of `tensors`."""
+    theirs = _take(tensors, name)
+    layouts = [layout_at(name)._replace(stacked=False) for name in row.ours]
+    if not layouts[0].matrix:
+        wanted: list[tuple[int, ...]] = shapes
+    else:
+        lengths = [
+            fan_in(layout, shape) for layout, shape in zip(layouts, shapes, strict=True)
+        ]
+        rows = [
+            int(np.prod(shape)) // length
+            for shape, length in zip(shapes, lengths, strict=True)
+        ]
+        wanted = [(sum(rows), lengths[0])]
+    if theirs.shape != wanted[0]:
+        raise UsageError(
+            f"tensor {name} has shape {list(theirs.shape)}, the file's settings "
+            f"ask for {list(wanted[0])}"
+        )
+    if row.factor is not None:
+        theirs = theirs / np.float32(row.factor(config))
+    if not layouts[0].matrix:
+        return [theirs]
+    if row.order is not None:
+        ours = np.empty_like(theirs)
+        ours[row.order(config)] = theirs
+        theirs = ours
+    parts = np.split(theirs, np.cumsum(rows)[:-1])
+    return [
+        np.asarray(from_rows(layout, jnp.asarray(part), shape))
+        for layout, part, shape in zip(layouts, parts, shapes, strict=True)
+    ]
