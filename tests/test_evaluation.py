@@ -383,6 +383,10 @@ def test_everything_else_separates_keys():
         "vocab_size": 258,
         "max_seq_length": 32,
         "tie_embeddings": True,
+        "norm_epsilon": 1e-6,
+        "rope_theta": 5e5,
+        "rope_scaling": 2.0,
+        "qkv_bias": True,
     }
     fields = {field.name for field in dataclasses.fields(CONFIG)}
     of_others = {"kv_heads", "inner_dim"}

@@ -16,11 +16,14 @@ QKV = "qkv_bias"
 GATED = {"swiglu": "silu", "geglu": "gelu"}
 
 
+_READ = ("attention_dim", "norm_epsilon", "rope_theta", "rope_scaling")
+
+
 def _takes(
     normalization: str, activations: dict[str, str], **others: tuple
 ) -> dict[str, tuple]:
     return {
-        **dict.fromkeys(("norm_epsilon", "rope_theta", "rope_scaling"), ANY),
+        **dict.fromkeys(_READ, ANY),
         **others,
         "arch_type": ATTENTION,
         "normalization": (normalization,),
@@ -195,7 +198,7 @@ STABLE_LM = NativeClass(
     name="StableLm",
     model_type="stablelm",
     architecture="StableLmForCausalLM",
-    takes=_takes("layernorm", GATED) | {"attention_dim": (None,)},
+    takes=_takes("layernorm", GATED, attention_dim=(None,)),
     fields=_fields(GATED, "layer_norm_eps"),
     constants={
         "qk_layernorm": False,

@@ -43,7 +43,6 @@ GPT2 = NativeClass(
     architecture="GPT2LMHeadModel",
     takes={
         "arch_type": ATTENTION,
-        "attention_dim": (None,),
         "normalization": ("layernorm",),
         "position_encoding": ("absolute",),
         "activation": tuple(PLAIN),
@@ -114,7 +113,6 @@ MPT = NativeClass(
     architecture="MptForCausalLM",
     takes={
         "arch_type": ATTENTION,
-        "attention_dim": (None,),
         "normalization": ("layernorm",),
         "position_encoding": ("alibi",),
         "activation": ("gelu",),

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from arch import ArchitectureConfig
 from arch.families import UNUSED
 from jaxnas.errors import UsageError
-from jaxnas.export.native import NativeClass
+from jaxnas.export.native import ANY, NativeClass
 from jaxnas.storage.jsonl import Json
 
 # Properties that fields of ours decide, and those that are fields by other names.
@@ -141,7 +141,7 @@ def built(
         multiplier = inner / max(1, numbers["hidden_dim"])
         fields |= {"ffn_dim": inner, "ffn_multiplier": multiplier}
     fields["inner_dim"] = numbers.get("inner_channels")
-    if "head_dim" in numbers and "attention_dim" not in native.takes:
+    if "head_dim" in numbers and takes.get("attention_dim") == ANY:
         fields["attention_dim"] = numbers["num_heads"] * numbers["head_dim"]
     try:
         return ArchitectureConfig.from_dict(fields).canonical()

@@ -35,7 +35,7 @@ def describe(config: ArchitectureConfig) -> str:
     return " ".join(
         words.format(fields[name])
         for name, words in _WORDS
-        if name in uses and fields[name] and name != repeated
+        if name in uses and fields.get(name) and name != repeated
     )
 
 
@@ -63,7 +63,7 @@ def told_apart(
 
     def reads(config: Mapping[str, object], name: str) -> bool:
         repeated = name == "ffn_multiplier" and config["ffn_dim"] is not None
-        told = bool(config[name]) and not repeated
+        told = bool(config.get(name)) and not repeated
         return told and name in USES[str(config["arch_type"])]
 
     shared = {

@@ -38,9 +38,6 @@ def _takes(
     }
 
 
-# Attention as wide as the residual stream: their tensors have one width for both.
-_AS_WIDE = {"attention_dim": (None,)}
-
 _NORMS = (
     row("blocks.mixer_norm.scale", "blk.{layer}.attn_norm.weight"),
     row("blocks.feedforward_norm.scale", "blk.{layer}.ffn_norm.weight"),
@@ -132,14 +129,14 @@ def _root(config: ArchitectureConfig) -> float:
 
 LLAMA = Architecture(
     name="llama",
-    takes=_takes("rmsnorm", "rope", "swiglu"),
+    takes=_takes("rmsnorm", "rope", "swiglu", attention_dim=ANY),
     keys=_rotary(RMS_EPSILON),
     rows=_rows(*_PAIRS, _VALUE, _OUT, *_GATED),
 )
 
 GEMMA = Architecture(
     name="gemma",
-    takes=_takes("rmsnorm", "rope", "geglu", tie_embeddings=(True,)),
+    takes=_takes("rmsnorm", "rope", "geglu", tie_embeddings=(True,), attention_dim=ANY),
     keys=_rotary(RMS_EPSILON),
     # It multiplies the embedding by sqrt(D) where it enters, and not as the head.
     rows=(
@@ -156,14 +153,14 @@ GEMMA = Architecture(
 
 ARCEE = Architecture(
     name="arcee",
-    takes=_takes("rmsnorm", "rope", "relu2"),
+    takes=_takes("rmsnorm", "rope", "relu2", attention_dim=ANY),
     keys=_rotary(RMS_EPSILON),
     rows=_rows(*_PAIRS, _VALUE, _OUT, *_PLAIN),
 )
 
 STARCODER2 = Architecture(
     name="starcoder2",
-    takes=_takes("layernorm", "rope", "gelu", **_AS_WIDE),
+    takes=_takes("layernorm", "rope", "gelu"),
     keys=_rotary(_LAYER_NORM),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
     zeros=(*_NORM_BIASES, *_DENSE_BIASES),
@@ -171,7 +168,7 @@ STARCODER2 = Architecture(
 
 STABLE_LM = Architecture(
     name="stablelm",
-    takes=_takes("layernorm", "rope", "swiglu", **_AS_WIDE),
+    takes=_takes("layernorm", "rope", "swiglu"),
     keys=_rotary(_LAYER_NORM, use_parallel_residual=False),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_GATED),
     zeros=_NORM_BIASES,
@@ -180,7 +177,7 @@ STABLE_LM = Architecture(
 
 NEMOTRON = Architecture(
     name="nemotron",
-    takes=_takes("layernorm", "rope", "relu2", **_AS_WIDE),
+    takes=_takes("layernorm", "rope", "relu2"),
     keys=_rotary(_LAYER_NORM),
     rows=_rows(*_HALVES, _VALUE, _OUT, *_PLAIN),
     zeros=_NORM_BIASES,
@@ -189,14 +186,14 @@ NEMOTRON = Architecture(
 
 REFACT = Architecture(
     name="refact",
-    takes=_takes("rmsnorm", "alibi", "swiglu", **_AS_WIDE),
+    takes=_takes("rmsnorm", "alibi", "swiglu"),
     keys=_fixed(RMS_EPSILON),
     rows=_rows(*_PAIRS, _VALUE, _OUT, *_GATED),
 )
 
 GPT2 = Architecture(
     name="gpt2",
-    takes=_takes("layernorm", "absolute", "gelu", **_AS_WIDE),
+    takes=_takes("layernorm", "absolute", "gelu"),
     keys=_fixed(_LAYER_NORM),
     rows=_rows(_FUSED, _OUT, *_PLAIN),
     zeros=(*_NORM_BIASES, *_DENSE_BIASES, "blk.{layer}.attn_qkv.bias"),
@@ -205,7 +202,7 @@ GPT2 = Architecture(
 
 MPT = Architecture(
     name="mpt",
-    takes=_takes("layernorm", "alibi", "gelu", **_AS_WIDE),
+    takes=_takes("layernorm", "alibi", "gelu"),
     keys=_fixed(_LAYER_NORM, **{"attention.max_alibi_bias": _MAX_ALIBI_BIAS}),
     rows=_rows(_FUSED, _OUT, *_PLAIN),
 )
