@@ -5,14 +5,17 @@ import json
 
 import jax
 import pytest
+from corpus import write_corpus
 from written_run import drawn_results, written_run
 
 from arch.baselines import BASELINES
 from arch.padding import parameter_shapes
+from jaxnas.benchmarks.lines import held_out
 from jaxnas.commands import report, show, status
-from jaxnas.data import train_tokenizer
+from jaxnas.data import prepare, train_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import save_model
+from jaxnas.pipeline import completions
 from jaxnas.report.standing import last_written, standing
 from jaxnas.results.record import read_record
 from jaxnas.storage.run_folder import LOCK
@@ -118,3 +121,21 @@ def test_a_saved_model_is_shown(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"4 heads of {saved.head_dim}" in said
     assert "together" in said
+
+
+def test_test_files_are_read_back_from_their_tokens(tmp_path):
+    code = write_corpus(tmp_path / "code")
+    dataset = prepare(f"folder:{code}", 300, tmp_path / "cache")
+    found = sorted(file.text for file in completions.test_files(dataset))
+    assert found == sorted(file.text for file in held_out(f"folder:{code}"))
+    assert len(found) > 1
+
+
+def test_completions_are_read_back_and_damage_is_said(run):
+    assert completions.stored_completions(run) is None
+    rows = [{"before": "a\nb", "written": "c", "line": "d"}]
+    run.completions.write_text(json.dumps({"completions": rows}))
+    assert completions.stored_completions(run) == rows
+    run.completions.write_text('{"completions": [{}]}')
+    with pytest.raises(UsageError, match="damaged"):
+        completions.stored_completions(run)
