@@ -28,10 +28,12 @@ SIGNS = re.compile(r"\.\.\.|[\[\]…{}]")  # of a form to be filled in
 
 
 def shown_in(path):
-    """The arguments of each command in a document: in blocks of bash and in lines."""
+    """The arguments of each command in a document: in blocks and in lines."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     parts = [inside for language, inside in BLOCK.findall(text) if language == "bash"]
-    parts += INLINE.findall(BLOCK.sub("", text))
+    rest = BLOCK.sub("", text)
+    parts += INLINE.findall(rest)
+    parts += [line for line in rest.split("\n") if line.startswith("    ")]
     for words in SHOWN.findall("\n".join(parts)):
         if not SIGNS.search(words):
             yield tuple(shlex.split(words))

@@ -66,7 +66,7 @@ def test_one_seed_of_each_tells_nothing(runs, capsys):
 
 @pytest.mark.parametrize(
     ("extra", "said"),
-    [("llama-3-8b", "llama-3-8b holds no run"), (None, "needs two shapes or runs")],
+    [("llama-3-8b", "llama-3-8b holds no run"), (None, "compare needs two or more")],
 )
 def test_what_does_not_compare_is_one_line(runs, extra, said):
     with pytest.raises(UsageError, match=said):

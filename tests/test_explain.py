@@ -129,7 +129,7 @@ def test_compare_says_how_much_more_than_the_first(capsys):
         (["explain", "llama-3-8b", "--batch", "0"], "batch=0 is not allowed"),
         (["explain", "llama-3-8b", "--tokens", "many"], "--tokens many is no number"),
         (["explain", "llama-3-8b", "--context", str(2**60)], "cannot be counted"),
-        (["compare", "llama-3-8b"], "compare needs two shapes or more"),
+        (["compare", "llama-3-8b"], "compare needs two or more, shapes or runs"),
     ],
 )
 def test_both_refuse_in_one_line(words, said, capsys):

@@ -2,18 +2,24 @@
 
 import fcntl
 import json
+import types
 
 import jax
 import pytest
+from corpus import write_corpus
 from written_run import drawn_results, written_run
 
 from arch.baselines import BASELINES
 from arch.padding import parameter_shapes
+from jaxnas.benchmarks.lines import held_out
 from jaxnas.commands import report, show, status
-from jaxnas.data import train_tokenizer
+from jaxnas.data import prepare, train_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import save_model
+from jaxnas.pipeline import completions
+from jaxnas.pipeline import report as page
 from jaxnas.report.standing import last_written, standing
+from jaxnas.report.tables import plain_console
 from jaxnas.results.record import read_record
 from jaxnas.storage.run_folder import LOCK
 
@@ -59,10 +65,10 @@ def test_programs_can_read_it(run, capsys):
 
 
 def test_a_report_lies_where_it_is_asked_for(run, tmp_path, capsys):
-    page = tmp_path / "there" / "page.html"
-    report.main([str(run.path), "--out", str(page)])
-    assert str(page) in capsys.readouterr().out
-    assert page.read_text().startswith("<!doctype html>")
+    file = tmp_path / "there" / "page.html"
+    report.main([str(run.path), "--out", str(file)])
+    assert str(file) in capsys.readouterr().out
+    assert file.read_text().startswith("<!doctype html>")
     before = {path.name for path in run.path.iterdir()}
     report.main([str(run.path)])
     assert {path.name for path in run.path.iterdir()} == before | {"report.html"}
@@ -118,3 +124,40 @@ def test_a_saved_model_is_shown(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"4 heads of {saved.head_dim}" in said
     assert "together" in said
+
+
+def test_test_files_are_read_back_from_their_tokens(tmp_path):
+    code = write_corpus(tmp_path / "code")
+    dataset = prepare(f"folder:{code}", 300, tmp_path / "cache")
+    found = sorted(file.text for file in completions.test_files(dataset))
+    assert found == sorted(file.text for file in held_out(f"folder:{code}"))
+    assert len(found) > 1
+
+
+def test_completions_are_read_back_and_damage_is_said(run):
+    assert completions.stored_completions(run) is None
+    rows = [{"before": "a\nb", "written": "c", "line": "d"}]
+    run.completions.write_text(json.dumps({"completions": rows}))
+    assert completions.stored_completions(run) == rows
+    run.completions.write_text('{"completions": [{}]}')
+    with pytest.raises(UsageError, match="damaged"):
+        completions.stored_completions(run)
+
+
+@pytest.mark.parametrize("left", [5.0, 500.0])
+def test_a_budget_that_is_nearly_spent_has_no_time_for_completions(
+    run, monkeypatch, capsys, left
+):
+    asked = []
+    monkeypatch.setattr(page, "complete", lambda *given: asked.append(given) or [])
+    clock = types.SimpleNamespace(left=lambda: left)
+    page.write_report(run, None, clock, plain_console())
+    assert bool(asked) == (left > page.COMPLETING)
+    assert run.report.exists()
+    assert str(run.report) in capsys.readouterr().out
+
+
+def test_a_run_ends_well_without_its_page(run, capsys):
+    run.results.write_text("{}\n")
+    page.write_report(run, None, types.SimpleNamespace(left=float), plain_console())
+    assert "no report was written: UsageError" in capsys.readouterr().out

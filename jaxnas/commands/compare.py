@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     add_use(parser)
     options = parser.parse_args(arguments)
     if len(options.shapes) < 2:
-        raise UsageError("compare needs two shapes or runs, or more")
+        raise UsageError("compare needs two or more, shapes or runs")
     runs = [is_run(text) for text in options.shapes]
     if any(runs):
         if not all(runs):

@@ -537,4 +537,8 @@ def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summ
     console.print(f"{folder.path} is finished already")
     show_found(summary, results, last, number, console, names)
     show_quality(summary["final"], console)
+    # Of a run that was killed behind its summary there is none.
+    how = f"python -m jaxnas.run report {folder.path}"
+    page = folder.report if folder.report.exists() else f"written by {how}"
+    console.print(f"{'report':<11} {page}", soft_wrap=True)
     return summary

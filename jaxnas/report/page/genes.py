@@ -1,6 +1,8 @@
 """Which choices survived, and what each was worth."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from arch.families import FAMILIES
 from jaxnas.report.page.charts import color_of, family_legend, path_of, picture
@@ -12,6 +14,7 @@ from jaxnas.results.effects import Gene, choice_of
 from jaxnas.results.result import Scored
 
 _ROW, _NAME, _BARS, _PLOT, _WIDE = 20, 210, 190, 300, 760  # pixels
+_ACROSS, _HIGH, _LOW = 1100, 34, 380  # of the parallel coordinates
 AXES = 8  # genes of the parallel coordinates, those that made the most difference
 
 
@@ -80,35 +83,18 @@ def parallel(view: View) -> str:
     """A line a candidate, over the genes that matter and the figures."""
     if len(view.drawn) < 2 or not view.genes:
         return tag("p", "Nothing to compare yet.")
-    names = [gene.name for gene in view.genes[:AXES]]
-    columns = [_categories(view, gene) for gene in view.genes[:AXES]]
-    height, top, bottom, wide = 400, 34, 380, 1100
-    figures = [
-        ([m.of(one) for one in view.drawn], m.title.split(",")[0].split(" ")[0])
-        for m in measures(view)
-    ]
-    places = Scale(0, len(columns) + len(figures) - 1, 70, wide - 60)
-    parts = []
-    for place, name in enumerate([*names, *(title for _, title in figures)]):
-        at = places.at(place)
-        parts.append(tag("path", class_="axis", d=f"M{at:.1f} {top}V{bottom}"))
-        words = name.replace("_", " ")
-        parts.append(label(at, 16, words, class_="title mid"))
+    columns = [*_gene_axes(view), *_figure_axes(view)]
+    places = Scale(0, len(columns) - 1, 70, _ACROSS - 60)
+    parts: list[str] = []
     lines: list[list[tuple[float, float]]] = [[] for _ in view.drawn]
-    for place, (choices, rows) in enumerate(columns):
-        y = Scale(0, max(1, len(choices) - 1), bottom - 12, top + 12)
+    for place, column in enumerate(columns):
         at = places.at(place)
-        for number, word in enumerate(choices):
-            parts.append(_choice(names[place], word, at, y.at(number)))
-        for line, row in zip(lines, rows, strict=True):
-            if row is not None:
-                line.append((at, y.at(row)))
-    for place, (values, _) in enumerate(figures, len(columns)):
-        y, at = scale_over(values, bottom, top), places.at(place)
-        for tick in y.ticks(5):
-            parts.append(label(at + 6, y.at(tick) + 4, figure(tick), class_="tick"))
-        for line, value in zip(lines, values, strict=True):
-            line.append((at, y.at(value)))
+        parts.append(tag("path", class_="axis", d=f"M{at:.1f} {_HIGH}V{_LOW}"))
+        parts.append(label(at, 16, column.title, class_="title mid"))
+        parts += [mark(at) for mark in column.marks]
+        for line, y in zip(lines, column.heights, strict=True):
+            if y is not None:
+                line.append((at, y))
     drawn = [
         tag(
             "path",
@@ -120,7 +106,7 @@ def parallel(view: View) -> str:
     ]
     title = "parallel coordinates of genes and figures"
     chart = picture(
-        title, *drawn, *parts, width=wide, height=height,
+        title, *drawn, *parts, width=_ACROSS, height=_LOW + 20,
         class_="chart broad wider points", tabindex="0",
     )  # fmt: skip
     about = (
@@ -132,10 +118,42 @@ def parallel(view: View) -> str:
     return tag("p", about) + legend + tag("p", clear) + tag("div", chart, class_="wide")
 
 
-def _categories(view: View, gene: Gene) -> tuple[list[str], list[int | None]]:
-    """The values in words, and each drawn candidate's, None where it has none."""
-    words = [choice.value for choice in gene.choices]
-    return words, [_row(one, gene.name, words) for one in view.drawn]
+class _Axis(NamedTuple):
+    """An upright axis: its ticks, made for an x, and each candidate's y, if any."""
+
+    title: str
+    marks: Sequence[Callable[[float], str]]
+    heights: Sequence[float | None]
+
+
+def _gene_axes(view: View) -> Iterator[_Axis]:
+    """Of the genes that made the most difference; their values can be chosen."""
+    for gene in view.genes[:AXES]:
+        words = [choice.value for choice in gene.choices]
+        y = Scale(0, max(1, len(words) - 1), _LOW - 12, _HIGH + 12)
+        marks = [
+            functools.partial(_choice, gene.name, word, y.at(row))
+            for row, word in enumerate(words)
+        ]
+        rows = [_row(one, gene.name, words) for one in view.drawn]
+        heights = [None if row is None else y.at(row) for row in rows]
+        yield _Axis(gene.name.replace("_", " "), marks, heights)
+
+
+def _figure_axes(view: View) -> Iterator[_Axis]:
+    """Of accuracy, size and latency."""
+    for measure in measures(view):
+        values = [measure.of(one) for one in view.drawn]
+        y = scale_over(values, _LOW, _HIGH)
+        marks = [
+            functools.partial(_tick, y.at(value), figure(value)) for value in y.ticks(5)
+        ]
+        name = measure.name.split("_")[0]
+        yield _Axis(name, marks, [y.at(value) for value in values])
+
+
+def _tick(y: float, words: str, x: float) -> str:
+    return label(x + 6, y + 4, words, class_="tick")
 
 
 def _row(one: Scored, name: str, words: Sequence[str]) -> int | None:
@@ -143,7 +161,7 @@ def _row(one: Scored, name: str, words: Sequence[str]) -> int | None:
     return words.index(said) if said in words else None
 
 
-def _choice(gene: str, word: str, x: float, y: float) -> str:
+def _choice(gene: str, word: str, y: float, x: float) -> str:
     """A value that can be chosen."""
     shown = word.replace("_attention", "").replace("_transformer", "").replace("_", " ")
     width = 8 + 6.2 * len(shown)

@@ -12,6 +12,16 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = re.compile(r"\[([^\]]*)\]\((?:\.\./)+([^)#]+)(#[^)]*)?\)")
 
 
+def on_config(config):
+    """Gives pages that the nav does not name a place at its end."""
+    named = set(re.findall(r"[\w/-]+\.md", str(config.nav)))
+    docs = Path(config.docs_dir)
+    there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    if left := sorted(there - named):
+        config.nav.append({"More": left})
+    return config
+
+
 def on_files(files, config):
     """Adds the experiments' pages, and what they show."""
     for path in sorted((ROOT / "experiments").rglob("*")):
