@@ -12,8 +12,19 @@ from jaxnas.pipeline.verify import verify
 from jaxnas.population import compiler
 from jaxnas.storage.run_folder import RunFolder
 
+SPACE = """
+name = "two"
+[genes]
+num_layers = [1, 2]
+hidden_dim = [16, 32]
+num_heads = 2
+normalization = "rmsnorm"
+activation = "gelu"
+position_encoding = "rope"
+attention_dropout = 0.0
+residual_dropout = 0.0
+"""
 SETTINGS = {
-    "space": "minimal",
     "strategy": "random",
     "population": 2,
     "generations": 2,
@@ -38,7 +49,9 @@ MODEL = ("model.safetensors", "config.json", "tokenizer.json")
 
 
 def searched(out, code):
-    jaxnas.search(out, data=f"folder:{code}", **SETTINGS)
+    space = code.parent / "two.toml"
+    space.write_text(SPACE)
+    jaxnas.search(out, data=f"folder:{code}", space=str(space), **SETTINGS)
 
 
 def bytes_of(run):
