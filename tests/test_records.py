@@ -1,12 +1,11 @@
 import json
 import math
 import os
-from pathlib import Path
 
 import pytest
 
 from jaxnas.errors import UsageError
-from jaxnas.storage import files
+from jaxnas.storage import disk
 from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.jsonl import CHAIN, Lines, chained, read_lines, to_line
 
@@ -209,23 +208,10 @@ def stop(*_):
     raise DiskFull
 
 
-def half_a_write(path, mode):
+def half_a_write(file, content):
     """A file whose disk is full after three bytes."""
-    file = open(path, mode)  # noqa: SIM115
-    write = file.write
-
-    class Half:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            file.close()
-
-        def write(self, content):
-            write(content[:3])
-            stop()
-
-    return Half()
+    file.write(content[:3])
+    stop()
 
 
 @pytest.mark.parametrize("when", ["write", "fsync", "replace"])
@@ -235,16 +221,31 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, when, old
     if old is not None:
         path.write_bytes(old)
     if when == "write":
-        monkeypatch.setattr(Path, "open", half_a_write)
+        monkeypatch.setattr(disk, "write", half_a_write)
     elif when == "fsync":
-        monkeypatch.setattr(files.os, "fsync", stop)
+        monkeypatch.setattr(disk, "sync", stop)
     else:
-        monkeypatch.setattr(Path, "replace", stop)
+        monkeypatch.setattr(disk, "rename", stop)
     with pytest.raises(DiskFull):
         write_whole(path, b"new content")
     monkeypatch.undo()
     left = {found.name: found.read_bytes() for found in tmp_path.iterdir()}
     assert left == ({} if old is None else {"file": old})
+
+
+@pytest.mark.parametrize("when", ["write", "sync"])
+def test_a_line_that_fails_leaves_no_half_of_it(tmp_path, monkeypatch, when):
+    path = tmp_path / "lines"
+    with Lines(path) as lines:
+        lines.append(ENTRIES[0])
+        whole = path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, when, half_a_write if when == "write" else stop)
+            with pytest.raises(DiskFull):
+                lines.append(ENTRIES[1])
+        assert path.read_bytes() == whole
+        lines.append(ENTRIES[2])
+    assert reopened(path) == [ENTRIES[0], ENTRIES[2]]
 
 
 def test_the_content_is_synced_before_the_file_takes_its_name(tmp_path, monkeypatch):
@@ -257,7 +258,7 @@ def test_the_content_is_synced_before_the_file_takes_its_name(tmp_path, monkeypa
         seen.append((size, path.read_bytes()))
         sync(handle)
 
-    monkeypatch.setattr(files.os, "fsync", watched)
+    monkeypatch.setattr(disk.os, "fsync", watched)
     write_whole(path, b"new content")
     assert seen == [(11, b"old")]
 

@@ -304,6 +304,7 @@ def test_progress_says_each_candidate_and_generation(tmp_path):
         progress.plan_has_run(PLAN, 2.0)
         progress.end_generation(0, LINES[:4])
         progress.end_generation(2, LINES)
+        progress.end_generation(3, LINES)
         with progress.stage("finish"):
             pass
     timings.close()
@@ -314,7 +315,8 @@ def test_progress_says_each_candidate_and_generation(tmp_path):
         assert f"fitness {one.fitness:.4f}" in text
     assert "failed: TrainingFailed: nan" in text
     assert "generation 1: best fitness 0.7000, mean 0.6000 +- 0.0816 over 3 new" in text
-    assert "generation 3: best fitness 0.7000, mean nothing new" in text
+    assert "generation 3: best fitness 0.7000, none of the 1 new succeeded" in text
+    assert "generation 4: best fitness 0.7000, nothing new: every candidate" in text
     # 4 trainings took 2 seconds, 6 candidates of 10 are left.
     assert "over 3 new; at most 0:03 of search left" in text
     ran, finish = timings

@@ -27,6 +27,7 @@ from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
 from jaxnas.compress.quantize import BLOCK
 from jaxnas.data import check_room, load_tokenizer
 from jaxnas.errors import UsageError
+from jaxnas.storage import disk
 from jaxnas.storage.files import write_whole
 from jaxnas.storage.inputs import JSON_BYTES, read_text, regular_file
 
@@ -77,7 +78,7 @@ def save_model(
         raise ValueError(f"exact weights are not {config.quantization}: needs fp16")
     if not exact:
         _check_range(params)
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     config, params = prune(config, params)
     tensors: dict[str, np.ndarray] = {}
     kind = narrowest(jax.tree.leaves(params)) if exact else np.dtype(np.float16)

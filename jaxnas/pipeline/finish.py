@@ -37,6 +37,7 @@ from jaxnas.report.words import describe
 from jaxnas.results.gain import best_gain
 from jaxnas.results.result import Scored
 from jaxnas.results.summary import Final
+from jaxnas.storage import disk
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
@@ -209,5 +210,5 @@ class Ending:
 
 def log_failure(folder: RunFolder, config: ArchitectureConfig, trace: str) -> None:
     """Keeps the traceback of a candidate that failed."""
-    with folder.failures.open("a") as file:
-        file.write(f"{describe(config)}\n{trace}\n")
+    with disk.open_file(folder.failures, "ab") as file:
+        disk.write(file, f"{describe(config)}\n{trace}\n".encode())

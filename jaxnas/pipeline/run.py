@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,6 +71,7 @@ from jaxnas.results.result import Result, ResultLog, read_results
 from jaxnas.results.summary import Summary, summary_of
 from jaxnas.runtime import backend, set_up
 from jaxnas.spaces import read_space, still_holds
+from jaxnas.storage import disk
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
 from jaxnas.storage.inputs import read_json
@@ -511,9 +511,10 @@ def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console) -> Non
 
 def _tidy(folder: RunFolder) -> None:
     """Removes what only an unfinished run needs."""
-    folder.best_weights.unlink(missing_ok=True)
-    shutil.rmtree(folder.states, ignore_errors=True)
-    shutil.rmtree(folder.finishing, ignore_errors=True)
+    disk.remove(folder.best_weights)
+    for path in (folder.states, folder.finishing):
+        if path.exists():
+            disk.remove_folder(path)
 
 
 def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summary:

@@ -13,6 +13,7 @@ from jaxnas.data import score_bigram, score_unigram
 from jaxnas.errors import RunFailed
 from jaxnas.export.model_folder import read_arrays, write_arrays
 from jaxnas.results.summary import SplitScores
+from jaxnas.storage import disk
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
@@ -40,7 +41,7 @@ class BestWeights:
                 said = read_arrays(path)[1]
                 self._best = int(said["rung"]), float(said["fitness"])
             except (SafetensorError, KeyError, ValueError):
-                path.unlink()  # the winner is trained again
+                disk.remove(path)  # the winner is trained again
 
     def offer(
         self,

@@ -1,6 +1,5 @@
 """Training states between phases, on the disk: Orbax, one folder a training."""
 
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from orbax.checkpoint import v1 as ocp
 
 from arch import ArchitectureConfig
 from arch.padding import parameter_shapes
-from jaxnas.storage.checkpoints import CHANGED, damaged, digest, folders_first, quiet
+from jaxnas.storage import disk
+from jaxnas.storage.checkpoints import CHANGED, damaged, digest, quiet, write_tree
 from jaxnas.training.keys import stage_of
 from jaxnas.training.loop import TrainState, make_optimizer
 from jaxnas.training.settings import TrainSettings
@@ -33,8 +33,10 @@ class States:
         """Keeps a state, NumPy arrays; one that is there already is replaced."""
         tree = jax.tree.map(np.asarray, state._asdict())
         facts = {"digest": digest(tree)}
-        with quiet(), folders_first():
-            ocp.save(self._path(key), tree, overwrite=True, custom_metadata=facts)
+        path = self._path(key)
+        write_tree(
+            path, lambda: ocp.save(path, tree, overwrite=True, custom_metadata=facts)
+        )
 
     def load(
         self, key: str, config: ArchitectureConfig, settings: TrainSettings
@@ -67,7 +69,7 @@ class States:
             return
         for path in self.folder.iterdir():
             if path.name not in keys and stage_of(path.name) in stages:
-                shutil.rmtree(path)
+                disk.remove_folder(path)
 
     def _path(self, key: str) -> Path:
         return self.folder / key

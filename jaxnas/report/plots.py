@@ -1,5 +1,6 @@
 """Plots of a run, as PNG."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.results.ranking import front_of
 from jaxnas.results.result import Result, scored
+from jaxnas.storage.files import write_whole
 
 
 def plot_fitness(path: Path, results: Sequence[Result]) -> None:
@@ -32,7 +34,7 @@ def plot_fitness(path: Path, results: Sequence[Result]) -> None:
     axes.set(xlabel="generation", ylabel="fitness")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def plot_pareto(
@@ -58,7 +60,13 @@ def plot_pareto(
         _scatter(axes, objectives[:, x], objectives[:, y], front)
         axes.set(xlabel=names[x], ylabel=names[y])
     figure.suptitle(f"{front.sum()} of {len(front)} candidates are not dominated")
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120)
+    write_whole(path, png.getvalue())
 
 
 def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, front: np.ndarray) -> None:

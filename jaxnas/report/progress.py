@@ -143,13 +143,17 @@ class Progress:
         stats = generation_statistics(results, generation)
         fitness = [result.fitness for result in scored(results)]
         best = f"{max(fitness):.4f}" if fitness else "none yet"
-        now = (
-            f"{stats['mean']:.4f} +- {stats['std']:.4f} over {stats['new']} new"
-            if stats["new"]
-            else "nothing new: every candidate was known"
-        )
+        tried = sum(result.generation == generation for result in results)
+        now = "nothing new: every candidate was known"
+        if stats["new"]:
+            now = (
+                f"mean {stats['mean']:.4f} +- {stats['std']:.4f} over "
+                f"{stats['new']} new"
+            )
+        elif tried:
+            now = f"none of the {tried} new succeeded"
         self.say(
-            f"generation {generation + 1}: best fitness {best}, mean {now}; "
+            f"generation {generation + 1}: best fitness {best}, {now}; "
             f"at most {self._left()} of search left"
         )
 

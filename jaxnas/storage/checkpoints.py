@@ -1,10 +1,12 @@
 """Generation checkpoints, stored by Orbax and checked when they are read."""
 
 import contextlib
+import errno
 import hashlib
 import logging
+import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,11 +15,13 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxnas.errors import UsageError
+from jaxnas.storage import disk
 from jaxnas.storage.jsonl import Json, Mark
 
 State = TypeVar("State")
 
 NONE: Mapping[str, Mark] = {}
+_FULL = os.strerror(errno.ENOSPC)
 CHANGED = "its contents have changed"
 _CURE = "remove it to resume from the one before, or from the results alone"
 
@@ -32,7 +36,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         """Opens or makes the folder; the `keep` newest checkpoints stay."""
-        self._folder = folder
+        self._folder, self._failed = folder, False
         policy = ocp.training.preservation_policies.LatestN(keep)
         try:
             with quiet():
@@ -57,8 +61,14 @@ class Checkpoints:
         facts: Json = {"digest": digest(state)}
         if known:
             facts["known"] = {name: list(mark) for name, mark in known.items()}
-        with folders_first():
-            self._orbax.save(step, state, custom_metadata=facts)
+        try:
+            write_tree(
+                self._folder / str(step),
+                lambda: self._orbax.save(step, state, custom_metadata=facts),
+            )
+        except OSError:
+            self._failed = True
+            raise
 
     def latest(self, like: State) -> tuple[int, State] | None:
         """The newest checkpoint, or None if there is none.
@@ -122,7 +132,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._orbax.close()
+        if not self._failed:
+            self._orbax.close()
+            return
+        with quiet(), contextlib.suppress(Exception):  # it was told already
+            self._orbax.close()
 
     def __enter__(self) -> Self:
         return self
@@ -133,10 +147,35 @@ class Checkpoints:
 
 def damaged(path: Path, error: Exception, cure: str) -> UsageError:
     """The error for a folder that Orbax cannot read."""
-    # Orbax leaves tasks behind: their tracebacks would follow the one line.
+    _forget_tasks()
+    return UsageError(f"the checkpoint {path} is damaged ({_reason(error)}): {cure}")
+
+
+def _forget_tasks() -> None:
+    """Orbax leaves tasks behind: their tracebacks would follow the one line."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return UsageError(f"the checkpoint {path} is damaged ({reason}): {cure}")
+
+
+def _reason(error: Exception) -> str:
+    if _FULL in str(error):  # among a thousand other characters
+        return _FULL
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def write_tree(path: Path, save: Callable[[], object]) -> None:
+    """Has Orbax save a tree.
+
+    Raises:
+      OSError: it cannot; one line, whatever Orbax says.
+    """
+    try:
+        with quiet(), folders_first():
+            disk.save(save)
+    except OSError:
+        raise
+    except Exception as error:  # Orbax has no one error for a disk that is full
+        _forget_tasks()
+        raise OSError(f"cannot write {path}: {_reason(error)}") from None
 
 
 def folders_first() -> ocp.Context:

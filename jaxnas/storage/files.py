@@ -1,9 +1,11 @@
 """Whole files, written beside and renamed: readers see the old one or the new one."""
 
+import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from jaxnas.storage import disk
 
 PARTIAL = ".partial"
 
@@ -13,20 +15,20 @@ def write_whole(path: Path, content: str | bytes) -> None:
     content = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}{PARTIAL}")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with disk.open_file(beside, "wb") as file:
+            disk.write(file, content)
+            disk.sync(file)
+        disk.rename(beside, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is told
+            disk.remove(beside)
         raise
 
 
 def remove_partial(folder: Path) -> None:
     """Removes what a killed `write_whole` left in the folder."""
     for path in folder.glob(f".*{PARTIAL}"):
-        path.unlink()
+        disk.remove(path)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ before it, so that one that was changed, left out or written twice is found. Fil
 of versions before 0.1.0 have no digests; what is appended to them has.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from jaxnas.errors import UsageError
+from jaxnas.storage import disk
 from jaxnas.storage.inputs import LINES_BYTES, parse_json, read_bytes
 
 # A JSON object, as it is read or written.
@@ -66,8 +68,8 @@ class Lines:
         """
         self.path = path
         self._lines = list(scan(path)) if path.exists() else []
-        self._file = path.open("ab")
-        self._file.truncate(self._end())
+        self._file = disk.open_file(path, "ab")
+        self._cut()
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -83,16 +85,20 @@ class Lines:
     def append(self, entry: Mapping[str, object]) -> None:
         """Writes one line, and waits until the system has it."""
         line, digest = chained(entry, self._lines[-1].digest if self._lines else "")
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            disk.write(self._file, line)
+            disk.sync(self._file)
+        except OSError:
+            with contextlib.suppress(OSError):  # half a line would spoil the next
+                self._cut()
+            raise
         read_back = json.loads(to_line(entry))
         self._lines.append(Line(read_back, digest, True, self._end() + len(line)))
 
     def keep(self, number: int) -> None:
         """Drops all lines but the first `number`."""
         del self._lines[number:]
-        self._file.truncate(self._end())
+        self._cut()
 
     def mark(self, number: int | None = None) -> Mark:
         """Of the first `number` lines, of all by default."""
@@ -107,6 +113,11 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _cut(self) -> None:
+        """Drops what follows the last whole line."""
+        if os.fstat(self._file.fileno()).st_size != self._end():
+            disk.truncate(self._file, self._end())
 
     def _end(self) -> int:
         return self._lines[-1].end if self._lines else 0

@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import fcntl
 import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxnas.errors import UsageError
-from jaxnas.storage.files import write_whole
+from jaxnas.storage import disk
+from jaxnas.storage.files import PARTIAL, write_whole
 
 LOCK = ".lock"
 
@@ -208,7 +208,7 @@ def new_run(
 def _take_back(folder: RunFolder, made: list[Path]) -> None:
     """Empties a run's folder, and removes the folders that were made for it."""
     for entry in folder.path.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        disk.remove_folder(entry) if entry.is_dir() else disk.remove(entry)
     with contextlib.suppress(OSError):  # one that others use by now
         for path in made:
             path.rmdir()
@@ -220,8 +220,13 @@ def _check_empty(folder: RunFolder) -> None:
             f"{folder.path} holds a run already: go on with --resume {folder.path}, "
             f"or choose another --out"
         )
-    if any(entry.name != LOCK for entry in folder.path.iterdir()):
+    if any(not _left_behind(entry.name) for entry in folder.path.iterdir()):
         raise UsageError(f"{folder.path} is not empty: choose another --out")
+
+
+def _left_behind(name: str) -> bool:
+    """Whether a run that was killed before it began leaves this."""
+    return name == LOCK or (name.startswith(".") and name.endswith(PARTIAL))
 
 
 @contextlib.contextmanager
@@ -261,7 +266,7 @@ def _make(path: Path) -> list[Path]:
     try:
         str(path).encode()  # Orbax takes no other names
         absent = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(path)
     except UnicodeEncodeError:
         raise UsageError(
             f"cannot make the folder {path}: its name must be UTF-8"
