@@ -128,10 +128,10 @@ def compress(folder: RunFolder, plan: CompressPlan, console: Console) -> list[St
     )
     task = shared_task(dataset, settings, plan.seed)
     record = _Record(task, plan.final_windows, hardware_named("auto"), console)
-    record.add("as it was", Compressed(loaded.config, loaded.params))
     unrounded = dataclasses.replace(loaded.config, quantization="fp16")
     limits = Limits.of(plan, loaded.config, record.hardware)
     limits.check(unrounded)
+    record.add("as it was", Compressed(loaded.config, loaded.params))
     try:
         with steps_shown(console, "recovery") as show:
             pruned = _pruned(
@@ -193,9 +193,10 @@ class Limits(NamedTuple):
         least = cut_config(config, gates)
         if self.excess(least) > 1:
             leaves = dataclasses.replace(least, quantization=self.quantization)
+            gone = 1 - size_bytes(least) / size_bytes(config)
             raise UsageError(
-                f"the limits cannot be kept: the smallest model that pruning leaves "
-                f"has {size_bytes(leaves) / MIB:.3f} MiB and "
+                f"the limits cannot be kept: pruning takes {gone:.2f} of the bytes at "
+                f"most, and leaves {size_bytes(leaves) / MIB:.3f} MiB and "
                 f"{latency_ms(leaves, self.hardware):.2f} ms at {self.quantization}"
             )
 
