@@ -47,7 +47,6 @@ from jaxnas.training.single import (
 )
 from jaxnas.training.task import Task
 
-ROUNDINGS = ("plain", "importance", "gptq", "qat")
 STAGES = 3  # of pruning, with a recovery after each
 LAST_SHARE = 0.5  # of the recovery's steps, that come after all is pruned
 CALIBRATION = 64  # windows of the training split
@@ -65,7 +64,7 @@ class CompressPlan:
       data: source of the corpus, for calibration, recovery and scores.
       prune: share of the model's bytes that goes.
       quantization: how the result is stored, of QUANTIZATIONS.
-      rounding: of ROUNDINGS.
+      rounding: plain, importance, gptq or qat.
       recover_steps: of training, in all.
       max_size: MiB of the result at most, None for any.
       max_latency: ms at most, None for any.
@@ -330,7 +329,7 @@ def rounded(
       model: not rounded.
       task: whose training split calibrates.
       quantization: of QUANTIZATIONS.
-      rounding: of ROUNDINGS.
+      rounding: plain, importance, gptq or qat, which was trained for.
     """
     config = dataclasses.replace(model.config, quantization=quantization)
     methods = {"importance": by_importance, "gptq": gptq}
