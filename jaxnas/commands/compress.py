@@ -117,7 +117,7 @@ def _parser() -> Parser:
         metavar="NAME",
         help="plain: to nearest; importance: scales by what the inputs weigh; gptq: "
         "errors made up for (arXiv:2210.17323); qat: trained while it is rounded, in "
-        "the second half of the recovery [gptq]",
+        "the last quarter of the recovery [gptq]",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

@@ -39,7 +39,7 @@ from jaxnas.storage.files import write_json
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.loop import logits_of, next_token_losses
 from jaxnas.training.scoring import score_stored
-from jaxnas.training.settings import LAST_DECAY, TrainSettings
+from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import (
     TrainingFailed,
     continue_training,
@@ -49,6 +49,7 @@ from jaxnas.training.task import Task
 
 STAGES = 3  # of pruning, with a recovery after each
 LAST_SHARE = 0.5  # of the recovery's steps, that come after all is pruned
+ROUNDED_SHARE = 0.25  # of a recovery's steps, the last ones, with `qat`
 CALIBRATION = 64  # windows of the training split
 CALIBRATION_TOKENS = 256  # of each, at most
 
@@ -297,8 +298,8 @@ def trained_on(
       task: see `Task`.
       params: to begin from.
       steps: how many.
-      quantization: what weights are rounded to, straight through, while the learning
-        rate decays; None: they are not.
+      quantization: what weights are rounded to, straight through, in the last quarter,
+        in which the learning rate decays; None: they are not.
       report: told of the steps.
 
     Raises:
@@ -310,7 +311,7 @@ def trained_on(
     if quantization is not None:
         settings = dataclasses.replace(task.settings, rounding=quantization)
         decaying = dataclasses.replace(task, settings=settings)
-        parts = [(task, int(steps * (1 - LAST_DECAY))), (decaying, steps)]
+        parts = [(task, int(steps * (1 - ROUNDED_SHARE))), (decaying, steps)]
     for own, end in parts:
         training = continue_training(
             config, own, state, starts[:end], purpose, schedule
