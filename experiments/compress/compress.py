@@ -3,8 +3,9 @@
     python experiments/compress/base.py --out DIR
     python experiments/compress/compress.py rounding --models DIR --out FILE.json
 
-Each experiment (rounding, qat, pruning, distillation) takes one to three minutes a
-seed; `--seed N` does one, and adds it to the file.
+Each experiment takes one to three minutes a seed (rounding, qat, pruning, distillation,
+and distillation-4, with windows that are seen four times); `--seed N` does one, and
+adds it to the file.
 """
 
 import argparse
@@ -96,8 +97,11 @@ def pruning(model: LoadedModel, task: Task, scratch: Path) -> Row:
     return row
 
 
-def distillation(model: LoadedModel, task: Task, scratch: Path) -> Row:
-    """A student with a teacher, and one that trains on for as long without."""
+def distillation(model: LoadedModel, task: Task, scratch: Path, epochs: int = 1) -> Row:
+    """A student with a teacher, and one that trains on for as long without.
+
+    Seen several times, each window is read by the teacher once.
+    """
     plan = DistilPlan(
         teacher="",
         student="",
@@ -107,7 +111,7 @@ def distillation(model: LoadedModel, task: Task, scratch: Path) -> Row:
         budget=None,
         share=0.5,
         top=16,
-        stored=10**8,
+        stored=TAUGHT * SETTINGS.batch * SETTINGS.window // epochs,
         window=SETTINGS.window,
         batch=SETTINGS.batch,
         learning_rate=SETTINGS.learning_rate,
@@ -135,7 +139,7 @@ def distillation(model: LoadedModel, task: Task, scratch: Path) -> Row:
         return state.params
 
     read(20, "warm")  # compiles
-    lesson, order = timed("reading", lambda: read(steps, "teacher"))
+    lesson, order = timed("reading", lambda: read(steps, f"teacher-{epochs}"))
     taught = dataclasses.replace(task, settings=settings, lesson=lesson)
     for own, starts in ((taught, order[:20]), (task, course.starts[:20])):
         train(own, starts, course.schedule)  # compiles
@@ -165,6 +169,7 @@ EXPERIMENTS: dict[str, Callable[[LoadedModel, Task, Path], Row]] = {
     "qat": qat,
     "pruning": pruning,
     "distillation": distillation,
+    "distillation-4": functools.partial(distillation, epochs=4),
 }
 
 

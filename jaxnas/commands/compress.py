@@ -64,7 +64,7 @@ def _values(given: Values) -> Values:
         **dict.fromkeys(_NAMES),
         "prune": 0.0,
         "to": "q4_0",
-        "rounding": "importance",
+        "rounding": "gptq",
         "seed": 0,
         **settings_of(run),
         **given,
@@ -118,7 +118,7 @@ def _parser() -> Parser:
         metavar="NAME",
         help="plain: to nearest; importance: scales by what the inputs weigh; gptq: "
         "errors made up for (arXiv:2210.17323); qat: trained while it is rounded, in "
-        "the second half of the recovery [importance]",
+        "the last quarter of the recovery [gptq]",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

@@ -39,7 +39,7 @@ from jaxnas.storage.files import write_json
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.loop import logits_of, next_token_losses
 from jaxnas.training.scoring import score_stored
-from jaxnas.training.settings import LAST_DECAY, TrainSettings
+from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import (
     TrainingFailed,
     continue_training,
@@ -47,9 +47,9 @@ from jaxnas.training.single import (
 )
 from jaxnas.training.task import Task
 
-ROUNDINGS = ("plain", "importance", "gptq", "qat")
 STAGES = 3  # of pruning, with a recovery after each
 LAST_SHARE = 0.5  # of the recovery's steps, that come after all is pruned
+ROUNDED_SHARE = 0.25  # of a recovery's steps, the last ones, with `qat`
 CALIBRATION = 64  # windows of the training split
 CALIBRATION_TOKENS = 256  # of each, at most
 
@@ -65,7 +65,7 @@ class CompressPlan:
       data: source of the corpus, for calibration, recovery and scores.
       prune: share of the model's bytes that goes.
       quantization: how the result is stored, of QUANTIZATIONS.
-      rounding: of ROUNDINGS.
+      rounding: plain, importance, gptq or qat.
       recover_steps: of training, in all.
       max_size: MiB of the result at most, None for any.
       max_latency: ms at most, None for any.
@@ -128,10 +128,10 @@ def compress(folder: RunFolder, plan: CompressPlan, console: Console) -> list[St
     )
     task = shared_task(dataset, settings, plan.seed)
     record = _Record(task, plan.final_windows, hardware_named("auto"), console)
-    record.add("as it was", Compressed(loaded.config, loaded.params))
     unrounded = dataclasses.replace(loaded.config, quantization="fp16")
     limits = Limits.of(plan, loaded.config, record.hardware)
     limits.check(unrounded)
+    record.add("as it was", Compressed(loaded.config, loaded.params))
     try:
         with steps_shown(console, "recovery") as show:
             pruned = _pruned(
@@ -193,9 +193,10 @@ class Limits(NamedTuple):
         least = cut_config(config, gates)
         if self.excess(least) > 1:
             leaves = dataclasses.replace(least, quantization=self.quantization)
+            gone = 1 - size_bytes(least) / size_bytes(config)
             raise UsageError(
-                f"the limits cannot be kept: the smallest model that pruning leaves "
-                f"has {size_bytes(leaves) / MIB:.3f} MiB and "
+                f"the limits cannot be kept: pruning takes {gone:.2f} of the bytes at "
+                f"most, and leaves {size_bytes(leaves) / MIB:.3f} MiB and "
                 f"{latency_ms(leaves, self.hardware):.2f} ms at {self.quantization}"
             )
 
@@ -297,8 +298,8 @@ def trained_on(
       task: see `Task`.
       params: to begin from.
       steps: how many.
-      quantization: what weights are rounded to, straight through, while the learning
-        rate decays; None: they are not.
+      quantization: what weights are rounded to, straight through, in the last quarter,
+        in which the learning rate decays; None: they are not.
       report: told of the steps.
 
     Raises:
@@ -310,7 +311,7 @@ def trained_on(
     if quantization is not None:
         settings = dataclasses.replace(task.settings, rounding=quantization)
         decaying = dataclasses.replace(task, settings=settings)
-        parts = [(task, int(steps * (1 - LAST_DECAY))), (decaying, steps)]
+        parts = [(task, int(steps * (1 - ROUNDED_SHARE))), (decaying, steps)]
     for own, end in parts:
         training = continue_training(
             config, own, state, starts[:end], purpose, schedule
@@ -329,7 +330,7 @@ def rounded(
       model: not rounded.
       task: whose training split calibrates.
       quantization: of QUANTIZATIONS.
-      rounding: of ROUNDINGS.
+      rounding: plain, importance, gptq or qat, which was trained for.
     """
     config = dataclasses.replace(model.config, quantization=quantization)
     methods = {"importance": by_importance, "gptq": gptq}
