@@ -29,11 +29,15 @@ COMMON = frozenset(
 )
 # What published models have otherwise than ours, and ours: a field that stands as
 # here is not written down.
-VARIANTS: dict[str, float | bool] = {
+VARIANTS: dict[str, float | bool | None] = {
     "norm_epsilon": 1e-5,
     "rope_theta": 10000.0,
     "rope_scaling": 1.0,
     "qkv_bias": False,
+    "biases": False,
+    "tanh_gelu": False,
+    "learned_positions": False,
+    "sliding_window": None,
 }
 _SOFTMAX = frozenset(VARIANTS)
 _FFN = frozenset({"ffn_multiplier", "ffn_dim"})
@@ -44,7 +48,7 @@ _DENSE = _FFN | {"num_heads", "normalization", "activation", "position_encoding"
 USES = {
     "transformer": COMMON | _DENSE | _SOFTMAX | {"attention_dropout"},
     "linear_transformer": COMMON | _DENSE,
-    "flash_attention": COMMON | _DENSE | _SOFTMAX,
+    "flash_attention": COMMON | _DENSE | _SOFTMAX - {"sliding_window"},
     "grouped_query_attention": COMMON
     | _DENSE
     | _SOFTMAX

@@ -56,6 +56,10 @@ BAD = {
     "rope_theta": POSITIVE,
     "rope_scaling": POSITIVE,
     "qkv_bias": SWITCH,
+    "biases": SWITCH,
+    "tanh_gelu": SWITCH,
+    "learned_positions": SWITCH,
+    "sliding_window": OVERRIDE,
 }
 
 
@@ -64,7 +68,7 @@ def test_what_is_as_always_is_not_written():
     assert not set(BASE.to_dict()) & set(VARIANTS)
     for name, value in VARIANTS.items():
         assert getattr(BASE, name) == value
-        other = True if value is False else 2 * value
+        other = {False: True, None: 8}.get(value, 2 * (value or 0))
         changed = dataclasses.replace(BASE, **{name: other})
         assert changed.to_dict() == BASE.to_dict() | {name: other}
         assert ArchitectureConfig.from_json(changed.to_json()) == changed
