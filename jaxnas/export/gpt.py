@@ -148,7 +148,7 @@ GPT_BIGCODE = NativeClass(
     name="GPTBigCode",
     model_type="gpt_bigcode",
     architecture="GPTBigCodeForCausalLM",
-    takes=_TAKES,
+    takes=_TAKES | {"arch_type": ("grouped_query_attention",)},
     sizes=_one_key_head,
     fields=(*_FIELDS, Field("key_value_heads", "key_heads", written=False)),
     constants={

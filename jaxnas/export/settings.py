@@ -139,7 +139,8 @@ def built(
     fields |= words
     fields |= {name: n for name, n in numbers.items() if name not in _PROPERTIES}
     keys = numbers.get("key_value_heads")
-    if keys not in (None, fields["num_heads"]):
+    grouped = fields["arch_type"] == "grouped_query_attention"
+    if keys is not None and (grouped or keys != fields["num_heads"]):
         fields |= {"arch_type": "grouped_query_attention", "kv_heads": keys}
     inner = numbers.get("feedforward_dim")
     if inner is not None:
