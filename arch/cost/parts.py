@@ -97,10 +97,8 @@ def embeddings(sizes: Sizes, reading: Workload) -> list[Op]:
         added = _elementwise("positions", absolute, values, read=1)
         if not (isinstance(sizes.positions, int) and sizes.positions == 0):
             table = Weight(sizes.positions, sizes.hidden)
-            streamed = Weight(reading.positions, sizes.hidden)
-            added = dataclasses.replace(
-                added, weights=(table,), streamed=(streamed,), count=1
-            )
+            rows = Weight(reading.positions * (sizes.positions > 0), sizes.hidden)
+            added = dataclasses.replace(added, weights=(table,), streamed=(rows,))
         ops.append(added)
     return ops
 
