@@ -97,7 +97,7 @@ class Block(nn.Module):
         )
         after = {}
         layers = sublayers_of(self.config.arch_type)
-        bias = has_norm_bias(self.config.arch_type)
+        bias = has_norm_bias(self.config.arch_type) or self.config.biases
         for (name, layer), key in zip(layers.items(), outside, strict=False):
             y, after[name] = layer.module(self.config, self.dtype, name=name)(
                 Norm(bias, self.config.norm_epsilon, name=f"{name}_norm")(x, traits),

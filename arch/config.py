@@ -29,7 +29,14 @@ _CHOICES = {
     "quantization": QUANTIZATIONS,
 }
 _COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_length")
-_OVERRIDES = ("ffn_dim", "kv_heads", "inner_dim", "attention_dim")  # null or a count
+_SWITCHES = (
+    *("tie_embeddings", "qkv_bias", "biases"),
+    *("tanh_gelu", "learned_positions"),
+)
+_OVERRIDES = (  # null or a count
+    *("ffn_dim", "kv_heads", "inner_dim"),
+    *("attention_dim", "sliding_window"),
+)
 _COUNT = f"an int of at least 1, at most {MOST_COUNT:,}"
 _POSITIVE = ("norm_epsilon", "rope_theta", "rope_scaling")
 _RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
@@ -74,6 +81,10 @@ class ArchitectureConfig:
     rope_theta: float = 10000.0  # base of rotary frequencies
     rope_scaling: float = 1.0  # positions are divided by it where they rotate
     qkv_bias: bool = False  # queries, keys and values have biases
+    biases: bool = False  # and all other linear layers but the head, and norms
+    tanh_gelu: bool = False  # GELU is its tanh approximation, else exact
+    learned_positions: bool = False  # absolute positions are a table, no sinusoids
+    sliding_window: int | None = None  # tokens that attention reads; None for all
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -105,7 +116,7 @@ class ArchitectureConfig:
             self,
             "a number above 0 that leaves at least one channel",
         )
-        for name in ("tie_embeddings", "qkv_bias"):
+        for name in _SWITCHES:
             _require(isinstance(getattr(self, name), bool), name, self, "true | false")
         self._check_shapes()
 
@@ -184,6 +195,12 @@ class ArchitectureConfig:
     def step_rank(self) -> int:
         """Rank of Mamba's step-size projection, hidden_dim / 16 rounded up."""
         return -(-self.hidden_dim // MAMBA_RANK_DIVISOR)
+
+    @property
+    def activation_form(self) -> str:
+        """The activation, and whether its GELU is the approximation."""
+        approximate = self.tanh_gelu and self.activation in ("gelu", "geglu")
+        return f"{self.activation}_tanh" if approximate else self.activation
 
     @property
     def gated(self) -> bool:

@@ -35,6 +35,10 @@ VARIANTS: dict[str, float | bool | None] = {
     "rope_theta": 10000.0,
     "rope_scaling": 1.0,
     "qkv_bias": False,
+    "biases": False,
+    "tanh_gelu": False,
+    "learned_positions": False,
+    "sliding_window": None,
 }
 _SOFTMAX = frozenset(VARIANTS)
 _FFN = frozenset({"ffn_multiplier", "ffn_dim"})
@@ -51,7 +55,7 @@ _DENSE = _FFN | {
 USES = {
     "transformer": COMMON | _DENSE | _SOFTMAX | {"attention_dropout"},
     "linear_transformer": COMMON | _DENSE,
-    "flash_attention": COMMON | _DENSE | _SOFTMAX,
+    "flash_attention": COMMON | _DENSE | _SOFTMAX - {"sliding_window"},
     "grouped_query_attention": COMMON
     | _DENSE
     | _SOFTMAX

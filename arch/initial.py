@@ -49,7 +49,7 @@ def deviation(config: ArchitectureConfig, module: str, inputs: int) -> float:
     """Standard deviation of a module's matrix with `inputs` summed inputs."""
     if module == "embed":
         return embedding_deviation(config)
-    if module == "head":
+    if module in ("head", "positions"):
         return HEAD_DEVIATION
     layers = 2 * config.num_layers if module in _WRITING else 1
     return 1 / math.sqrt(inputs * layers)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 INPUT_AXES = {
     "embed": (1,),  # [V, D]: a row is a token's embedding
     "head": (0,),  # [D, V]
+    "positions": (1,),  # [T, D]
     "query": (0,),  # [D, N, H]
     "key": (0,),  # [D, K, H], in RWKV [D, D]
     "value": (0,),

@@ -86,10 +86,17 @@ class LanguageModel(nn.Module):
         # XLA does that, and holds all of it.
         unrolled = unrolled and not is_recomputed(config, config.max_seq_length)
         self.blocks = STACKS[unrolled](config, self.dtype)
-        bias = has_norm_bias(config.arch_type)
+        bias = has_norm_bias(config.arch_type) or config.biases
         if has_embedding_norm(config.arch_type):
             self.embed_norm = Norm(bias, config.norm_epsilon)
         self.norm = Norm(bias, config.norm_epsilon)
+        if config.learned_positions and config.position_encoding == "absolute":
+            self.positions = nn.Embed(
+                config.max_seq_length,
+                config.hidden_dim,
+                dtype=self.dtype,
+                embedding_init=initializer(config, "positions"),
+            )
         if not config.tie_embeddings:
             self.head = nn.Dense(
                 config.vocab_size,
@@ -171,9 +178,14 @@ class LanguageModel(nn.Module):
         if (absolute := is_encoding(traits, "absolute")) is not False:
             channels, true = channel_index(config.hidden_dim, traits.width)
             positions = read[:, None] + jnp.arange(tokens.shape[1])[None]
-            table = sinusoidal(positions, channels, traits.width)
-            scale = POSITION_SCALE * embedding_deviation(config)
-            x = x + scale * table * (true & absolute)[None, None, :]
+            if config.learned_positions:
+                # What is behind the table is padding: there must be a number.
+                last = config.max_seq_length - 1
+                table = self.positions(jnp.minimum(positions, last))
+            else:
+                table = sinusoidal(positions, channels, traits.width)
+                table = POSITION_SCALE * embedding_deviation(config) * table
+            x = x + table * (true & absolute)[None, None, :]
         if has_embedding_norm(config.arch_type):
             x = self.embed_norm(x, traits)
         return x.astype(self.dtype)

@@ -71,6 +71,8 @@ def expected_class(config):
     found = ATTENTION_CELLS.get((config.normalization, position, config.activation))
     if position == "alibi" and config.feedforward_dim != 4 * config.hidden_dim:
         return None
+    if position == "absolute" and found and config.key_value_heads == 1:
+        return "GPTBigCodeForCausalLM"
     shared = config.key_value_heads != config.num_heads
     return None if shared and position != "rope" else found
 

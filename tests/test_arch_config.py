@@ -57,6 +57,10 @@ BAD = {
     "rope_theta": POSITIVE,
     "rope_scaling": POSITIVE,
     "qkv_bias": SWITCH,
+    "biases": SWITCH,
+    "tanh_gelu": SWITCH,
+    "learned_positions": SWITCH,
+    "sliding_window": OVERRIDE,
 }
 
 

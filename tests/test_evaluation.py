@@ -387,6 +387,10 @@ def test_everything_else_separates_keys():
         "rope_theta": 5e5,
         "rope_scaling": 2.0,
         "qkv_bias": True,
+        "biases": True,
+        "tanh_gelu": True,
+        "learned_positions": True,
+        "sliding_window": 8,
     }
     fields = {field.name for field in dataclasses.fields(CONFIG)}
     of_others = {"kv_heads", "inner_dim"}

@@ -39,6 +39,23 @@ PUBLISHED = {
         | {"rope_theta": 1000000.0, "tie_word_embeddings": True}
         | {"use_sliding_window": False, "sliding_window": 32768},
     ),
+    "StarCoder2-3B": (
+        "starcoder2",
+        {"num_attention_heads": 6, "num_key_value_heads": 2, "norm_epsilon": 1e-5}
+        | {"rope_theta": 999999.4420358813, "use_bias": True, "sliding_window": 12}
+        | {"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
+    ),
+    "GPT-2": (
+        "gpt2",
+        {"vocab_size": 300, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64}
+        | {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    ),
+    "TinyStarCoderPy": (
+        "gpt_bigcode",
+        {"vocab_size": 300, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64}
+        | {"activation_function": "gelu_pytorch_tanh", "multi_query": True}
+        | {"n_inner": 192, "layer_norm_epsilon": 1e-5},
+    ),
 }
 
 
@@ -53,7 +70,9 @@ def drawn(name):
     """The architecture with random weights, biases and scales too."""
     kind, settings = PUBLISHED[name]
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(kind, **SIZES | settings)
+    config = transformers.AutoConfig.for_model(
+        kind, **({} if "n_embd" in settings else SIZES) | settings
+    )
     model = transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation="eager"
     )

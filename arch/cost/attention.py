@@ -140,7 +140,13 @@ def out(sizes: Sizes, reading: Workload) -> Op:
     """The projection back into the residual stream, which waits."""
     stream = reading.positions * sizes.hidden
     return matmul(
-        "out", sizes.layers, sizes.attention, sizes.hidden, reading.positions, stream
+        "out",
+        sizes.layers,
+        sizes.attention,
+        sizes.hidden,
+        reading.positions,
+        stream,
+        sizes.biases,
     )
 
 

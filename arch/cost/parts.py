@@ -94,7 +94,12 @@ def embeddings(sizes: Sizes, reading: Workload) -> list[Op]:
     ]
     if "position_encoding" in USES[sizes.arch_type]:
         absolute = 1 - sizes.rotary - sizes.alibi
-        ops.append(_elementwise("positions", absolute, values, read=1))
+        added = _elementwise("positions", absolute, values, read=1)
+        if not (isinstance(sizes.positions, int) and sizes.positions == 0):
+            table = Weight(sizes.positions, sizes.hidden)
+            rows = Weight(reading.positions * (sizes.positions > 0), sizes.hidden)
+            added = dataclasses.replace(added, weights=(table,), streamed=(rows,))
+        ops.append(added)
     return ops
 
 
@@ -102,12 +107,12 @@ def residual_stream(sizes: Sizes, reading: Workload, branches: Count) -> list[Op
     """The norms of all branches and of both ends, and each branch's addition."""
     values = reading.positions * sizes.hidden
     ends = 2 if has_embedding_norm(sizes.arch_type) else 1
-    bias = 1 if has_norm_bias(sizes.arch_type) else 0
+    bias = int(has_norm_bias(sizes.arch_type)) + sizes.biases
     norm = Op(
         name="norm",
         kind="elementwise",
         count=branches + ends,
-        weights=(vector(sizes.hidden),) * (1 + bias),
+        weights=(vector(sizes.hidden), *_bias(sizes.hidden, bias)),
         flops=(NORM_FLOPS + bias) * values,
         read=values,
         written=values,
@@ -125,10 +130,12 @@ def feedforward(sizes: Sizes, reading: Workload) -> list[Op]:
     """Up, activate, down; with a gate where there is one."""
     layers, hidden, inner = sizes.layers, sizes.hidden, sizes.inner
     positions = reading.positions
-    stream, wide = positions * hidden, positions * inner
+    stream, wide, bias = positions * hidden, positions * inner, sizes.biases
     return [
-        matmul("up", layers, hidden, inner, positions, stream),
-        matmul("gate", layers * sizes.gated, hidden, inner, positions, stream + wide),
+        matmul("up", layers, hidden, inner, positions, stream, bias),
+        matmul(
+            "gate", layers * sizes.gated, hidden, inner, positions, stream + wide, bias
+        ),
         Op(
             name="activation",
             kind="elementwise",
@@ -138,7 +145,7 @@ def feedforward(sizes: Sizes, reading: Workload) -> list[Op]:
             written=wide,
             held=stream,
         ),
-        matmul("down", layers, inner, hidden, positions, stream),
+        matmul("down", layers, inner, hidden, positions, stream, bias),
     ]
 
 

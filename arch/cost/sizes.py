@@ -7,6 +7,7 @@ import numpy as np
 
 from arch.config import MAMBA_RANK_DIVISOR, ArchitectureConfig
 from arch.cost.pruning import kept_channels
+from arch.families import has_heads
 
 Count: TypeAlias = int | np.ndarray  # a Python int, or an int64 or float64 column
 Amount: TypeAlias = float | np.ndarray  # as Count, and fractions too
@@ -46,6 +47,8 @@ class Sizes(NamedTuple):
     alibi: Count  # 1 if scores take a linear bias
     storage: Storage
     qkv_bias: Count = 0  # 1 if queries, keys and values have biases
+    biases: Count = 0  # 1 if other linear layers and norms have
+    positions: Count = 0  # rows of a table of learned positions
 
     @property
     def head_dim(self) -> Count:
@@ -83,5 +86,12 @@ def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
         rotary=int(config.position_encoding == "rope"),
         alibi=int(config.position_encoding == "alibi"),
         storage=STORAGE[config.quantization],
-        qkv_bias=int(config.qkv_bias),
+        qkv_bias=int(config.qkv_bias and has_heads(config.arch_type)),
+        biases=int(config.biases and has_heads(config.arch_type)),
+        positions=_learned(config),
     )
+
+
+def _learned(config: ArchitectureConfig) -> int:
+    learned = config.learned_positions and config.position_encoding == "absolute"
+    return config.max_seq_length if learned and has_heads(config.arch_type) else 0

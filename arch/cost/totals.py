@@ -27,7 +27,7 @@ def total_parameters(sizes: Sizes, *, embeddings: bool = True) -> Count:
     return sum(
         op.count * weight.rows * weight.row_length
         for op in list_ops(sizes, forward())
-        if embeddings or op.name not in ("embedding", "head")
+        if embeddings or op.name not in ("embedding", "positions", "head")
         for weight in op.weights
     )
 

@@ -10,6 +10,7 @@ import jax
 from arch.traits import Traits, choose
 
 gelu = functools.partial(jax.nn.gelu, approximate=False)  # the erf form
+_tanh_gelu = functools.partial(jax.nn.gelu, approximate=True)
 
 # (gate, up) -> inner activation, in the order of ACTIVATIONS.
 _BRANCHES = (
@@ -19,11 +20,23 @@ _BRANCHES = (
     lambda gate, up: jax.nn.silu(gate) * up,
     lambda gate, up: jax.nn.relu(up) ** 2,
 )
+_TANH_BRANCHES = (
+    lambda gate, up: _tanh_gelu(up),
+    _BRANCHES[1],
+    lambda gate, up: _tanh_gelu(gate) * up,
+    *_BRANCHES[3:],
+)
 # Where there is no gate, nothing asks for the two that need one.
-_PLAIN = (*_BRANCHES[:2], *_BRANCHES[:2], *_BRANCHES[4:])
+_PLAIN = (0, 1, 0, 1, 4)
 
 
-def activate(gate: jax.Array | None, up: jax.Array, traits: Traits) -> jax.Array:
-    """Applies the traits' activation; without a gate, only plain ones exist."""
-    branches = _PLAIN if gate is None else _BRANCHES
+def activate(
+    gate: jax.Array | None, up: jax.Array, traits: Traits, tanh: bool = False
+) -> jax.Array:
+    """Applies the traits' activation; without a gate, only plain ones exist.
+
+    `tanh` is for the approximation of GELU.
+    """
+    every = _TANH_BRANCHES if tanh else _BRANCHES
+    branches = every if gate is not None else [every[index] for index in _PLAIN]
     return choose(traits.activation, branches, gate, up)

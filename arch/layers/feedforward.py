@@ -10,7 +10,7 @@ from arch.traits import Traits
 
 
 class FeedForward(nn.Module):
-    """Position-wise feed-forward layer, bias-free."""
+    """Position-wise feed-forward layer."""
 
     config: ArchitectureConfig
     dtype: jax.typing.DTypeLike
@@ -28,7 +28,8 @@ class FeedForward(nn.Module):
         config = self.config
 
         inner, given = config.feedforward_dim, (config, self.dtype)
-        up = dense(*given, "up", inner)(x)
-        gate = dense(*given, "gate", inner)(x) if config.gated else None
-        down = dense(*given, "down", config.hidden_dim)
-        return down(activate(gate, up, traits)), None
+        bias = config.biases
+        up = dense(*given, "up", inner, bias=bias)(x)
+        gate = dense(*given, "gate", inner, bias=bias)(x) if config.gated else None
+        down = dense(*given, "down", config.hidden_dim, bias=bias)
+        return down(activate(gate, up, traits, config.tanh_gelu)), None

@@ -93,7 +93,9 @@ class Attention(nn.Module):
 
         mixed, state = choose_heads(config, traits, mix, q, k, v)
         mixed = split_heads(mixed, config.num_heads, channels)
-        out = dense(config, self.dtype, "out", config.hidden_dim, (-2, -1))
+        out = dense(
+            config, self.dtype, "out", config.hidden_dim, (-2, -1), config.biases
+        )
         return out(mixed), state
 
 
@@ -124,7 +126,7 @@ class _Queries(NamedTuple):
             query, key_value = self.heads
             by_group = alibi_slopes(query).reshape(key_value, -1)
             slopes = jnp.asarray(by_group * linear)
-        return Scoring(self.head_dim**-0.5, slopes)
+        return Scoring(self.head_dim**-0.5, slopes, self.config.sliding_window)
 
 
 def _attend(

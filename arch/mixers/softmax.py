@@ -13,6 +13,7 @@ class Scoring(NamedTuple):
 
     scale: float | jax.Array  # of their products: 1 / sqrt(channels of a head)
     slopes: jax.Array | None  # ALiBi's, f32[K, G]; None without it
+    window: int | None = None  # tokens that are read, the query's own one of them
 
 
 def attend_densely(
@@ -85,4 +86,7 @@ def masked_scores(
     distance = (positions[:, :, None] - seen[None, None])[:, None, None]
     if scoring.slopes is not None:
         scores = scores - scoring.slopes[None, :, :, None, None] * distance
-    return jnp.where(distance >= 0, scores, -jnp.inf)
+    read = distance >= 0
+    if scoring.window is not None:
+        read &= distance < scoring.window
+    return jnp.where(read, scores, -jnp.inf)

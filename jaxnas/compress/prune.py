@@ -24,6 +24,8 @@ from arch.families import USES
 _ENTERING = {"up.kernel": 2, "gate.kernel": 2, "in_proj.kernel": 3}
 _LEAVING = {"down.kernel": 1, "out_proj.kernel": 1}
 _OTHERS = {
+    "up.bias": 1,
+    "gate.bias": 1,
     "conv_kernel": 2,
     "conv_bias": 1,
     "x_proj.kernel": 1,

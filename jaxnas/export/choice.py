@@ -6,11 +6,14 @@ from typing import Protocol
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ARCEE, LLAMA, QWEN2, STABLE_LM, STARCODER2
-from jaxnas.export.gpt import GPT2, MPT
+from jaxnas.export.gpt import GPT2, GPT_BIGCODE, MPT
 from jaxnas.export.native import NativeClass
 from jaxnas.export.recurrent import MAMBA, RWKV
 
-CLASSES = (LLAMA, QWEN2, ARCEE, STARCODER2, STABLE_LM, GPT2, MPT, MAMBA, RWKV)
+CLASSES = (
+    *(LLAMA, QWEN2, ARCEE, STARCODER2, STABLE_LM),
+    *(GPT2, GPT_BIGCODE, MPT, MAMBA, RWKV),
+)
 
 
 def class_for(config: ArchitectureConfig) -> NativeClass:

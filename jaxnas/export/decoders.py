@@ -11,12 +11,20 @@ from jaxnas.storage.jsonl import Json
 
 ATTENTION = ("transformer", "flash_attention", "grouped_query_attention")
 # Their gelu is the erf form too.
-PLAIN = {"gelu": "gelu", "silu": "silu", "relu2": "relu2"}
-QKV = "qkv_bias"
-GATED = {"swiglu": "silu", "geglu": "gelu"}
+PLAIN = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "silu": "silu",
+    "relu2": "relu2",
+}
+QKV, BIASES = "qkv_bias", "biases"
+GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
 
 
-_READ = ("attention_dim", "norm_epsilon", "rope_theta", "rope_scaling")
+_READ = (
+    *("attention_dim", "norm_epsilon", "rope_theta", "rope_scaling"),
+    "tanh_gelu",
+)
 
 
 def _takes(
@@ -28,7 +36,7 @@ def _takes(
         "arch_type": ATTENTION,
         "normalization": (normalization,),
         "position_encoding": ("rope",),
-        "activation": tuple(activations),
+        "activation": tuple(one for one in activations if not one.endswith("_tanh")),
     }
 
 
@@ -46,7 +54,7 @@ def _fields(activations: dict[str, str], epsilon: str) -> tuple[Field, ...]:
         Field("head_dim", "head_dim"),
         Field("max_seq_length", "max_position_embeddings"),
         Field("tie_embeddings", "tie_word_embeddings"),
-        Field("activation", "hidden_act", activations),
+        Field("activation_form", "hidden_act", activations),
     )
 
 
@@ -54,10 +62,14 @@ def _rows(**feedforward: str) -> tuple[Row, ...]:
     """The table of weights; the feed-forward layer's modules by our names."""
     layer = "model.layers.{layer}"
     attention = f"{layer}.self_attn"
-    mlp = (
+    mlp = [
         row(f"blocks.feedforward.{ours}.kernel", f"{layer}.mlp.{name}.weight", LINEAR)
         for ours, name in feedforward.items()
-    )
+    ]
+    mlp += [
+        row(f"blocks.feedforward.{ours}.bias", f"{layer}.mlp.{name}.bias", when=BIASES)
+        for ours, name in feedforward.items()
+    ]
     return (
         row("embed.embedding", "model.embed_tokens.weight"),
         row("blocks.mixer_norm.scale", f"{layer}.input_layernorm.weight"),
@@ -68,6 +80,14 @@ def _rows(**feedforward: str) -> tuple[Row, ...]:
         row("blocks.mixer.key.bias", f"{attention}.k_proj.bias", ROTARY_BIAS, QKV),
         row("blocks.mixer.value.bias", f"{attention}.v_proj.bias", BIAS, QKV),
         row("blocks.mixer.out.kernel", f"{attention}.o_proj.weight", LINEAR_OUT),
+        row("blocks.mixer.out.bias", f"{attention}.o_proj.bias", when=BIASES),
+        row("blocks.mixer_norm.bias", f"{layer}.input_layernorm.bias", when=BIASES),
+        row(
+            "blocks.feedforward_norm.bias",
+            f"{layer}.post_attention_layernorm.bias",
+            when=BIASES,
+        ),
+        row("norm.bias", "model.norm.bias", when=BIASES),
         row(
             "blocks.feedforward_norm.scale", f"{layer}.post_attention_layernorm.weight"
         ),
@@ -75,6 +95,11 @@ def _rows(**feedforward: str) -> tuple[Row, ...]:
         row("norm.scale", "model.norm.weight"),
         row("head.kernel", "lm_head.weight", LINEAR),
     )
+
+
+def all_biases(config: ArchitectureConfig) -> dict[str, tuple]:
+    """Where others have biases, queries, keys and values have."""
+    return {} if config.qkv_bias == config.biases else {QKV: (config.biases,)}
 
 
 def _one_rope(values: Json) -> Json:
@@ -175,14 +200,20 @@ STARCODER2 = NativeClass(
     name="Starcoder2",
     model_type="starcoder2",
     architecture="Starcoder2ForCausalLM",
-    takes=_takes("layernorm", PLAIN),
-    fields=_fields(PLAIN, "norm_epsilon"),
-    constants={"sliding_window": None},
-    written=_WRITTEN
-    | {"use_bias": False, "residual_dropout": 0.0, "embedding_dropout": 0.0},
+    takes=_takes("layernorm", PLAIN, qkv_bias=ANY, biases=ANY, sliding_window=ANY),
+    sizes=all_biases,
+    fields=(
+        *_fields(PLAIN, "norm_epsilon"),
+        Field(QKV, "use_bias"),
+        Field(BIASES, "use_bias"),
+        Field("sliding_window", "sliding_window", optional=True),
+    ),
+    written=_WRITTEN | {"residual_dropout": 0.0, "embedding_dropout": 0.0},
     absent=_ABSENT
     | {
         "norm_epsilon": 1e-5,
+        "use_bias": True,
+        "sliding_window": None,
         "num_key_value_heads": 2,
         "hidden_act": "gelu_pytorch_tanh",
         "tie_word_embeddings": True,

@@ -1,23 +1,23 @@
-"""GPT2 and MPT: decoders with positions that are added, to tokens or to scores."""
+"""GPT2, GPTBigCode, MPT: decoders with positions added, to tokens or to scores."""
 
 from arch import ArchitectureConfig
 from arch.layers.norms import EPSILON
-from jaxnas.export.decoders import ATTENTION, PLAIN
-from jaxnas.export.native import Field, NativeClass, row
+from jaxnas.export.decoders import ATTENTION, BIASES, PLAIN, QKV, all_biases
+from jaxnas.export.native import ANY, Field, NativeClass, Row, row
 from jaxnas.export.transforms import (
+    BIAS_FUSED,
     CONV1D,
     CONV1D_FUSED,
     CONV1D_OUT,
     LINEAR,
     LINEAR_FUSED,
     LINEAR_OUT,
+    Transform,
 )
+from jaxnas.storage.jsonl import Json
 
-_QUERY_KEY_VALUE = (
-    "blocks.mixer.query.kernel",
-    "blocks.mixer.key.kernel",
-    "blocks.mixer.value.kernel",
-)
+_READ = ("query", "key", "value")
+_QUERY_KEY_VALUE = tuple(f"blocks.mixer.{one}.kernel" for one in _READ)
 _FFN = 4.0  # MPT's hidden layer as a multiple of the width
 
 
@@ -37,74 +37,133 @@ def _mpt_sizes(config: ArchitectureConfig) -> dict[str, tuple]:
     return misfits | {"ffn_multiplier": (_FFN,)}
 
 
+def _like_gpt2(config: ArchitectureConfig) -> dict[str, tuple]:
+    return _shared_keys(config) | all_biases(config)
+
+
+def _one_key_head(config: ArchitectureConfig) -> dict[str, tuple]:
+    """All query heads share one head of keys."""
+    single = {} if config.key_value_heads == 1 else {"kv_heads": (1,)}
+    return single | all_biases(config)
+
+
+def _one_tanh(values: Json) -> Json:
+    """Two names of one function, and of heads of keys what one setting says."""
+    name = values.get("activation_function")
+    new = "gelu_pytorch_tanh" if name == "gelu_new" else name
+    return values | {"activation_function": new, "key_heads": 1}
+
+
+def _gpt2_rows(matrix: Transform, out: Transform, joined: Transform) -> tuple[Row, ...]:
+    """The table of weights; the matrices of either class lie in a way of its own."""
+    layer = "transformer.h.{layer}"
+    attention, mlp = f"{layer}.attn", f"{layer}.mlp"
+    kernels = tuple(f"blocks.mixer.{one}.kernel" for one in _READ)
+    biases = tuple(f"blocks.mixer.{one}.bias" for one in _READ)
+    up, down = "blocks.feedforward.up", "blocks.feedforward.down"
+    return (
+        row("embed.embedding", "transformer.wte.weight"),
+        row("positions.embedding", _POSITIONS, when="learned_positions"),
+        row("blocks.mixer_norm.scale", f"{layer}.ln_1.weight"),
+        row("blocks.mixer_norm.bias", f"{layer}.ln_1.bias", when=BIASES),
+        row(kernels, f"{attention}.c_attn.weight", joined),
+        row(biases, f"{attention}.c_attn.bias", BIAS_FUSED, QKV),
+        row("blocks.mixer.out.kernel", f"{attention}.c_proj.weight", out),
+        row("blocks.mixer.out.bias", f"{attention}.c_proj.bias", when=BIASES),
+        row("blocks.feedforward_norm.scale", f"{layer}.ln_2.weight"),
+        row("blocks.feedforward_norm.bias", f"{layer}.ln_2.bias", when=BIASES),
+        row(f"{up}.kernel", f"{mlp}.c_fc.weight", matrix),
+        row(f"{up}.bias", f"{mlp}.c_fc.bias", when=BIASES),
+        row(f"{down}.kernel", f"{mlp}.c_proj.weight", matrix),
+        row(f"{down}.bias", f"{mlp}.c_proj.bias", when=BIASES),
+        row("norm.scale", "transformer.ln_f.weight"),
+        row("norm.bias", "transformer.ln_f.bias", when=BIASES),
+        row("head.kernel", "lm_head.weight", LINEAR),
+    )
+
+
+_POSITIONS = "transformer.wpe.weight"
+_TAKES: dict[str, tuple] = {
+    "arch_type": ATTENTION,
+    "normalization": ("layernorm",),
+    "position_encoding": ("absolute",),
+    "activation": ("gelu", "silu", "relu2"),
+    **dict.fromkeys(("norm_epsilon", "tanh_gelu", "learned_positions"), ANY),
+    **dict.fromkeys((QKV, BIASES), ANY),
+}
+_FIELDS = (
+    Field("norm_epsilon", "layer_norm_epsilon", real=True),
+    Field("vocab_size", "vocab_size"),
+    Field("hidden_dim", "n_embd"),
+    Field("feedforward_dim", "n_inner"),
+    Field("num_layers", "n_layer"),
+    Field("num_heads", "n_head"),
+    Field("max_seq_length", "n_positions"),
+    Field("tie_embeddings", "tie_word_embeddings"),
+    Field("activation_form", "activation_function", PLAIN),
+)
+_ABSENT = {
+    "layer_norm_epsilon": 1e-5,
+    "n_inner": lambda values: 4 * values["n_embd"],
+    "n_positions": 1024,
+    "tie_word_embeddings": True,
+    "activation_function": "gelu_pytorch_tanh",
+}
+_DROPOUTS = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_ZEROS = (
+    "transformer.h.{layer}.ln_1.bias",
+    "transformer.h.{layer}.attn.c_attn.bias",
+    "transformer.h.{layer}.attn.c_proj.bias",
+    "transformer.h.{layer}.ln_2.bias",
+    "transformer.h.{layer}.mlp.c_fc.bias",
+    "transformer.h.{layer}.mlp.c_proj.bias",
+    "transformer.ln_f.bias",
+)
+_MASK = (r"transformer\.h\.\d+\.attn\.(masked_)?bias",)  # the causal one
+
 GPT2 = NativeClass(
     name="GPT2",
     model_type="gpt2",
     architecture="GPT2LMHeadModel",
-    takes={
-        "arch_type": ATTENTION,
-        "normalization": ("layernorm",),
-        "position_encoding": ("absolute",),
-        "activation": tuple(PLAIN),
-    },
-    sizes=_shared_keys,
-    fields=(
-        Field("vocab_size", "vocab_size"),
-        Field("hidden_dim", "n_embd"),
-        Field("feedforward_dim", "n_inner"),
-        Field("num_layers", "n_layer"),
-        Field("num_heads", "n_head"),
-        Field("max_seq_length", "n_positions"),
-        Field("tie_embeddings", "tie_word_embeddings"),
-        Field("activation", "activation_function", PLAIN),
-    ),
+    takes=_TAKES,
+    sizes=_like_gpt2,
+    fields=_FIELDS,
     constants={
-        "layer_norm_epsilon": EPSILON,
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     },
-    written={"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    absent={
-        "n_inner": lambda values: 4 * values["n_embd"],
-        "n_positions": 1024,
-        "tie_word_embeddings": True,
-        "activation_function": "gelu_new",
+    written=_DROPOUTS,
+    absent=_ABSENT,
+    rows=_gpt2_rows(CONV1D, CONV1D_OUT, CONV1D_FUSED),
+    zeros=_ZEROS,
+    positions=_POSITIONS,
+    guessed=True,
+    normalise=_one_tanh,
+    buffers=_MASK,
+)
+
+# Multi-query attention (arXiv:1911.02150), as in SantaCoder and TinyStarCoder.
+GPT_BIGCODE = NativeClass(
+    name="GPTBigCode",
+    model_type="gpt_bigcode",
+    architecture="GPTBigCodeForCausalLM",
+    takes=_TAKES | {"arch_type": ("grouped_query_attention",)},
+    sizes=_one_key_head,
+    fields=(*_FIELDS, Field("key_value_heads", "key_heads", written=False)),
+    constants={
+        "scale_attn_weights": True,
+        "multi_query": True,
+        "add_cross_attention": False,
     },
-    rows=(
-        row("embed.embedding", "transformer.wte.weight"),
-        row("blocks.mixer_norm.scale", "transformer.h.{layer}.ln_1.weight"),
-        row(_QUERY_KEY_VALUE, "transformer.h.{layer}.attn.c_attn.weight", CONV1D_FUSED),
-        row(
-            "blocks.mixer.out.kernel",
-            "transformer.h.{layer}.attn.c_proj.weight",
-            CONV1D_OUT,
-        ),
-        row("blocks.feedforward_norm.scale", "transformer.h.{layer}.ln_2.weight"),
-        row(
-            "blocks.feedforward.up.kernel",
-            "transformer.h.{layer}.mlp.c_fc.weight",
-            CONV1D,
-        ),
-        row(
-            "blocks.feedforward.down.kernel",
-            "transformer.h.{layer}.mlp.c_proj.weight",
-            CONV1D,
-        ),
-        row("norm.scale", "transformer.ln_f.weight"),
-        row("head.kernel", "lm_head.weight", LINEAR),
-    ),
-    zeros=(
-        "transformer.h.{layer}.ln_1.bias",
-        "transformer.h.{layer}.attn.c_attn.bias",
-        "transformer.h.{layer}.attn.c_proj.bias",
-        "transformer.h.{layer}.ln_2.bias",
-        "transformer.h.{layer}.mlp.c_fc.bias",
-        "transformer.h.{layer}.mlp.c_proj.bias",
-        "transformer.ln_f.bias",
-    ),
-    positions="transformer.wpe.weight",
-    buffers=(r"transformer\.h\.\d+\.attn\.(masked_)?bias",),  # the causal mask
+    written=_DROPOUTS,
+    absent=_ABSENT,
+    rows=_gpt2_rows(LINEAR, LINEAR_OUT, LINEAR_FUSED),
+    zeros=_ZEROS,
+    positions=_POSITIONS,
+    guessed=True,
+    normalise=_one_tanh,
+    buffers=_MASK,
 )
 
 MPT = NativeClass(

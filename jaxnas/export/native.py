@@ -44,6 +44,7 @@ class Field(NamedTuple):
     names: Mapping[str, str] = {}  # our word -> theirs, where words differ
     real: bool = False  # any number, else a whole one
     written: bool = True  # as it is; else by another setting
+    optional: bool = False  # null is a value
 
     def export(self, config: ArchitectureConfig) -> object:
         """The value in their config.json."""
@@ -97,6 +98,8 @@ class NativeClass:
       rows: weights.
       zeros: biases that ours does not have, each beside a ".weight".
       positions: a table of positions that ours computes.
+      guessed: whether there are biases and learned positions is not among the
+        settings: the tensors say it.
       buffers: regular expressions of tensors that old checkpoints hold and that
         are no weights.
     """
@@ -115,6 +118,7 @@ class NativeClass:
     normalise: Callable[[Json], Json] = lambda values: values
     zeros: tuple[str, ...] = ()
     positions: str | None = None
+    guessed: bool = False
     buffers: tuple[str, ...] = ()
 
     def misfits(self, config: ArchitectureConfig) -> dict[str, tuple]:

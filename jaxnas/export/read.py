@@ -17,7 +17,7 @@ from jaxnas.export.folder import check_free, whole_folder
 from jaxnas.export.model_folder import CONFIG, TOKENIZER, WEIGHTS, save_model
 from jaxnas.export.settings import from_settings
 from jaxnas.export.tokens import keep_tokens, special_ids, write_generation
-from jaxnas.export.weights import from_tensors
+from jaxnas.export.weights import from_tensors, guessed
 from jaxnas.storage.inputs import JSON_BYTES, read_json, read_text, regular_file
 from jaxnas.storage.jsonl import Json
 
@@ -58,7 +58,9 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
         raise UsageError(f"{source / CONFIG}: {error}") from None
     text = _tokenizer(source if tokenizer is None else tokenizer, config)
     try:
-        params = from_tensors(native, config, _tensors(source, native.buffers))
+        tensors = _tensors(source, native.buffers)
+        config = guessed(native, config, tensors)
+        params = from_tensors(native, config, tensors)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
     with whole_folder(out) as folder:

@@ -105,7 +105,9 @@ def _read_fields(
         except (KeyError, TypeError, ZeroDivisionError):  # of what it follows from
             value = None
         said = f"{field.theirs}={value!r}"
-        if value is None:
+        if value is None and field.optional:
+            numbers.setdefault(field.ours, None)
+        elif value is None:
             reasons.append(f"{field.theirs} is missing")
         elif field.names:
             word = next((w for w, same in field.names.items() if same == value), None)
@@ -131,10 +133,14 @@ def built(
     """
     fields: dict[str, object] = {**UNUSED}
     fields |= {field: values[0] for field, values in takes.items() if values}
+    if (form := words.pop("activation_form", None)) is not None:
+        plain = form.removesuffix("_tanh")
+        fields |= {"activation": plain, "tanh_gelu": form != plain}
     fields |= words
     fields |= {name: n for name, n in numbers.items() if name not in _PROPERTIES}
     keys = numbers.get("key_value_heads")
-    if keys not in (None, fields["num_heads"]):
+    grouped = fields["arch_type"] == "grouped_query_attention"
+    if keys is not None and (grouped or keys != fields["num_heads"]):
         fields |= {"arch_type": "grouped_query_attention", "kv_heads": keys}
     inner = numbers.get("feedforward_dim")
     if inner is not None:

@@ -64,13 +64,14 @@ def _steps_last(columns: np.ndarray) -> np.ndarray:
 
 
 def fused(part: Transform, axis: int) -> Transform:
-    """Equally large tensors behind each other along an axis of theirs."""
+    """Tensors behind each other along an axis of theirs."""
 
     def export(*ours: np.ndarray) -> np.ndarray:
         return np.concatenate([part.export(tensor) for tensor in ours], axis=axis)
 
     def restore(theirs: np.ndarray, *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-        pieces = np.split(theirs, len(shapes), axis=axis)
+        sizes = [part.export(np.zeros(shape)).shape[axis] for shape in shapes]
+        pieces = np.split(theirs, np.cumsum(sizes)[:-1], axis=axis)
         pairs = zip(pieces, shapes, strict=True)
         return tuple(part.restore(piece, shape)[0] for piece, shape in pairs)
 
@@ -92,6 +93,7 @@ ROTARY_BIAS = Transform(
     lambda ours: _halves(ours).reshape(-1),
     lambda theirs, shape: (_pairs(theirs.reshape(shape)),),
 )
+BIAS_FUSED = fused(BIAS, axis=0)
 LINEAR_FUSED, CONV1D_FUSED = fused(LINEAR, axis=0), fused(CONV1D, axis=1)
 # Mamba: [4, E] -> [E, 1, 4], and [E, B C step] -> [step B C, E].
 TAPS = _moved(lambda ours: ours.T[:, None], lambda theirs: theirs[:, 0].T)

@@ -1,5 +1,6 @@
 """Parameters of ours as tensors of theirs, and back: the tables read both ways."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax.numpy as jnp
@@ -53,12 +54,28 @@ def to_tensors(
         for name, layer in _names(row, config):
             parts = ours if layer is None else [x[layer] for x in ours]
             tensors[name] = np.ascontiguousarray(row.transform.export(*parts))
-    for name in _zero_names(native, config):
+    for name in set(_zero_names(native, config)).difference(tensors):
         size = tensors[_weight_of(name)].shape[-1]
         tensors[name] = np.zeros(size, np.float32)
-    if native.positions is not None:
+    if native.positions is not None and not config.learned_positions:
         tensors[native.positions] = position_table(config)
     return tensors
+
+
+def guessed(
+    native: NativeClass, config: ArchitectureConfig, tensors: dict[str, np.ndarray]
+) -> ArchitectureConfig:
+    """The config with what its class says by tensors alone."""
+    if not native.guessed:
+        return config
+    biases = any(
+        name in tensors and tensors[name].any() for name in _zero_names(native, config)
+    )
+    table = tensors.get(native.positions or "")
+    learned = table is not None and not _is_sinusoid(table, config)
+    return dataclasses.replace(
+        config, biases=biases, qkv_bias=biases, learned_positions=learned
+    )
 
 
 def from_tensors(
@@ -117,26 +134,27 @@ def _check_rest(
     flat: dict[str, np.ndarray],
 ) -> None:
     """Accepts what says nothing new, refuses what ours has no place for."""
-    if native.positions is not None:
+    if native.positions is not None and not config.learned_positions:
         shape = (config.max_seq_length, config.hidden_dim)
-        positions = _take(tensors, native.positions, shape)
-        table = position_table(config)
-        allowed = _POSITION_TOLERANCE * _position_scale(config)
-        rounded = table.astype(np.float16).astype(np.float32)
-        if (
-            not np.array_equal(positions, rounded)
-            and not np.abs(positions - table).max() <= allowed
-        ):
-            raise UsageError(
-                f"tensor {native.positions} holds learned positions: ours are the "
-                f"sinusoids that export writes"
-            )
+        _take(tensors, native.positions, shape)
     for name, tensor in tensors.items():
         if name.endswith(".bias"):
             if tensor.any():
                 raise UsageError(f"tensor {name} is not zero: ours has no such bias")
         elif not _is_tied_head(native, config, name, tensor, flat):
             raise UsageError(f"tensor {name} has no place in our model")
+
+
+def _is_sinusoid(positions: np.ndarray, config: ArchitectureConfig) -> bool:
+    """Whether a table is the one that export writes."""
+    table = position_table(config)
+    if positions.shape != table.shape:
+        return False
+    allowed = _POSITION_TOLERANCE * _position_scale(config)
+    rounded = table.astype(np.float16).astype(np.float32)
+    return bool(
+        np.array_equal(positions, rounded) or np.abs(positions - table).max() <= allowed
+    )
 
 
 def _is_tied_head(

@@ -12,6 +12,7 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.config import NORM_GROUPS
+from arch.families import VARIANTS
 from arch.layers.positions import alibi_slopes
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ATTENTION
@@ -27,6 +28,9 @@ def check_family(config: ArchitectureConfig) -> None:
             f"no ONNX graph is written for arch_type={config.arch_type!r}: only for "
             f"{', '.join(ATTENTION)}"
         )
+    for name in ("biases", "tanh_gelu", "learned_positions", "sliding_window"):
+        if (value := getattr(config, name)) != VARIANTS[name]:
+            raise UsageError(f"no ONNX graph is written for {name}={value!r}")
 
 
 class _Shared(NamedTuple):

@@ -1,0 +1,121 @@
+"""What published models have otherwise than ours keeps what the rest keeps."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from export_cells import cell
+
+from arch import build_model, cost
+from arch.decoding.unrolled import forward_with_cache, init_layers, unstack
+from arch.families import VARIANTS
+from arch.initial import draw_parameters
+from arch.padding import common_shape, extract, holds, pad, shape_key
+from arch.space import ALLOWED_GENES
+from jaxnas.compress import prune, prune_in_place
+from jaxnas.training.members import traits_array
+
+BIASED = dataclasses.replace(
+    cell("grouped_query_attention", "layernorm", "absolute", "gelu", kv_heads=2),
+    qkv_bias=True,
+    biases=True,
+    tanh_gelu=True,
+    learned_positions=True,
+    sliding_window=5,
+)
+ROTARY = dataclasses.replace(
+    cell("grouped_query_attention", kv_heads=2),
+    norm_epsilon=1e-6,
+    rope_theta=500.0,
+    rope_scaling=3.0,
+    qkv_bias=True,
+)
+MODELS = pytest.mark.parametrize("config", [BIASED, ROTARY], ids=["biased", "rotary"])
+TOKENS = np.random.default_rng(0).integers(0, 300, (2, 20))
+
+
+def drawn(config, seed=0):
+    """Parameters none of which is zero."""
+    params = draw_parameters(build_model(config), jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda x: (x + 0.1 * rng.standard_normal(x.shape)).astype(np.float32), params
+    )
+
+
+def logits(config, params, traits=None):
+    return np.asarray(build_model(config).apply({"params": params}, TOKENS, traits))
+
+
+@MODELS
+def test_parameters_are_counted(config):
+    for one in (config, dataclasses.replace(config, tie_embeddings=True)):
+        sizes = (leaf.size for leaf in jax.tree.leaves(drawn(one)))
+        assert cost.parameters(one) == sum(sizes)
+
+
+@MODELS
+def test_every_variant_changes_what_is_computed(config):
+    params = drawn(config)
+    whole = logits(config, params)
+    for name, value in VARIANTS.items():
+        if getattr(config, name) == value or "bias" in name or "learned" in name:
+            continue
+        other = logits(dataclasses.replace(config, **{name: value}), params)
+        assert np.abs(other - whole).max() > 1e-6, name
+
+
+@MODELS
+def test_reading_in_parts_equals_reading_at_once(config):
+    params = drawn(config)
+    states, weights = init_layers(config, 2, 20), unstack(params)
+    whole = logits(config, params)
+    for begin, end in ((0, 7), (7, 8), (8, 20)):
+        part = TOKENS[:, begin:end]
+        found, states = forward_with_cache(config, weights, part, states)
+        np.testing.assert_allclose(found, whole[:, end - 1], atol=1e-4)
+
+
+@MODELS
+def test_a_model_in_a_shape_computes_the_same(config):
+    wider = dataclasses.replace(config, hidden_dim=64, num_layers=3, ffn_dim=200)
+    shape = common_shape([config, wider])
+    assert holds(shape, config)
+    assert all(getattr(shape, name) == getattr(config, name) for name in VARIANTS)
+    params = drawn(config)
+    padded = pad(params, config, shape)
+    found = logits(shape, padded, traits_array(config))
+    np.testing.assert_allclose(found, logits(config, params), atol=1e-4, rtol=1e-4)
+    back = extract(padded, config, shape)
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, back))
+
+
+def test_other_variants_are_other_shapes():
+    plain = cell("grouped_query_attention", kv_heads=2)
+    assert shape_key(plain) != shape_key(ROTARY)
+    assert not set(VARIANTS) & set(ALLOWED_GENES)
+
+
+def test_pruning_takes_biases_along():
+    config = dataclasses.replace(BIASED, pruning_ratio=0.5, ffn_dim=128)
+    params = drawn(config)
+    smaller, cut = prune(config, params)
+    assert cost.parameters(smaller) == sum(x.size for x in jax.tree.leaves(cut))
+    assert cut["blocks"]["feedforward"]["up"]["bias"].shape == (2, 64)
+    in_place = logits(config, prune_in_place(params, 64))
+    np.testing.assert_allclose(logits(smaller, cut), in_place, atol=1e-4)
+
+
+def test_a_window_hides_what_is_before_it():
+    config = dataclasses.replace(BIASED, num_layers=1, sliding_window=5)
+    params = drawn(config)
+    states, weights = init_layers(config, 2, 20), unstack(params)
+    other = TOKENS.copy()
+    other[:, :5] = 299 - other[:, :5]  # seen up to token 8
+    one = logits(config, params)
+    two = np.asarray(build_model(config).apply({"params": params}, other))
+    np.testing.assert_allclose(one[:, 9:], two[:, 9:], atol=1e-5)
+    assert np.abs(one[:, 8] - two[:, 8]).max() > 1e-3
+    found, _ = forward_with_cache(config, weights, other, states)
+    np.testing.assert_allclose(found, one[:, -1], atol=1e-4)
