@@ -69,11 +69,11 @@ def torn_write(path, content):
         die()
     write(path, content)
 
-def torn_save(self, step, state):
+def torn_save(self, step, state, *known):
     if place.startswith("checkpoint") and due():
         delay = float(place.split()[1]) / 1000
         threading.Thread(target=lambda: (time.sleep(delay), die()), daemon=True).start()
-    save(self, step, state)
+    save(self, step, state, *known)
 
 def torn_state(self, *arguments):
     if place == "state" and due():
