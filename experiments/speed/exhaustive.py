@@ -114,16 +114,20 @@ def taken(sizes: Sizes, places: np.ndarray) -> Sizes:
         index = np.minimum(places, np.asarray(values.shape) - 1)
         return values[tuple(index.T)]
 
-    storage = Storage(*map(column, sizes.storage))
-    return Sizes(sizes.arch_type, *map(column, sizes[1:-1]), storage)
+    return in_each(column, sizes)
 
 
 def alone(sizes: Sizes, row: int) -> Sizes:
     """One row's sizes as Python ints."""
-    storage = Storage(*(int(column[row]) for column in sizes.storage))
-    return Sizes(
-        sizes.arch_type, *(int(column[row]) for column in sizes[1:-1]), storage
-    )
+    return in_each(lambda column: int(column[row]), sizes)
+
+
+def in_each(change, sizes: Sizes) -> Sizes:
+    """The same change to all columns."""
+    storage = Storage._make(map(change, sizes.storage))
+    names = [name for name in sizes._fields if name not in ("arch_type", "storage")]
+    columns = {name: change(getattr(sizes, name)) for name in names}
+    return sizes._replace(storage=storage, **columns)
 
 
 if __name__ == "__main__":

@@ -257,6 +257,7 @@ class Shapes:
         return first._replace(
             layers=choice("num_layers"),
             hidden=choice(_WIDTH),
+            attention=choice(_WIDTH),
             heads=heads,
             kv_heads=kv_heads,
             inner=column(self._inner_table, _WIDTH, *with_ffn),
