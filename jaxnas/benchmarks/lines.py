@@ -182,23 +182,13 @@ def drawn_at(
     room = most if limit is None else min(most, limit - context)
     if context < 1 or room < 1:
         raise UsageError(f"a model of {limit} positions completes no line")
-    ids = fim_ids(tokenizer)
-    if filling and ids is None:
+    if filling and fim_ids(tokenizer) is None:
         raise UsageError("the model was not trained to fill in the middle")
     end = tokenizer.token_to_id(END_OF_TEXT)
-
-    def prompt_of(place: Cursor) -> list[int]:
-        before = tokenizer.encode(place.before[-16 * context :]).ids
-        if not filling or ids is None:
-            return before[-context:]
-        return around(
-            before, tokenizer.encode(place.after[: 16 * context]).ids, ids, context
-        )
-
     weights = unstack(model.params)
     for begin in range(0, len(places), BATCH):
         batch = places[begin : begin + BATCH]
-        prompts = [prompt_of(place) for place in batch]
+        prompts = [_prompt(tokenizer, place, context, filling) for place in batch]
         prompts += [prompts[-1]] * (BATCH - len(batch))  # one program for all
         found = generate(
             jax.random.key(0),
@@ -221,6 +211,18 @@ def drawn_at(
             text = tokenizer.decode([*read, *tokens])[len(tokenizer.decode(read)) :]
             line = tokens_of_line(tokenizer, tokens)
             yield Drawn(text, tokens, float(np.exp(each[:line].sum())))
+
+
+def _prompt(
+    tokenizer: Tokenizer, place: Cursor, context: int, filling: bool
+) -> list[int]:
+    """What the model reads at a cursor."""
+    before = tokenizer.encode(place.before[-16 * context :]).ids
+    ids = fim_ids(tokenizer)
+    if not filling or ids is None:
+        return before[-context:]
+    after = tokenizer.encode(place.after[: 16 * context]).ids
+    return around(before, after, ids, context)
 
 
 def tokens_of_line(tokenizer: Tokenizer, tokens: Sequence[int]) -> int:

@@ -57,21 +57,31 @@ def passes(
             _samples(drawn, model, weights, problem, samples, sampling, max_new)
         )
         report(number + 1, len(problems))
-    programs = {
-        problem.program(text): None
-        for problem, drawn in zip(problems, texts, strict=True)
-        for text in drawn
-    }
-    verdicts = judge_all(list(programs), sandbox, limits)
-    passed = {one: found.passed for one, found in zip(programs, verdicts, strict=True)}
-    right = {
-        problem.name: sum(passed[problem.program(text)] for text in drawn)
-        for problem, drawn in zip(problems, texts, strict=True)
-    }
+    right = _right(problems, texts, sandbox, limits)
     return scores(list(right.values()), samples) | {
         "sandbox": sandbox.name,
         "too_long": sum(not drawn for drawn in texts),
         "passed": right,
+    }
+
+
+def _right(
+    problems: Sequence[Problem],
+    texts: Sequence[Sequence[str]],
+    sandbox: Sandbox,
+    limits: Limits,
+) -> dict[str, int]:
+    """How many texts pass each problem, by its name; equal ones are run once."""
+    programs = [
+        [problem.program(text) for text in drawn]
+        for problem, drawn in zip(problems, texts, strict=True)
+    ]
+    distinct = list(dict.fromkeys(one for drawn in programs for one in drawn))
+    verdicts = judge_all(distinct, sandbox, limits)
+    passed = {one: found.passed for one, found in zip(distinct, verdicts, strict=True)}
+    return {
+        problem.name: sum(passed[one] for one in drawn)
+        for problem, drawn in zip(problems, programs, strict=True)
     }
 
 
