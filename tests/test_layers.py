@@ -172,7 +172,8 @@ def test_costs_need_no_more_of_arch_than_the_config():
 FOLDERS = {
     "jaxnas": (
         ("errors", "keys", "checks", "targets", "version", "hardware_profiles"),
-        ("storage", "source_name"),
+        ("storage",),
+        ("source_name",),
         ("data", "compress", "runtime"),
         ("training", "hardware"),
         ("presets", "clock"),
