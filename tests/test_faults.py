@@ -7,7 +7,7 @@ from corpus import write_corpus
 from faults import WAYS, Disk, Killed
 
 import jaxnas
-from jaxnas.errors import RunFailed
+from jaxnas.errors import RunFailed, UsageError
 from jaxnas.pipeline.verify import verify
 from jaxnas.population import compiler
 from jaxnas.storage.run_folder import RunFolder
@@ -90,7 +90,7 @@ def whole(tmp_path_factory):
 
 def disturbed(out, code, number, way):
     """Whether a run with that fault ended without a result."""
-    expected = Killed if way == "kill" else (OSError, RunFailed)
+    expected = Killed if way == "kill" else (OSError, RunFailed, UsageError)
     with pytest.MonkeyPatch.context() as patch:
         Disk(patch, number, way)
         try:

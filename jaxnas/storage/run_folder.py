@@ -191,9 +191,9 @@ def new_run(
     """
     made = _make_numbered(name) if path is None else _make(path)
     folder = RunFolder(made[0] if path is None else path)
-    _check_empty(folder)
+    _check_empty(folder, space)
     with folder.locked():
-        _check_empty(folder)  # once more, now that no one else may write
+        _check_empty(folder, space)  # once more, now that no one else may write
         if space is not None:
             write_whole(folder.space, space)
         write_whole(folder.config, settings)  # last: now there is a run
@@ -214,18 +214,21 @@ def _take_back(folder: RunFolder, made: list[Path]) -> None:
             path.rmdir()
 
 
-def _check_empty(folder: RunFolder) -> None:
+def _check_empty(folder: RunFolder, space: str | None) -> None:
     if folder.config.exists():
         raise UsageError(
             f"{folder.path} holds a run already: go on with --resume {folder.path}, "
             f"or choose another --out"
         )
-    if any(not _left_behind(entry.name) for entry in folder.path.iterdir()):
+    if any(not _left_behind(entry, folder, space) for entry in folder.path.iterdir()):
         raise UsageError(f"{folder.path} is not empty: choose another --out")
 
 
-def _left_behind(name: str) -> bool:
-    """Whether a run that was killed before it began leaves this."""
+def _left_behind(path: Path, folder: RunFolder, space: str | None) -> bool:
+    """Whether the same run leaves this when it is killed before it begins."""
+    if path == folder.space and space is not None and path.is_file():
+        return path.read_bytes() == space.encode()
+    name = path.name
     return name == LOCK or (name.startswith(".") and name.endswith(PARTIAL))
 
 
