@@ -125,16 +125,17 @@ def distil(
         params = draw_parameters(build_model(config), task.key("parameters"))
     steps = _steps(plan, clock, teacher, task, config, params)
     lesson, order = read_lesson(folder.path / "teacher", plan, teacher, task, steps)
+    order = order[: _left(clock, task, config, params, steps)]
     console.print(
         f"teacher      {len(lesson.tokens):,} tokens read, {plan.top} stored of each; "
-        f"training {steps:,} steps of {plan.batch} x {plan.window} tokens",
+        f"training {len(order):,} steps of {plan.batch} x {plan.window} tokens",
         soft_wrap=True,
     )
     taught = dataclasses.replace(task, lesson=lesson)
     trained = _trained(folder, taught, config, params, order, clock, console)
     save_model(folder.model, config, trained, teacher.tokenizer)
     scores = _scores(plan, task, teacher, student, trained)
-    write_json(folder.summary, {"steps": steps, "bits_per_byte": scores})
+    write_json(folder.summary, {"steps": len(order), "bits_per_byte": scores})
     _show(console, scores, teacher.config, config)
     console.print(f"model       {folder.model}", soft_wrap=True)
     return scores
@@ -206,6 +207,18 @@ def _steps(
     if steps > most:
         steps = int((left - most * plan.batch * a_window) / a_step)
     return clock.decide("final_steps", max(1, steps))
+
+
+def _left(
+    clock: Clock, task: Task, config: ArchitectureConfig, params: Params, steps: int
+) -> int:
+    """Of the steps, those that there is time for once the teacher has read."""
+    if clock.budget is None:
+        return steps
+    if (decided := clock.decided("steps left")) is not None:
+        return decided
+    fits = int(clock.left(ENDS) / seconds_of_a_step(config, task, params))
+    return clock.decide("steps left", max(1, min(steps, fits)))
 
 
 def read_lesson(
