@@ -139,6 +139,7 @@ GPT2 = NativeClass(
     zeros=_ZEROS,
     positions=_POSITIONS,
     guessed=True,
+    inputs_first=True,
     normalise=_one_tanh,
     buffers=_MASK,
 )

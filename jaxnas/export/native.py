@@ -100,6 +100,7 @@ class NativeClass:
       positions: a table of positions that ours computes.
       guessed: whether there are biases and learned positions is not among the
         settings: the tensors say it.
+      inputs_first: whether its matrices lie as ours; else their outputs come first.
       buffers: regular expressions of tensors that old checkpoints hold and that
         are no weights.
     """
@@ -119,6 +120,7 @@ class NativeClass:
     zeros: tuple[str, ...] = ()
     positions: str | None = None
     guessed: bool = False
+    inputs_first: bool = False
     buffers: tuple[str, ...] = ()
 
     def misfits(self, config: ArchitectureConfig) -> dict[str, tuple]:

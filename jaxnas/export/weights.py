@@ -55,7 +55,7 @@ def to_tensors(
             parts = ours if layer is None else [x[layer] for x in ours]
             tensors[name] = np.ascontiguousarray(row.transform.export(*parts))
     for name in set(_zero_names(native, config)).difference(tensors):
-        size = tensors[_weight_of(name)].shape[-1]
+        size = tensors[_weight_of(name)].shape[-1 if native.inputs_first else 0]
         tensors[name] = np.zeros(size, np.float32)
     if native.positions is not None and not config.learned_positions:
         tensors[native.positions] = position_table(config)
@@ -190,5 +190,5 @@ def _zero_names(native: NativeClass, config: ArchitectureConfig) -> list[str]:
 
 
 def _weight_of(bias: str) -> str:
-    """The tensor with a last axis as long as the bias."""
+    """The tensor beside the bias."""
     return bias.removesuffix("bias") + "weight"
