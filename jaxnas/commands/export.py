@@ -25,6 +25,7 @@ from jaxnas.export.onnx.write import export_onnx
 from jaxnas.export.reference import LIKELY, Agreed
 from jaxnas.report.tables import plain_console
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.run_folder import model_in
 
 _ABOUT = """\
 Writes a model in a form that another program loads.
@@ -46,6 +47,7 @@ def main(arguments: list[str]) -> None:
     """Exports a model folder, or a config with random weights."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.model = model_in(options.model)
     if options.format != "gguf" and options.out is None:
         parser.error("the following arguments are required: --out")
     if options.type and options.format in ("hf", "onnx"):
@@ -80,7 +82,12 @@ def _parser() -> Parser:
         description=_ABOUT,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="a model's folder, or a config file")
+    add(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="a model's folder, a run's, or a config file",
+    )
     add("--format", choices=["hf", "gguf", "ollama", "onnx"], default="hf", help="[hf]")
     add(
         "--type",

@@ -18,6 +18,7 @@ from jaxnas.export.tokens import end_tokens
 from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype, set_up
 from jaxnas.serving.pieces import pieces
+from jaxnas.storage.run_folder import model_in
 
 PROMPT_BYTES = 2**24
 MAX_NEW = 256  # tokens by default, fewer if the model has no room for them
@@ -37,10 +38,11 @@ def main(arguments: list[str]) -> None:
         raise UsageError("--num must be at least 1, --seed in 0 to 2**32 - 1")
     if "" in options.stop:
         raise UsageError("--stop must not be empty")
-    model = load_model(options.model)
+    folder = model_in(options.model)
+    model = load_model(folder)
     end = model.tokenizer.token_to_id(END_OF_TEXT)
     prompt = _tokens(model, text, end)
-    ends = end_tokens(options.model, model.tokenizer)
+    ends = end_tokens(folder, model.tokenizer)
     max_new = _max_new(options.max_new, model, len(prompt))
     try:
         check(model.config, [prompt], max_new, ends)
@@ -164,7 +166,7 @@ def _parser() -> Parser:
         description=_ABOUT,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="the model's folder")
+    add("model", metavar="MODEL", type=Path, help="the folder of a model, or of a run")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", metavar="TEXT", help="empty begins a new file")
     source.add_argument("--prompt-file", metavar="FILE", help="- is standard input")

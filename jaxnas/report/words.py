@@ -24,6 +24,14 @@ _WORDS = (
     ("quantization", "{}"),
     ("pruning_ratio", "pruned {:g}"),
     ("tie_embeddings", "tied"),
+    ("norm_epsilon", "epsilon {:g}"),
+    ("rope_theta", "theta {:g}"),
+    ("rope_scaling", "rope scaling {:g}"),
+    ("qkv_bias", "qkv biases"),
+    ("biases", "biases"),
+    ("tanh_gelu", "tanh gelu"),
+    ("learned_positions", "learned positions"),
+    ("sliding_window", "window of {}"),
 )
 
 
