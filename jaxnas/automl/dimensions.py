@@ -79,9 +79,8 @@ def _choices(name: str, given: Any, bounds: tuple, whole: bool) -> tuple:
         raise SpecError(f"{where}: min {least} is above max {most}")
     steps = (most - least) / step  # may be infinite
     if steps + 1e-9 >= MOST_CHOICES:
-        raise SpecError(
-            f"{where}: {steps + 1:.7g} choices, at most {MOST_CHOICES:,} can be"
-        )
+        many = f"{steps + 1:,.0f}" if steps < 1e15 else f"{steps:.3g}"
+        raise SpecError(f"{where}: {many} choices, at most {MOST_CHOICES:,} can be")
     number = math.floor(steps + 1e-9) + 1
     values = [least + step * index for index in range(number)]
     return tuple(values) if whole else tuple(float(value) for value in values)
