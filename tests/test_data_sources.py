@@ -126,7 +126,8 @@ def test_an_unknown_source_names_those_there_are(spec):
     assert str(error.value) == (
         f'unknown data source {spec!r}: give "stdlib" (the standard library of this'
         ' Python), "folder:PATH" (a folder of source code) or'
-        ' "pypi:NAME==VERSION,..." (the source in these wheels)'
+        ' "pypi:NAME==VERSION,..." (the source in these wheels),'
+        ' each with "+without:PATH,..." behind it or not'
     )
 
 

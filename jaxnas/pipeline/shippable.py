@@ -104,8 +104,10 @@ def _config(
     head = fields.pop("head_dim", None)
     if head is not None:
         fields["num_heads"] = fields["hidden_dim"] // head
-    if "kv_heads" in USES[family]:
-        fields["kv_heads"] = 1
+    if "kv_heads" in USES[family]:  # as a rule not one, which some runtimes ask for
+        heads = fields["num_heads"]
+        groups = [n for n in range(2, heads) if heads % n == 0]
+        fields["kv_heads"] = groups[-1] if groups else 1
     try:
         return ArchitectureConfig(**fields)
     except ValueError:
