@@ -13,7 +13,8 @@ import numpy as np
 from jaxnas.errors import UsageError, no_platform
 from jaxnas.storage.cache import in_cache
 
-_ARENAS = -8  # M_ARENA_MAX of mallopt(3)
+_M_ARENA_MAX = -8  # of mallopt(3)
+_HEAPS = 4  # one makes compilers wait for each other; each keeps what was free in it
 _LEVEL = "xla_backend_optimization_level"
 _EMITTERS = "xla_cpu_use_fusion_emitters"
 ON_GPU: dict[str, str | bool] = {
@@ -25,11 +26,11 @@ ON_GPU: dict[str, str | bool] = {
 def set_up() -> None:
     """Keeps compiled programs across processes: a second run compiles nothing.
 
-    A cache that the user has set up is left as it is. Memory is shared by the
-    threads: compilers leave most of theirs free, each in a heap of its own otherwise.
+    A cache that the user has set up is left as it is. Threads share a few
+    heaps: compilers leave most of theirs free, each in one of its own otherwise.
     """
     if (libc := _glibc()) and "MALLOC_ARENA_MAX" not in os.environ:
-        libc.mallopt(_ARENAS, 1)
+        libc.mallopt(_M_ARENA_MAX, _HEAPS)
     if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = in_cache("xla")
         try:

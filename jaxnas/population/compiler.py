@@ -10,7 +10,6 @@ import jax
 from jaxnas.population.cost_model import Rates
 from jaxnas.population.pace import NoTime, Pace
 from jaxnas.population.program import Compiled, Program, compile_program
-from jaxnas.runtime import give_back
 from jaxnas.training.scoring import Compression
 from jaxnas.training.task import Task
 
@@ -90,10 +89,7 @@ class Compiler:
         if self._rates:
             seconds = self._rates.compile_seconds(program) + next(_extra)
         with self._pace.timed("compile", seconds):
-            try:
-                return compile_program(program, task, windows, lone, device)
-            finally:
-                give_back()
+            return compile_program(program, task, windows, lone, device)
 
 
 _extra = itertools.chain([FIRST], itertools.repeat(0.0))

@@ -20,6 +20,7 @@ from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
 from jaxnas.population.scheduling import makespan
 from jaxnas.population.train_states import States
+from jaxnas.runtime import give_back
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import TrainState, batch_starts
@@ -161,6 +162,7 @@ class Trainer:
             pace=self.pace,
             allowance=allowance,
         )
+        give_back()  # what compiling took
         if found is None and not waiting:  # all of it ran, as it was planned
             expected_plan = dataclasses.replace(plan, seconds=expected)
             self.observer.ran(expected_plan, time.monotonic() - begin)
