@@ -51,6 +51,24 @@ def interrupted(advice: str = "") -> int:
     return 143 if terminated else 130
 
 
+def end_at_once_when_asked_twice() -> None:
+    """Ctrl-C raises KeyboardInterrupt as always; another one then ends the process.
+
+    What is on the disk can be gone on with at any moment, and whoever asks twice does
+    not want to wait for what is being ended in order, nor to read where it was.
+    """
+
+    def at_once(*_: object) -> None:
+        os._exit(130)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, at_once)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+        signal.signal(signal.SIGINT, first)
+
+
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Raises `Terminated` in the block when the process is told to end."""

@@ -10,6 +10,7 @@ from jaxnas.commands import COMMANDS
 from jaxnas.errors import (
     RunFailed,
     UsageError,
+    end_at_once_when_asked_twice,
     ended_by_sigterm,
     interrupted,
     no_platform,
@@ -65,4 +66,5 @@ if __name__ == "__main__":
     # What only counts and reads, and may do so beside a run that has the device.
     if sys.argv[1:2] in (["space"], ["report"], ["status"], ["show"], ["compare"]):
         os.environ["JAX_PLATFORMS"] = "cpu"
+    end_at_once_when_asked_twice()
     sys.exit(main())

@@ -73,6 +73,26 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(capsys):
         assert interrupted() == 130
 
 
+TWICE = """
+import os, signal
+from jaxnas.errors import end_at_once_when_asked_twice
+end_at_once_when_asked_twice()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("asked", flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+print("still there")
+"""
+
+
+def test_who_asks_twice_does_not_wait():
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "asked\n", "")
+
+
 def test_what_an_encoding_lacks_is_spelled_out(tmp_path):
     folder = tmp_path / "r\u00fcn"
     folder.mkdir()
