@@ -99,8 +99,8 @@ def changed(tmp_path, monkeypatch):
     [
         ({"general.architecture": "qwen3"}, "architecture 'qwen3' cannot be imported"),
         ({"general.architecture": "gpt2"}, "architecture 'gpt2' cannot be imported"),
-        ({"llama.attention.head_count": 3}, "num_heads=3 is not allowed"),
-        ({"llama.attention.key_length": 8}, "key_length=8: ours would have 16"),
+        ({"llama.attention.head_count": 3}, "needs a divisor of num_heads=3"),
+        ({"llama.attention.key_length": 8}, "value_length=16: ours would have 8"),
         (
             {"llama.feed_forward_length": 8},
             "blk.0.ffn_gate.weight has shape [256, 64]",

@@ -33,6 +33,7 @@ MAGIC = b"GGUF"
 _PACKAGE = "gguf"
 # Settings of a file -> fields and properties of ours.
 _NUMBERS = {
+    "attention.key_length": "head_dim",
     "embedding_length": "hidden_dim",
     "block_count": "num_layers",
     "context_length": "max_seq_length",
