@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-from jaxnas.benchmarks.sandbox import Limits, Program, judge_all
+from jaxnas.benchmarks.sandbox import SandboxLimits, Submission, judge_all
 from jaxnas.benchmarks.sandbox.launch import SANDBOXES
 
-LIMITS = Limits(seconds=2, output=1 << 16)
+LIMITS = SandboxLimits(seconds=2, output=1 << 16)
 
 # What a breach is, as the body of a function. SECRET and FOLDER are paths outside.
 BREACHES = {
@@ -161,11 +161,11 @@ def programs(secret, folder):
         tests = "assert breach() == 42" if equal else "assert breach() is True"
         body = "\n".join(f"    {line}" for line in dedent(body).strip().split("\n"))
         code = _HEAD.format(str(secret), str(folder), equal) + body + "\n"
-        found[name] = Program(code, tests, ("breach",))
+        found[name] = Submission(code, tests, ("breach",))
     right = "class Pair:\n    def __init__(self, a):\n        self.a = a\n"
     right += "def first(pair): return {pair.a: (1.5, 'x')}\n"
     tests = "assert first(Pair(7)) == {7: (1.5, 'x')}"
-    found["is right"] = Program(right, tests, ("Pair", "first"))
+    found["is right"] = Submission(right, tests, ("Pair", "first"))
     return found
 
 

@@ -18,7 +18,7 @@ from arch.families import FAMILIES
 from jaxnas.report.drawing import drawing_file, drawing_text, stages_of, together
 from jaxnas.report.page.scales import Scale, scale_over
 from jaxnas.report.page.tags import tag
-from jaxnas.report.page.view import MOST, View
+from jaxnas.report.page.view import MOST, PageView
 from jaxnas.report.page.write import SECTIONS, page_of
 from jaxnas.results.effects import effects
 from jaxnas.results.growth import growth
@@ -109,7 +109,7 @@ def test_the_front_and_the_best_are_always_drawn(tmp_path):
         dataclasses.replace(results[n % 50], id=n, objectives=[0.9, 2.0, 9.0 + n])
         for n in range(50, 3 * MOST)
     ]
-    view = View(read_record(written_run(tmp_path / "many", [*results, *many]).path))
+    view = PageView(read_record(written_run(tmp_path / "many", [*results, *many]).path))
     assert len(view.drawn) <= MOST + 1
     assert view.front <= {one.id for one in view.drawn}
     assert view.best.id in {one.id for one in view.drawn}

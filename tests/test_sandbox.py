@@ -13,8 +13,8 @@ import pytest
 
 from jaxnas.benchmarks.problems import read_humaneval, read_mbpp
 from jaxnas.benchmarks.sandbox import (
-    Limits,
-    Program,
+    SandboxLimits,
+    Submission,
     find_sandbox,
     judge,
     judge_all,
@@ -121,18 +121,21 @@ def left_behind():
 def test_the_clock_ends_a_program():
     sandbox = find_or_skip()
     begin = time.monotonic()
-    program = Program("def f():\n    while True: pass\n", "f()", ("f",))
-    assert judge(program, sandbox, Limits(seconds=1)) == (
+    program = Submission("def f():\n    while True: pass\n", "f()", ("f",))
+    assert judge(program, sandbox, SandboxLimits(seconds=1)) == (
         False,
         "EOFError: the program ended",
     )
-    program = Program("import time\ndef f():\n    time.sleep(9)\n", "f()", ("f",))
-    assert judge(program, sandbox, Limits(seconds=1)) == (False, "more than 3 seconds")
+    program = Submission("import time\ndef f():\n    time.sleep(9)\n", "f()", ("f",))
+    assert judge(program, sandbox, SandboxLimits(seconds=1)) == (
+        False,
+        "more than 3 seconds",
+    )
     assert time.monotonic() - begin < 9
 
 
 def test_tests_that_end_early_have_not_passed():
-    program = Program("def f(): return 1\n", "raise SystemExit(0)", ("f",))
+    program = Submission("def f(): return 1\n", "raise SystemExit(0)", ("f",))
     assert judge(program, find_or_skip()) == (False, "SystemExit: 0")
 
 
@@ -149,7 +152,7 @@ for value in {values!r}:
     assert type(found) is type(value) and repr(found) == repr(value), value
 assert same(same) is same and same(int) is int
 """
-    assert judge(Program(code, tests, ("same",)), find_or_skip()) == (True, "")
+    assert judge(Submission(code, tests, ("same",)), find_or_skip()) == (True, "")
 
 
 def find_or_skip():

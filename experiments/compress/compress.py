@@ -25,7 +25,7 @@ from arch.cost import HARDWARE, size_bytes
 from jaxnas.export.model_folder import LoadedModel
 from jaxnas.pipeline.compress import (
     Compressed,
-    Limits,
+    CompressLimits,
     prune_once,
     rounded,
     trained_on,
@@ -82,7 +82,7 @@ def pruning(model: LoadedModel, task: Task, scratch: Path) -> Row:
     further = trained_on(model.config, own, model.params, RECOVERY)
     row["not pruned, trained as long"] = bits(model.config, task, further)
     before = size_bytes(model.config)
-    limits = Limits(
+    limits = CompressLimits(
         "fp16", 0.7 * before, "fp16", math.inf, math.inf, HARDWARE["cpu-core"]
     )
     excess, found = 1 / 0.7, Compressed(model.config, model.params)

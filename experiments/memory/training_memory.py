@@ -29,7 +29,7 @@ from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from jaxnas.commands.options import file_to_write
 from jaxnas.population.program import Program, compile_training
-from jaxnas.population.train_memory import Written, training_memory, written
+from jaxnas.population.train_memory import MemoryUse, training_memory, written
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.runtime import compute_dtype
 
@@ -104,7 +104,7 @@ def show(rows: list[dict]) -> dict[str, list[float]]:
     return rates
 
 
-def values_of(row: dict) -> tuple[int, Written]:
+def values_of(row: dict) -> tuple[int, MemoryUse]:
     """Bytes of weights, gradients and moments; and what is written, by kind."""
     config = ArchitectureConfig(**row["config"])
     counted = training_memory(config, row["batch"], row["window"])

@@ -8,8 +8,8 @@ import jax
 from arch.decoding.generate import position_limit, stream
 from arch.decoding.sampling import Sampling
 from arch.decoding.unrolled import Weights, unstack
-from jaxnas.benchmarks.problems import Problem, cut
-from jaxnas.benchmarks.sandbox import Limits, Sandbox, judge_all
+from jaxnas.benchmarks.problems import CodeProblem, cut
+from jaxnas.benchmarks.sandbox import Sandbox, SandboxLimits, judge_all
 from jaxnas.data import END_OF_TEXT
 from jaxnas.export.model_folder import LoadedModel
 from jaxnas.runtime import compute_dtype
@@ -22,13 +22,13 @@ _Z = 1.959964  # of a normal distribution's two-sided 95 %
 
 def passes(
     model: LoadedModel,
-    problems: Sequence[Problem],
+    problems: Sequence[CodeProblem],
     sandbox: Sandbox,
     *,
     samples: int,
     sampling: Sampling,
     max_new: int,
-    limits: Limits,
+    limits: SandboxLimits,
     seed: int,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Json:
@@ -66,10 +66,10 @@ def passes(
 
 
 def _right(
-    problems: Sequence[Problem],
+    problems: Sequence[CodeProblem],
     texts: Sequence[Sequence[str]],
     sandbox: Sandbox,
-    limits: Limits,
+    limits: SandboxLimits,
 ) -> dict[str, int]:
     """How many texts pass each problem, by its name; equal ones are run once."""
     programs = [
@@ -124,7 +124,7 @@ def _samples(
     key: jax.Array,
     model: LoadedModel,
     weights: Weights,
-    problem: Problem,
+    problem: CodeProblem,
     samples: int,
     sampling: Sampling,
     max_new: int,

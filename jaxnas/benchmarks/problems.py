@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxnas.benchmarks.sandbox import Program
+from jaxnas.benchmarks.sandbox import Submission
 from jaxnas.data.overlap import parsed, read_rows
 from jaxnas.errors import UsageError
 from jaxnas.storage.jsonl import Json
@@ -19,7 +19,7 @@ HUMANEVAL_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@")
 MBPP_STOPS = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n@")
 
 
-class Problem(NamedTuple):
+class CodeProblem(NamedTuple):
     """A function to write.
 
     Attributes:
@@ -38,13 +38,13 @@ class Problem(NamedTuple):
     tests: str
     stops: tuple[str, ...]
 
-    def program(self, text: str) -> Program:
+    def program(self, text: str) -> Submission:
         """What is run of a text that the model wrote."""
-        return Program(self.before + cut(text, self.stops), self.tests, self.names)
+        return Submission(self.before + cut(text, self.stops), self.tests, self.names)
 
-    def reference_program(self) -> Program:
+    def reference_program(self) -> Submission:
         """The solution in the file."""
-        return Program(self.before + self.reference, self.tests, self.names)
+        return Submission(self.before + self.reference, self.tests, self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def top_names(code: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read_humaneval(path: Path) -> list[Problem]:
+def read_humaneval(path: Path) -> list[CodeProblem]:
     """From `HumanEval.jsonl`, compressed or not.
 
     Raises:
@@ -84,7 +84,7 @@ def read_humaneval(path: Path) -> list[Problem]:
     return _read(path, _humaneval, "HumanEval's")
 
 
-def read_mbpp(path: Path) -> list[Problem]:
+def read_mbpp(path: Path) -> list[CodeProblem]:
     """From `mbpp.jsonl` or `sanitized-mbpp.json`, compressed or not.
 
     Raises:
@@ -96,7 +96,9 @@ def read_mbpp(path: Path) -> list[Problem]:
 READERS = {"humaneval": read_humaneval, "mbpp": read_mbpp}
 
 
-def _read(path: Path, make: Callable[[Json], Problem], whose: str) -> list[Problem]:
+def _read(
+    path: Path, make: Callable[[Json], CodeProblem], whose: str
+) -> list[CodeProblem]:
     rows = read_rows(path)
     try:
         problems = [make(row) for row in rows]
@@ -108,10 +110,10 @@ def _read(path: Path, make: Callable[[Json], Problem], whose: str) -> list[Probl
     return problems
 
 
-def _humaneval(row: Json) -> Problem:
+def _humaneval(row: Json) -> CodeProblem:
     # The line break behind it is the model's to draw: with what it indents, a token.
     prompt = row["prompt"].rstrip()
-    return Problem(
+    return CodeProblem(
         name=row["task_id"],
         prompt=prompt,
         before=prompt,
@@ -121,12 +123,12 @@ def _humaneval(row: Json) -> Problem:
     )
 
 
-def _mbpp(row: Json) -> Problem:
+def _mbpp(row: Json) -> CodeProblem:
     text = row["text"] if "text" in row else row["prompt"]
     tests = [line.strip() for line in row["test_list"]]
     imports = row.get("test_imports", [])
     setup = row.get("test_setup_code", "").replace("\r", "")
-    return Problem(
+    return CodeProblem(
         name=f"MBPP/{row['task_id']}",
         prompt="\n".join(['"""', text, *tests, '"""']),
         before="",

@@ -99,7 +99,7 @@ class Compressed(NamedTuple):
     codes: dict[str, Codes] | None = None
 
 
-class Step(NamedTuple):
+class CompressStep(NamedTuple):
     """A row of the closing table."""
 
     name: str
@@ -108,7 +108,9 @@ class Step(NamedTuple):
     bits_per_byte: dict[str, float]  # by split
 
 
-def compress(folder: RunFolder, plan: CompressPlan, console: Console) -> list[Step]:
+def compress(
+    folder: RunFolder, plan: CompressPlan, console: Console
+) -> list[CompressStep]:
     """Prunes, recovers, rounds, saves; prints and returns what each step cost.
 
     Args:
@@ -129,7 +131,7 @@ def compress(folder: RunFolder, plan: CompressPlan, console: Console) -> list[St
     task = shared_task(dataset, settings, plan.seed)
     record = _Record(task, plan.final_windows, hardware_named("auto"), console)
     unrounded = dataclasses.replace(loaded.config, quantization="fp16")
-    limits = Limits.of(plan, loaded.config, record.hardware)
+    limits = CompressLimits.of(plan, loaded.config, record.hardware)
     limits.check(unrounded)
     record.add("as it was", Compressed(loaded.config, loaded.params))
     try:
@@ -150,7 +152,7 @@ def compress(folder: RunFolder, plan: CompressPlan, console: Console) -> list[St
     return record.steps
 
 
-class Limits(NamedTuple):
+class CompressLimits(NamedTuple):
     """What the result has to keep to; bytes and ms are of its own storage."""
 
     quantization: str
@@ -163,7 +165,7 @@ class Limits(NamedTuple):
     @classmethod
     def of(
         cls, plan: CompressPlan, config: ArchitectureConfig, hardware: Hardware
-    ) -> "Limits":
+    ) -> "CompressLimits":
         """A share of the bytes is one of the model as it came."""
         return cls(
             plan.quantization,
@@ -205,7 +207,7 @@ def _pruned(
     model: Compressed,
     task: Task,
     plan: CompressPlan,
-    limits: Limits,
+    limits: CompressLimits,
     record: "_Record",
     show: Report,
 ) -> Compressed:
@@ -242,7 +244,7 @@ def _share(steps: int, stage: int, stages: int) -> int:
 
 
 def prune_once(
-    model: Compressed, task: Task, limits: Limits, excess: float
+    model: Compressed, task: Task, limits: CompressLimits, excess: float
 ) -> Compressed:
     """Closes gates, the cheapest ones first, until the limits are this near.
 
@@ -253,7 +255,7 @@ def prune_once(
       model: to begin from.
       task: whose training split calibrates.
       limits: to keep to.
-      excess: of them that may be left, see `Limits.excess`.
+      excess: of them that may be left, see `CompressLimits.excess`.
     """
     config, params = model.config, jax.tree.map(jnp.asarray, model.params)
     windows = jnp.asarray(calibration_windows(task))
@@ -360,7 +362,7 @@ class _Record:
     def __init__(
         self, task: Task, number: int, hardware: Hardware, console: Console
     ) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[CompressStep] = []
         self.hardware = hardware
         self._console, self._task = console, task
         self._windows = {split: task.windows(split, number) for split in HELD_OUT}
@@ -373,7 +375,7 @@ class _Record:
             if (metrics := sums.metrics()) is None:
                 raise RunFailed(f"{name}: the loss is not finite")
             found[split] = metrics.bits_per_byte
-        step = Step(
+        step = CompressStep(
             name,
             size_bytes(model.config),
             latency_ms(model.config, self.hardware),

@@ -19,7 +19,7 @@ from jaxnas.storage.run_folder import RunFolder
 _FILE_BYTES = 2**36  # of a file of the model's, at most
 
 
-class Part(NamedTuple):
+class Finding(NamedTuple):
     """A part of the folder, as it was found.
 
     Attributes:
@@ -41,7 +41,7 @@ class Log(NamedTuple):
     damage: str | None
 
 
-def verify(folder: RunFolder) -> Iterator[Part]:
+def verify(folder: RunFolder) -> Iterator[Finding]:
     """Each part of a run's folder, which the caller has locked; changes nothing."""
     logs = {
         path.name: _log(path)
@@ -65,7 +65,7 @@ def verify(folder: RunFolder) -> Iterator[Part]:
     if folder.summary.exists():
         yield _summary_part(folder, logs)
     else:
-        yield Part(folder.summary.name, "not there: the run is not finished")
+        yield Finding(folder.summary.name, "not there: the run is not finished")
 
 
 def digests(folder: RunFolder) -> dict[str, str]:
@@ -110,23 +110,23 @@ def _check_meaning(path: Path, number: int, line: Line) -> None:
         raise DamagedLine(path, number, f"it is no record ({error})") from None
 
 
-def _log_part(log: Log) -> Part:
+def _log_part(log: Log) -> Finding:
     number, name = len(log.lines), log.path.name
     if log.damage is None:
         proven = sum(line.proven for line in log.lines)
         words = "each follows from the one before"
         if proven < number:
             words = f"{number - proven} of an earlier version, without digests"
-        return Part(name, f"{number} lines, {words}" if number else "empty")
+        return Finding(name, f"{number} lines, {words}" if number else "empty")
     lost = f"what follows its first {number} lines"
     if name == "results.jsonl":
         lost += "; what was trained is in trainings.jsonl, and not trained again"
     elif name == "trainings.jsonl":
         lost += ": those candidates would be trained again"
-    return Part(name, f"line {number + 1}: {log.damage}", lost)
+    return Finding(name, f"line {number + 1}: {log.damage}", lost)
 
 
-def _checkpoint_part(path: Path, what: str, logs: Mapping[str, Log]) -> Part:
+def _checkpoint_part(path: Path, what: str, logs: Mapping[str, Log]) -> Finding:
     numbers = sorted(int(p.name) for p in path.iterdir() if p.name.isdigit())
     name = f"{path.name}/{numbers[-1]}"
     before = f"{what} {numbers[-2]}" if len(numbers) > 1 else "the beginning"
@@ -136,7 +136,7 @@ def _checkpoint_part(path: Path, what: str, logs: Mapping[str, Log]) -> Part:
             checkpoints.check()
             known = checkpoints.known()
     except UsageError as error:
-        return Part(name, str(error), lost)
+        return Finding(name, str(error), lost)
     wrong = []
     for file, mark in (known or {}).items():
         lines = logs[file].lines if file in logs else []
@@ -145,21 +145,21 @@ def _checkpoint_part(path: Path, what: str, logs: Mapping[str, Log]) -> Part:
         elif mark_of(lines, mark.lines) != mark:
             wrong.append(f"the first {mark.lines} lines of {file} are others")
     if wrong:
-        return Part(name, "; ".join(wrong), lost)
+        return Finding(name, "; ".join(wrong), lost)
     words = ", ".join(f"{mark.lines} of {file}" for file, mark in (known or {}).items())
-    return Part(name, f"whole; it knows the lines {words}" if words else "whole")
+    return Finding(name, f"whole; it knows the lines {words}" if words else "whole")
 
 
-def _model_part(folder: RunFolder) -> Part:
+def _model_part(folder: RunFolder) -> Finding:
     name = folder.model.name
     try:
         config = load_model(folder.model).config
     except UsageError as error:
-        return Part(name, str(error), "the winner's last training")
-    return Part(name, f"loads: {config.arch_type}, {config.num_layers} layers")
+        return Finding(name, str(error), "the winner's last training")
+    return Finding(name, f"loads: {config.arch_type}, {config.num_layers} layers")
 
 
-def _summary_part(folder: RunFolder, logs: Mapping[str, Log]) -> Part:
+def _summary_part(folder: RunFolder, logs: Mapping[str, Log]) -> Finding:
     """The summary beside what it is about."""
     name = folder.summary.name
     lost = "nothing but itself: without it a resume finishes the run again"
@@ -169,14 +169,16 @@ def _summary_part(folder: RunFolder, logs: Mapping[str, Log]) -> Part:
         if "search" in summary:
             wrong += _others(summary, logs)
     except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Part(name, f"damaged ({error})", lost)
+        return Finding(name, f"damaged ({error})", lost)
     if wrong:
         changed = any(one.startswith("model/") for one in wrong)
         lost = "the winner's last training" if changed else lost
-        return Part(name, f"is not of what is here: {', '.join(wrong)}", lost)
+        return Finding(name, f"is not of what is here: {', '.join(wrong)}", lost)
     if "files" not in summary and "search" in summary:
-        return Part(name, "of an earlier version, without digests; its figures agree")
-    return Part(name, "is of what is here")
+        return Finding(
+            name, "of an earlier version, without digests; its figures agree"
+        )
+    return Finding(name, "is of what is here")
 
 
 def _changed(folder: RunFolder, files: Mapping[str, str]) -> list[str]:

@@ -44,7 +44,7 @@ class TrainingMemory(NamedTuple):
         return sum(self)
 
 
-class Written(NamedTuple):
+class MemoryUse(NamedTuple):
     """Values that a forward pass writes."""
 
     logits: int
@@ -70,9 +70,9 @@ def training_memory(
     return TrainingMemory(weights, weights, MOMENTS * weights, round(kept))
 
 
-def written(config: ArchitectureConfig, batch: int, window: int) -> Written:
+def written(config: ArchitectureConfig, batch: int, window: int) -> MemoryUse:
     """What a forward pass over so many tokens writes, by kind."""
-    found = dict.fromkeys(Written._fields, 0)
+    found = dict.fromkeys(MemoryUse._fields, 0)
     for op in list_ops(sizes_of(config, pruned=False), forward(batch, window)):
         kind = "rest"
         if op.name == "head":
@@ -82,11 +82,11 @@ def written(config: ArchitectureConfig, batch: int, window: int) -> Written:
         elif op.name in _FEEDFORWARD:
             kind = "feedforward"
         found[kind] += int(op.count * op.written)
-    return Written(**found)
+    return MemoryUse(**found)
 
 
 @functools.cache
 def activation_rates() -> dict[str, list[float]]:
-    """Family -> bytes of each of the kinds in `Written`."""
+    """Family -> bytes of each of the kinds in `MemoryUse`."""
     text = Path(__file__).with_name("train_memory.json").read_text()
     return json.loads(text)["bytes"]

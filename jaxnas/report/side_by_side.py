@@ -11,12 +11,12 @@ from jaxnas.report.page.scales import scale_over
 from jaxnas.report.page.tags import label, tag
 from jaxnas.report.tables import add_numbers, mebibytes, plain_table
 from jaxnas.report.words import describe
-from jaxnas.results.comparison import Group, best_so_far, permutation, test_bits
+from jaxnas.results.comparison import SeedGroup, best_so_far, permutation, test_bits
 
 _COLORS = ("#2f6fb5", "#c07400", "#0b8a72", "#8a4fb0", "#c23b4e", "#4d7d1f")
 
 
-def runs_table(groups: Sequence[Group]) -> Table:
+def runs_table(groups: Sequence[SeedGroup]) -> Table:
     """A row a run: its winner, and how good it is."""
     table = plain_table("Winners", "run", "group")
     add_numbers(table, "seed", "tried")
@@ -41,7 +41,7 @@ def runs_table(groups: Sequence[Group]) -> Table:
     return table
 
 
-def lines_of(groups: Sequence[Group]) -> Iterator[str]:
+def lines_of(groups: Sequence[SeedGroup]) -> Iterator[str]:
     """Each group over its seeds, and what is chance between each two."""
     values = [finished_bits(group) for group in groups]
     for number, (group, bits) in enumerate(zip(groups, values, strict=True), 1):
@@ -63,13 +63,13 @@ def lines_of(groups: Sequence[Group]) -> Iterator[str]:
         )
 
 
-def finished_bits(group: Group) -> list[float]:
+def finished_bits(group: SeedGroup) -> list[float]:
     """Bits per byte on the test split of the runs that are finished."""
     found = [test_bits(record) for record in group.runs]
     return [bits for bits in found if bits is not None]
 
 
-def bands_svg(groups: Sequence[Group]) -> str:
+def bands_svg(groups: Sequence[SeedGroup]) -> str:
     """The best accuracy so far, a group a line, from its worst to its best seed."""
     curves = [
         [curve for record in group.runs if len(curve := best_so_far(record))]

@@ -16,14 +16,14 @@ EXACT = 20_000  # ways to share out runs, all of which are counted up to here
 _FREE = ("seed", "hardware_profile", "tokenizer_hash")
 
 
-class Group(NamedTuple):
+class SeedGroup(NamedTuple):
     """Runs whose settings differ in the seed at most."""
 
     name: str  # what tells it from the other groups
     runs: list[Record]
 
 
-def groups_of(records: Sequence[Record]) -> list[Group]:
+def groups_of(records: Sequence[Record]) -> list[SeedGroup]:
     """The runs by their settings, in the order in which they were given."""
     found: dict[str, list[Record]] = {}
     settings: dict[str, Json] = {}
@@ -41,7 +41,7 @@ def groups_of(records: Sequence[Record]) -> list[Group]:
         words = [f"{one}={own[one]}" for one in different if own.get(one) is not None]
         return " ".join(words) or "the same settings"
 
-    return [Group(name(settings[key]), runs) for key, runs in found.items()]
+    return [SeedGroup(name(settings[key]), runs) for key, runs in found.items()]
 
 
 def _settings(record: Record) -> Json:

@@ -2,8 +2,8 @@
 
 from jaxnas.benchmarks.sandbox.judge import (
     LIMITS,
-    Limits,
-    Program,
+    SandboxLimits,
+    Submission,
     Verdict,
     judge,
     judge_all,
@@ -12,9 +12,9 @@ from jaxnas.benchmarks.sandbox.launch import Sandbox, find_sandbox
 
 __all__ = [
     "LIMITS",
-    "Limits",
-    "Program",
     "Sandbox",
+    "SandboxLimits",
+    "Submission",
     "Verdict",
     "find_sandbox",
     "judge",

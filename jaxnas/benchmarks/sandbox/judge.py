@@ -23,7 +23,7 @@ from jaxnas.benchmarks.sandbox.launch import TMPFS, Sandbox
 WAITED = 3  # times the CPU seconds, where other processes run
 
 
-class Limits(NamedTuple):
+class SandboxLimits(NamedTuple):
     """What one program may use."""
 
     seconds: int = 10  # of a core; three times that by the clock
@@ -31,10 +31,10 @@ class Limits(NamedTuple):
     output: int = 1 << 20  # bytes printed
 
 
-LIMITS = Limits()
+LIMITS = SandboxLimits()
 
 
-class Program(NamedTuple):
+class Submission(NamedTuple):
     """Something to judge.
 
     Attributes:
@@ -55,7 +55,9 @@ class Verdict(NamedTuple):
     why: str
 
 
-def judge(program: Program, sandbox: Sandbox, limits: Limits = LIMITS) -> Verdict:
+def judge(
+    program: Submission, sandbox: Sandbox, limits: SandboxLimits = LIMITS
+) -> Verdict:
     """Runs a program's tests."""
     nonce = secrets.token_hex(16)
     task = program._asdict() | {"nonce": nonce}
@@ -87,9 +89,9 @@ def judge(program: Program, sandbox: Sandbox, limits: Limits = LIMITS) -> Verdic
 
 
 def judge_all(
-    programs: Sequence[Program],
+    programs: Sequence[Submission],
     sandbox: Sandbox,
-    limits: Limits = LIMITS,
+    limits: SandboxLimits = LIMITS,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Verdict]:
     """As `judge`, as many at a time as this process has cores."""
@@ -122,7 +124,9 @@ class _Process(subprocess.Popen[bytes]):
         self.wait()
 
 
-def _watch(candidate: _Process, tester: _Process, limits: Limits) -> tuple[bytes, str]:
+def _watch(
+    candidate: _Process, tester: _Process, limits: SandboxLimits
+) -> tuple[bytes, str]:
     """What the tester says, and why it was not waited for any longer."""
     end = time.monotonic() + WAITED * limits.seconds
     said, printed = b"", 0

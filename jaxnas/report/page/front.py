@@ -20,7 +20,7 @@ from jaxnas.report.page.charts import (
 )
 from jaxnas.report.page.scales import Scale, scale_over
 from jaxnas.report.page.tags import label, tag, text
-from jaxnas.report.page.view import View
+from jaxnas.report.page.view import PageView
 from jaxnas.results.result import Scored
 
 TURN, TILT = 0.7, 0.35  # radians, as the cube is seen at first
@@ -41,7 +41,7 @@ class Measure(NamedTuple):
         return float(getattr(one.costs, self.name))
 
 
-def measures(view: View) -> tuple[Measure, Measure, Measure]:
+def measures(view: PageView) -> tuple[Measure, Measure, Measure]:
     """Accuracy, size, latency, with the limits of the run."""
     config = view.record.config
     kind = "" if config.latency == "estimate" else f"{config.latency} "
@@ -52,7 +52,7 @@ def measures(view: View) -> tuple[Measure, Measure, Measure]:
     )
 
 
-def front(view: View) -> str:
+def front(view: PageView) -> str:
     """Three charts of two figures each, and one of all three."""
     if not view.drawn:
         return tag("p", "Nothing to show yet.")
@@ -74,7 +74,7 @@ def front(view: View) -> str:
     return tag("p", shape + cut) + legend + tag("div", *charts, class_="grid2")
 
 
-def _flat(view: View, across: Measure, up: Measure) -> str:
+def _flat(view: PageView, across: Measure, up: Measure) -> str:
     places = [(across.of(one), up.of(one)) for one in view.drawn]
     xs, ys = plot_scales()
     x = scale_over([place[0] for place in places], *xs)
@@ -112,7 +112,7 @@ def project(
     return _MIDDLE[0] + _EDGE * across / 1.35, _MIDDLE[1] - _EDGE * up / 1.25
 
 
-def _cube(view: View, three: Sequence[Measure]) -> str:
+def _cube(view: PageView, three: Sequence[Measure]) -> str:
     columns = [[measure.of(one) for one in view.drawn] for measure in three]
     scales = [scale_over(column, -1.0, 1.0) for column in columns]
     parts = [*_edges(), *_titles(three, scales)]

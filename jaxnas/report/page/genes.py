@@ -9,7 +9,7 @@ from jaxnas.report.page.charts import color_of, family_legend, path_of, picture
 from jaxnas.report.page.front import measures
 from jaxnas.report.page.scales import Scale, figure, scale_over
 from jaxnas.report.page.tags import label, tag
-from jaxnas.report.page.view import View
+from jaxnas.report.page.view import PageView
 from jaxnas.results.effects import Gene, choice_of
 from jaxnas.results.result import Scored
 
@@ -18,7 +18,7 @@ _ACROSS, _HIGH, _LOW = 1100, 34, 380  # of the parallel coordinates
 AXES = 8  # genes of the parallel coordinates, those that made the most difference
 
 
-def genes(view: View) -> str:
+def genes(view: PageView) -> str:
     """Each choice: its share at first and among the best, and its worth."""
     if not view.genes:
         return tag("p", "Three candidates that differ are needed for this.")
@@ -79,7 +79,7 @@ def _forest(shown: Sequence[Gene]) -> str:
     return picture(title, zero, *parts, width=_WIDE, height=y + 6, class_="chart broad")
 
 
-def parallel(view: View) -> str:
+def parallel(view: PageView) -> str:
     """A line a candidate, over the genes that matter and the figures."""
     if len(view.drawn) < 2 or not view.genes:
         return tag("p", "Nothing to compare yet.")
@@ -126,7 +126,7 @@ class _Axis(NamedTuple):
     heights: Sequence[float | None]
 
 
-def _gene_axes(view: View) -> Iterator[_Axis]:
+def _gene_axes(view: PageView) -> Iterator[_Axis]:
     """Of the genes that made the most difference; their values can be chosen."""
     for gene in view.genes[:AXES]:
         words = [choice.value for choice in gene.choices]
@@ -140,7 +140,7 @@ def _gene_axes(view: View) -> Iterator[_Axis]:
         yield _Axis(gene.name.replace("_", " "), marks, heights)
 
 
-def _figure_axes(view: View) -> Iterator[_Axis]:
+def _figure_axes(view: PageView) -> Iterator[_Axis]:
     """Of accuracy, size and latency."""
     for measure in measures(view):
         values = [measure.of(one) for one in view.drawn]

@@ -21,13 +21,13 @@ from jaxnas.report.page.charts import (
 )
 from jaxnas.report.page.scales import Scale, scale_over
 from jaxnas.report.page.tags import label, table, tag, text
-from jaxnas.report.page.view import View
+from jaxnas.report.page.view import PageView
 from jaxnas.results.growth import growth
 from jaxnas.results.record import Record
 from jaxnas.results.result import scored
 
 
-def history(view: View) -> str:
+def history(view: PageView) -> str:
     """Accuracy of each candidate, and the hypervolume of the front after it."""
     if not view.found:
         return tag("p", "Nothing to show yet.")
@@ -35,11 +35,11 @@ def history(view: View) -> str:
     return charts + _generations(view)
 
 
-def _places(view: View) -> Scale:
+def _places(view: PageView) -> Scale:
     return scale_over([1, max(2, len(view.found))], *plot_scales()[0], log=False)
 
 
-def _accuracies(view: View) -> str:
+def _accuracies(view: PageView) -> str:
     x, (_, ys) = _places(view), plot_scales()
     order = {one.id: place for place, one in enumerate(view.found, 1)}
     values = [one.metrics.accuracy for one in view.found]
@@ -61,7 +61,7 @@ def _accuracies(view: View) -> str:
     )
 
 
-def _volumes(view: View) -> str:
+def _volumes(view: PageView) -> str:
     x, (_, ys) = _places(view), plot_scales()
     values = growth(view.record.results)
     y = scale_over(values, *ys, zero=True)
@@ -83,7 +83,7 @@ def _volumes(view: View) -> str:
     )
 
 
-def _cuts(view: View, x: Scale, y: Scale) -> str:
+def _cuts(view: PageView, x: Scale, y: Scale) -> str:
     """Where generations begin."""
     numbers = [one.generation for one in view.found]
     places = [n for n in range(1, len(numbers)) if numbers[n] != numbers[n - 1]]
@@ -95,7 +95,7 @@ def _cuts(view: View, x: Scale, y: Scale) -> str:
     )
 
 
-def _generations(view: View) -> str:
+def _generations(view: PageView) -> str:
     summary = view.record.summary
     if summary is None:
         return ""
@@ -113,7 +113,7 @@ def _generations(view: View) -> str:
     return tag("details", tag("summary", "Every generation in figures"), inside)
 
 
-def phases(view: View) -> str:
+def phases(view: PageView) -> str:
     """Ranks from phase to phase, each candidate a line."""
     record = view.record
     ranks = _ranks(record)

@@ -7,7 +7,7 @@ from jaxnas.clock import clock_words
 from jaxnas.config import Settings
 from jaxnas.report.drawing import drawing_svg
 from jaxnas.report.page.tags import table, tag, text
-from jaxnas.report.page.view import View
+from jaxnas.report.page.view import PageView
 from jaxnas.report.quality import gain_lines, quality_rows, warnings
 from jaxnas.report.tables import mebibytes, millions
 from jaxnas.report.words import describe
@@ -22,7 +22,7 @@ class Completion(TypedDict):
     line: str
 
 
-def tiles(view: View) -> str:
+def tiles(view: PageView) -> str:
     """The few figures that matter most."""
     best, config = view.best, view.record.config
     if best is None:
@@ -69,7 +69,7 @@ def tiles(view: View) -> str:
     )
 
 
-def winner_words(view: View) -> str:
+def winner_words(view: PageView) -> str:
     """The winner in a line, and its drawing."""
     best = view.best
     if best is None:

@@ -14,7 +14,7 @@ from jaxnas.report.page.charts import (
 )
 from jaxnas.report.page.scales import scale_over
 from jaxnas.report.page.tags import table, tag, text
-from jaxnas.report.page.view import BEST, View
+from jaxnas.report.page.view import BEST, PageView
 from jaxnas.report.tables import mebibytes, millions
 from jaxnas.report.words import describe
 from jaxnas.results.ranking import top_results
@@ -23,7 +23,7 @@ from jaxnas.results.record import Record
 TRACEBACK = 4000  # characters of the failures' log, the last ones
 
 
-def latency(view: View) -> str:
+def latency(view: PageView) -> str:
     """Predicted beside measured milliseconds, where some were measured."""
     summary = view.record.summary
     rows = summary["latency"]["finalists"] if summary is not None else []
@@ -97,7 +97,7 @@ def failures(record: Record) -> str:
     return "".join(parts)
 
 
-def drawings(view: View) -> str:
+def drawings(view: PageView) -> str:
     """The best architectures, drawn."""
     best = top_results(view.record.last, view.record.config.top_k)
     cards = [
@@ -120,7 +120,7 @@ def drawings(view: View) -> str:
     return tag("p", about) + tag("div", *cards, class_="drawings")
 
 
-def candidates(view: View) -> str:
+def candidates(view: PageView) -> str:
     """Every candidate that is drawn, the best first; sorted by any column."""
     ranked = top_results(view.drawn, len(view.drawn))
     rows = [

@@ -21,7 +21,7 @@ BEST = 200  # that are never left out
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class PageView:
     """A run and what is worked out of it once."""
 
     record: Record
@@ -77,7 +77,7 @@ class View:
         return tag("a", f"#{identity}", href=f"#c{identity}", data_open=identity)
 
 
-def data_of(view: View) -> str:
+def data_of(view: PageView) -> str:
     """What the script knows of the candidates, as a JSON element of the page."""
     configs = {one.id: one.config.to_dict() for one in view.drawn}
     rows = list(configs.values())

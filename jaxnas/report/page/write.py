@@ -23,13 +23,13 @@ from jaxnas.report.page.rest import (
     next_steps,
 )
 from jaxnas.report.page.tags import tag, text
-from jaxnas.report.page.view import View, data_of
+from jaxnas.report.page.view import PageView, data_of
 from jaxnas.results.record import Record
 from jaxnas.storage.files import write_whole
 from jaxnas.version import __version__
 
 _HERE = Path(__file__).parent
-SECTIONS: dict[str, tuple[str, Callable[[View], str]]] = {
+SECTIONS: dict[str, tuple[str, Callable[[PageView], str]]] = {
     "asked": ("Asked", lambda view: asked(view.record)),
     "quality": ("Quality", lambda view: quality(view.record)),
     "front": ("Front", front),
@@ -53,7 +53,7 @@ def page_of(record: Record, completed: Sequence[Completion] = ()) -> str:
       record: of the run, finished or not.
       completed: held-out lines as the winner wrote them.
     """
-    view = View(record)
+    view = PageView(record)
     found = {
         name: (title, section(view)) for name, (title, section) in SECTIONS.items()
     }

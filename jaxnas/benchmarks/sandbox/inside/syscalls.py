@@ -56,7 +56,7 @@ _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # offsets in seccomp_data
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
-class Step(NamedTuple):
+class Instruction(NamedTuple):
     """An instruction: how many to leave out if it holds, if not, and its operand."""
 
     code: int
@@ -77,26 +77,26 @@ def program(machine: str) -> bytes:
       KeyError: no table is known for the machine.
     """
     steps = [
-        Step(_LOAD, 0, 0, _ARCH),
-        Step(_EQUAL, 1, 0, AUDIT_ARCH[machine]),
-        Step(_RETURN, 0, 0, _KILL),
-        Step(_LOAD, 0, 0, _NUMBER),
-        Step(_AT_LEAST, 0, 1, _X32),
-        Step(_RETURN, 0, 0, _KILL),
+        Instruction(_LOAD, 0, 0, _ARCH),
+        Instruction(_EQUAL, 1, 0, AUDIT_ARCH[machine]),
+        Instruction(_RETURN, 0, 0, _KILL),
+        Instruction(_LOAD, 0, 0, _NUMBER),
+        Instruction(_AT_LEAST, 0, 1, _X32),
+        Instruction(_RETURN, 0, 0, _KILL),
         # Without clone3 libraries fall back to clone, whose flags can be seen.
-        Step(_EQUAL, 0, 1, _CLONE3),
-        Step(_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
+        Instruction(_EQUAL, 0, 1, _CLONE3),
+        Instruction(_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
     for number in denied(machine):
         steps += [
-            Step(_EQUAL, 0, 1, number),
-            Step(_RETURN, 0, 0, _ERRNO | errno.EPERM),
+            Instruction(_EQUAL, 0, 1, number),
+            Instruction(_RETURN, 0, 0, _ERRNO | errno.EPERM),
         ]
     steps += [
-        Step(_EQUAL, 0, 3, CLONE[machine]),
-        Step(_LOAD, 0, 0, _FIRST_ARGUMENT),
-        Step(_ANY_BIT, 1, 0, _CLONE_THREAD),
-        Step(_RETURN, 0, 0, _ERRNO | errno.EPERM),
-        Step(_RETURN, 0, 0, _ALLOW),
+        Instruction(_EQUAL, 0, 3, CLONE[machine]),
+        Instruction(_LOAD, 0, 0, _FIRST_ARGUMENT),
+        Instruction(_ANY_BIT, 1, 0, _CLONE_THREAD),
+        Instruction(_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        Instruction(_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("HBBI", *step) for step in steps)

@@ -18,7 +18,7 @@ class Remote:
 
     __slots__ = ("_number", "_program")
 
-    def __init__(self, program: "Program", number: int) -> None:
+    def __init__(self, program: "TestedCode", number: int) -> None:
         object.__setattr__(self, "_program", program)
         object.__setattr__(self, "_number", number)
 
@@ -44,7 +44,7 @@ class Remote:
         return self._program.ask("truth", self)
 
 
-class Program:
+class TestedCode:
     """The program at the other end of a wire."""
 
     def __init__(self, wire: Wire) -> None:
@@ -90,14 +90,14 @@ def main() -> None:
     limit(**settings["limits"])
     confine(settings["readable"])
     try:
-        _test(Program(Wire(settings["wire"])), task)
+        _test(TestedCode(Wire(settings["wire"])), task)
         found = {"nonce": task["nonce"]}
     except BaseException as error:  # a test that exits has not held
         found = {"why": f"{type(error).__name__}: {error}"[:200]}
     os.write(verdict, json.dumps(found).encode())
 
 
-def _test(program: Program, task: dict[str, Any]) -> None:
+def _test(program: TestedCode, task: dict[str, Any]) -> None:
     namespace: dict[str, Any] = {"__name__": "tests"}
     program.ask("load", task["code"])
     for name in task["names"]:
