@@ -5,10 +5,12 @@ quantised weights run along rows, and so do a runtime's dot products.
 """
 
 import math
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Module name -> axes of its kernel that are summed over, layer axis left out.
 # A name means one thing: modules of different families share it only if they
@@ -53,20 +55,27 @@ def fan_in(layout: Layout, shape: tuple[int, ...]) -> int:
     return math.prod(shape[axis] for axis in input_axes(layout))
 
 
-def to_rows(layout: Layout, weights: jax.Array) -> jax.Array:
-    """A matrix as rows: [layers, rows, row_length], or [rows, row_length]."""
+def to_rows(
+    layout: Layout, weights: jax.Array | np.ndarray, xp: ModuleType = jnp
+) -> jax.Array:
+    """A matrix as rows: [layers, rows, row_length], or [rows, row_length].
+
+    `xp` is `jax.numpy`, or `numpy` to compile nothing.
+    """
     axes = input_axes(layout)
-    moved = jnp.moveaxis(weights, axes, range(-len(axes), 0))
+    moved = xp.moveaxis(weights, axes, range(-len(axes), 0))
     lead = weights.shape[:1] if layout.stacked else ()
     return moved.reshape(*lead, -1, fan_in(layout, weights.shape))
 
 
-def from_rows(layout: Layout, rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def from_rows(
+    layout: Layout, rows: jax.Array, shape: tuple[int, ...], xp: ModuleType = jnp
+) -> jax.Array:
     """The inverse of `to_rows`, for a matrix of `shape`."""
     axes = input_axes(layout)
     others = [axis for axis in range(len(shape)) if axis not in axes]
     moved = rows.reshape([shape[axis] for axis in (*others, *axes)])
-    return jnp.moveaxis(moved, range(-len(axes), 0), axes)
+    return xp.moveaxis(moved, range(-len(axes), 0), axes)
 
 
 def input_axes(layout: Layout) -> tuple[int, ...]:

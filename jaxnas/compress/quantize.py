@@ -5,11 +5,13 @@ row that is no multiple of 32 ends in a block padded with zeros. What has no
 rows, such as a norm's scale, is fp16 always.
 """
 
-from collections.abc import Callable
+import functools
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from arch import Params
 from arch.config import QUANTIZATIONS
@@ -29,7 +31,10 @@ class Blocks(NamedTuple):
 
 
 def round_weights(
-    params: Params, quantization: int | jax.Array, traits: Traits | None = None
+    params: Params,
+    quantization: int | jax.Array,
+    traits: Traits | None = None,
+    xp: ModuleType = jnp,
 ) -> Params:
     """The values the weights have after being stored and read back.
 
@@ -38,6 +43,7 @@ def round_weights(
       quantization: index into QUANTIZATIONS, a Python int or i32[].
       traits: of a model that is padded (see `arch.padding`): its blocks are those
         that it has alone.
+      xp: `jax.numpy`, or `numpy` to compile nothing.
 
     Returns:
       The same tree in float32.
@@ -46,61 +52,65 @@ def round_weights(
     def round_one(
         path: tuple[jax.tree_util.DictKey, ...], weights: jax.Array
     ) -> jax.Array:
-        weights = weights.astype(jnp.float32)
+        weights = weights.astype(np.float32)
         layout = layout_of(path)
         if not layout.matrix:
             return _round_fp16(weights)
-        rows = to_rows(layout, weights)
+        rows = to_rows(layout, weights, xp)
         order = None
         if traits is not None:
             order = true_first(path, weights.shape, traits, channels)
         if order is not None:
-            rows = jnp.take(rows, order, axis=-1)
-        rows = choose(quantization, _ROUND, rows)
+            rows = xp.take(rows, order, axis=-1)
+        rows = choose(quantization, rounds, rows)
         if order is not None:
-            rows = jnp.take(rows, jnp.argsort(order), axis=-1)
-        return from_rows(layout, rows, weights.shape)
+            rows = xp.take(rows, xp.argsort(order), axis=-1)
+        return from_rows(layout, rows, weights.shape, xp)
 
+    rounds = [functools.partial(_round_rows, name, xp) for name in QUANTIZATIONS]
     channels = params["embed"]["embedding"].shape[1]
-    return jax.tree_util.tree_map_with_path(round_one, params)
+    # NumPy warns of what becomes infinite and of what is no number; JAX does not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return jax.tree_util.tree_map_with_path(round_one, params)
 
 
-def to_blocks(rows: jax.Array, quantization: str) -> Blocks:
+def to_blocks(
+    rows: jax.Array | np.ndarray, quantization: str, xp: ModuleType = jnp
+) -> Blocks:
     """f32[..., rows, row_length] -> blocks of int8 or int4 codes."""
     padding = [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % BLOCK)]
-    groups = jnp.pad(rows, padding).reshape(*rows.shape[:-1], -1, BLOCK)
+    groups = xp.pad(rows, padding).reshape(*rows.shape[:-1], -1, BLOCK)
     if quantization == "int8":
-        step = jnp.abs(groups).max(axis=-1) / 127
+        step = xp.abs(groups).max(axis=-1) / 127
         low, high = -127, 127
     else:
         # The weight farthest from zero gets the code -8, whatever its sign.
-        farthest = jnp.abs(groups).argmax(axis=-1, keepdims=True)
-        step = jnp.take_along_axis(groups, farthest, axis=-1)[..., 0] / -8
+        farthest = xp.abs(groups).argmax(axis=-1, keepdims=True)
+        step = xp.take_along_axis(groups, farthest, axis=-1)[..., 0] / -8
         low, high = -8, 7
-    inverse = jnp.where(step == 0, 0, 1 / jnp.where(step == 0, 1, step))
-    codes = jnp.clip(jnp.round(groups * inverse[..., None]), low, high)
-    return Blocks(codes.astype(jnp.int8), step.astype(jnp.float16))
+    inverse = xp.where(step == 0, 0, 1 / xp.where(step == 0, 1, step))
+    codes = xp.clip(xp.round(groups * inverse[..., None]), low, high)
+    return Blocks(codes.astype(np.int8), step.astype(np.float16))
+
+
+def host_codes(rows: np.ndarray, quantization: str) -> tuple[np.ndarray, np.ndarray]:
+    """The codes and scales of `to_blocks`; nothing is compiled."""
+    codes, scales = to_blocks(rows, quantization, np)
+    return np.ascontiguousarray(codes), np.ascontiguousarray(scales)
 
 
 def from_blocks(blocks: Blocks, row_length: int) -> jax.Array:
     """The rows f32[..., rows, row_length] that the blocks encode."""
-    values = blocks.codes.astype(jnp.float32) * blocks.scales[..., None].astype(
-        jnp.float32
-    )
+    scales = blocks.scales[..., None].astype(np.float32)
+    values = blocks.codes.astype(np.float32) * scales
     return values.reshape(*values.shape[:-2], -1)[..., :row_length]
 
 
 def _round_fp16(weights: jax.Array) -> jax.Array:
-    return weights.astype(jnp.float16).astype(jnp.float32)
+    return weights.astype(np.float16).astype(np.float32)
 
 
-def _round_blocks(quantization: str) -> Callable[[jax.Array], jax.Array]:
-    def round_rows(rows: jax.Array) -> jax.Array:
-        return from_blocks(to_blocks(rows, quantization), rows.shape[-1])
-
-    return round_rows
-
-
-_ROUND = [
-    _round_fp16 if name == "fp16" else _round_blocks(name) for name in QUANTIZATIONS
-]
+def _round_rows(quantization: str, xp: ModuleType, rows: jax.Array) -> jax.Array:
+    if quantization == "fp16":
+        return _round_fp16(rows)
+    return from_blocks(to_blocks(rows, quantization, xp), rows.shape[-1])

@@ -23,7 +23,7 @@ from arch import ArchitectureConfig, Params
 from arch.cost.totals import parameters
 from arch.layout import Layout, from_rows, layout_of, to_rows
 from arch.padding import parameter_shapes
-from jaxnas.compress import Blocks, from_blocks, prune, to_blocks
+from jaxnas.compress import Blocks, from_blocks, host_codes, prune
 from jaxnas.compress.quantize import BLOCK
 from jaxnas.data import check_room, load_tokenizer
 from jaxnas.errors import UsageError
@@ -209,8 +209,8 @@ def _stored(
     if quantization == "fp16" or not layout.matrix:
         return {name: np.asarray(weights, kind)}
     if rounded is None:
-        blocks = to_blocks(to_rows(layout, weights), quantization)
-        rounded = np.asarray(blocks.codes), np.asarray(blocks.scales)
+        rows = np.asarray(to_rows(layout, np.asarray(weights), np))
+        rounded = host_codes(rows, quantization)
     codes, scales = rounded
     if quantization == "int4":  # two codes a byte: the first 16, then the last
         shifted = (codes + 8).astype(np.uint8)

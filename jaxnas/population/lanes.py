@@ -1,6 +1,7 @@
 """Members of a program, trained side by side or one after the other."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,10 +11,16 @@ import numpy as np
 from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
 from arch.padding import extract, pad
-from jaxnas.population.program import Program
+from jaxnas.population.program import Program, compressed_on_host
 from jaxnas.training.loop import Schedule, TrainState, fresh_state
 from jaxnas.training.members import extract_state, pad_state, stack, stack_members
-from jaxnas.training.scoring import Compression, Metrics, scores_of
+from jaxnas.training.scoring import (
+    AS_IT_IS,
+    Compression,
+    Metrics,
+    compressed,
+    scores_of,
+)
 from jaxnas.training.task import Task
 
 
@@ -112,13 +119,18 @@ class Running:
     ) -> list[dict[Compression, Metrics | None]]:
         """Each member's quality after each of the compressions."""
 
-        def scorer(*arguments: Any) -> Any:
-            params, traits = self._states.params, self._members.traits
-            return score(params, traits, *arguments)
+        def metrics(params: Params, asked: Sequence[Compression]) -> list:
+            scorer = functools.partial(score, params, self._members.traits)
+            lanes = self.group.lanes
+            return scores_of(scorer, lanes, self._task, windows, asked, self._put)
 
-        found = scores_of(
-            scorer, self.group.lanes, self._task, windows, wanted, self._put
-        )
+        if compressed_on_host(self._device):
+            own = self.params()
+            found = [
+                metrics(self._compressed(own, one), [AS_IT_IS])[0] for one in wanted
+            ]
+        else:
+            found = metrics(self._states.params, wanted)
         return [
             {one: found[at][place] for at, one in enumerate(wanted)}
             for place in range(len(self.group.configs))
@@ -136,6 +148,16 @@ class Running:
         params = draw_parameters(build_model(config), self._task.key("parameters"))
         padded = pad(params, config, self.group.program.shape)
         return fresh_state(padded, self._task.settings)
+
+    def _compressed(self, own: Sequence[Params], one: Compression) -> Params:
+        """What the program scores after a compression, of the members' weights."""
+        shape = self.group.program.shape
+        padded = [
+            pad(compressed(config, params, one), config, shape)
+            for config, params in zip(self.group.configs, own, strict=True)
+        ]
+        padded += [padded[-1]] * (self.group.program.lanes - len(padded))
+        return self._put(stack(padded))
 
     def drop_moments(self) -> None:
         """Frees what only training needs: room for scoring."""

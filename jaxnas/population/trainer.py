@@ -18,6 +18,7 @@ from jaxnas.population.pace import NO_BOUND, Allowance, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
+from jaxnas.population.program import compressed_on_host
 from jaxnas.population.scheduling import makespan
 from jaxnas.population.train_states import States
 from jaxnas.runtime import give_back
@@ -245,7 +246,8 @@ class Trainer:
     def _compiler(self, wanted: set[Compression], phase: Phase) -> Compiler:
         """The programs; where all of a run ask for one compression, it is built in."""
         lone, ahead = None, self.scored_ahead(phase)
-        if len(ahead) == 1 and wanted <= set(ahead):
+        on_host = compressed_on_host(self.machine.devices[0])
+        if len(ahead) == 1 and wanted <= set(ahead) and not on_host:
             lone = ahead[0]
         if lone not in self.compilers:
             windows, cores = len(self.validation_windows()), self.machine.cores

@@ -14,7 +14,7 @@ from arch import ArchitectureConfig, LanguageModel, Params, build_model
 from arch.config import QUANTIZATIONS
 from arch.cost import kept_channels
 from arch.traits import Traits
-from jaxnas.compress import prune_in_place, round_weights
+from jaxnas.compress import prune_in_place, pruned_in_place, round_weights
 from jaxnas.training.loop import logits_of, next_token_losses
 from jaxnas.training.members import stack
 from jaxnas.training.single import training_config
@@ -37,6 +37,9 @@ class Compression(NamedTuple):
 
     quantization: str | None
     pruning_ratio: float
+
+
+AS_IT_IS = Compression(None, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ def score(
 ) -> list[Metrics | None]:
     """Quality after each of the compressions, on the same windows.
 
-    One compiled program serves them all; a lone compression is compiled in.
+    One compiled program serves them all.
 
     Args:
       config: compression is left out of account.
@@ -115,7 +118,7 @@ def score_stored(
     config: ArchitectureConfig, task: Task, params: Params, windows: np.ndarray
 ) -> WindowSums:
     """Of a saved model, whose weights are pruned and rounded already."""
-    return _sums(config, task, params, windows, [Compression(None, 0.0)])[0]
+    return _sums(config, task, params, windows, [AS_IT_IS])[0]
 
 
 def _sums(
@@ -125,11 +128,30 @@ def _sums(
     windows: np.ndarray,
     compressions: Sequence[Compression],
 ) -> list[WindowSums]:
-    lone = compressions[0] if len(compressions) == 1 else None
     model = training_config(config)
-    scorer = functools.partial(_scorer(model, lone), stack([params]), None)
-    found = sums_of(scorer, [config], task, windows, compressions)
-    return [members[0] for members in found]
+    found = []
+    for one in compressions:
+        stored = stack([compressed(config, params, one)])
+        scorer = functools.partial(_scorer(model), stored, None)
+        found.append(sums_of(scorer, [config], task, windows, [AS_IT_IS])[0][0])
+    return found
+
+
+def compressed(config: ArchitectureConfig, params: Params, one: Compression) -> Params:
+    """The weights as they are stored and read back, by the host.
+
+    Args:
+      config: whose compression is left out of account.
+      params: of the config's model.
+      one: what to do to them.
+
+    Returns:
+      The "params" of the same shapes, NumPy arrays: removed channels are zeros.
+    """
+    host = jax.tree.map(np.asarray, params)
+    pruned = pruned_in_place(config, host, one.pruning_ratio)
+    index = _index(one)
+    return pruned if index is None else round_weights(pruned, index, xp=np)
 
 
 def scores_of(
@@ -261,5 +283,5 @@ def _index(compression: Compression) -> int | None:
 
 
 @functools.lru_cache(maxsize=4)  # the winner and what trains beside it
-def _scorer(config: ArchitectureConfig, lone: Compression | None) -> Callable:
-    return jax.jit(scoring(build_model(config), lone, vmapped=False))
+def _scorer(config: ArchitectureConfig) -> Callable:
+    return jax.jit(scoring(build_model(config), AS_IT_IS, vmapped=False))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnas.compress import Blocks, from_blocks, to_blocks
+from jaxnas.compress import Blocks, from_blocks, host_codes
 from jaxnas.compress.quantize import BLOCK
 from jaxnas.export.rows import Rows
 
@@ -45,8 +45,7 @@ def stored(rows: Rows, kind: str) -> Stored:
         return narrow if narrow.exact else stored(rows, "f32")
     codes = rows.codes
     if codes is None or rows.quantization != QUANTIZATION[kind]:
-        blocks = to_blocks(jnp.asarray(values), QUANTIZATION[kind])
-        codes = np.asarray(blocks.codes), np.asarray(blocks.scales)
+        codes = host_codes(values, QUANTIZATION[kind])
     held = from_blocks(Blocks(*map(jnp.asarray, codes)), values.shape[-1])
     return Stored(kind, packed(*codes, kind), np.array_equal(held, values))
 
