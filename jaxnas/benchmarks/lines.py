@@ -188,7 +188,7 @@ def drawn_at(
     weights = unstack(model.params)
     for begin in range(0, len(places), BATCH):
         batch = places[begin : begin + BATCH]
-        prompts = [_prompt(tokenizer, place, context, filling) for place in batch]
+        prompts = [prompt_of(tokenizer, place, context, filling) for place in batch]
         prompts += [prompts[-1]] * (BATCH - len(batch))  # one program for all
         found = generate(
             jax.random.key(0),
@@ -213,10 +213,10 @@ def drawn_at(
             yield Drawn(text, tokens, float(np.exp(each[:line].sum())))
 
 
-def _prompt(
-    tokenizer: Tokenizer, place: Cursor, context: int, filling: bool
+def prompt_of(
+    tokenizer: Tokenizer, place: Cursor, context: int, filling: bool = False
 ) -> list[int]:
-    """What the model reads at a cursor."""
+    """What a model reads at a cursor."""
     before = tokenizer.encode(place.before[-16 * context :]).ids
     ids = fim_ids(tokenizer)
     if not filling or ids is None:

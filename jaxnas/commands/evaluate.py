@@ -23,7 +23,12 @@ Scorer: TypeAlias = "Callable[[LoadedModel, Report], Json | None]"
 # What a benchmark's columns are, and where each figure stands in its scores.
 _COLUMNS = {
     "bpb": {"bits/byte": "bits_per_byte", "bigram": "bigram", "xz": "xz"},
-    "line": {"lines": "exact_match", "alike": "edit_similarity", "saved": "saved"},
+    "line": {
+        "lines": "exact_match",
+        "n-gram": "ngram",
+        "alike": "edit_similarity",
+        "saved": "saved",
+    },
     "fim": {"fims": "exact_match", "alike": "edit_similarity", "saved": "saved"},
     "syntax": {"parses": "parses", "repeats": "repeats"},
     "humaneval": {"HumanEval @1": "pass@1", "@10": "pass@10"},
@@ -50,8 +55,9 @@ _BOUNDS: dict[str, dict[str, Any]] = {
 _ABOUT = """\
 Scores models on the test files of a source. MODEL is a folder with a saved model, or
 a run's. bpb: bits per byte and next-token accuracy, beside token n-grams and xz; line:
-how often the likeliest tokens behind a cursor are the file's next line, and the share
-of characters that saves; fim: the same by models that were trained to read what stands
+how often the likeliest tokens behind a cursor are the file's next line, beside what
+followed the longest match in the training files, and the share of characters that
+saves; fim: the same by models that were trained to read what stands
 behind the line, too; syntax: how many completions parse, and repeat themselves;
 humaneval, mbpp: pass@1 and pass@10 of what the model writes, run in a sandbox.
 """
@@ -122,6 +128,7 @@ def _scorers(options: argparse.Namespace, wanted: list[str]) -> dict[str, Scorer
     from jaxnas.benchmarks.bits import bits
     from jaxnas.benchmarks.form import form
     from jaxnas.benchmarks.lines import cursors, held_out, lines
+    from jaxnas.benchmarks.longest_match import matched_lines
     from jaxnas.data.fim import fim_ids
 
     found: dict[str, Scorer] = {}
@@ -139,9 +146,14 @@ def _scorers(options: argparse.Namespace, wanted: list[str]) -> dict[str, Scorer
         def score(model: "LoadedModel", report: Report) -> Json | None:
             if filling and fim_ids(model.tokenizer) is None:
                 return None
-            return lines(
+            found = lines(
                 model, places, options.context, report, filling, options.confidence
             )
+            if not filling:
+                ngram = matched_lines(model, options.data, places, options.context)
+                found["ngram"] = ngram["exact_match"]
+                found["ngram_edit_similarity"] = ngram["edit_similarity"]
+            return found
 
         return score
 

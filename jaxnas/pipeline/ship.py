@@ -17,6 +17,7 @@ from arch import ArchitectureConfig
 from arch.spaces import SPACES
 from jaxnas.benchmarks.bits import bits
 from jaxnas.benchmarks.lines import cursors, drawn_lines, held_out, lines
+from jaxnas.benchmarks.longest_match import matched_lines
 from jaxnas.clock import seconds_of
 from jaxnas.config import RunConfig
 from jaxnas.export.card import CARD, model_card
@@ -201,6 +202,7 @@ def _scored(model: Path, plan: ShipPlan) -> tuple[Json, str]:
     scores: Json = {
         "bpb": bits(loaded, plan.data, WINDOWS),
         "line": lines(loaded, places, CONTEXT),
+        "ngram": matched_lines(loaded, plan.data, places, CONTEXT),
     }
     shown = places[:: max(1, len(places) // SHOWN)][:SHOWN]
     parts = [f"Completions of held-out lines, as they were drawn ({model}).\n"]
@@ -216,13 +218,19 @@ def score_rows(scores: Json) -> list[tuple[str, str]]:
     """Each score in words."""
     bpb, line = scores["bpb"], scores["line"]
     match, error = line["exact_match"], line["exact_match_error"]
-    return [
+    rows = [
         ("bits per byte", f"{bpb['bits_per_byte']:.3f}"),
         ("of a token bigram", f"{bpb['bigram']:.3f}"),
         ("next tokens right", f"{bpb['accuracy']:.3f}"),
         (f"next lines right, of {line['cursors']}", f"{match:.3f} +- {error:.3f}"),
         ("edit similarity of a line", f"{line['edit_similarity']:.3f}"),
     ]
+    if ngram := scores.get("ngram"):  # folders of earlier versions have none
+        rows += [
+            ("lines right by an n-gram", f"{ngram['exact_match']:.3f}"),
+            ("edit similarity of those", f"{ngram['edit_similarity']:.3f}"),
+        ]
+    return rows
 
 
 def close(
