@@ -31,6 +31,8 @@ PROPOSED = 1.0  # share of proposals in a first population
 MEMORY = 2**18  # slots for what was told; two genomes may share one
 RAYS = 256  # directions in which the front may grow
 CHILDREN, STEPS = 4, 4  # of each direction's genome, for each place in the batch
+DRAW_STEPS = 16  # of evolution, where each place has its own draw of the weights
+SPREAD = 0.3  # of those draws: with all of it few of the best are asked
 DRAWS = 4  # first populations drawn, of which what was not yet told is taken
 CROSSED, CHANGED = 0.3, 1.5  # chance that a child is crossed; genes of it that change
 
@@ -71,8 +73,9 @@ def predictor(
     all that is known. For each place in the batch evolution on its mean looks at
     four thousand genomes that were never told; the one that adds the most
     hypervolume to the known front, and to what the places before it promise, is
-    asked. Until enough is known it goes on through the proposals, and draws first
-    populations without what was told as far as it can.
+    asked. Of a lone objective each place asks for what is best by a draw of its own
+    of the regression's weights. Until enough is known it goes on through the proposals,
+    and draws first populations without what was told as far as it can.
 
     Args:
       genes: the space.
@@ -130,7 +133,8 @@ def predictor(
         again = (copies(rows) | is_told(told, rows)).reshape(DRAWS, population)
         return drawn[again.argmin(axis=0), jnp.arange(population)]
 
-    guided = _guided(genes, model, population, canonical)
+    guide = _guided if objectives > 1 else _guided_by_draws
+    guided = guide(genes, model, population, canonical)
 
     # One search after the other under vmap, to the same bits as each alone.
     @sequential_vmap
@@ -184,15 +188,18 @@ def _guided(
         longest, told, pool = carry
         reach = lambda genomes: view.reach(model.predict(weights, genomes))
         out = lambda genomes: is_told(told, genomes) | ~jax.vmap(genes.valid)(genomes)
-        score = lambda genomes: jnp.where(out(genomes)[None], -1.0, reach(genomes))
+        score = lambda genomes: jnp.where(out(genomes)[None], -jnp.inf, reach(genomes))
         pool = best_of_each(key, pool, vary, score, steps=STEPS, children=CHILDREN)
         reached = reach(pool)
+        outside = out(pool)
         gain = gains(reached, longest, objectives)
-        gain = jnp.where(out(pool), -1.0, gain)
-        chosen = gain.argmax()
+        # Where nothing adds to the front, what falls short of it the least.
+        short = (reached - longest[:, None]).max(axis=0)
+        worth = jnp.where(gain > 0, gain, jnp.minimum(short, 0.0))
+        chosen = jnp.where(outside, -jnp.inf, worth).argmax()
         told = told.at[slots(pool[chosen], MEMORY)].set(True)
         longest = jnp.maximum(longest, reached[:, chosen])
-        return (longest, told, pool), (pool[chosen], gain[chosen] >= 0)
+        return (longest, told, pool), (pool[chosen], ~outside[chosen])
 
     def guided(key: jax.Array, state: PredictorState) -> _Asked:
         for_view, for_places = jax.random.split(key)
@@ -206,6 +213,52 @@ def _guided(
             jax.random.split(for_places, population),
         )
         return chosen, new, told
+
+    return guided
+
+
+def _guided_by_draws(
+    genes: Genes,
+    model: Surrogate,
+    population: int,
+    canonical: Callable[[jax.Array], jax.Array],
+) -> Callable[[jax.Array, PredictorState], _Asked]:
+    """The same of one objective, by Thompson sampling (arXiv:1705.09236).
+
+    Each place has the best genome of its own draw of the regression's weights: draws
+    differ where little is known, and so do the genomes.
+    """
+    free = unlimited(genes)
+
+    def vary(key: jax.Array, mothers: jax.Array, fathers: jax.Array) -> jax.Array:
+        return jax.vmap(canonical)(_children(key, mothers, fathers, free))
+
+    def guided(key: jax.Array, state: PredictorState) -> _Asked:
+        for_draws, for_search = jax.random.split(key)
+        known = state.known
+        weights = model.draw(for_draws, known, RAYS, SPREAD)
+
+        def promised(genomes: jax.Array, out: jax.Array) -> jax.Array:
+            main = model.columns.main(genomes)
+            guesses = jax.vmap(model.columns.apply, (0, None))(weights, main)
+            return jnp.where(out[None], -jnp.inf, -guesses)
+
+        def out(genomes: jax.Array) -> jax.Array:
+            return is_told(state.told, genomes) | ~jax.vmap(genes.valid)(genomes)
+
+        parents = known.genomes[promised(known.genomes, ~known.used).argmax(axis=1)]
+        pool = best_of_each(
+            for_search,
+            parents,
+            vary,
+            lambda genomes: promised(genomes, out(genomes)),
+            steps=DRAW_STEPS,
+            children=CHILDREN,
+        )
+        again = out(pool) | copies(pool)
+        first = jnp.argsort(again, stable=True)[:population]
+        chosen, new = pool[first], ~again[first]
+        return chosen, new, remember(state.told, chosen, new)
 
     return guided
 

@@ -30,6 +30,22 @@ class Surrogate(NamedTuple):
         # One after the other: compiled once.
         return jax.lax.map(fitted, rows.objectives.T[np.asarray(self.guessed)])
 
+    def draw(
+        self, key: jax.Array, rows: Individuals, number: int, spread: float
+    ) -> jax.Array:
+        """f32[number, D], weights of the only guessed objective, from what is likely.
+
+        Args:
+          key: PRNG key, consumed.
+          rows: as for `fit`.
+          number: of draws.
+          spread: of them, 1 for the posterior's own.
+        """
+        [guessed] = self.guessed
+        values = rows.objectives[:, guessed]
+        fitted = regress(self.columns, rows.genomes, values, rows.used)
+        return fitted.draw(key, number, spread)
+
     def predict(self, weights: jax.Array, genomes: jax.Array) -> jax.Array:
         """Weights f32[K, D], i32[N, G] -> f32[N, M]."""
         main = self.columns.main(genomes)

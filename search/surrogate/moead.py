@@ -28,7 +28,7 @@ def best_of_each(
       key: PRNG key, consumed.
       parents: i32[R, G], one for each direction.
       vary: (key, i32[K, G], i32[K, G]) -> i32[K, G], children of two parents each.
-      score: i32[K, G] -> f32[R, K], higher is better, -1 for what may not be.
+      score: i32[K, G] -> f32[R, K], higher is better, -inf for what may not be.
       steps: at least 1.
       children: of each genome, at each step.
 
@@ -48,5 +48,5 @@ def best_of_each(
         pool = jnp.where(better[:, None], new[scores.argmax(axis=1)], pool)
         return (pool, jnp.maximum(best, scores.max(axis=1))), None
 
-    start = parents, jnp.full(number, -1.0)
+    start = parents, jnp.full(number, -jnp.inf)
     return jax.lax.scan(step, start, jax.random.split(key, steps))[0][0]

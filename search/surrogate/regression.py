@@ -30,6 +30,12 @@ class Posterior(NamedTuple):
         apart = solve_triangular(self.factor, seen, lower=True)
         return jnp.sqrt((apart**2).sum(axis=0))
 
+    def draw(self, key: jax.Array, number: int, spread: float = 1.0) -> jax.Array:
+        """f32[number, D], weights; `spread` of the posterior's deviation around it."""
+        normal = jax.random.normal(key, (len(self.mean), number))
+        apart = solve_triangular(self.factor, normal, lower=True, trans=1)
+        return self.mean[None] + spread * self.scale[None] * apart.T
+
 
 class _Fit(NamedTuple):
     """What one noise gives."""
