@@ -5,45 +5,36 @@ import dataclasses
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeAlias
 
 import jax
 
 from arch import ArchitectureConfig
-from arch.padding import common_shape
 from jaxnas.errors import UsageError
 from jaxnas.population.call import Keys, Outcome, Work, train_call
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.pace import NO_BOUND, Allowance, NoTime, Pace
 from jaxnas.population.plan import Bucket, Plan
+from jaxnas.population.pool import (
+    Event,
+    Expected,
+    Pool,
+    Split,
+    Steps,
+    call_ended,
+    check_memory,
+    failures,
+    is_whole,
+    split_call,
+    too_large,
+)
 from jaxnas.population.program import Program
+from jaxnas.population.ray_cluster import Cluster
+from jaxnas.population.remote_pool import RemotePool
 from jaxnas.training.single import Report, TrainingFailed
 
-MIB = 2**20
-
 LOOKS = 1.0  # seconds between looks at whether all is over
-
-
-class Steps(NamedTuple):
-    """A call has trained on."""
-
-    number: int
-    loss: float
-
-
-class Split(NamedTuple):
-    """A program did not fit; smaller calls took the place of one of its own."""
-
-    program: Program
-    smaller: Program
-    reason: str
-    calls: int
-
-
-Event: TypeAlias = "Steps | Split | Future[list[Outcome]]"
 
 
 def execute(
@@ -60,6 +51,7 @@ def execute(
     on_split: Callable[[Split], None] = lambda split: None,
     pace: Pace | None = None,
     allowance: Allowance = NO_BOUND,
+    cluster: Cluster | None = None,
 ) -> None:
     """Trains and scores the candidates as planned.
 
@@ -77,14 +69,19 @@ def execute(
       on_split: called with each program that does not fit.
       pace: learns from each call.
       allowance: a call that may not begin leaves no outcome.
+      cluster: whose workers train instead of the devices.
 
     Raises:
       UsageError: a file that the work reads cannot be used.
     """
     keys, calls, pace = list(candidates), 0, pace or Pace()
-    pool = _WorkerPool(
-        candidates, work, compiler, devices, workers, memory, pace, allowance
-    )
+    pool: Pool
+    if cluster is not None:
+        pool = RemotePool(cluster, candidates, work, compiler.lone, pace, allowance)
+    else:
+        pool = _WorkerPool(
+            candidates, work, compiler, devices, workers, memory, pace, allowance
+        )
     with contextlib.closing(pool):
         for bucket in plan.buckets:
             device = bucket.device % len(devices)  # planned where there were more
@@ -97,7 +94,8 @@ def execute(
                     )
                     pool.submit(device, bucket.program, own, _expected(bucket))
                     calls += 1
-        prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
+        ahead = () if cluster else plan.prepared  # workers compile what they need
+        prepared = [compiler.ask(program, devices[0]) for program in ahead]
         steps = len(work.starts) - work.begin
         outcomes = _outcomes(
             pool.events, calls, steps, report, on_split, allowance.over
@@ -139,23 +137,12 @@ def _outcomes(
             yield from event.result()
 
 
-class _Expected(NamedTuple):
-    """Seconds of a call as they were predicted, before any correction."""
-
-    compile: float
-    call: float
-
-
-def _expected(bucket: Bucket) -> _Expected:
-    return _Expected(bucket.compile_seconds, bucket.seconds / len(bucket.groups))
+def _expected(bucket: Bucket) -> Expected:
+    return Expected(bucket.compile_seconds, bucket.seconds / len(bucket.groups))
 
 
 class _WorkerPool:
-    """A thread pool for each device; a call is queued once its program is there.
-
-    `events` holds what the workers say: each call ends with its future, which comes
-    after the call's `Steps` and `Split`.
-    """
+    """A `Pool` of threads for each device; a call waits until its program is there."""
 
     def __init__(
         self,
@@ -180,13 +167,13 @@ class _WorkerPool:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def submit(
-        self, device: int, program: Program, keys: Keys, expected: _Expected
+        self, device: int, program: Program, keys: Keys, expected: Expected
     ) -> None:
         """Queues a call for when its program is compiled."""
 
         def queue_call(compiled: Future) -> None:
             if compiled.cancelled() or isinstance(compiled.exception(), NoTime):
-                self.events.put(_nothing())
+                self.events.put(call_ended([]))
                 return
             with contextlib.suppress(RuntimeError):  # the pool is closed by now
                 arguments = device, program, keys, expected.call
@@ -198,7 +185,7 @@ class _WorkerPool:
         )
         compiled.add_done_callback(queue_call)
 
-    def _begins(self, expected: _Expected) -> bool:
+    def _begins(self, expected: Expected) -> bool:
         seconds = self._pace.corrected(*expected)
         return not self._stopped and self._allowance.begins(seconds)
 
@@ -215,13 +202,9 @@ class _WorkerPool:
         own = self._devices[device]
         try:
             compiled = self._compiler.ask(program, own).result()
-            if not self._begins(_Expected(0.0, expected)):
+            if not self._begins(Expected(0.0, expected)):
                 return []
-            if compiled.memory > self._memory:
-                raise MemoryError(
-                    f"it needs {compiled.memory / MIB:.0f} MiB of the device, "
-                    f"{self._memory / MIB:.0f} may be used"
-                )
+            check_memory(compiled, self._memory)
             with (
                 self._room(device, compiled.memory),
                 self._pace.timed("call", expected) as timing,
@@ -235,24 +218,17 @@ class _WorkerPool:
                     own,
                     on_steps=self._on_steps,
                 )
-                timing.whole = all(
-                    one.error is None and one.stopped is None for one in outcomes
-                )
+                timing.whole = is_whole(outcomes)
         except UsageError:  # a file that cannot be used: the user has to fix it
             raise
         except Exception as error:  # any: a candidate's failure is its result
             self._compiler.forget(program, own)
-            if _is_memory(error) and self._split(
-                device, program, keys, error, expected
+            reason = too_large(error)
+            if reason and split_call(
+                self, device, program, keys, self._candidates, reason, expected
             ):
                 return []
-            trace = traceback.format_exc()
-            error = error.with_traceback(None)  # which would hold the call's arrays
-            outcomes = [
-                Outcome(key=key, program=program, error=error, trace=trace)
-                for key in keys
-                if key is not None
-            ]
+            outcomes = failures(program, keys, error)
         seconds = time.monotonic() - begin
         return [dataclasses.replace(outcome, seconds=seconds) for outcome in outcomes]
 
@@ -260,35 +236,6 @@ class _WorkerPool:
         if self._stopped:
             raise TrainingFailed("stopped")
         self.events.put(Steps(steps, loss))
-
-    def _split(
-        self,
-        device: int,
-        program: Program,
-        keys: Keys,
-        error: Exception,
-        expected: float,
-    ) -> bool:
-        """Makes smaller calls of one that does not fit; False if there are none."""
-        members = [key for key in keys if key is not None]
-        if program.lanes > 1:
-            lanes = min(program.lanes, 1 << (len(members) - 1).bit_length()) // 2
-            smaller = dataclasses.replace(program, lanes=max(1, lanes))
-        elif program.elastic:
-            [config] = [self._candidates[key] for key in members]
-            assert config is not None
-            own = dataclasses.replace(program, shape=common_shape([config]))
-            smaller = own if own != program else Program(shape=config)
-        else:
-            return False
-        size = smaller.lanes
-        parts = [members[at : at + size] for at in range(0, len(members), size)]
-        reason = str(error) if isinstance(error, MemoryError) else "out of memory"
-        self.events.put(Split(program, smaller, reason, len(parts)))
-        share = _Expected(0.0, expected / len(parts))
-        for part in parts:
-            self.submit(device, smaller, tuple(part), share)
-        return True
 
     @contextlib.contextmanager
     def _room(self, device: int, memory: int) -> Iterator[None]:
@@ -307,14 +254,3 @@ class _WorkerPool:
             with self._freed:
                 self._used[device] -= memory
                 self._freed.notify_all()
-
-
-def _nothing() -> "Future[list[Outcome]]":
-    """A call that was not begun."""
-    future: Future[list[Outcome]] = Future()
-    future.set_result([])
-    return future
-
-
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

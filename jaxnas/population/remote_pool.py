@@ -1,0 +1,253 @@
+"""Gives the calls of a plan to the workers of a cluster: whoever is free has the next.
+
+One thread does it all; what happens elsewhere comes to it as something to do.
+"""
+
+import contextlib
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+
+from arch import ArchitectureConfig
+from jaxnas.errors import RunFailed, reason_of
+from jaxnas.population.call import Keys, Outcome, Work
+from jaxnas.population.pace import Allowance, Pace
+from jaxnas.population.pool import (
+    Event,
+    Expected,
+    Steps,
+    call_ended,
+    failures,
+    is_whole,
+    split_call,
+)
+from jaxnas.population.program import Program
+from jaxnas.population.ray_cluster import Cluster, Member
+from jaxnas.population.remote_call import Ran, call_of, shared_work
+from jaxnas.training.scoring import Compression
+
+DEATHS = 3  # of workers, after which the call that they ran has failed
+WAITS = 10.0  # seconds that a stopped call may take to its next steps
+
+
+class WorkerLost(RuntimeError):
+    """Whoever took the call did not come back."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Queued:
+    """A call that waits for a worker, or has one."""
+
+    program: Program
+    keys: Keys
+    expected: Expected  # of the compilation where the worker has no such program
+    deaths: int = 0  # of workers that had it
+    memory: float = 0.0  # bytes that a worker needs more of
+
+
+class RemotePool:
+    """A `Pool` of a cluster's workers.
+
+    A worker that dies costs the call that it ran, which another one gets; a new
+    worker is started in its place. A call that does not fit goes to a worker with
+    more memory if there is one, and is split if not.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        candidates: Mapping[str, ArchitectureConfig | None],
+        work: Work,
+        lone: Compression | None,
+        pace: Pace,
+        allowance: Allowance,
+    ) -> None:
+        self._cluster, self._candidates, self._work = cluster, candidates, work
+        self._pace, self._allowance = pace, allowance
+        cluster.grow()
+        self._plan = cluster.next_plan()
+        self._data = cluster.data(work.task.dataset)
+        self._shared = cluster.shared(shared_work(work, lone))
+        self._waiting: list[_Queued] = []
+        self._free: list[Member] = []
+        self._busy: dict[Member, Future[Ran]] = {}
+        self._failed_starts: dict[Member, int] = {}
+        self._stopped = False
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="cluster", daemon=True)
+        for member in cluster.members:
+            self._await(member)
+        self._thread.start()
+
+    def submit(
+        self, device: int, program: Program, keys: Keys, expected: Expected
+    ) -> None:
+        """Queues a call; its worker is whoever is free, whatever the device."""
+        call = _Queued(program, keys, expected)
+        self._inbox.put(lambda: self._waiting.append(call))
+
+    def close(self) -> None:
+        """Stops each running call at its next steps, and waits for it."""
+        self._stopped = True
+        self._inbox.put(lambda: None)
+        self._thread.join()
+        for member in self._busy:
+            with contextlib.suppress(Exception):  # it may be dead
+                member.stop(self._plan)
+        _, late = wait(self._busy.values(), WAITS)
+        for member, future in self._busy.items():
+            if future in late or future.exception() is not None:
+                with contextlib.suppress(Exception):
+                    member.kill()
+                member.restart()
+        self._cluster.watch(0, len(self._cluster.members))
+
+    def _serve(self) -> None:
+        """Does what comes in, one after the other, and gives out calls."""
+        try:
+            while not self._stopped:
+                self._inbox.get()()
+                self._give_out()
+        except BaseException as error:  # the run's thread raises it
+            failed: Future[list[Outcome]] = Future()
+            failed.set_exception(error)
+            self.events.put(failed)
+
+    def _await(self, member: Member) -> None:
+        """Has a worker take part once its process is there."""
+        about = member.about
+        about.add_done_callback(
+            lambda _: self._inbox.put(lambda: self._arrived(member, about))
+        )
+
+    def _arrived(self, member: Member, about: Future) -> None:
+        error = about.exception()
+        if error is None:
+            self._failed_starts.pop(member, None)
+            if (fault := self._cluster.fault(about.result())) is not None:
+                self._leave_out(member, fault)
+            else:
+                self._free.append(member)
+            return
+        tries = self._failed_starts[member] = self._failed_starts.get(member, 0) + 1
+        if tries < DEATHS:
+            member.restart()
+            self._await(member)
+            return
+        self._leave_out(member, reason_of(error))
+
+    def _leave_out(self, member: Member, reason: str) -> None:
+        self._cluster.members.remove(member)
+        self._cluster.say(f"a worker of the cluster is left out: {reason}")
+        if not self._cluster.members:
+            raise RunFailed("no worker of the cluster is left")
+
+    def _give_out(self) -> None:
+        """Gives each free worker a call, as far as there are some for it."""
+        for one in self._waiting:
+            if not self._has_place(one):  # the worker that it waited for is lost
+                one.memory = 0.0
+        for member in list(self._free):
+            if self._stopped:
+                return
+            call = self._choose(member)
+            if call is None:
+                continue
+            self._waiting.remove(call)
+            known = call.program in member.programs
+            if known:
+                call.expected = call.expected._replace(compile=0.0)
+            if not self._allowance.begins(self._pace.corrected(*call.expected)):
+                self.events.put(call_ended([]))
+                continue
+            self._free.remove(member)
+            self._begin(member, call)
+        self._cluster.watch(len(self._busy), len(self._cluster.members))
+
+    def _choose(self, member: Member) -> _Queued | None:
+        """The first whose program the worker has, that none has, or the first.
+
+        What others have compiled they go on with, as long as there is something else.
+        """
+        fitting = [call for call in self._waiting if self._fits(member, call)]
+        others = {
+            program for one in self._cluster.members for program in one.programs
+        } - member.programs
+        own = [call for call in fitting if call.program in member.programs]
+        new = [call for call in fitting if call.program not in others]
+        return next(iter([*own, *new, *fitting]), None)
+
+    def _fits(self, member: Member, call: _Queued) -> bool:
+        return not call.memory or member.about.result().memory > call.memory
+
+    def _begin(self, member: Member, call: _Queued) -> None:
+        sent = call_of(call.program, call.keys, self._candidates, self._work)
+        future = member.run(self._plan, self._data, self._shared, sent)
+        self._busy[member] = future
+        future.add_done_callback(
+            lambda _: self._inbox.put(lambda: self._ended(member, call, future))
+        )
+
+    def _ended(self, member: Member, call: _Queued, future: "Future[Ran]") -> None:
+        """A call has come back, or its worker is lost."""
+        del self._busy[member]
+        error = future.exception()
+        if error is not None:
+            self._lost(member, call, error)
+            return
+        self._free.append(member)
+        ran = future.result()
+        if ran.too_large is not None and self._smaller(member, call, ran.too_large):
+            return
+        self._learn(call, ran)
+        steps = len(self._work.starts) - self._work.begin
+        losses = [one.loss for one in ran.outcomes]
+        self.events.put(Steps(steps, losses[-1]))
+        self.events.put(call_ended(ran.outcomes))
+
+    def _lost(self, member: Member, call: _Queued, error: BaseException) -> None:
+        call.deaths += 1
+        member.restart()
+        self._await(member)
+        if call.deaths < DEATHS:
+            self._cluster.say(
+                "a worker of the cluster is lost, its call goes to another: "
+                f"{reason_of(error)}"
+            )
+            self._waiting.insert(0, call)
+            return
+        try:
+            raise WorkerLost(f"{DEATHS} workers that trained it were lost") from error
+        except WorkerLost as lost:
+            self.events.put(call_ended(failures(call.program, call.keys, lost)))
+
+    def _smaller(self, member: Member, call: _Queued, reason: str) -> bool:
+        """Whether a call that did not fit is tried otherwise."""
+        memory = member.about.result().memory
+        larger = dataclasses.replace(call, memory=memory)
+        if self._has_place(larger):
+            self._cluster.say(f"a call goes to a larger device: {reason}")
+            self._waiting.insert(0, larger)
+            return True
+        seconds, arguments = call.expected.call, (call.program, call.keys)
+        is_split = split_call(self, 0, *arguments, self._candidates, reason, seconds)
+        if is_split:
+            self.events.put(call_ended([]))
+        return is_split
+
+    def _has_place(self, call: _Queued) -> bool:
+        there = [one for one in self._cluster.members if one.is_there]
+        return not call.memory or any(self._fits(one, call) for one in there)
+
+    def _learn(self, call: _Queued, ran: Ran) -> None:
+        if not is_whole(ran.outcomes):
+            return
+        for kind, predicted, measured in (
+            ("compile", call.expected.compile, ran.compile_seconds),
+            ("call", call.expected.call, ran.seconds),
+        ):
+            if predicted > 0:
+                self._pace.learn(kind, predicted, measured)
