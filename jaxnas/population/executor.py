@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import queue
 import threading
 import time
@@ -12,13 +13,14 @@ import jax
 
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
-from jaxnas.population.call import Keys, Outcome, Work, train_call
+from jaxnas.population.call import Outcome, Work, train_call
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.pace import NO_BOUND, Allowance, NoTime, Pace
-from jaxnas.population.plan import Bucket, Plan
+from jaxnas.population.plan import Plan
 from jaxnas.population.pool import (
     Event,
     Expected,
+    PlannedCall,
     Pool,
     Split,
     Steps,
@@ -29,7 +31,6 @@ from jaxnas.population.pool import (
     split_call,
     too_large,
 )
-from jaxnas.population.program import Program
 from jaxnas.population.ray_cluster import Cluster
 from jaxnas.population.remote_pool import RemotePool
 from jaxnas.training.single import Report, TrainingFailed
@@ -74,7 +75,7 @@ def execute(
     Raises:
       UsageError: a file that the work reads cannot be used.
     """
-    keys, calls, pace = list(candidates), 0, pace or Pace()
+    pace = pace or Pace()
     pool: Pool
     if cluster is not None:
         pool = RemotePool(cluster, candidates, work, compiler.lone, pace, allowance)
@@ -83,22 +84,13 @@ def execute(
             candidates, work, compiler, devices, workers, memory, pace, allowance
         )
     with contextlib.closing(pool):
-        for bucket in plan.buckets:
-            device = bucket.device % len(devices)  # planned where there were more
-            for group in bucket.groups:
-                # Those done leave a lane to a copy: the others keep theirs.
-                open_ = [keys[place] for place in group if candidates[keys[place]]]
-                if open_:
-                    own = tuple(
-                        keys[place] if keys[place] in open_ else None for place in group
-                    )
-                    pool.submit(device, bucket.program, own, _expected(bucket))
-                    calls += 1
+        calls = _calls(plan, candidates, len(devices))
+        pool.submit(calls)
         ahead = () if cluster else plan.prepared  # workers compile what they need
         prepared = [compiler.ask(program, devices[0]) for program in ahead]
         steps = len(work.starts) - work.begin
         outcomes = _outcomes(
-            pool.events, calls, steps, report, on_split, allowance.over
+            pool.events, len(calls), steps, report, on_split, allowance.over
         )
         for outcome in outcomes:
             if not take(outcome):
@@ -137,8 +129,23 @@ def _outcomes(
             yield from event.result()
 
 
-def _expected(bucket: Bucket) -> Expected:
-    return Expected(bucket.compile_seconds, bucket.seconds / len(bucket.groups))
+def _calls(
+    plan: Plan, candidates: Mapping[str, ArchitectureConfig | None], devices: int
+) -> list[PlannedCall]:
+    """The plan's calls in their order, on so many devices; those done are left out."""
+    keys, calls = list(candidates), []
+    for bucket in plan.buckets:
+        device = bucket.device % devices  # planned where there were more
+        seconds = bucket.seconds / len(bucket.groups)
+        expected = Expected(bucket.compile_seconds, seconds)
+        for group in bucket.groups:
+            # Those done leave a lane to a copy: the others keep theirs.
+            own = tuple(
+                keys[place] if candidates[keys[place]] else None for place in group
+            )
+            if any(key is not None for key in own):
+                calls.append(PlannedCall(device, bucket.program, own, expected))
+    return calls
 
 
 class _WorkerPool:
@@ -166,24 +173,23 @@ class _WorkerPool:
         self._stopped = False
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def submit(
-        self, device: int, program: Program, keys: Keys, expected: Expected
-    ) -> None:
-        """Queues a call for when its program is compiled."""
+    def submit(self, calls: Sequence[PlannedCall]) -> None:
+        """Queues each call for when its program is compiled."""
+        for call in calls:
+            compiled = self._compiler.ask(
+                call.program,
+                self._devices[call.device],
+                functools.partial(self._begins, call.expected),
+            )
+            compiled.add_done_callback(functools.partial(self._queue, call))
 
-        def queue_call(compiled: Future) -> None:
-            if compiled.cancelled() or isinstance(compiled.exception(), NoTime):
-                self.events.put(call_ended([]))
-                return
-            with contextlib.suppress(RuntimeError):  # the pool is closed by now
-                arguments = device, program, keys, expected.call
-                call = self._pools[device].submit(self._run, *arguments)
-                call.add_done_callback(self.events.put)
-
-        compiled = self._compiler.ask(
-            program, self._devices[device], lambda: self._begins(expected)
-        )
-        compiled.add_done_callback(queue_call)
+    def _queue(self, call: PlannedCall, compiled: Future) -> None:
+        if compiled.cancelled() or isinstance(compiled.exception(), NoTime):
+            self.events.put(call_ended([]))
+            return
+        with contextlib.suppress(RuntimeError):  # the pool is closed by now
+            outcomes = self._pools[call.device].submit(self._run, call)
+            outcomes.add_done_callback(self.events.put)
 
     def _begins(self, expected: Expected) -> bool:
         seconds = self._pace.corrected(*expected)
@@ -195,19 +201,18 @@ class _WorkerPool:
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(
-        self, device: int, program: Program, keys: Keys, expected: float
-    ) -> list[Outcome]:
+    def _run(self, call: PlannedCall) -> list[Outcome]:
         begin = time.monotonic()
-        own = self._devices[device]
+        at, program, keys, expected = call
+        device = self._devices[at]
         try:
-            compiled = self._compiler.ask(program, own).result()
-            if not self._begins(Expected(0.0, expected)):
+            compiled = self._compiler.ask(program, device).result()
+            if not self._begins(Expected(0.0, expected.call)):
                 return []
             check_memory(compiled, self._memory)
             with (
-                self._room(device, compiled.memory),
-                self._pace.timed("call", expected) as timing,
+                self._room(at, compiled.memory),
+                self._pace.timed("call", expected.call) as timing,
             ):
                 outcomes = train_call(
                     program,
@@ -215,18 +220,16 @@ class _WorkerPool:
                     self._candidates,
                     self._work,
                     compiled,
-                    own,
+                    device,
                     on_steps=self._on_steps,
                 )
                 timing.whole = is_whole(outcomes)
         except UsageError:  # a file that cannot be used: the user has to fix it
             raise
         except Exception as error:  # any: a candidate's failure is its result
-            self._compiler.forget(program, own)
+            self._compiler.forget(program, device)
             reason = too_large(error)
-            if reason and split_call(
-                self, device, program, keys, self._candidates, reason, expected
-            ):
+            if reason and split_call(self, call, self._candidates, reason):
                 return []
             outcomes = failures(program, keys, error)
         seconds = time.monotonic() - begin

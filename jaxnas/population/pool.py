@@ -3,7 +3,7 @@
 import dataclasses
 import queue
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -41,6 +41,15 @@ class Expected(NamedTuple):
     call: float
 
 
+class PlannedCall(NamedTuple):
+    """A call of a plan."""
+
+    device: int  # of the plan; workers of a cluster take any
+    program: Program
+    keys: Keys
+    expected: Expected
+
+
 class Pool(Protocol):
     """Workers that train calls.
 
@@ -50,10 +59,8 @@ class Pool(Protocol):
 
     events: "queue.SimpleQueue[Event]"
 
-    def submit(
-        self, device: int, program: Program, keys: Keys, expected: Expected
-    ) -> None:
-        """Queues a call, for a device of the plan where the workers are such."""
+    def submit(self, calls: Sequence[PlannedCall]) -> None:
+        """Queues calls, in the order in which they begin."""
 
     def close(self) -> None:
         """Stops each running call at its next steps, and waits for it."""
@@ -122,19 +129,16 @@ def smaller_calls(
 
 def split_call(
     pool: Pool,
-    device: int,
-    program: Program,
-    keys: Keys,
+    call: PlannedCall,
     candidates: Mapping[str, ArchitectureConfig | None],
     reason: str,
-    expected: float,
 ) -> bool:
     """Has the pool run smaller calls for one that does not fit; False if none can."""
-    found = smaller_calls(program, keys, candidates)
+    found = smaller_calls(call.program, call.keys, candidates)
     if found is None:
         return False
     smaller, parts = found
-    pool.events.put(Split(program, smaller, reason, len(parts)))
-    for part in parts:
-        pool.submit(device, smaller, part, Expected(0.0, expected / len(parts)))
+    pool.events.put(Split(call.program, smaller, reason, len(parts)))
+    share = Expected(0.0, call.expected.call / len(parts))
+    pool.submit([PlannedCall(call.device, smaller, part, share) for part in parts])
     return True

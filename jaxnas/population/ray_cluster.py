@@ -220,6 +220,7 @@ def connected(
 
 def _connect(address: str) -> bool:
     """Connects to Ray; False if this process was connected already."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read at the import
     import ray
 
     if address == "auto" and ray.is_initialized():
@@ -250,7 +251,7 @@ def _check_answers(address: str) -> None:
       UsageError: the address is none, or nothing like Ray answers there.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
         raise UsageError(
             f"--ray {address}: must be auto or HOST:PORT, such as 10.0.0.1:6379"
         )

@@ -7,29 +7,29 @@ import contextlib
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 
 from arch import ArchitectureConfig
 from jaxnas.errors import RunFailed, reason_of
-from jaxnas.population.call import Keys, Outcome, Work
+from jaxnas.population.call import Outcome, Work
 from jaxnas.population.pace import Allowance, Pace
 from jaxnas.population.pool import (
     Event,
     Expected,
+    PlannedCall,
     Steps,
     call_ended,
     failures,
     is_whole,
     split_call,
 )
-from jaxnas.population.program import Program
 from jaxnas.population.ray_cluster import Cluster, Member
 from jaxnas.population.remote_call import Ran, call_of, shared_work
 from jaxnas.training.scoring import Compression
 
 DEATHS = 3  # of workers, after which the call that they ran has failed
-WAITS = 10.0  # seconds that a stopped call may take to its next steps
+WAITS = 5.0  # seconds that a stopped call may take to its next steps
 
 
 class WorkerLost(RuntimeError):
@@ -40,9 +40,7 @@ class WorkerLost(RuntimeError):
 class _Queued:
     """A call that waits for a worker, or has one."""
 
-    program: Program
-    keys: Keys
-    expected: Expected  # of the compilation where the worker has no such program
+    planned: PlannedCall
     deaths: int = 0  # of workers that had it
     memory: float = 0.0  # bytes that a worker needs more of
 
@@ -82,12 +80,10 @@ class RemotePool:
             self._await(member)
         self._thread.start()
 
-    def submit(
-        self, device: int, program: Program, keys: Keys, expected: Expected
-    ) -> None:
-        """Queues a call; its worker is whoever is free, whatever the device."""
-        call = _Queued(program, keys, expected)
-        self._inbox.put(lambda: self._waiting.append(call))
+    def submit(self, calls: Sequence[PlannedCall]) -> None:
+        """Queues calls; whoever is free has the next, whatever its device."""
+        queued = [_Queued(call) for call in calls]
+        self._inbox.put(lambda: self._waiting.extend(queued))
 
     def close(self) -> None:
         """Stops each running call at its next steps, and waits for it."""
@@ -151,21 +147,21 @@ class RemotePool:
             if not self._has_place(one):  # the worker that it waited for is lost
                 one.memory = 0.0
         for member in list(self._free):
-            if self._stopped:
-                return
-            call = self._choose(member)
-            if call is None:
-                continue
-            self._waiting.remove(call)
-            known = call.program in member.programs
-            if known:
-                call.expected = call.expected._replace(compile=0.0)
-            if not self._allowance.begins(self._pace.corrected(*call.expected)):
-                self.events.put(call_ended([]))
-                continue
-            self._free.remove(member)
-            self._begin(member, call)
+            call = self._next(member)
+            if call is not None:
+                self._free.remove(member)
+                self._begin(member, call)
         self._cluster.watch(len(self._busy), len(self._cluster.members))
+
+    def _next(self, member: Member) -> _Queued | None:
+        """A call that may begin; those that may not leave no outcome."""
+        while not self._stopped and (call := self._choose(member)) is not None:
+            self._waiting.remove(call)
+            expected = self._expected(member, call.planned)
+            if self._allowance.begins(self._pace.corrected(*expected)):
+                return call
+            self.events.put(call_ended([]))
+        return None
 
     def _choose(self, member: Member) -> _Queued | None:
         """The first whose program the worker has, that none has, or the first.
@@ -176,22 +172,33 @@ class RemotePool:
         others = {
             program for one in self._cluster.members for program in one.programs
         } - member.programs
-        own = [call for call in fitting if call.program in member.programs]
-        new = [call for call in fitting if call.program not in others]
+        own = [call for call in fitting if call.planned.program in member.programs]
+        new = [call for call in fitting if call.planned.program not in others]
         return next(iter([*own, *new, *fitting]), None)
 
     def _fits(self, member: Member, call: _Queued) -> bool:
         return not call.memory or member.about.result().memory > call.memory
 
+    def _expected(self, member: Member, call: PlannedCall) -> Expected:
+        """Without the compilation where the worker has the program."""
+        known = call.program in member.programs
+        return Expected(0.0 if known else call.expected.compile, call.expected.call)
+
     def _begin(self, member: Member, call: _Queued) -> None:
-        sent = call_of(call.program, call.keys, self._candidates, self._work)
+        _, program, keys, _ = call.planned
+        expected = self._expected(member, call.planned)
+        sent = call_of(program, keys, self._candidates, self._work)
         future = member.run(self._plan, self._data, self._shared, sent)
         self._busy[member] = future
-        future.add_done_callback(
-            lambda _: self._inbox.put(lambda: self._ended(member, call, future))
-        )
 
-    def _ended(self, member: Member, call: _Queued, future: "Future[Ran]") -> None:
+        def ended() -> None:
+            self._ended(member, call, future, expected)
+
+        future.add_done_callback(lambda _: self._inbox.put(ended))
+
+    def _ended(
+        self, member: Member, call: _Queued, future: "Future[Ran]", expected: Expected
+    ) -> None:
         """A call has come back, or its worker is lost."""
         del self._busy[member]
         error = future.exception()
@@ -202,7 +209,7 @@ class RemotePool:
         ran = future.result()
         if ran.too_large is not None and self._smaller(member, call, ran.too_large):
             return
-        self._learn(call, ran)
+        self._learn(expected, ran)
         steps = len(self._work.starts) - self._work.begin
         losses = [one.loss for one in ran.outcomes]
         self.events.put(Steps(steps, losses[-1]))
@@ -222,7 +229,8 @@ class RemotePool:
         try:
             raise WorkerLost(f"{DEATHS} workers that trained it were lost") from error
         except WorkerLost as lost:
-            self.events.put(call_ended(failures(call.program, call.keys, lost)))
+            _, program, keys, _ = call.planned
+            self.events.put(call_ended(failures(program, keys, lost)))
 
     def _smaller(self, member: Member, call: _Queued, reason: str) -> bool:
         """Whether a call that did not fit is tried otherwise."""
@@ -232,8 +240,7 @@ class RemotePool:
             self._cluster.say(f"a call goes to a larger device: {reason}")
             self._waiting.insert(0, larger)
             return True
-        seconds, arguments = call.expected.call, (call.program, call.keys)
-        is_split = split_call(self, 0, *arguments, self._candidates, reason, seconds)
+        is_split = split_call(self, call.planned, self._candidates, reason)
         if is_split:
             self.events.put(call_ended([]))
         return is_split
@@ -242,12 +249,12 @@ class RemotePool:
         there = [one for one in self._cluster.members if one.is_there]
         return not call.memory or any(self._fits(one, call) for one in there)
 
-    def _learn(self, call: _Queued, ran: Ran) -> None:
+    def _learn(self, expected: Expected, ran: Ran) -> None:
         if not is_whole(ran.outcomes):
             return
         for kind, predicted, measured in (
-            ("compile", call.expected.compile, ran.compile_seconds),
-            ("call", call.expected.call, ran.seconds),
+            ("compile", expected.compile, ran.compile_seconds),
+            ("call", expected.call, ran.seconds),
         ):
             if predicted > 0:
                 self._pace.learn(kind, predicted, measured)
