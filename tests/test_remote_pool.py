@@ -53,7 +53,7 @@ class Member:
 
     def restart(self):
         self.restarts += 1
-        self.programs, self.about = set(), Future()
+        self.about = Future()
         if self._starts is not None:
             self.about.set_exception(self._starts)
         else:
@@ -64,7 +64,6 @@ class Member:
         return self.about.done() and self.about.exception() is None
 
     def run(self, plan, data, shared, call):
-        self.programs.add(call.program)
         self.calls.append(call)
         future = Future()
 
@@ -91,6 +90,12 @@ class Cluster:
         self.members, self.told, self.busy = list(members), [], []
         self.fault = lambda about: fault
         self.say, self.watch = self.told.append, lambda *now: self.busy.append(now)
+        self.holders, self.leave_out = {}, self.members.remove
+
+    def restart(self, member):
+        for holders in self.holders.values():
+            holders.discard(member)
+        member.restart()
 
     def grow(self):
         """None joins."""

@@ -41,7 +41,6 @@ class Member:
 
     Attributes:
       about: comes once the process is there.
-      programs: that it has compiled.
     """
 
     def __init__(self, start: Callable[[], Any]) -> None:
@@ -53,7 +52,6 @@ class Member:
         """A new process in place of one that is lost."""
         self._handle = self._start()
         self.about: Future[About] = self._handle.ready.remote().future()
-        self.programs: set[Program] = set()
 
     @property
     def is_there(self) -> bool:
@@ -62,7 +60,6 @@ class Member:
 
     def run(self, plan: int, data: Any, shared: Any, call: Call) -> "Future[Ran]":
         """Begins a call; arguments as for `Worker.run`."""
-        self.programs.add(call.program)
         return self._handle.run.remote(plan, [data], shared, call).future()
 
     def stop(self, plan: int) -> None:
@@ -77,7 +74,14 @@ class Member:
 
 
 class Cluster:
-    """The workers, and what they all read."""
+    """The workers, and what they all read.
+
+    Attributes:
+      members: the workers that take part.
+      holders: program -> those that have compiled it.
+      say: told what goes otherwise than planned.
+      watch: told how many of the workers train.
+    """
 
     def __init__(self, setup: Setup, resource: str, say: Callable[[str], None]) -> None:
         """Starts a worker for each of the resource; Ray is connected."""
@@ -92,6 +96,8 @@ class Cluster:
         self._devices = {jax.local_devices()[0].device_kind}
         self.watch: Callable[[int, int], None] = lambda busy, members: None
         self.members: list[Member] = []
+        self.holders: dict[Program, set[Member]] = {}
+        self._left_out = 0
         self.grow()
 
     def grow(self) -> None:
@@ -99,8 +105,19 @@ class Cluster:
         import ray
 
         there = int(ray.cluster_resources().get(self._resource, 0))
-        for _ in range(there - len(self.members)):
+        for _ in range(there - len(self.members) - self._left_out):
             self.members.append(Member(self._start))
+
+    def restart(self, member: Member) -> None:
+        """A new process in place of a worker's, which has compiled nothing."""
+        for holders in self.holders.values():
+            holders.discard(member)
+        member.restart()
+
+    def leave_out(self, member: Member) -> None:
+        """A worker takes no part any more."""
+        self.members.remove(member)
+        self._left_out += 1
 
     def next_plan(self) -> int:
         """The number of the plan that runs next."""

@@ -5,6 +5,7 @@ One thread does it all; what happens elsewhere comes to it as something to do.
 
 import contextlib
 import dataclasses
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ class _Queued:
     """A call that waits for a worker, or has one."""
 
     planned: PlannedCall
+    holders: set[Member]  # of its program
     deaths: int = 0  # of workers that had it
     memory: float = 0.0  # bytes that a worker needs more of
 
@@ -82,7 +84,10 @@ class RemotePool:
 
     def submit(self, calls: Sequence[PlannedCall]) -> None:
         """Queues calls; whoever is free has the next, whatever its device."""
-        queued = [_Queued(call) for call in calls]
+        holders = self._cluster.holders
+        queued = [
+            _Queued(call, holders.setdefault(call.program, set())) for call in calls
+        ]
         self._inbox.put(lambda: self._waiting.extend(queued))
 
     def close(self) -> None:
@@ -98,7 +103,7 @@ class RemotePool:
             if future in late or future.exception() is not None:
                 with contextlib.suppress(Exception):
                     member.kill()
-                member.restart()
+                self._cluster.restart(member)
         self._cluster.watch(0, len(self._cluster.members))
 
     def _serve(self) -> None:
@@ -130,13 +135,13 @@ class RemotePool:
             return
         tries = self._failed_starts[member] = self._failed_starts.get(member, 0) + 1
         if tries < DEATHS:
-            member.restart()
+            self._cluster.restart(member)
             self._await(member)
             return
         self._leave_out(member, reason_of(error))
 
     def _leave_out(self, member: Member, reason: str) -> None:
-        self._cluster.members.remove(member)
+        self._cluster.leave_out(member)
         self._cluster.say(f"a worker of the cluster is left out: {reason}")
         if not self._cluster.members:
             raise RunFailed("no worker of the cluster is left")
@@ -144,7 +149,9 @@ class RemotePool:
     def _give_out(self) -> None:
         """Gives each free worker a call, as far as there are some for it."""
         for one in self._waiting:
-            if not self._has_place(one):  # the worker that it waited for is lost
+            if one.memory and not self._has_place(
+                one
+            ):  # the worker that it waited for is lost
                 one.memory = 0.0
         for member in list(self._free):
             call = self._next(member)
@@ -157,7 +164,7 @@ class RemotePool:
         """A call that may begin; those that may not leave no outcome."""
         while not self._stopped and (call := self._choose(member)) is not None:
             self._waiting.remove(call)
-            expected = self._expected(member, call.planned)
+            expected = _expected(member, call)
             if self._allowance.begins(self._pace.corrected(*expected)):
                 return call
             self.events.put(call_ended([]))
@@ -169,24 +176,17 @@ class RemotePool:
         What others have compiled they go on with, as long as there is something else.
         """
         fitting = [call for call in self._waiting if self._fits(member, call)]
-        others = {
-            program for one in self._cluster.members for program in one.programs
-        } - member.programs
-        own = [call for call in fitting if call.planned.program in member.programs]
-        new = [call for call in fitting if call.planned.program not in others]
-        return next(iter([*own, *new, *fitting]), None)
+        own = (call for call in fitting if member in call.holders)
+        new = (call for call in fitting if not call.holders)
+        return next(itertools.chain(own, new, fitting), None)
 
     def _fits(self, member: Member, call: _Queued) -> bool:
         return not call.memory or member.about.result().memory > call.memory
 
-    def _expected(self, member: Member, call: PlannedCall) -> Expected:
-        """Without the compilation where the worker has the program."""
-        known = call.program in member.programs
-        return Expected(0.0 if known else call.expected.compile, call.expected.call)
-
     def _begin(self, member: Member, call: _Queued) -> None:
         _, program, keys, _ = call.planned
-        expected = self._expected(member, call.planned)
+        expected = _expected(member, call)
+        call.holders.add(member)
         sent = call_of(program, keys, self._candidates, self._work)
         future = member.run(self._plan, self._data, self._shared, sent)
         self._busy[member] = future
@@ -217,7 +217,7 @@ class RemotePool:
 
     def _lost(self, member: Member, call: _Queued, error: BaseException) -> None:
         call.deaths += 1
-        member.restart()
+        self._cluster.restart(member)
         self._await(member)
         if call.deaths < DEATHS:
             self._cluster.say(
@@ -247,7 +247,7 @@ class RemotePool:
 
     def _has_place(self, call: _Queued) -> bool:
         there = [one for one in self._cluster.members if one.is_there]
-        return not call.memory or any(self._fits(one, call) for one in there)
+        return any(self._fits(one, call) for one in there)
 
     def _learn(self, expected: Expected, ran: Ran) -> None:
         if not is_whole(ran.outcomes):
@@ -258,3 +258,9 @@ class RemotePool:
         ):
             if predicted > 0:
                 self._pace.learn(kind, predicted, measured)
+
+
+def _expected(member: Member, call: _Queued) -> Expected:
+    """Without the compilation where the worker has the program."""
+    compile_seconds, seconds = call.planned.expected
+    return Expected(0.0 if member in call.holders else compile_seconds, seconds)
