@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -237,7 +238,8 @@ def connected(
 
 def _connect(address: str) -> bool:
     """Connects to Ray; False if this process was connected already."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read at the import
+    if _has_token():  # Ray shows it by itself to its own clusters only
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if address == "auto" and ray.is_initialized():
@@ -259,6 +261,15 @@ def _connect(address: str) -> bool:
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGTERM, before)  # Ray has set one of its own
     return True
+
+
+def _has_token() -> bool:
+    """Whether there is a token that clusters may ask for."""
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return True
+    with contextlib.suppress(OSError, RuntimeError):  # no home
+        return Path("~/.ray/auth_token").expanduser().is_file()
+    return False
 
 
 def _check_answers(address: str) -> None:
