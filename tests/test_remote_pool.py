@@ -14,7 +14,10 @@ from tasks import TINY, executed, noise_task, plan_of
 from jaxnas.errors import RunFailed
 from jaxnas.population.call import Outcome, Work
 from jaxnas.population.compiler import Compiler
+from jaxnas.population.devices import Machine, local_machine
+from jaxnas.population.executor import execute
 from jaxnas.population.pace import Allowance, Pace
+from jaxnas.population.planner import planner_for
 from jaxnas.population.program import Program
 from jaxnas.population.remote_call import About, Ran, Session
 from jaxnas.training.lengths import PhaseLength
@@ -271,7 +274,6 @@ def test_taking_no_more_stops_the_workers():
     cluster = Cluster(Member(long), Member(long))
     found, begin = [], time.monotonic()
     task = noise_task(SETTINGS)
-    from jaxnas.population.executor import execute
 
     def take(outcome):
         found.append(outcome.key)
@@ -313,3 +315,22 @@ def test_states_go_to_the_workers():
     options = {"devices": devices, "cluster": Cluster(member)}
     executed(plan, (TINY,), work, compiler, **options)
     assert member.calls[0].begun == states
+
+
+def test_cores_of_a_cluster_change_no_plan():
+    alone, many = local_machine(), local_machine(cluster=200)
+    assert (many.number, many.workers, many.cores) == (1, 200, 200)
+    plans = [
+        planner_for(machine, SETTINGS, 50, 0.0).plan([TINY, SMALL])
+        for machine in (alone, many)
+    ]
+    assert plans[0].buckets == plans[1].buckets
+
+
+def test_a_plan_counts_the_accelerators_of_a_cluster():
+    class Accelerator:
+        platform = "gpu"
+
+    machine = Machine(devices=(Accelerator(),), limit=1e9, cluster=8)
+    assert (machine.number, machine.workers) == (8, 1)
+    assert planner_for(machine, SETTINGS, 50, 0.0).speeds == (1.0,) * 8

@@ -134,7 +134,7 @@ def main() -> None:
     }
     scale = MEAN * len(predicted) / sum(predicted.values())
     seconds = {at: scale * one for at, one in predicted.items()}
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False)
     cluster = Cluster(seconds)
     starts = np.zeros((100, settings.batch), np.int32)
     work = Work(task=task, starts=starts, windows=task.windows("test", 8), wanted={})

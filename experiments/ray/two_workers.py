@@ -20,7 +20,7 @@ SETTINGS = {
     "strategy": "random",
     "population": 16,
     "generations": 1,
-    "phases": "240",
+    "phases": "160",
     "eval_windows": 64,
     "final_windows": 16,
     "final_steps": 4,
@@ -43,7 +43,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         lines = set()
-        for workers in (0, 1, 2):
+        for workers in (2, 1, 0):
             out = Path(folder, str(workers))
             found[str(workers)] = in_own_process(workers, out, options)
             lines.add((out / "run" / "results.jsonl").read_bytes())
@@ -81,7 +81,7 @@ def run(workers: int, folder: str, data: str) -> None:
     if workers:
         import ray
 
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=workers, include_dashboard=False)
         ray_address = "auto"
     jaxnas.search(folder, data=data, ray=ray_address, **SETTINGS)
 
