@@ -27,6 +27,7 @@ from jaxnas.population.remote_call import (
     Ran,
     SharedWork,
     deciding_config,
+    kind_of,
 )
 from jaxnas.version import __version__
 
@@ -94,7 +95,7 @@ class Cluster:
         self._start = lambda: actor.remote(setup)
         self._resource, self.say = resource, say
         self._plans, self._data = 0, None
-        self._devices = {jax.local_devices()[0].device_kind}
+        self._devices = {kind_of(jax.local_devices()[0])}
         self.watch: Callable[[int, int], None] = lambda busy, members: None
         self.members: list[Member] = []
         self.holders: dict[Program, set[Member]] = {}
@@ -181,8 +182,8 @@ class Cluster:
         if about.device not in self._devices:
             self._devices.add(about.device)
             self.say(
-                f"warning: a worker trains on {about.device}, this process on "
-                f"{device.device_kind}: results may differ in their last digits"
+                f"warning: a worker trains on {about.device}, this process is on "
+                f"{kind_of(device)}: results may differ in their last digits"
             )
         return None
 

@@ -18,7 +18,7 @@ from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import local_machine
 from jaxnas.population.pool import check_memory, failures, too_large
 from jaxnas.population.program import Program
-from jaxnas.runtime import give_back, set_up
+from jaxnas.runtime import cores, give_back, processor, set_up
 from jaxnas.training.loop import TrainState
 from jaxnas.training.scoring import Compression
 from jaxnas.training.settings import TrainSettings
@@ -76,7 +76,7 @@ class About(NamedTuple):
 
     Attributes:
       platform: of its device, as JAX calls it.
-      device: its kind.
+      device: its kind, see `kind_of`.
       memory: bytes of it that may be used.
       version: of jaxnas.
       jax: its version.
@@ -127,6 +127,13 @@ def deciding_config() -> dict[str, Any]:
     return {name: known[name] for name in DECIDING if name in known}
 
 
+def kind_of(device: jax.Device) -> str:
+    """What has to be the same for the same bytes; of a CPU its cores, too."""
+    if device.platform != "cpu":
+        return device.device_kind
+    return f"{processor()} with {cores()} cores"
+
+
 class Session:
     """What a worker keeps from one call to the next: data and programs."""
 
@@ -148,7 +155,7 @@ class Session:
     def platform(self) -> tuple[str, str, float]:
         """The device's platform, its kind and the bytes that may be used."""
         device = self._machine.devices[0]
-        return device.platform, device.device_kind, self._machine.memory
+        return device.platform, kind_of(device), self._machine.memory
 
     def run(
         self, dataset: Dataset, shared: SharedWork, call: Call, stopped: Callable
