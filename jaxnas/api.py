@@ -75,6 +75,7 @@ def search(
     out: str | Path | None = None,
     *,
     on_candidate: OnCandidate | None = None,
+    ray: str | None = None,
     **settings: Any,
 ) -> Summary:
     """Runs a whole search, as the command line does.
@@ -87,6 +88,8 @@ def search(
         `phase` names that. A true value ends the search after that generation, in
         later phases nothing. An exception ends the run and comes to the caller; what
         was recorded is kept, and `resume` goes on.
+      ray: HOST:PORT of a Ray cluster whose workers train the candidates; auto is
+        the one that this process is connected to, or that runs on this machine.
       **settings: of a `RunConfig`: space, population, generations, seed, ...
 
     Returns:
@@ -101,10 +104,12 @@ def search(
     path = None if out is None else Path(out)
     name, space = name_and_space(config.space)
     with new_run(path, name, config.to_toml(), space) as folder:
-        return run(folder, config, on_candidate=on_candidate)
+        return run(folder, config, on_candidate=on_candidate, ray=ray)
 
 
-def resume(out: str | Path, *, on_candidate: OnCandidate | None = None) -> Summary:
+def resume(
+    out: str | Path, *, on_candidate: OnCandidate | None = None, ray: str | None = None
+) -> Summary:
     """Goes on with a run that was stopped; returns what `search` returns.
 
     Args:
@@ -113,6 +118,7 @@ def resume(out: str | Path, *, on_candidate: OnCandidate | None = None) -> Summa
         run goes on from, so that it sees every candidate of the run once, in their
         order; of a run that is finished it sees none. A search that a callback ended
         does not go on, with or without one.
+      ray: as for `search`, whether or not the run began so.
 
     Raises:
       UsageError: the folder holds no run, or one that cannot be resumed.
@@ -120,4 +126,4 @@ def resume(out: str | Path, *, on_candidate: OnCandidate | None = None) -> Summa
     """
     with existing_run(Path(out)) as folder:
         config = read_run_settings(folder.config)
-        return run(folder, config, resumed=True, on_candidate=on_candidate)
+        return run(folder, config, resumed=True, on_candidate=on_candidate, ray=ray)

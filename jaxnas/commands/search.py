@@ -52,6 +52,12 @@ def main(arguments: list[str]) -> None:
         action="store_true",
         help="print which candidates share a program, and its predicted seconds",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="HOST:PORT of a Ray cluster whose workers train the candidates, or auto: "
+        "the one of this machine; results are those of this machine alone",
+    )
     add_settings(parser)
     options = parser.parse_args(arguments)
     with _claimed(options, given_settings(options)) as (folder, config):
@@ -59,9 +65,14 @@ def main(arguments: list[str]) -> None:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.run import run
 
-            resumed = options.resume is not None
-            verbose = options.verbose
-            run(folder, config, resumed=resumed, verbose=verbose, began=BEGAN)
+            run(
+                folder,
+                config,
+                resumed=options.resume is not None,
+                verbose=options.verbose,
+                began=BEGAN,
+                ray=options.ray,
+            )
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 

@@ -242,7 +242,7 @@ def _plan(
 
     def survivors(candidates: int) -> int:
         number = number_promoted(candidates, config.promote_share) + config.lucky
-        at_once = machine.workers * len(machine.devices)
+        at_once = machine.workers * machine.number
         return math.ceil(number / at_once) * at_once
 
     ahead = compressions_ahead(config, space)

@@ -57,6 +57,7 @@ from jaxnas.population.pace import KINDS, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.probe import Probed
+from jaxnas.population.ray_cluster import Cluster, connected
 from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
 from jaxnas.report.announce import announce
@@ -97,6 +98,7 @@ class Ready(NamedTuple):
     pace: Pace  # learned from what runs
     probed: Probed | None  # compiled by then
     strategy: Strategy | None  # that asked for it
+    cluster: Cluster | None  # whose workers train
 
 
 class Opened(NamedTuple):
@@ -120,6 +122,7 @@ def run(
     verbose: bool = False,
     began: float | None = None,
     on_candidate: OnCandidate | None = None,
+    ray: str | None = None,
 ) -> Summary:
     """Searches, trains the winner on, scores and saves it.
 
@@ -131,6 +134,7 @@ def run(
       verbose: whether to print each generation's plan.
       began: by `time.monotonic`, when the budget's clock started; now by default.
       on_candidate: called with each result as it is recorded, see `api.search`.
+      ray: address of a Ray cluster whose workers train the candidates, or auto.
 
     Returns:
       The summary, as it is written to the folder.
@@ -148,8 +152,11 @@ def run(
         return _already_done(folder, settings, console)
     clock = Clock(settings.budget_seconds(), folder.budget, began)
     space = _space(folder, settings, console)
-    ready = _prepare(folder, config, settings, space, clock, console)
     with contextlib.ExitStack() as stack:
+        cluster = None
+        if ray is not None:
+            cluster = stack.enter_context(_connected(ray, settings, console))
+        ready = _prepare(folder, config, settings, space, clock, cluster, console)
         watcher = Watcher(on_candidate, folder.stopped)
         opened = _open(stack, ready, watcher, console, verbose)
         _check_manifest(ready, opened.evaluator, console)
@@ -176,6 +183,22 @@ def run(
     return summary
 
 
+def _connected(
+    address: str, config: Settings, console: Console
+) -> contextlib.AbstractContextManager[Cluster]:
+    """The Ray cluster there, until the context ends."""
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    return connected(address, _memory_limit(config), say)
+
+
+def _memory_limit(config: Settings) -> float | None:
+    """Bytes of a device that may be used, if the settings say so."""
+    return None if config.memory_limit is None else config.memory_limit * MIB
+
+
 def _space(folder: RunFolder, config: Settings, console: Console) -> Space:
     """The space that the run began with, whatever became of its file."""
     space, text = read_space(config.space, folder.space)
@@ -194,6 +217,7 @@ def _prepare(
     config: Settings,
     space: Space,
     clock: Clock,
+    cluster: Cluster | None,
     console: Console,
 ) -> Ready:
     """Reads the data, knows the device, fits the settings to the budget.
@@ -204,6 +228,7 @@ def _prepare(
       config: them, resolved.
       space: that is searched.
       clock: the budget's.
+      cluster: whose workers train, if any do.
       console: is told what takes long.
     """
 
@@ -212,9 +237,8 @@ def _prepare(
 
     check_settings(config)  # before the data, which can take minutes
     dataset = prepare(config.data, config.vocab_size)
-    machine = local_machine(
-        limit=None if config.memory_limit is None else config.memory_limit * MIB,
-    )
+    members = 0 if cluster is None else len(cluster.members)
+    machine = local_machine(_memory_limit(config), members)
     check_memory(config, machine)
     # Before the plan, which is for the time that is left then.
     hardware = hardware_of(config, folder.manifest, say)
@@ -247,6 +271,7 @@ def _prepare(
         pace,
         probed,
         next(iter(strategies), None),
+        cluster,
     )
 
 
@@ -268,6 +293,8 @@ def _open(
     progress = stack.enter_context(
         Progress(console, most, timings, _seconds_left(ready.clock))
     )
+    if ready.cluster is not None:
+        ready.cluster.say, ready.cluster.watch = progress.say, progress.workers
     best_weights = BestWeights(folder.best_weights)
     several = len(config.named_phases()) > 1
     plans, compilers = Plans(lines), {}
@@ -283,6 +310,7 @@ def _open(
         states=States(folder.states) if several else None,
         plans=plans,
         machine=ready.machine,
+        cluster=ready.cluster,
         pace=ready.pace,
         observer=Observer(
             planned=lambda plan: progress.planned(plan, verbose),

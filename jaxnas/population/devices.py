@@ -15,24 +15,38 @@ TRACING = 2  # programs compiled at once beside a GPU; with more, each takes lon
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Machine:
-    """The local devices.
+    """The local devices, or as many workers of a cluster that have their like.
 
     Attributes:
       devices: of this process.
       limit: bytes of each that may be used; None for `MEMORY_SHARE` of it.
+      cluster: workers that train in place of the local devices, a core or an
+        accelerator each; 0 if there are none.
     """
 
     devices: tuple[jax.Device, ...]
     limit: float | None = None
+    cluster: int = 0
+
+    @property
+    def number(self) -> int:
+        """Devices that a plan counts; the cores of all workers are one."""
+        if self.cluster and not self.shares_cores:
+            return self.cluster
+        return len(self.devices)
 
     @functools.cached_property
     def workers(self) -> int:
         """Members that each device trains at once."""
+        if self.cluster and self.shares_cores:
+            return -(-self.cluster // len(self.devices))
         return workers_of(self.devices[0])
 
     @functools.cached_property
     def cores(self) -> int:
         """Cores of the host, which compile; tracing is Python's, one at a time."""
+        if self.cluster:
+            return self.cluster
         return cores() if self.shares_cores else min(cores(), TRACING)
 
     @property
@@ -71,6 +85,7 @@ class Machine:
         return host / len(self.devices)
 
 
-def local_machine(limit: float | None = None) -> Machine:
-    """All devices of this process; `limit` as for `Machine`."""
-    return Machine(devices=tuple(jax.local_devices()), limit=limit)
+def local_machine(limit: float | None = None, cluster: int = 0) -> Machine:
+    """All devices of this process; arguments as for `Machine`."""
+    devices = tuple(jax.local_devices())
+    return Machine(devices=devices, limit=limit, cluster=cluster)

@@ -2,48 +2,40 @@
 
 import contextlib
 import dataclasses
+import functools
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeAlias
 
 import jax
 
 from arch import ArchitectureConfig
-from arch.padding import common_shape
 from jaxnas.errors import UsageError
-from jaxnas.population.call import Keys, Outcome, Work, train_call
+from jaxnas.population.call import Outcome, Work, train_call
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.pace import NO_BOUND, Allowance, NoTime, Pace
-from jaxnas.population.plan import Bucket, Plan
-from jaxnas.population.program import Program
+from jaxnas.population.plan import Plan
+from jaxnas.population.pool import (
+    Event,
+    Expected,
+    PlannedCall,
+    Pool,
+    Split,
+    Steps,
+    call_ended,
+    check_memory,
+    failures,
+    is_whole,
+    split_call,
+    too_large,
+)
+from jaxnas.population.ray_cluster import Cluster
+from jaxnas.population.remote_pool import RemotePool
 from jaxnas.training.single import Report, TrainingFailed
 
-MIB = 2**20
-
 LOOKS = 1.0  # seconds between looks at whether all is over
-
-
-class Steps(NamedTuple):
-    """A call has trained on."""
-
-    number: int
-    loss: float
-
-
-class Split(NamedTuple):
-    """A program did not fit; smaller calls took the place of one of its own."""
-
-    program: Program
-    smaller: Program
-    reason: str
-    calls: int
-
-
-Event: TypeAlias = "Steps | Split | Future[list[Outcome]]"
 
 
 def execute(
@@ -60,6 +52,7 @@ def execute(
     on_split: Callable[[Split], None] = lambda split: None,
     pace: Pace | None = None,
     allowance: Allowance = NO_BOUND,
+    cluster: Cluster | None = None,
 ) -> None:
     """Trains and scores the candidates as planned.
 
@@ -77,30 +70,27 @@ def execute(
       on_split: called with each program that does not fit.
       pace: learns from each call.
       allowance: a call that may not begin leaves no outcome.
+      cluster: whose workers train instead of the devices.
 
     Raises:
       UsageError: a file that the work reads cannot be used.
     """
-    keys, calls, pace = list(candidates), 0, pace or Pace()
-    pool = _WorkerPool(
-        candidates, work, compiler, devices, workers, memory, pace, allowance
-    )
+    pace = pace or Pace()
+    pool: Pool
+    if cluster is not None:
+        pool = RemotePool(cluster, candidates, work, compiler.lone, pace, allowance)
+    else:
+        pool = _WorkerPool(
+            candidates, work, compiler, devices, workers, memory, pace, allowance
+        )
     with contextlib.closing(pool):
-        for bucket in plan.buckets:
-            device = bucket.device % len(devices)  # planned where there were more
-            for group in bucket.groups:
-                # Those done leave a lane to a copy: the others keep theirs.
-                open_ = [keys[place] for place in group if candidates[keys[place]]]
-                if open_:
-                    own = tuple(
-                        keys[place] if keys[place] in open_ else None for place in group
-                    )
-                    pool.submit(device, bucket.program, own, _expected(bucket))
-                    calls += 1
-        prepared = [compiler.ask(program, devices[0]) for program in plan.prepared]
+        calls = _calls(plan, candidates, len(devices))
+        pool.submit(calls)
+        ahead = () if cluster else plan.prepared  # workers compile what they need
+        prepared = [compiler.ask(program, devices[0]) for program in ahead]
         steps = len(work.starts) - work.begin
         outcomes = _outcomes(
-            pool.events, calls, steps, report, on_split, allowance.over
+            pool.events, len(calls), steps, report, on_split, allowance.over
         )
         for outcome in outcomes:
             if not take(outcome):
@@ -139,23 +129,27 @@ def _outcomes(
             yield from event.result()
 
 
-class _Expected(NamedTuple):
-    """Seconds of a call as they were predicted, before any correction."""
-
-    compile: float
-    call: float
-
-
-def _expected(bucket: Bucket) -> _Expected:
-    return _Expected(bucket.compile_seconds, bucket.seconds / len(bucket.groups))
+def _calls(
+    plan: Plan, candidates: Mapping[str, ArchitectureConfig | None], devices: int
+) -> list[PlannedCall]:
+    """The plan's calls in their order, on so many devices; those done are left out."""
+    keys, calls = list(candidates), []
+    for bucket in plan.buckets:
+        device = bucket.device % devices  # planned where there were more
+        seconds = bucket.seconds / len(bucket.groups)
+        expected = Expected(bucket.compile_seconds, seconds)
+        for group in bucket.groups:
+            # Those done leave a lane to a copy: the others keep theirs.
+            own = tuple(
+                keys[place] if candidates[keys[place]] else None for place in group
+            )
+            if any(key is not None for key in own):
+                calls.append(PlannedCall(device, bucket.program, own, expected))
+    return calls
 
 
 class _WorkerPool:
-    """A thread pool for each device; a call is queued once its program is there.
-
-    `events` holds what the workers say: each call ends with its future, which comes
-    after the call's `Steps` and `Split`.
-    """
+    """A `Pool` of threads for each device; a call waits until its program is there."""
 
     def __init__(
         self,
@@ -179,26 +173,25 @@ class _WorkerPool:
         self._stopped = False
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def submit(
-        self, device: int, program: Program, keys: Keys, expected: _Expected
-    ) -> None:
-        """Queues a call for when its program is compiled."""
+    def submit(self, calls: Sequence[PlannedCall]) -> None:
+        """Queues each call for when its program is compiled."""
+        for call in calls:
+            compiled = self._compiler.ask(
+                call.program,
+                self._devices[call.device],
+                functools.partial(self._begins, call.expected),
+            )
+            compiled.add_done_callback(functools.partial(self._queue, call))
 
-        def queue_call(compiled: Future) -> None:
-            if compiled.cancelled() or isinstance(compiled.exception(), NoTime):
-                self.events.put(_nothing())
-                return
-            with contextlib.suppress(RuntimeError):  # the pool is closed by now
-                arguments = device, program, keys, expected.call
-                call = self._pools[device].submit(self._run, *arguments)
-                call.add_done_callback(self.events.put)
+    def _queue(self, call: PlannedCall, compiled: Future) -> None:
+        if compiled.cancelled() or isinstance(compiled.exception(), NoTime):
+            self.events.put(call_ended([]))
+            return
+        with contextlib.suppress(RuntimeError):  # the pool is closed by now
+            outcomes = self._pools[call.device].submit(self._run, call)
+            outcomes.add_done_callback(self.events.put)
 
-        compiled = self._compiler.ask(
-            program, self._devices[device], lambda: self._begins(expected)
-        )
-        compiled.add_done_callback(queue_call)
-
-    def _begins(self, expected: _Expected) -> bool:
+    def _begins(self, expected: Expected) -> bool:
         seconds = self._pace.corrected(*expected)
         return not self._stopped and self._allowance.begins(seconds)
 
@@ -208,23 +201,18 @@ class _WorkerPool:
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(
-        self, device: int, program: Program, keys: Keys, expected: float
-    ) -> list[Outcome]:
+    def _run(self, call: PlannedCall) -> list[Outcome]:
         begin = time.monotonic()
-        own = self._devices[device]
+        at, program, keys, expected = call
+        device = self._devices[at]
         try:
-            compiled = self._compiler.ask(program, own).result()
-            if not self._begins(_Expected(0.0, expected)):
+            compiled = self._compiler.ask(program, device).result()
+            if not self._begins(Expected(0.0, expected.call)):
                 return []
-            if compiled.memory > self._memory:
-                raise MemoryError(
-                    f"it needs {compiled.memory / MIB:.0f} MiB of the device, "
-                    f"{self._memory / MIB:.0f} may be used"
-                )
+            check_memory(compiled, self._memory)
             with (
-                self._room(device, compiled.memory),
-                self._pace.timed("call", expected) as timing,
+                self._room(at, compiled.memory),
+                self._pace.timed("call", expected.call) as timing,
             ):
                 outcomes = train_call(
                     program,
@@ -232,27 +220,18 @@ class _WorkerPool:
                     self._candidates,
                     self._work,
                     compiled,
-                    own,
+                    device,
                     on_steps=self._on_steps,
                 )
-                timing.whole = all(
-                    one.error is None and one.stopped is None for one in outcomes
-                )
+                timing.whole = is_whole(outcomes)
         except UsageError:  # a file that cannot be used: the user has to fix it
             raise
         except Exception as error:  # any: a candidate's failure is its result
-            self._compiler.forget(program, own)
-            if _is_memory(error) and self._split(
-                device, program, keys, error, expected
-            ):
+            self._compiler.forget(program, device)
+            reason = too_large(error)
+            if reason and split_call(self, call, self._candidates, reason):
                 return []
-            trace = traceback.format_exc()
-            error = error.with_traceback(None)  # which would hold the call's arrays
-            outcomes = [
-                Outcome(key=key, program=program, error=error, trace=trace)
-                for key in keys
-                if key is not None
-            ]
+            outcomes = failures(program, keys, error)
         seconds = time.monotonic() - begin
         return [dataclasses.replace(outcome, seconds=seconds) for outcome in outcomes]
 
@@ -260,35 +239,6 @@ class _WorkerPool:
         if self._stopped:
             raise TrainingFailed("stopped")
         self.events.put(Steps(steps, loss))
-
-    def _split(
-        self,
-        device: int,
-        program: Program,
-        keys: Keys,
-        error: Exception,
-        expected: float,
-    ) -> bool:
-        """Makes smaller calls of one that does not fit; False if there are none."""
-        members = [key for key in keys if key is not None]
-        if program.lanes > 1:
-            lanes = min(program.lanes, 1 << (len(members) - 1).bit_length()) // 2
-            smaller = dataclasses.replace(program, lanes=max(1, lanes))
-        elif program.elastic:
-            [config] = [self._candidates[key] for key in members]
-            assert config is not None
-            own = dataclasses.replace(program, shape=common_shape([config]))
-            smaller = own if own != program else Program(shape=config)
-        else:
-            return False
-        size = smaller.lanes
-        parts = [members[at : at + size] for at in range(0, len(members), size)]
-        reason = str(error) if isinstance(error, MemoryError) else "out of memory"
-        self.events.put(Split(program, smaller, reason, len(parts)))
-        share = _Expected(0.0, expected / len(parts))
-        for part in parts:
-            self.submit(device, smaller, tuple(part), share)
-        return True
 
     @contextlib.contextmanager
     def _room(self, device: int, memory: int) -> Iterator[None]:
@@ -307,14 +257,3 @@ class _WorkerPool:
             with self._freed:
                 self._used[device] -= memory
                 self._freed.notify_all()
-
-
-def _nothing() -> "Future[list[Outcome]]":
-    """A call that was not begun."""
-    future: Future[list[Outcome]] = Future()
-    future.set_result([])
-    return future
-
-
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

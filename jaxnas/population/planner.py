@@ -377,7 +377,7 @@ def planner_for(
         scoring=scoring,
         vmapped=machine.vmapped,
         memory=machine.memory,
-        speeds=(1.0,) * len(machine.devices),
+        speeds=(1.0,) * machine.number,
         cores=machine.cores,
         shares_cores=machine.shares_cores,
     )

@@ -12,13 +12,15 @@ from arch import ArchitectureConfig
 from jaxnas.population.call import Outcome, Work
 from jaxnas.population.compiler import Compiler
 from jaxnas.population.devices import Machine, local_machine
-from jaxnas.population.executor import Split, execute
+from jaxnas.population.executor import execute
 from jaxnas.population.observer import Observer
 from jaxnas.population.pace import NO_BOUND, Allowance, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
 from jaxnas.population.program import compressed_on_host
+from jaxnas.population.pool import Split
+from jaxnas.population.ray_cluster import Cluster
 from jaxnas.population.scheduling import makespan
 from jaxnas.population.train_states import States
 from jaxnas.runtime import give_back
@@ -66,6 +68,7 @@ class Trainer:
       states: where trainings go on from, between phases; None keeps none.
       plans: what shared programs before, and will.
       machine: what it trains on.
+      cluster: whose workers train in place of the machine's devices.
       observer: told of plans, and what goes otherwise than planned.
       pace: learns how predicted seconds are to be corrected.
     """
@@ -79,6 +82,7 @@ class Trainer:
     states: States | None = None
     plans: Plans = dataclasses.field(default_factory=Plans)
     machine: Machine = dataclasses.field(default_factory=local_machine)
+    cluster: Cluster | None = None
     observer: Observer = dataclasses.field(default_factory=Observer)
     compilers: Compilers = dataclasses.field(default_factory=dict)
     pace: Pace = dataclasses.field(default_factory=Pace)
@@ -162,6 +166,7 @@ class Trainer:
             on_split=self._split,
             pace=self.pace,
             allowance=allowance,
+            cluster=self.cluster,
         )
         give_back()  # what compiling took
         if found is None and not waiting:  # all of it ran, as it was planned
@@ -326,7 +331,7 @@ def seconds_at(pace: Pace, plan: Plan, machine: Machine) -> float:
         buckets,
         (),
         rates=machine.rates,
-        speeds=(1.0,) * len(machine.devices),
+        speeds=(1.0,) * machine.number,
         cores=machine.cores,
         shares_cores=machine.shares_cores,
     )

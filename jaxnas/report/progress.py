@@ -44,12 +44,17 @@ class Progress:
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TextColumn("{task.fields[left]}"),
+            rich.progress.TextColumn("{task.fields[workers]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._all = self._bars.add_task("candidates", total=candidates, left="")
-        self._steps = self._bars.add_task("steps", total=None, left="", visible=False)
+        self._all = self._bars.add_task(
+            "candidates", total=candidates, left="", workers=""
+        )
+        self._steps = self._bars.add_task(
+            "steps", total=None, left="", workers="", visible=False
+        )
         self._candidates = candidates
         self._done = 0
         self._trained = 0
@@ -107,6 +112,10 @@ class Progress:
             )
 
         return report
+
+    def workers(self, busy: int, there: int) -> None:
+        """How many of a cluster's workers train."""
+        self._bars.update(self._all, workers=f"{busy} of {there} workers busy")
 
     def candidate(self, result: Result) -> None:
         """One candidate is done."""

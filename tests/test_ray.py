@@ -1,0 +1,116 @@
+"""A run on the workers of a local Ray cluster is that of one process, to the byte."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from corpus import write_corpus
+from test_faults import SETTINGS, SPACE
+
+import jaxnas
+from jaxnas.errors import UsageError
+from jaxnas.population.ray_cluster import connected
+
+SAME = ("results.jsonl", "rungs.jsonl", "best.json", "summary.json", "config.toml")
+LARGER = SETTINGS | {"population": 4, "phases": "40,80"}
+
+
+def refused(address):
+    with pytest.raises(UsageError) as error, connected(address, None, print):
+        pass
+    return str(error.value)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert refused("auto") == "--ray needs the package ray: pip install 'jaxnas[ray]'"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("here", "must be auto or HOST:PORT"),
+        ("ray://127.0.0.1:10001", "must be auto or HOST:PORT"),
+        ("127.0.0.1:70000", "must be auto or HOST:PORT"),
+        ("127.0.0.1:1", "no Ray cluster answers"),
+    ],
+)
+def test_a_wrong_address_is_one_line(address, said):
+    pytest.importorskip("ray")
+    text = refused(address)
+    assert text.startswith(f"--ray {address}: {said}")
+    assert "\n" not in text
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two workers on this machine, to whom this process is connected."""
+    ray = pytest.importorskip("ray")
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # else Ray warns of it
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
+    )
+    yield ray
+    ray.shutdown()
+
+
+def searched(out, root, **options):
+    space = root / "two.toml"
+    space.write_text(SPACE)
+    data = f"folder:{root / 'code'}"
+    jaxnas.search(out, data=data, space=str(space), **LARGER, **options)
+    return {name: (out / name).read_bytes() for name in SAME}
+
+
+def workers():
+    """Process numbers of workers that train."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if b"ray::Worker.run" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's sockets
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_two_workers_and_one_that_is_killed_leave_the_same_bytes(
+    cluster, tmp_path, capsys
+):
+    write_corpus(tmp_path / "code")
+    alone = searched(tmp_path / "alone", tmp_path)
+    assert searched(tmp_path / "two", tmp_path, ray="auto") == alone
+    killed = []
+
+    def kill_the_first_that_trains():
+        while not killed:
+            for process in workers()[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+
+    thread = threading.Thread(target=kill_the_first_that_trains)
+    thread.start()
+    assert searched(tmp_path / "lost", tmp_path, ray="auto") == alone
+    thread.join()
+    assert "a worker of the cluster is lost" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_command_line_says_it_in_one_line(tmp_path):
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "jaxnas.run", "--ray", "127.0.0.1:1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("jaxnas: --ray 127.0.0.1:1: no Ray cluster answers")
+    assert not (tmp_path / "run").exists()
