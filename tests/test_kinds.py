@@ -50,6 +50,7 @@ def _put(value, path, to):
 
 def test_what_fits_fits():
     assert misfit(SOUND, Kept) is None
+    assert misfit(changed("shape", "name", to="\0"), Kept) is None
     assert misfit(changed("shape", "more", to={"a": None, "b": [1]}), Kept) is None
 
 
@@ -61,7 +62,7 @@ def test_what_fits_fits():
         (changed("seen", to=1), "seen is not of type bool"),
         (changed("shape", to=3), "shape is no JSON object"),
         (changed("shape", "name", to=None), "shape.name is not of type str"),
-        (changed("shape", "name", to="a\0"), "shape.name must hold no NUL"),
+        (changed("shape", "name", to="\ud800"), "shape.name is no Unicode text"),
         (changed("shape", "odd", to=1), "shape.odd is unknown"),
         (changed("shape", "points", 1, to={}), "shape.points[1].x is missing"),
         (

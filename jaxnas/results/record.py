@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -164,14 +165,15 @@ def _state(path: Path, whole: bool, ended: bool) -> str:
 def is_locked(path: Path) -> bool:
     """Whether a process works in a run's folder."""
     try:
-        file = (path / LOCK).open()
+        handle = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # none ever did, or it is another user's
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
     return False
 
 

@@ -146,4 +146,15 @@ def _wrong(value: object, kind: Any, origin: Any) -> str | None:
         return "is no list of its length" if origin is tuple else "is no list"
     if origin is dict or kind is dict or _fields(kind) is not None:
         return None if kind is dict and isinstance(value, dict) else "is no JSON object"
-    return fault(value, kind)
+    return _no_text(value) if kind is str else fault(value, kind)
+
+
+def _no_text(value: object) -> str | None:
+    """A model may write any character, but half of a surrogate pair is none."""
+    if not isinstance(value, str):
+        return "is not of type str"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "is no Unicode text"
+    return None
