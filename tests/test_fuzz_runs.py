@@ -122,7 +122,7 @@ def test_a_run_is_gone_on_with(runs, data):
     ended("runs: resume", ["search", "--resume", run])
 
 
-@fuzz(20)
+@fuzz(10, costly=5)
 @given(st.data())
 def test_a_run_is_learned_from(runs, data):
     run = copied(runs, data, True)
