@@ -1,5 +1,6 @@
 """Run folders with mistakes in them: exit 0, 1 or 2, one line."""
 
+import itertools
 import json
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from jaxnas.storage.run_folder import RunFolder
 
 LINES = ("results", "rungs", "trainings", "plans", "timings")
 WHOLE = ("manifest", "summary", "completions", "stopped", "best", "budget")
+COPIES = itertools.count()
 READERS = (["status"], ["status", "--json"], ["verify"], ["report"], ["show"])
 
 
@@ -86,8 +88,10 @@ def _chained(raw):
 
 def copied(runs, data, ended_already):
     """A copy of the run with another file, or two."""
-    copy = RunFolder(runs / "copy")
-    shutil.rmtree(copy.path, ignore_errors=True)
+    for old in runs.glob("copy-*"):
+        # What a run leaves to threads may still be at work there.
+        shutil.rmtree(old, ignore_errors=True)
+    copy = RunFolder(runs / f"copy-{next(COPIES)}")
     shutil.copytree(runs / "run", copy.path)
     if not ended_already:
         copy.summary.unlink()

@@ -30,7 +30,7 @@ class Kept(TypedDict):
 
 
 SOUND = {
-    "shape": {"name": "a", "points": [{"x": 1}, {"x": 0.5, "y": -1}], "pair": [1, ""]},
+    "shape": {"name": "a", "points": [{"x": 1}, [0.5, -1]], "pair": [1, ""]},
     "left": {},
     "of a later version": 3,
 }
@@ -64,10 +64,10 @@ def test_what_fits_fits():
         (changed("shape", "name", to=None), "shape.name is not of type str"),
         (changed("shape", "name", to="\ud800"), "shape.name is no Unicode text"),
         (changed("shape", "odd", to=1), "shape.odd is unknown"),
-        (changed("shape", "points", 1, to={}), "shape.points[1].x is missing"),
+        (changed("shape", "points", 0, to={}), "shape.points[0].x is missing"),
         (
-            changed("shape", "points", 1, "x", to=10**400),
-            "shape.points[1].x must be finite",
+            changed("shape", "points", 1, 0, to=10**400),
+            "shape.points[1][0] must be finite",
         ),
         (changed("shape", "points", to="ab"), "shape.points is no list of its length"),
         (changed("shape", "pair", to=[1]), "shape.pair is no list of its length"),

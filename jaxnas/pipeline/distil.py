@@ -191,7 +191,7 @@ def _steps(
     """As many as the tokens are, or as there is time for: reading takes its part."""
     if plan.tokens is not None:
         return -(-plan.tokens // (plan.window * plan.batch))
-    if (decided := clock.decided("final_steps")) is not None:
+    if (decided := clock.decided("final_steps", int)) is not None:
         return decided
     read = _reader(teacher, plan.top, task)
     windows = np.zeros((READ_AT_ONCE, plan.window), np.int32)
@@ -215,7 +215,7 @@ def _left(
     """Of the steps, those that there is time for once the teacher has read."""
     if clock.budget is None:
         return steps
-    if (decided := clock.decided("steps left")) is not None:
+    if (decided := clock.decided("steps left", int)) is not None:
         return decided
     fits = int(clock.left(ENDS) / seconds_of_a_step(config, task, params))
     return clock.decide("steps left", max(1, min(steps, fits)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from arch.cost import Hardware
+from jaxnas.clock import Spent
 from jaxnas.config import Settings, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.user_objectives import objective_names
@@ -51,19 +52,6 @@ class Manifest(TypedDict, total=False):
     decides: Decides
 
 
-class Decided(TypedDict, total=False):
-    """Of a budget's clock: which settings it planned."""
-
-    open: list[str]
-
-
-class Spent(TypedDict, total=False):
-    """What is spent of a budget, and what was decided."""
-
-    spent: float
-    decided: Decided
-
-
 class StageTime(TypedDict):
     """A line of the timings: a part of the run."""
 
@@ -91,7 +79,7 @@ class Record:
       results: of the first phase.
       later: of the phases after it.
       timings: what took how long.
-      clock: what is spent of a budget and what was decided; empty without one.
+      clock: what is spent of a budget and what was decided; None without one.
       summary: of a run that is finished.
       failures: tracebacks.
     """
@@ -103,7 +91,7 @@ class Record:
     results: Sequence[Result]
     later: Sequence[Result]
     timings: Sequence[Json]
-    clock: Spent
+    clock: Spent | None
     summary: Summary | None
     failures: str
 
@@ -150,7 +138,7 @@ def read_record(path: Path, ended: bool = False) -> Record:
         results=read_results(folder.results) if folder.results.exists() else [],
         later=read_results(folder.rungs) if folder.rungs.exists() else [],
         timings=_timings(folder.timings) if folder.timings.exists() else [],
-        clock=_json(folder.budget, Spent),
+        clock=read_kept(folder.budget, Spent) if folder.budget.exists() else None,
         summary=_json(folder.summary, Summary) if folder.summary.exists() else None,
         failures=_text(folder.failures) if folder.failures.exists() else "",
     )
