@@ -9,12 +9,12 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from jaxnas.errors import UsageError
 from jaxnas.storage.files import write_json
-from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
+from jaxnas.storage.kinds import misfit, read_kept
 
 # By which share of the budget each part ends. What one leaves the next one has; the
 # last share is for scoring the winner, see `Clock.reserve`.
@@ -45,6 +45,19 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
+class Decided(TypedDict, total=False):
+    """Decisions by their names, as far as others read them: the settings planned."""
+
+    open: list[str]
+
+
+class Spent(TypedDict):
+    """What a budget's file holds: seconds spent, and what was decided."""
+
+    spent: float
+    decided: Decided
+
+
 class Clock:
     """How much of the budget is spent, and what it has decided so far.
 
@@ -69,11 +82,8 @@ class Clock:
         self._writing = threading.RLock()  # several models train at once
         if budget is None or not path.exists():
             return
-        try:
-            found = read_json(path)
-            self._decided, self._before = dict(found["decided"]), float(found["spent"])
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{path} is damaged: it holds no decisions") from None
+        found: Spent = read_kept(path, Spent)
+        self._decided, self._before = {**found["decided"]}, found["spent"]
 
     def spent(self) -> float:
         """Seconds so far, those before a resume among them."""
@@ -96,9 +106,16 @@ class Clock:
         """Whether a share of the budget is spent."""
         return self.left(share) <= 0
 
-    def decided(self, name: str) -> Any:
-        """What was decided before, None if it was not."""
-        return self._decided.get(name)
+    def decided(self, name: str, kind: Any = object) -> Any:
+        """What was decided before, None if it was not.
+
+        Raises:
+          UsageError: the file holds a decision of another kind, see `misfit`.
+        """
+        value = self._decided.get(name)
+        if value is not None and (wrong := misfit(value, kind, name)) is not None:
+            raise UsageError(f"{self._path} is damaged: {wrong}")
+        return value
 
     def decide(self, name: str, value: Any) -> Any:
         """Records a decision of the clock's, once; returns the one that holds."""
@@ -130,7 +147,7 @@ class Deadline:
     @property
     def ended(self) -> int | None:
         """The candidates that the part ended with, None if it was not cut."""
-        return self._clock.decided(self._name)
+        return self._clock.decided(self._name, int)
 
     @property
     def bounded(self) -> bool:

@@ -16,6 +16,22 @@ class RunFailed(RuntimeError):
     """A run that could not give a result: one line for the user, exit code 1."""
 
 
+LONGEST = 2000  # characters of what a command says when it ends
+
+
+def one_line(text: object) -> str:
+    """For a terminal: what is no printable character is spelled out, much is cut.
+
+    Errors quote what was found in files, which may be of any length and hold line
+    breaks or a terminal's control sequences.
+    """
+    line = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in str(text)[: 2 * LONGEST]
+    )
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
 def reason_of(error: BaseException) -> str:
     """One line that is the same each time: no addresses, no traceback."""
     line = (str(error).strip().splitlines() or [""])[0][:300]

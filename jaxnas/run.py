@@ -14,6 +14,7 @@ from jaxnas.errors import (
     ended_by_sigterm,
     interrupted,
     no_platform,
+    one_line,
 )
 
 DEFAULT = "search"
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         name, *arguments = arguments
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
-        print(f"jaxnas: no command {name!r}: choose {known}", file=sys.stderr)
+        print(f"jaxnas: no command {name[:99]!r}: choose {known}", file=sys.stderr)
         return 2
     try:
         # A Python keyword is no name for a module: "import" is in import_.py.
@@ -45,10 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         with ended_by_sigterm():
             command.main(arguments)
     except (UsageError, RunFailed) as error:
-        print(f"jaxnas: {error}", file=sys.stderr)
+        print(f"jaxnas: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except OSError as error:  # a full disk, a pipe that was closed
-        print(f"jaxnas: {error}", file=sys.stderr)
+        print(f"jaxnas: {one_line(error)}", file=sys.stderr)
         return 1
     except (RuntimeError, AssertionError) as error:
         if (said := no_platform(error)) is None:

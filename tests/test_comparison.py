@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from written_run import drawn_results, written_run
+from written_run import drawn_results, written_run, written_summary
 
 from jaxnas.commands import compare
 from jaxnas.config import RunConfig
@@ -17,14 +17,12 @@ from jaxnas.results.record import read_record
 
 def finished(path, seed, bits, strategy="predictor", results=None):
     """The folder of a finished search of which only this much is known."""
-    winner = {"bits_per_byte": bits, "accuracy": 0.3}
-    final = {"splits": {"test": {"winner": winner}}}
     folder = written_run(path, drawn_results(12, seed) if results is None else results)
     config = RunConfig(space="nano", seed=seed, strategy=strategy)
     folder.config.write_text(config.to_toml())
     decides = dataclasses.asdict(config) | {"corpus_hash": "0123456789"}
-    folder.manifest.write_text(json.dumps({"decides": decides, "data": {}}))
-    folder.summary.write_text(json.dumps({"final": final}))
+    folder.manifest.write_text(json.dumps({"decides": decides}))
+    folder.summary.write_text(json.dumps(written_summary(bits)))
     return folder
 
 

@@ -1,5 +1,6 @@
 """The gate for what is read: bounded, regular files, one line."""
 
+import gzip
 import math
 import os
 
@@ -16,6 +17,7 @@ from jaxnas.storage.inputs import (
     read_json,
     read_text,
     read_toml,
+    read_unpacked,
     regular_file,
     user_path,
 )
@@ -91,6 +93,18 @@ def test_what_a_file_must_not_hold(tmp_path, read, text, said):
     with pytest.raises(UsageError, match=said) as error:
         read(path)
     assert len(one_line(error)) < 400
+
+
+def test_what_is_packed_is_bounded_too(tmp_path):
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(b"x" * 1000))
+    assert read_unpacked(path, 1000) == b"x" * 1000
+    path.write_bytes(gzip.compress(bytes(2**24)))  # 16 KiB
+    with pytest.raises(UsageError, match="unpacks to more than 100,000 bytes"):
+        read_unpacked(path, 100_000)
+    path.write_bytes(gzip.compress(b"x" * 1000)[:-9])
+    with pytest.raises(UsageError, match="cannot read"):
+        read_unpacked(path, 1000)
 
 
 def test_a_path_of_no_user_is_one_line():

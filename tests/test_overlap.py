@@ -95,7 +95,7 @@ def test_another_file_is_one_line(tmp_path, content):
     path.write_text(content)
     with pytest.raises(DataError, match=r"is no JSON|holds no|is not HumanEval's"):
         overlap_with([path])
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot read"):
         read_rows(tmp_path / "none")
 
 

@@ -12,7 +12,7 @@ from search import hypervolume, posterior_mean, predictor, random_search
 from search.surrogate.contrasts import effects
 from search.surrogate.hv_scalarization import draw_rays, gains, lengths, view_of, volume
 from search.surrogate.moead import best_of_each
-from search.surrogate.regression import regress, relevance
+from search.surrogate.regression import NOISES, regress, relevance
 
 CHOICES = np.array([3, 4, 2, 5, 3, 2, 4, 3], np.int32)
 ORDERED = np.array([1, 1, 0, 1, 0, 0, 1, 0], bool)
@@ -99,6 +99,20 @@ def test_the_likeliest_noise_is_close_to_that_of_the_values(key):
         # The deviation is of the size of the errors.
         ratio = np.sqrt((errors**2 / np.asarray(found.deviation) ** 2).mean())
         assert 0.4 < ratio < 2.5
+
+
+def test_a_noise_that_is_known_is_the_one_that_is_taken(key):
+    """Noise as large as the values: what is seen is pulled to the mean."""
+    genomes = jax.random.permutation(key, EVERY)[:100]
+    values, used = jnp.asarray(hidden(genomes)), jnp.ones(100, bool)
+
+    def spread(noises):
+        found = regress(COLUMNS, genomes, values, used, noises)
+        return float(COLUMNS.apply(found.mean, COLUMNS.main(genomes)).std())
+
+    assert spread((0.9,)) < 0.95 * spread(NOISES)
+    with pytest.raises(ValueError, match="noises must be one or more"):
+        predictor(Free(CHOICES), objectives=2, population=4, noises=())
 
 
 def test_rows_that_failed_or_are_not_used_count_nothing(key):

@@ -35,6 +35,26 @@ def drawn_results(number=24, seed=0, generation=12):
     return results
 
 
+def written_summary(bits):
+    """The summary of a run whose winner has so many bits per byte."""
+    winner = {"bits_per_byte": bits, "accuracy": 0.3}
+    split = {"windows": 8, "winner": winner, "unigram": {}, "bigram": {}}
+    noise = {"phase": "x", "accuracies": [], "std": None, "std_over_candidates": None}
+    search = dict.fromkeys(("evaluated", "trainings", "ok", "failed", "skipped"), 0)
+    lists = {name: [] for name in ("generations", "front", "top")}
+    parts = {name: {} for name in ("spread", "objectives", "families")}
+    return {
+        "winner": {"id": 0, "config": {}},
+        "search": search | lists | parts | {"exhausted": False},
+        "final": {"steps": 1, "reason": None, "splits": {"test": split}}
+        | {"baseline": [], "gain": None},
+        "phases": [],
+        "trust": {"phases": [], "noise": noise},
+        "latency": {"objective": "estimate", "finalists": []},
+        "files": {},
+    }
+
+
 def written_run(path, results=None, summary=None, failures=None):
     """The folder of a search, as far as it has come."""
     path.mkdir(parents=True)

@@ -22,6 +22,7 @@ from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import describe
 from jaxnas.results.record import Record, read_record
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import RunFolder
 
 _ABOUT = """\
@@ -107,7 +108,8 @@ def shown_as(what: str, identity: int | None = None) -> Shown:
 
 
 def _of_run(record: Record, identity: int | None) -> Shown:
-    profile = record.manifest.get("decides", {}).get("hardware_profile")
+    decides: Json = {**record.manifest.get("decides", {})}
+    profile = decides.get("hardware_profile")
     hardware = Hardware(**profile | {"calibrated": None}) if profile else None
     run, step = str(record.folder.path), (record.config.batch, record.config.window)
     if identity is None:

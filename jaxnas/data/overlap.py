@@ -6,8 +6,6 @@ problem's at a time: one run alone is often a common line.
 """
 
 import ast
-import gzip
-import json
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 
 from jaxnas.data.deduplicate import TOKEN, TokenHashes, shingles
 from jaxnas.data.sources import DataError, SourceFile
+from jaxnas.storage.inputs import JSON_BYTES, parse_json, read_unpacked
 from jaxnas.storage.jsonl import Json
 
 RUN = 10  # tokens
@@ -82,16 +81,14 @@ def read_rows(path: Path) -> list[Json]:
     """A benchmark's problems: JSON, or a line of JSON each, compressed or not.
 
     Raises:
-      DataError: the file cannot be read, or holds something else.
+      UsageError: the file cannot be read, or holds something else.
     """
+    raw = read_unpacked(path, JSON_BYTES)
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+        text = raw.decode()
         whole = text.lstrip().startswith("[")
-        rows = json.loads(text) if whole else list(map(json.loads, text.splitlines()))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
+        rows = parse_json(text) if whole else list(map(parse_json, text.splitlines()))
+    except ValueError as error:
         raise DataError(f"{path} is no JSON: {error}") from None
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path} holds no problem")

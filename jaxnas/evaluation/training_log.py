@@ -1,10 +1,12 @@
 """Which trainings were done, so that none is done twice."""
 
 import dataclasses
+from typing import NotRequired, TypedDict
 
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.storage.jsonl import Json, Lines
+from jaxnas.storage.kinds import misfit
 from jaxnas.training.curves import Curve
 from jaxnas.training.keys import training_key
 from jaxnas.training.phase import FIRST, Phase
@@ -34,9 +36,9 @@ class TrainingLog:
         for number, line in enumerate(self._lines or (), 1):
             try:
                 training = training_of(line)
-            except (KeyError, TypeError, ValueError) as error:
+            except ValueError as error:
                 raise UsageError(
-                    f"{lines and lines.path} is damaged at line {number}: {error!r}"
+                    f"{lines and lines.path} is damaged at line {number}: {error}"
                 ) from None
             self._known[training.key] = training
 
@@ -52,6 +54,21 @@ class TrainingLog:
         self._known[training.key] = training
         if self._lines is not None:
             self._lines.append(_written(training))
+
+
+class _Scored(TypedDict):
+    quantization: str | None
+    pruning_ratio: float
+    found: Metrics | None
+
+
+class _Line(TypedDict):
+    key: str
+    reason: str | None
+    stopped: int | None
+    curve: list[tuple[int, float]]
+    metrics: list[_Scored]
+    extra: NotRequired[dict[str, dict[str, float] | str]]
 
 
 def _written(training: Training) -> Json:
@@ -73,8 +90,10 @@ def training_of(line: Json) -> Training:
     """The training in a line of trainings.jsonl.
 
     Raises:
-      KeyError, TypeError, ValueError: the line holds none.
+      ValueError: the line holds none: where it does not.
     """
+    if (wrong := misfit(line, _Line)) is not None:
+        raise ValueError(wrong)
     metrics = {
         Compression(entry["quantization"], entry["pruning_ratio"]): (
             entry["found"] and Metrics(**entry["found"])

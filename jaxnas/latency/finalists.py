@@ -14,7 +14,7 @@ from jaxnas.hardware import hardware_named
 from jaxnas.latency.configs import as_executed
 from jaxnas.latency.measure import Measured, measure
 from jaxnas.latency.store import calibration_for
-from jaxnas.results.result import Result
+from jaxnas.results.result import Measurement, Result
 from jaxnas.runtime import compute_dtype, cores
 from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json, Lines
@@ -29,12 +29,16 @@ class Finalist(NamedTuple):
     predicted: dict[str, float]  # milliseconds, by name in PREDICTORS
     measured: Measured
 
-    def to_dict(self) -> Json:
+    def to_dict(self) -> Measurement:
         """As JSON types, as summary.json holds it."""
-        return self._asdict() | {"measured": self.measured.to_dict()}
+        return {
+            "id": self.id,
+            "predicted": self.predicted,
+            "measured": self.measured.to_dict(),
+        }
 
     @classmethod
-    def from_dict(cls, values: Json) -> "Finalist":
+    def from_dict(cls, values: Measurement) -> "Finalist":
         """The inverse of `to_dict`.
 
         Raises:
@@ -101,7 +105,7 @@ def measure_finalists(
     hardware: Hardware,
     timings: Lines,
     say: Callable[[str], None],
-) -> list[Json]:
+) -> list[Measurement]:
     """Predicted and measured milliseconds, a `Finalist` as JSON a candidate.
 
     What was measured is in the timings, and is not measured again.

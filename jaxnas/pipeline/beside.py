@@ -218,7 +218,7 @@ class Beside:
         clock = self._plan.clock
 
         def enough(done: int) -> bool:
-            ended = clock.decided(name)
+            ended = clock.decided(name, int)
             if ended is None and clock.late(TRAINING_ENDS):
                 ended = clock.decide(name, done)
             return ended is not None and done >= ended

@@ -14,6 +14,7 @@ from jaxnas.clock import (
     clock_words,
 )
 from jaxnas.config import RunConfig, Settings
+from jaxnas.errors import UsageError
 from jaxnas.pipeline.build import compressions_ahead
 from jaxnas.pipeline.promotion import number_promoted
 from jaxnas.population.devices import Machine
@@ -23,6 +24,7 @@ from jaxnas.population.planner import planner_for
 from jaxnas.population.probe import Probed, probe
 from jaxnas.population.trainer import Trainer, seconds_at
 from jaxnas.runtime import backend
+from jaxnas.storage.jsonl import Json
 from jaxnas.training.lengths import steps_of
 from jaxnas.training.single import training_config
 from jaxnas.training.task import Task
@@ -192,7 +194,7 @@ def fit_to_budget(
     """
     if clock.budget is None:
         return config, None
-    planned, probed = clock.decided("planned"), None
+    planned, probed = clock.decided("planned", Json), None
     if planned is None:
         population = given.population or _population(config, space, clock.budget)
         config = dataclasses.replace(config, population=population)
@@ -206,9 +208,11 @@ def fit_to_budget(
         clock.decide("candidates", found.candidates)
         clock.decide("planned", planned)
     else:
-        factors = clock.decided("pace")
-        for kind, factor in zip(KINDS, factors, strict=True):
+        factors = clock.decided("pace", list[float])
+        for kind, factor in zip(KINDS, factors or (), strict=False):
             pace.learn(kind, 1.0, factor)
+    if not planned.keys() <= {field.name for field in dataclasses.fields(given)}:
+        raise UsageError(f"the budget's plan is damaged: it has {sorted(planned)}")
     settings = dataclasses.replace(given, **planned)
     return settings.resolve(backend()), probed
 
@@ -282,9 +286,9 @@ def with_later_phases(
       promoted: from the first phase.
     """
     rungs, settings = trainer.rungs, trainer.task.settings
-    if "phases" not in (clock.decided("open") or ()) or len(rungs) < 2:
+    if "phases" not in (clock.decided("open", list[str]) or ()) or len(rungs) < 2:
         return config
-    text = clock.decided("phases")
+    text = clock.decided("phases", str)
     if text is None:
         seconds = trainer.predicted_seconds(promoted, trainer.phases[1])
         a_step = max(1e-6, seconds / rungs[1].new_steps)

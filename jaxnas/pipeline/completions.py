@@ -1,7 +1,7 @@
 """Held-out lines as a run's winner writes them, for its report."""
 
-import json
 from pathlib import Path
+from typing import TypedDict
 
 from jaxnas.benchmarks.lines import cursors, drawn_lines, first_line
 from jaxnas.data import END_OF_TEXT, Dataset, SourceFile
@@ -9,11 +9,16 @@ from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import load_model
 from jaxnas.report.page.overview import Completion
 from jaxnas.storage.files import write_json
+from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import RunFolder
 
 NUMBER = 10
 CONTEXT = 256  # tokens before a cursor, at most
 _ABOVE = 4  # lines that are shown of them
+
+
+class _Stored(TypedDict):
+    completions: list[Completion]
 
 
 def complete(folder: RunFolder, dataset: Dataset, seed: int) -> list[Completion]:
@@ -66,11 +71,4 @@ def stored_completions(folder: RunFolder) -> list[Completion] | None:
     path: Path = folder.completions
     if not path.exists():
         return None
-    try:
-        rows = json.loads(path.read_text())["completions"]
-        return [
-            {"before": row["before"], "written": row["written"], "line": row["line"]}
-            for row in rows
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is damaged: remove it") from None
+    return read_kept(path, _Stored)["completions"]

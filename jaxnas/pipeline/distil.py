@@ -1,7 +1,6 @@
 """A small model trained on the files, and on what a larger one expects of them."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from jaxnas.report.tables import add_numbers, plain_table
 from jaxnas.runtime import set_up
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.distillation import Lesson, top_expected
 from jaxnas.training.loop import Schedule, logits_of
@@ -150,8 +150,8 @@ def read_student(plan: DistilPlan, teacher: LoadedModel) -> Student:
     path = Path(plan.student)
     if path.suffix == ".json":
         try:
-            config = ArchitectureConfig.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            config = ArchitectureConfig.from_json(read_text(path))
+        except ValueError as error:
             raise UsageError(f"cannot read a config from {path}: {error}") from None
         params, fresh = None, True
     else:
@@ -191,7 +191,7 @@ def _steps(
     """As many as the tokens are, or as there is time for: reading takes its part."""
     if plan.tokens is not None:
         return -(-plan.tokens // (plan.window * plan.batch))
-    if (decided := clock.decided("final_steps")) is not None:
+    if (decided := clock.decided("final_steps", int)) is not None:
         return decided
     read = _reader(teacher, plan.top, task)
     windows = np.zeros((READ_AT_ONCE, plan.window), np.int32)
@@ -215,7 +215,7 @@ def _left(
     """Of the steps, those that there is time for once the teacher has read."""
     if clock.budget is None:
         return steps
-    if (decided := clock.decided("steps left")) is not None:
+    if (decided := clock.decided("steps left", int)) is not None:
         return decided
     fits = int(clock.left(ENDS) / seconds_of_a_step(config, task, params))
     return clock.decide("steps left", max(1, min(steps, fits)))
@@ -260,7 +260,7 @@ def _stored(
     """u16 and f16[N, T+1, K]; nothing is expected behind a window's last token."""
     done, shape = folder / "read.json", (*windows.shape, plan.top)
     paths = [folder / f"{name}.npy" for name in ("ids", "log_probabilities")]
-    if not done.exists() or json.loads(done.read_text()) != {"shape": list(shape)}:
+    if not done.exists() or read_json(done) != {"shape": list(shape)}:
         folder.mkdir(parents=True, exist_ok=True)
         kinds = (np.uint16, np.float16)
         arrays = [

@@ -43,7 +43,7 @@ def room_of(
         places = range(len(configs))
         if clock.budget is None:
             return places
-        chosen = clock.decided(name)
+        chosen = clock.decided(name, list[int])
         if chosen is None:
             if deadline.ended is not None:
                 return places
@@ -87,7 +87,7 @@ def room_for(clock: Clock, trainer: Trainer) -> Callable[[Phase, Chosen], Chosen
         if clock.budget is None:
             return chosen
         name = f"room {phase.name}"
-        number = clock.decided(name)
+        number = clock.decided(name, int)
         if number is None:
             part = clock.left(PHASES_END) / (len(trainer.rungs) - phase.rung)
             configs = [result.config for result in chosen.every]
@@ -123,7 +123,7 @@ def room_beside(
     """
     if clock.budget is None or not models:
         return list(models)
-    places = clock.decided("beside")
+    places = clock.decided("beside", list[int])
     if places is None:
         steps, every = trainer.rungs[phase.rung].steps, range(len(models))
         most = _BESIDE * clock.left(TRAINING_ENDS)
@@ -151,9 +151,9 @@ def last_steps_ahead(
     config: Settings, clock: Clock, trainer: Trainer, winner: ArchitectureConfig
 ) -> int:
     """About as many as `last_steps`, before anything is measured."""
-    if "final_steps" not in (clock.decided("open") or ()):
+    if "final_steps" not in (clock.decided("open", list[str]) or ()):
         return config.final_steps
-    decided = clock.decided("final_steps ahead")
+    decided = clock.decided("final_steps ahead", int)
     if decided is not None:
         return decided
     compiling, training = [_seconds(trainer, [winner], n) for n in (0, 1000)]
@@ -181,7 +181,7 @@ def last_steps(
       ready: given seconds, returns when all is as it will be while the winner
         trains, or when these are over; asked before a step is measured.
     """
-    if "final_steps" not in (clock.decided("open") or ()):
+    if "final_steps" not in (clock.decided("open", list[str]) or ()):
         return config.final_steps
     return steps_in_time(clock, TRAINING_ENDS, model, task, params, ready)
 
@@ -195,7 +195,7 @@ def steps_in_time(
     ready: Callable[[float], None] = lambda seconds: None,
 ) -> int:
     """As many as there is time for until a share of the budget; see `last_steps`."""
-    decided = clock.decided("final_steps")
+    decided = clock.decided("final_steps", int)
     if decided is not None:
         return decided
     if clock.late(ends):
@@ -297,12 +297,12 @@ class Moving:
         end = self.steps
         for number in itertools.count(1):
             name = f"{self._name} moved {number}"
-            if (moved := self._clock.decided(name)) is None:
+            if (moved := self._clock.decided(name, tuple[int, int])) is None:
                 break
             if done < moved[0]:
                 return end
             end = moved[1]
-        if self._clock.decided(f"{self._name} ended") is not None:
+        if self._clock.decided(f"{self._name} ended", int) is not None:
             return end
         self._times = [*self._times[-_LATELY:], (done, time.monotonic())]
         other = self._other(end)
@@ -326,7 +326,7 @@ class Moving:
 
 def last_end(config: Settings, clock: Clock, steps: int) -> Fixed | Moving:
     """When the winner's last training ends; `steps` as by `last_steps`."""
-    if "final_steps" not in (clock.decided("open") or ()):
+    if "final_steps" not in (clock.decided("open", list[str]) or ()):
         return Fixed(steps)
     most = _LONGER * steps
     return Moving(clock, "final_steps", steps, most, LAST_DECAY)

@@ -349,7 +349,7 @@ def _search(
     """
     folder, config, clock, *_ = ready
     deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
-    open_ = "generations" in (clock.decided("open") or ())
+    open_ = "generations" in (clock.decided("open", list[str]) or ())
     with (
         Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
         opened.progress.stage("search"),
@@ -455,10 +455,10 @@ def _say_what_ended(
         say(f"the space is exhausted: all {candidates} models allowed were evaluated")
     elif enough is not None:
         say(f"the search ends after {candidates} candidates: {enough}")
-    elif ready.clock.decided("evaluated") is not None:
+    elif ready.clock.decided("evaluated", int) is not None:
         say(f"the clock ends the search after {candidates} candidates")
-        slower = ready.pace.slower_than(ready.clock.decided("pace"))
-        planned = ready.clock.decided("candidates")
+        slower = ready.pace.slower_than(ready.clock.decided("pace", list[float]))
+        planned = ready.clock.decided("candidates", int)
         if slower > SLOW and trained < planned:
             say(
                 f"slower than predicted by {slower:.1f}: {trained} candidates were "

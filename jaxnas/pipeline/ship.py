@@ -27,7 +27,7 @@ from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import TrainPlan, train
 from jaxnas.presets import default_space, is_space_file
 from jaxnas.storage.files import write_json, write_whole
-from jaxnas.storage.inputs import read_json
+from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import existing_run, new_run
 
@@ -140,7 +140,7 @@ def _searched(path: Path, config: RunConfig, console: Console) -> float:
         console.rule("search")
         resumed = (path / "config.toml").exists()
         copy = path.parent / SPACE
-        text = copy.read_text() if is_space_file(config.space or "") else None
+        text = read_text(copy) if is_space_file(config.space or "") else None
         opened = (
             existing_run(path)
             if resumed

@@ -1,12 +1,18 @@
 """The plans of a run, recorded before they run and executed as recorded."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from jaxnas.errors import UsageError
 from jaxnas.population.plan import Plan
 from jaxnas.population.program import Program
 from jaxnas.storage.jsonl import Json, Lines
+from jaxnas.storage.kinds import misfit
+
+
+class _Line(TypedDict):
+    keys: list[str]
+    plan: Plan
 
 
 class Plans:
@@ -72,6 +78,8 @@ class Plans:
             parts = [Program.from_dict(part) for part in line["into"]]
             self._split[Program.from_dict(line["split"])] = parts
             return
+        if (wrong := misfit(line, _Line)) is not None:
+            raise ValueError(wrong)
         keys, plan = list(line["keys"]), Plan.from_dict(line["plan"])
         places = sorted(at for bucket in plan.buckets for at in bucket.members)
         if places != list(range(len(keys))):

@@ -35,7 +35,7 @@ class Program:
       vmapped: whether they run at once, see `member_training`.
     """
 
-    shape: ArchitectureConfig
+    shape: ArchitectureConfig | Shape
     form: str = "exact"
     lanes: int = 1
     vmapped: bool = False

@@ -111,8 +111,8 @@ def _best(best: Result) -> Json:
 
 def _spent(record: Record, silent: float) -> float | None:
     """Seconds, as far as they are recorded; while it runs, those since then too."""
-    if (spent := record.clock.get("spent")) is not None:
-        return float(spent) + (silent if record.state == "running" else 0.0)
+    if record.clock is not None:
+        return record.clock["spent"] + (silent if record.state == "running" else 0.0)
     stages = [float(one["seconds"]) for one in record.timings if "stage" in one]
     return sum(stages) if stages else None
 

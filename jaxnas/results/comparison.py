@@ -46,8 +46,9 @@ def groups_of(records: Sequence[Record]) -> list[SeedGroup]:
 
 def _settings(record: Record) -> Json:
     """What was asked for; what a budget's clock planned is not."""
-    decides = record.manifest.get("decides", {})
-    planned = record.clock.get("decided", {}).get("open") or ()
+    decides: Json = {**record.manifest.get("decides", {})}
+    clock = record.clock
+    planned = () if clock is None else clock["decided"].get("open", ())
     left_out = {*_FREE, *planned, "repeats"} if planned else set(_FREE)
     own = {name: value for name, value in decides.items() if name not in left_out}
     if "corpus_hash" in own:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import fcntl
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypedDict
 
+from arch.cost import Hardware
+from jaxnas.clock import Spent
 from jaxnas.config import Settings, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.user_objectives import objective_names
@@ -13,10 +16,55 @@ from jaxnas.results.phases import last_phase
 from jaxnas.results.ranking import top_results
 from jaxnas.results.result import Result, Scored, read_results
 from jaxnas.results.summary import Summary
+from jaxnas.storage.inputs import LINES_BYTES, read_bytes
 from jaxnas.storage.jsonl import Json, read_lines
+from jaxnas.storage.kinds import misfit, read_kept
 from jaxnas.storage.run_folder import LOCK, RunFolder
 
 STATES = ("running", "finished", "stopped")
+
+
+class DataFacts(TypedDict):
+    """Of a manifest: the data, as far as others read it."""
+
+    corpus_hash: str
+    files_kept: int
+    bytes: int
+    vocab_size: int
+
+
+class Decides(TypedDict, total=False):
+    """Of a manifest: what the results depend on; settings stand beside these."""
+
+    backend: str
+    corpus_hash: str
+    hardware_profile: Hardware
+
+
+class Manifest(TypedDict, total=False):
+    """What a run ran on, as far as others read it."""
+
+    versions: dict[str, str]
+    python: str
+    device: str
+    cores: int
+    data: DataFacts
+    decides: Decides
+
+
+class StageTime(TypedDict):
+    """A line of the timings: a part of the run."""
+
+    stage: str
+    seconds: float
+
+
+class PlanTime(TypedDict):
+    """A line of the timings: a plan of trainings."""
+
+    buckets: int
+    predicted: float
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +79,7 @@ class Record:
       results: of the first phase.
       later: of the phases after it.
       timings: what took how long.
-      clock: what is spent of a budget and what was decided; empty without one.
+      clock: what is spent of a budget and what was decided; None without one.
       summary: of a run that is finished.
       failures: tracebacks.
     """
@@ -39,11 +87,11 @@ class Record:
     folder: RunFolder
     state: str
     config: Settings
-    manifest: Json
+    manifest: Manifest
     results: Sequence[Result]
     later: Sequence[Result]
     timings: Sequence[Json]
-    clock: Json
+    clock: Spent | None
     summary: Summary | None
     failures: str
 
@@ -80,20 +128,19 @@ def read_record(path: Path, ended: bool = False) -> Record:
     if folder.curve.exists():
         raise UsageError(f"{path} holds a training: it takes the folder of a search")
     config = make_config(read_toml(folder.config), str(folder.config))
-    manifest = _json(folder.manifest)
-    summary: Summary | None = _json(folder.summary) or None  # type: ignore[assignment]
+    manifest: Manifest = _json(folder.manifest, Manifest)
     backend = manifest.get("decides", {}).get("backend", "cpu")
     return Record(
         folder=folder,
-        state=_state(path, summary is not None, ended),
+        state=_state(path, folder.summary.exists(), ended),
         config=config.resolve(backend),
         manifest=manifest,
         results=read_results(folder.results) if folder.results.exists() else [],
         later=read_results(folder.rungs) if folder.rungs.exists() else [],
-        timings=read_lines(folder.timings) if folder.timings.exists() else [],
-        clock=_json(folder.budget),
-        summary=summary,
-        failures=_text(folder.failures),
+        timings=_timings(folder.timings) if folder.timings.exists() else [],
+        clock=read_kept(folder.budget, Spent) if folder.budget.exists() else None,
+        summary=_json(folder.summary, Summary) if folder.summary.exists() else None,
+        failures=_text(folder.failures) if folder.failures.exists() else "",
     )
 
 
@@ -106,28 +153,31 @@ def _state(path: Path, whole: bool, ended: bool) -> str:
 def is_locked(path: Path) -> bool:
     """Whether a process works in a run's folder."""
     try:
-        file = (path / LOCK).open()
+        handle = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # none ever did, or it is another user's
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
     return False
 
 
+def _timings(path: Path) -> list[Json]:
+    rows = read_lines(path)
+    for number, row in enumerate(rows, 1):
+        for name, kind in (("stage", StageTime), ("buckets", PlanTime)):
+            if name in row and (wrong := misfit(row, kind)) is not None:
+                raise UsageError(f"{path} is damaged in line {number}: {wrong}")
+    return rows
+
+
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+    return read_bytes(path, LINES_BYTES).decode(errors="replace")
 
 
-def _json(path: Path) -> Json:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        value = None
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} is damaged: it is no JSON object")
-    return value
+def _json(path: Path, kind: Any) -> Any:
+    """What a file holds, of that kind; nothing if it is not there."""
+    return read_kept(path, kind) if path.exists() else {}

@@ -3,14 +3,25 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.costs import Costs
 from jaxnas.evaluation.evaluator import Evaluation
 from jaxnas.storage.jsonl import Json, Lines, Mark, read_lines
+from jaxnas.storage.kinds import misfit
 from jaxnas.training.scoring import Metrics
+
+MOST = 2**31  # candidates
+
+
+class Measurement(TypedDict):
+    """One of the best candidates by the clock, see `jaxnas.latency.finalists`."""
+
+    id: int
+    predicted: dict[str, float]
+    measured: dict[str, dict[str, float]]
 
 
 class Candidate(NamedTuple):
@@ -84,9 +95,13 @@ class Result:
         """The inverse of `to_row`.
 
         Raises:
-          KeyError, TypeError, ValueError: the row holds no result.
+          ValueError: the row holds no result: where it does not.
         """
-        kind = Scored if row["status"] == "ok" else cls
+        kind = Scored if row.get("status") == "ok" else cls
+        if (wrong := misfit(row, kind)) is not None:
+            raise ValueError(wrong)
+        if not (0 <= row["id"] < MOST and 0 <= row["generation"] < MOST):
+            raise ValueError("id or generation is beyond what there can be")
         metrics = row["metrics"]
         parsed = {
             "genome": tuple(row["genome"]),
@@ -201,8 +216,8 @@ def _parsed(path: Path, rows: Iterable[Json]) -> list[Result]:
     for number, row in enumerate(rows, 1):
         try:
             results.append(Result.from_row(row))
-        except (KeyError, TypeError, ValueError):
+        except ValueError as error:
             raise UsageError(
-                f"{path} is damaged in line {number}: it is no result"
+                f"{path} is damaged in line {number}: it is no result: {error}"
             ) from None
     return results

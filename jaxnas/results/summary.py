@@ -9,7 +9,7 @@ from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.results.gain import Gain, Obvious
 from jaxnas.results.phases import PhaseResult
 from jaxnas.results.ranking import by_family, front_of, top_results
-from jaxnas.results.result import Result, Scored, scored
+from jaxnas.results.result import Measurement, Result, Scored, scored
 from jaxnas.results.spread import Spread, objective_spread, score_spread
 from jaxnas.results.trust import PhaseCounts, Trust, phase_summary, trust_of
 from jaxnas.storage.jsonl import Json
@@ -83,7 +83,7 @@ class Latency(TypedDict):
     """Which latency was an objective, and what was measured of the best."""
 
     objective: str
-    finalists: list[Json]
+    finalists: list[Measurement]
 
 
 class Summary(TypedDict):
@@ -107,7 +107,7 @@ def summary_of(
     exhausted: bool,
     phases: Sequence[PhaseResult],
     repeats: Sequence[float],
-    finalists: list[Json],
+    finalists: list[Measurement],
     files: dict[str, str],
 ) -> Summary:
     """The summary.

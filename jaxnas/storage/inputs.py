@@ -6,11 +6,14 @@ value or in one line. What the values mean is checked by those who asked for the
 
 import contextlib
 import errno
+import gzip
+import io
 import json
 import math
 import os
 import stat
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -37,6 +40,25 @@ def read_bytes(path: Path, most: int) -> bytes:
             return file.read(min(most, size + 2**16))
         except OSError as error:
             raise _unreadable(path, error) from None
+
+
+def read_unpacked(path: Path, most: int) -> bytes:
+    """`read_bytes`, decompressed if it is gzip; so many bytes in the end, too.
+
+    Raises:
+      UsageError: as `read_bytes`, or it is damaged.
+    """
+    raw = read_bytes(path, most)
+    if not raw.startswith(b"\x1f\x8b"):
+        return raw
+    try:
+        with gzip.open(io.BytesIO(raw)) as file:
+            content = file.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    if len(content) > most:
+        raise UsageError(f"{path} unpacks to more than {most:,} bytes")
+    return content
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def scan(path: Path) -> Iterator[Line]:
     raw = read_bytes(path, LINES_BYTES).split(b"\n")[:-1]
     for number, line in enumerate(raw, 1):
         body, said = _body_and_digest(line)
-        digest, end = _digest(digest, body), end + len(line) + 1
+        digest, end = digest_of(digest, body), end + len(line) + 1
         if said != digest and (proven or said is not None):
             raise DamagedLine(path, number, "it is not what was written there")
         proven = said is not None
@@ -171,7 +171,7 @@ def chained(entry: Mapping[str, object], before: str) -> tuple[bytes, str]:
       before: the digest of the line before, empty for the first.
     """
     body = to_line(entry)[:-1]
-    digest = _digest(before, body)
+    digest = digest_of(before, body)
     comma = ", " if entry else ""
     return body[:-1] + f'{comma}"{CHAIN}": "{digest}"}}\n'.encode(), digest
 
@@ -184,5 +184,6 @@ def _body_and_digest(line: bytes) -> tuple[bytes, str | None]:
     return line[: match.start()] + b"}", match[1].decode()
 
 
-def _digest(before: str, body: bytes) -> str:
+def digest_of(before: str, body: bytes) -> str:
+    """The digest of a line, as its bytes without one, and of all before it."""
     return hashlib.sha256(before.encode() + body).hexdigest()[:16]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jaxnas.storage import disk
 from jaxnas.storage.files import PARTIAL, write_whole
 
 LOCK = ".lock"
+_LOCKING = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +152,9 @@ class RunFolder:
           UsageError: another process works in the folder.
         """
         try:
-            file = (self.path / LOCK).open("w")
+            # Not waited for, whatever stands there.
+            handle = os.open(self.path / LOCK, _LOCKING, 0o666)
+            file = os.fdopen(handle, "wb")
         except OSError as error:
             raise UsageError(f"cannot write in {self.path}: {error.strerror}") from None
         with file:

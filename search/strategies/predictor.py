@@ -24,6 +24,7 @@ from search.operators.initial_population import first_population, proposed
 from search.surrogate.hv_scalarization import View, gains, view_of
 from search.surrogate.model import Surrogate, surrogate
 from search.surrogate.moead import best_of_each
+from search.surrogate.regression import NOISES
 from search.types import Genes, Strategy
 
 START = 10  # known before the regression guides
@@ -66,6 +67,7 @@ def predictor(
     stratum: int | None = None,
     proposals: jax.Array | None = None,
     share: float = PROPOSED,
+    noises: tuple[float, ...] = NOISES,
 ) -> Strategy[PredictorState]:
     """Asks what a regression expects to add the most hypervolume.
 
@@ -91,6 +93,8 @@ def predictor(
       capacity: how many are known at most, the best by rank and crowding.
       seeds, stratum, proposals, share: of a first population, see
         `first_population`.
+      noises: of an objective's variance, what genes may not tell: the likeliest of
+        these is taken. One alone is a noise that is known.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -107,6 +111,7 @@ def predictor(
         ordered=ordered,
         cheap=cheap,
         cheap_columns=cheap_columns,
+        noises=noises,
     )
     first = first_population(
         genes,

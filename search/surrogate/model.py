@@ -21,11 +21,12 @@ class Surrogate(NamedTuple):
     guessed: tuple[int, ...]
     known: tuple[int, ...]
     cheap: Callable[[jax.Array], jax.Array] | None
+    noises: tuple[float, ...]
 
     def fit(self, rows: Individuals) -> jax.Array:
         """f32[K, D], the weights that the rows make likely; at least one is used."""
         fitted = lambda values: (
-            regress(self.columns, rows.genomes, values, rows.used).mean
+            regress(self.columns, rows.genomes, values, rows.used, self.noises).mean
         )
         # One after the other: compiled once.
         return jax.lax.map(fitted, rows.objectives.T[np.asarray(self.guessed)])
@@ -63,12 +64,15 @@ def surrogate(
     ordered: np.ndarray | None,
     cheap: Callable[[jax.Array], jax.Array] | None,
     cheap_columns: tuple[int, ...],
+    noises: tuple[float, ...],
 ) -> Surrogate:
     """The arguments are those of `predictor`.
 
     Raises:
       ValueError: an argument is out of its range.
     """
+    if not noises or not all(0 < noise < 1 for noise in noises):
+        raise ValueError(f"noises must be one or more in (0, 1), got {noises}")
     in_order = check_ordered(ordered, genes)
     guessed = tuple(m for m in range(objectives) if m not in cheap_columns)
     if len(guessed) + len(cheap_columns) != objectives or not guessed:
@@ -79,4 +83,4 @@ def surrogate(
     if (cheap is None) != (not cheap_columns):
         raise ValueError(f"cheap and cheap_columns go together, got {cheap_columns}")
     columns = effects(np.asarray(genes.cardinality), in_order)
-    return Surrogate(columns, guessed, cheap_columns, cheap)
+    return Surrogate(columns, guessed, cheap_columns, cheap, noises)

@@ -10,7 +10,7 @@ from jax.scipy.linalg import solve_triangular
 from search.surrogate.contrasts import Effects
 
 # Of the values' variance, what the columns cannot tell: the likeliest is taken.
-NOISES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+NOISES: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 ROUNDS = 2  # in which it is found out how much each gene matters
 LEAST = 0.05  # of the values' deviation, how much any gene may matter
 PAIRS = 0.2  # of the values' variance, all pairs together, before any is seen
@@ -47,11 +47,15 @@ class _Fit(NamedTuple):
 
 
 def posterior(
-    design: jax.Array, values: jax.Array, used: jax.Array, scale: jax.Array
+    design: jax.Array,
+    values: jax.Array,
+    used: jax.Array,
+    scale: jax.Array,
+    noises: tuple[float, ...] = NOISES,
 ) -> Posterior:
     """Ridge regression as a posterior (MacKay 1992, Bayesian interpolation).
 
-    The noise is that of `NOISES` with the highest evidence, the unit of the prior
+    The noise is that of `noises` with the highest evidence, the unit of the prior
     being the likeliest for each.
 
     Args:
@@ -59,6 +63,7 @@ def posterior(
       values: f32[N], of variance near 1.
       used: bool[N], at least one; False for rows to be left out.
       scale: f32[D], the prior standard deviation of each weight, but for the unit.
+      noises: of the values' variance, what the columns may not tell.
     """
     seen = jnp.where(used[:, None], design * scale[None], 0.0)
     known = jnp.where(used, values, 0.0)[:, None]
@@ -81,14 +86,18 @@ def posterior(
 
     one = jnp.float32(1)
     nothing = _Fit(-jnp.inf * one, jnp.zeros_like(scale), jnp.eye(size), one)
-    found, _ = jax.lax.scan(fit, nothing, jnp.asarray(NOISES))
+    found, _ = jax.lax.scan(fit, nothing, jnp.asarray(noises))
     mean = solve_triangular(found.factor, found.half, lower=True, trans=1)
     unit = jnp.sqrt(found.surprise)
     return Posterior(scale * mean, scale * unit, found.factor)
 
 
 def regress(
-    effects: Effects, genomes: jax.Array, values: jax.Array, used: jax.Array
+    effects: Effects,
+    genomes: jax.Array,
+    values: jax.Array,
+    used: jax.Array,
+    noises: tuple[float, ...] = NOISES,
 ) -> Posterior:
     """Fits main effects and pairs, each in the measure in which its genes matter.
 
@@ -101,6 +110,7 @@ def regress(
       genomes: i32[N, G].
       values: f32[N].
       used: bool[N], at least one; False for rows to be left out.
+      noises: see `posterior`.
 
     Returns:
       The weights of `effects.design`, for the values as they are.
@@ -111,17 +121,21 @@ def regress(
     unit = jnp.where(unit > 0, unit, 1.0)
     design = effects.design(genomes)
     alone = 1 + len(effects.gene)
-    matters = relevance(effects, design[:, :alone], apart / unit, used)
+    matters = relevance(effects, design[:, :alone], apart / unit, used, noises)
     together = matters[effects.pairs[0]] * matters[effects.pairs[1]]
     shares = PAIRS * together / together.sum()
     scale = jnp.concatenate([jnp.ones(1), matters, jnp.sqrt(shares)])
-    both = posterior(design, apart / unit, used, scale)
+    both = posterior(design, apart / unit, used, scale, noises)
     weights = (unit * both.mean).at[0].add(mean)
     return Posterior(weights, unit * both.scale, both.factor)
 
 
 def relevance(
-    effects: Effects, main: jax.Array, values: jax.Array, used: jax.Array
+    effects: Effects,
+    main: jax.Array,
+    values: jax.Array,
+    used: jax.Array,
+    noises: tuple[float, ...] = NOISES,
 ) -> jax.Array:
     """The prior deviation of each main column's weight, the same for one gene's.
 
@@ -130,6 +144,7 @@ def relevance(
       main: f32[N, 1 + E], the design without pairs.
       values: f32[N], of variance near 1.
       used: bool[N], at least one; False for rows to be left out.
+      noises: see `posterior`.
 
     Returns:
       f32[E], at least LEAST.
@@ -139,7 +154,7 @@ def relevance(
 
     def again(scale: jax.Array, _: None) -> tuple[jax.Array, None]:
         """One step of expectation maximisation: what is expected of each weight."""
-        fitted = posterior(main, values, used, scale)
+        fitted = posterior(main, values, used, scale, noises)
         square = fitted.mean**2 + fitted.deviation(jnp.eye(len(scale))) ** 2
         of_gene = jax.ops.segment_sum(square[1:], effects.gene, genes)
         each = jnp.sqrt(of_gene / np.maximum(columns, 1) + LEAST**2)

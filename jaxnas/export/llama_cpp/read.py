@@ -55,6 +55,8 @@ _READABLE = {
 
 def is_gguf(path: Path) -> bool:
     """Whether a file begins as GGUF files do."""
+    if not path.is_file():  # a folder, or what would be waited for
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC

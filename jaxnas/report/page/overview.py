@@ -95,8 +95,8 @@ def _asked(record: Record) -> Iterator[tuple[str, str]]:
         f"{config.population}, seed {config.seed}",
     )
     if config.budget is not None:
-        spent = record.clock.get("spent")
-        used = "" if spent is None else f", {clock_words(float(spent))} used"
+        clock = record.clock
+        used = "" if clock is None else f", {clock_words(clock['spent'])} used"
         yield "budget", f"{config.budget}{used}"
     phases = ", ".join(
         f"{phase.samples} x {phase.epochs}" for phase in config.named_phases().values()
