@@ -57,7 +57,7 @@ def prepare(
     """Reads, deduplicates, splits and tokenizes a source, or reads the cache.
 
     Args:
-      spec: `"stdlib"` or `"folder:PATH"`.
+      spec: a source's name, as `read_source` takes it.
       vocab_size: the most tokens the vocabulary may hold, in [257, 65536].
       cache_dir: by default `cache.cache_dir()`. One that can't be written is not
         an error: nothing is cached then.
@@ -183,6 +183,7 @@ def _unpack(spec: str, source: Source, payload: bytes) -> Dataset:
             "python": platform.python_version(),
             "left_out": source.left_out,
             "skipped_folders": len(source.skipped_folders),
+            "licences": dict(source.licences),
             **facts,
         },
     )
