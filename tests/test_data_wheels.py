@@ -12,7 +12,7 @@ FILES = {
     "pkg/__init__.py": b"import os\n",
     "pkg/empty.py": b"",
     "pkg/table.csv": b"1,2\n",
-    "pkg-1.0.dist-info/METADATA": b"Name: pkg\nLicense-Expression: MIT\n\nLicense: no\n",
+    "pkg-1.0.dist-info/METADATA": b"License-Expression: MIT\n\nLicense: no\n",
     "../escape.py": b"print('outside')\n",
     "pkg/core.c": b"int main() { return 0; }\n",
     "pkg/large.py": b"x = 1\n" * 200_000,
