@@ -109,6 +109,20 @@ def test_a_file_that_would_load_and_be_wrong_is_not_made(tmp_path, genes):
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sliding_window": 8}, "sliding_window=8"),
+        ({"biases": True, "qkv_bias": True}, "biases=True"),
+        ({"normalization": "layernorm", "qkv_bias": True}, "qkv_bias=True"),
+    ],
+)
+def test_what_llama_cpp_would_leave_out_is_refused_by_its_name(fields, said):
+    with pytest.raises(UsageError, match="no llama") as raised:
+        architecture_for(dataclasses.replace(SMALL, **fields))
+    assert said in str(raised.value).partition("exact would be")[0]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_file_holds_the_model(tmp_path, name):
     config = MODELS[name]

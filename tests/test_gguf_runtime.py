@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from export_cells import TOKENS, cell, perturbed
-from gguf_cells import GELU, expected_architecture, models, saved
+from gguf_cells import GELU, expected_architecture, models, published, saved
 
 from arch import build_model
 from arch.initial import draw_parameters
@@ -78,7 +78,27 @@ def test_llama_cpp_computes_our_function(tmp_path, monkeypatch, name):
     assert verify(folder, file, file).file.difference < found.difference / 2
 
 
-DRAWN = {name: c for name, c in MODELS.items() if expected_architecture(c) in GELU}
+PUBLISHED = published(max_seq_length=96)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_llama_cpp_computes_what_was_imported(tmp_path, name):
+    config = PUBLISHED[name]
+    folder, file = saved(config, tmp_path / "model"), tmp_path / "out.gguf"
+    assert export_gguf(folder, file).architecture == name.partition("-")[0]
+    verified = verify(folder, file, file)
+    assert verified.texts == len(TEXTS)
+    assert verified.file.greedy == verified.file.new == 16
+    # Where it is GELU, from a table of fp16 numbers.
+    limit = 3e-3 if config.activation in ("gelu", "geglu") else 5e-5
+    assert verified.file.difference < limit
+
+
+DRAWN = {
+    name: config
+    for name, config in (MODELS | PUBLISHED).items()
+    if expected_architecture(config) in GELU
+}
 
 
 @pytest.mark.parametrize("name", DRAWN)

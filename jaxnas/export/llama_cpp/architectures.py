@@ -18,6 +18,7 @@ from jaxnas.export.llama_cpp.attention import (
     LLAMA,
     MPT,
     NEMOTRON,
+    QWEN2,
     REFACT,
     STABLE_LM,
     STARCODER2,
@@ -25,6 +26,7 @@ from jaxnas.export.llama_cpp.attention import (
 from jaxnas.export.llama_cpp.mamba import MAMBA
 
 ARCHITECTURES = (
+    QWEN2,
     LLAMA,
     GEMMA,
     ARCEE,

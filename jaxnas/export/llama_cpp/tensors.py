@@ -67,11 +67,18 @@ def to_file_tensors(
     for bias in architecture.zeros:
         for layer in range(config.num_layers if "{layer}" in bias else 1):
             name = bias.format(layer=layer)
+            if name in sizes:  # ours has it
+                continue
             size = sizes[name.removesuffix("bias") + "weight"]
             yield Tensor(name, Stored("f32", np.zeros(size, np.float32), True))
-    if architecture.positions is not None:
+    if architecture.positions is not None and not config.learned_positions:
         positions = Stored("f32", position_table(config), True)
         yield Tensor(architecture.positions, positions)
+
+
+def is_bias(row: FileRow) -> bool:
+    """True for biases, which are a vector there, also those of heads."""
+    return row.ours[0].endswith(".bias")
 
 
 def _note(rows: Rows, kind: str, found: Stored, rescaled: bool) -> str:
@@ -101,8 +108,13 @@ def _matrix(
 def _vector(
     row: FileRow, config: ArchitectureConfig, layer: int | None, weights: MatrixRows
 ) -> Stored:
-    (name,) = row.ours
-    values = weights.values(name, layer)
+    parts = [weights.values(name, layer) for name in row.ours]
+    if is_bias(row):
+        values = np.concatenate([part.ravel() for part in parts])
+    else:
+        (values,) = parts
+    if row.order is not None:
+        values = values[row.order(config)]
     if row.factor is not None:
         values = values * np.float32(row.factor(config))
     if row.change is not None:

@@ -11,6 +11,7 @@ import jax
 
 from arch.cost import size_bytes
 from jaxnas.errors import UsageError
+from jaxnas.export.llama_cpp.architecture import EXACT_GELU, GELU
 from jaxnas.export.llama_cpp.architectures import architecture_for
 from jaxnas.export.llama_cpp.blocks import QUANTIZATION, TYPES
 from jaxnas.export.llama_cpp.tensors import Tensor, to_file_tensors
@@ -77,6 +78,8 @@ def gguf_beside(
     kind = _held(loaded) if kind is None else kind
     settings = {f"tokenizer.{name}": v for name, v in _tokens(loaded, model).items()}
     settings |= {f"{architecture.name}.{name}": value for name, value in keys.items()}
+    if loaded.config.activation in GELU and not loaded.config.tanh_gelu:
+        settings |= {EXACT_GELU: True}
     settings |= {"general.name": model.resolve().name}
     settings |= {"general.file_type": _FILE_TYPES[kind]}
     if kind in QUANTIZATION:
