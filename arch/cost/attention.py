@@ -146,11 +146,13 @@ def out(sizes: Sizes, reading: Workload) -> Op:
         sizes.hidden,
         reading.positions,
         stream,
-        sizes.biases,
+        sizes.biases * sizes.qkv_bias,
     )
 
 
 def _rotary(name: str, sizes: Sizes, values: Count, held: Count) -> Op:
+    if not (isinstance(sizes.rotary_dim, int) and sizes.rotary_dim == 0):
+        values = values // sizes.head_dim * sizes.rotary_dim
     return Op(
         name=name,
         kind="elementwise",

@@ -49,6 +49,10 @@ class Sizes(NamedTuple):
     qkv_bias: Count = 0  # 1 if queries, keys and values have biases
     biases: Count = 0  # 1 if other linear layers and norms have
     positions: Count = 0  # rows of a table of learned positions
+    window: Count = 0  # tokens that attention reads at most, 0 for all
+    rotary_dim: Count = 0  # channels of a head that are rotated, 0 for all
+    shared_norm: Count = 0  # 1 if a layer has one norm for both branches
+    head_bias: Count = 0  # 1 if the head has a bias
 
     @property
     def head_dim(self) -> Count:
@@ -89,6 +93,10 @@ def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
         qkv_bias=int(config.qkv_bias and has_heads(config.arch_type)),
         biases=int(config.biases and has_heads(config.arch_type)),
         positions=_learned(config),
+        window=config.sliding_window or 0,
+        rotary_dim=config.rotary_dim or 0,
+        shared_norm=int(config.parallel_residual and config.shared_norm),
+        head_bias=int(config.head_bias),
     )
 
 
