@@ -160,6 +160,12 @@ class ArchitectureConfig:
                 else f"a divisor of num_heads={heads}",
             )
         _require(
+            self.parallel_residual or not self.shared_norm,
+            "shared_norm",
+            self,
+            "false where parallel_residual is",
+        )
+        _require(
             not (self.head_bias and self.tie_embeddings),
             "head_bias",
             self,
@@ -259,10 +265,8 @@ class ArchitectureConfig:
             changes["inner_dim"] = None
         if self.attention_dim == self.hidden_dim:
             changes["attention_dim"] = None
-        if self.rotary_dim == self.head_dim or self.position_encoding != "rope":
+        if self.rotary_dim == self.head_dim:
             changes["rotary_dim"] = None
-        if not self.parallel_residual:
-            changes["shared_norm"] = False
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:

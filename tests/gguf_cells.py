@@ -95,6 +95,16 @@ def published(**sizes):
         "nemotron-biases": replace(
             plain, **gelu | {"activation": "relu2", "tanh_gelu": False}
         ),
+        "gptneox": replace(plain, **gelu, **rope, rotary_dim=4, parallel_residual=True),
+        "gptneox-in-turn": replace(plain, **gelu | {"qkv_bias": False}, rotary_dim=2),
+        "phi2": replace(
+            plain,
+            **gelu | {"qkv_bias": False},
+            rotary_dim=4,
+            parallel_residual=True,
+            shared_norm=True,
+            head_bias=True,
+        ),
         "gpt2-learned": tied(replace(plain, **gelu, **absolute)),
         "gpt2-multi-query": replace(
             plain, **gelu, **absolute, **grouped | {"kv_heads": 1}

@@ -70,6 +70,11 @@ class Sizes(NamedTuple):
         return (self.hidden + MAMBA_RANK_DIVISOR - 1) // MAMBA_RANK_DIVISOR
 
 
+def in_window(sizes: Sizes, tokens: int) -> int:
+    """How many of the tokens attention reads: the last ones, where it has a window."""
+    return min(tokens, int(sizes.window)) if np.any(sizes.window) else tokens
+
+
 @functools.lru_cache(maxsize=1024)  # a candidate's costs are sums over the same
 def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
     """A config's sizes, as it is exported; with pruned=False as it is trained."""
@@ -95,7 +100,7 @@ def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
         positions=_learned(config),
         window=config.sliding_window or 0,
         rotary_dim=config.rotary_dim or 0,
-        shared_norm=int(config.parallel_residual and config.shared_norm),
+        shared_norm=int(config.shared_norm),
         head_bias=int(config.head_bias),
     )
 

@@ -1,4 +1,4 @@
-"""Softmax attention in llama.cpp: ten architectures.
+"""Softmax attention in llama.cpp: twelve architectures.
 
 Its GELU is the tanh form, whatever a model was trained with.
 """
@@ -10,6 +10,7 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from jaxnas.export.decoders import ATTENTION, BIASES, QKV, all_biases
+from jaxnas.export.gpt import shared_keys
 from jaxnas.export.llama_cpp.architecture import (
     EMBED,
     HEAD,
@@ -59,7 +60,9 @@ _PAIRS = (
 
 
 def _halves(heads: str) -> Callable[[ArchitectureConfig], np.ndarray]:
-    return lambda config: halves(getattr(config, heads), config.head_dim)
+    return lambda config: halves(
+        getattr(config, heads), config.head_dim, config.rotary_channels
+    )
 
 
 # Rotation of channels i and i + H/2.
@@ -94,10 +97,18 @@ _OTHER_BIASES = (
     row("blocks.mixer_norm.bias", "blk.{layer}.attn_norm.bias", BIASES),
     row("blocks.feedforward_norm.bias", "blk.{layer}.ffn_norm.bias", BIASES),
     row("norm.bias", "output_norm.bias", BIASES),
-    row("blocks.mixer.out.bias", "blk.{layer}.attn_output.bias", BIASES),
+    row("blocks.mixer.out.bias", "blk.{layer}.attn_output.bias", "out_bias"),
     row("blocks.feedforward.up.bias", "blk.{layer}.ffn_up.bias", BIASES),
     row("blocks.feedforward.down.bias", "blk.{layer}.ffn_down.bias", BIASES),
 )
+
+
+def _fused_halves(config: ArchitectureConfig) -> np.ndarray:
+    """Queries and keys in halves, values as they are, each with a head of its own."""
+    order = halves(2 * config.num_heads, config.head_dim, config.rotary_channels)
+    return np.concatenate([order, len(order) + np.arange(len(order) // 2)])
+
+
 _PLAIN, _GATED = (_UP, _DOWN), (_GATE, _UP, _DOWN)
 _NORM_BIASES = (
     "blk.{layer}.attn_norm.bias",
@@ -133,7 +144,7 @@ def _rotary(
 
     def keys(config: ArchitectureConfig) -> Keys:
         rope: Keys = {
-            "rope.dimension_count": config.head_dim,
+            "rope.dimension_count": config.rotary_channels,
             "rope.freq_base": config.rope_theta,
             "attention.key_length": config.head_dim,
             "attention.value_length": config.head_dim,
@@ -160,6 +171,10 @@ def _whole_window(config: ArchitectureConfig) -> dict[str, tuple]:
     window = config.sliding_window
     whole = window is None or window >= config.max_seq_length
     return {} if whole else {"sliding_window": (None,)}
+
+
+def _own_keys(config: ArchitectureConfig) -> dict[str, tuple]:
+    return _whole_window(config) | shared_keys(config)
 
 
 def _like_gpt2(config: ArchitectureConfig) -> dict[str, tuple]:
@@ -239,6 +254,56 @@ NEMOTRON = Architecture(
     keys=_rotary(_LAYER_NORM),
     rows=STARCODER2.rows,
     zeros=_NORM_BIASES,
+    untied=True,
+)
+
+_PARALLEL = ("rotary_dim", QKV, BIASES)
+_FUSED_HALVES = (
+    _FUSED._replace(order=_fused_halves),
+    _FUSED_BIAS._replace(order=_fused_halves),
+)
+
+GPT_NEOX = Architecture(
+    name="gptneox",
+    takes=_takes(
+        "layernorm",
+        "rope",
+        "gelu",
+        parallel_residual=ANY,
+        **dict.fromkeys(_PARALLEL, ANY),
+    ),
+    sizes=_own_keys,
+    keys=lambda config: _rotary(
+        _LAYER_NORM, use_parallel_residual=config.parallel_residual
+    )(config),
+    rows=_rows(*_FUSED_HALVES, _OUT, *_PLAIN, *_OTHER_BIASES),
+    zeros=(*_NORM_BIASES, *_DENSE_BIASES, "blk.{layer}.attn_qkv.bias"),
+    untied=True,
+)
+
+# One norm of a layer's input, and a head with a bias.
+PHI2 = Architecture(
+    name="phi2",
+    takes=_takes(
+        "layernorm",
+        "rope",
+        "gelu",
+        parallel_residual=(True,),
+        shared_norm=(True,),
+        head_bias=ANY,
+        **dict.fromkeys(_PARALLEL, ANY),
+    ),
+    sizes=_own_keys,
+    keys=_rotary(_LAYER_NORM),
+    rows=(
+        *(EMBED, _NORMS[0], *_FUSED_HALVES, _OUT, *_PLAIN, LAST_NORM, HEAD),
+        *(one for one in _OTHER_BIASES if "feedforward_norm" not in one.ours[0]),
+        row("head.bias", "output.bias", "head_bias"),
+    ),
+    zeros=(
+        *(name for name in _NORM_BIASES if "ffn" not in name),
+        *(*_DENSE_BIASES, "blk.{layer}.attn_qkv.bias", "output.bias"),
+    ),
     untied=True,
 )
 

@@ -19,7 +19,7 @@ from arch import ArchitectureConfig, Params
 from arch.layout import fan_in, from_rows
 from arch.padding import parameter_shapes
 from jaxnas.errors import UsageError
-from jaxnas.export.decoders import BIASES, QKV
+from jaxnas.export.decoders import QKV
 from jaxnas.export.folder import check_free, whole_folder
 from jaxnas.export.llama_cpp.architecture import (
     EXACT_GELU,
@@ -55,6 +55,12 @@ _NUMBERS = {
     "attention.layer_norm_epsilon": "norm_epsilon",
     "rope.freq_base": "rope_theta",
     "rope.scaling.factor": "rope_scaling",
+    "rope.dimension_count": "rotary_channels",
+    "use_parallel_residual": "parallel_residual",
+}
+_COMPARED = {
+    "rotary_dim": "rotary_channels",
+    "parallel_residual": "parallel_residual",
 }
 # Older files leave these out, and llama.cpp assumes what ours has.
 _ASSUMED = ("vocab_size", "rope.", "attention.key_length", "attention.value_length")
@@ -136,6 +142,10 @@ def _config(
         if name.startswith(begin)
     }
     numbers = {ours: found[name] for name, ours in _NUMBERS.items() if name in found}
+    # Where it must be all of a head, or one after the other, that is compared below.
+    for field, number in _COMPARED.items():
+        if field not in architecture.takes:
+            numbers.pop(number, None)
     numbers["vocab_size"] = len(settings.get("tokenizer.ggml.tokens", ()))
     numbers["tie_embeddings"] = "output.weight" not in tensors
     numbers |= dict.fromkeys(_biases(architecture, tensors), True)
@@ -168,8 +178,8 @@ def _biases(architecture: Architecture, tensors: Mapping[str, Any]) -> set[str]:
         if field and name.endswith(".bias") and name in tensors
         if _values(tensors[name]).any()
     }
-    # Where there are others, those of queries, keys and values can all be zero.
-    return found | ({QKV} if BIASES in found else set())
+    # Where attention's last layer has one, so have queries, keys and values.
+    return found - {"out_bias"} | ({QKV} if "out_bias" in found else set())
 
 
 def _differences(ours: Keys, theirs: Mapping[str, Any]) -> Iterator[str]:

@@ -63,7 +63,12 @@ def decoder_graph(config: ArchitectureConfig, weights: MatrixRows) -> Graph:
     for layer in range(config.num_layers):
         x = _block(shared, layer, x)
     x = _norm(shared, "norm", None, x)
-    graph.op("MatMul", x, _head(graph, config, weights), name="logits")
+    head = _head(graph, config, weights)
+    if not config.head_bias:
+        graph.op("MatMul", x, head, name="logits")
+    else:
+        bias = graph.weight("head.bias", weights.values("head.bias"))
+        graph.op("Add", graph.op("MatMul", x, head), bias, name="logits")
     return graph
 
 
@@ -117,9 +122,10 @@ def _bias(graph: Graph, config: ArchitectureConfig) -> str:
 
 def _rotation(graph: Graph, config: ArchitectureConfig) -> tuple[str, str]:
     """Cosine and sine of each position's angles, twice: for halves of a head."""
-    pairs = np.arange(config.head_dim // 2, dtype=np.float32)
+    turned = config.rotary_channels
+    pairs = np.arange(turned // 2, dtype=np.float32)
     base = np.float32(-math.log(config.rope_theta) * 2)
-    frequency = np.exp(base * pairs / config.head_dim) / np.float32(config.rope_scaling)
+    frequency = np.exp(base * pairs / turned) / np.float32(config.rope_scaling)
     positions = graph.op("Cast", "position_ids", to=FLOAT)
     ahead = graph.op("Unsqueeze", positions, graph.ints(2, 3))
     angle = graph.op("Mul", ahead, graph.weight("frequency", frequency))
@@ -128,11 +134,13 @@ def _rotation(graph: Graph, config: ArchitectureConfig) -> tuple[str, str]:
 
 
 def _block(shared: _Shared, layer: int, x: str) -> str:
-    graph = shared.graph
+    graph, config = shared.graph, shared.config
     y = _norm(shared, "blocks.mixer_norm", layer, x)
-    x = graph.op("Add", x, _attention(shared, layer, y))
-    y = _norm(shared, "blocks.feedforward_norm", layer, x)
-    return graph.op("Add", x, _feedforward(shared, layer, y))
+    mixed = graph.op("Add", x, _attention(shared, layer, y))
+    if not config.shared_norm:
+        read = x if config.parallel_residual else mixed
+        y = _norm(shared, "blocks.feedforward_norm", layer, read)
+    return graph.op("Add", mixed, _feedforward(shared, layer, y))
 
 
 def _linear(shared: _Shared, name: str, layer: int, x: str) -> str:
@@ -140,7 +148,8 @@ def _linear(shared: _Shared, name: str, layer: int, x: str) -> str:
     rows, config = shared.weights.rows(f"{name}.kernel", layer), shared.config
     order = np.arange(len(rows.values))
     if shared.rotation is not None and name.endswith((".query", ".key")):
-        order = halves(len(rows.values) // config.head_dim, config.head_dim)
+        heads = len(rows.values) // config.head_dim
+        order = halves(heads, config.head_dim, config.rotary_channels)
         rows = rows.map(lambda x: x[order])
     graph = shared.graph
     y = graph.op("MatMul", x, graph.kernel(f"{name}.{layer}", rows))
@@ -212,14 +221,21 @@ def _turned(shared: _Shared, x: str) -> str:
     """[B, T, heads, H], with rope channels i and i + H/2 of a head turned together."""
     if shared.rotation is None:
         return x
-    graph, half = shared.graph, shared.config.head_dim // 2
+    graph, turned = shared.graph, shared.config.rotary_channels
+    half = turned // 2
     cosine, sine = shared.rotation
     last = graph.ints(3)
     first = graph.op("Slice", x, graph.ints(0), graph.ints(half), last)
-    second = graph.op("Slice", x, graph.ints(half), graph.ints(2 * half), last)
+    second = graph.op("Slice", x, graph.ints(half), graph.ints(turned), last)
     across = graph.op("Concat", graph.op("Neg", second), first, axis=-1)
-    straight = graph.op("Mul", x, cosine)
-    return graph.op("Add", straight, graph.op("Mul", across, sine))
+    size = shared.config.head_dim
+    whole = x if turned == size else graph.op("Concat", first, second, axis=-1)
+    straight = graph.op("Mul", whole, cosine)
+    found = graph.op("Add", straight, graph.op("Mul", across, sine))
+    if turned == size:
+        return found
+    rest = graph.op("Slice", x, graph.ints(turned), graph.ints(size), last)
+    return graph.op("Concat", found, rest, axis=-1)
 
 
 def _feedforward(shared: _Shared, layer: int, x: str) -> str:
