@@ -16,8 +16,10 @@ from jaxnas.data.named import read_source
 from jaxnas.data.sources import DataError, Source, SourceFile
 from jaxnas.data.split import SPLITS, split
 from jaxnas.data.tokenizer import (
+    END_OF_TEXT_ID,
     check_vocab_size,
     encode,
+    end_of_text,
     load_tokenizer,
     token_bytes,
     train_tokenizer,
@@ -106,12 +108,14 @@ def windows(tokens: np.ndarray, number: int, length: int) -> np.ndarray:
 
 
 def _key(files: list[SourceFile], vocab_size: int, own: str) -> str:
+    end = END_OF_TEXT_ID if not own else end_of_text(load_tokenizer(own))
     settings = {
         "format": FORMAT,
         "vocab_size": vocab_size,
         "tokenizers": importlib.metadata.version("tokenizers"),
         "files": sorted(file.sha256 for file in files),
         **({"tokenizer": _hash(own)} if own else {}),
+        **({"end": end} if end != END_OF_TEXT_ID else {}),
     }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 

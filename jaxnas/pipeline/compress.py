@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ from jaxnas.compress.weighted import by_importance, gptq
 from jaxnas.data import prepare
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import load_model, save_model
+from jaxnas.export.tokens import keep_tokens
 from jaxnas.hardware import hardware_named
 from jaxnas.pipeline.train import shared_task
 from jaxnas.pipeline.winner import HELD_OUT, last_course
@@ -145,6 +147,7 @@ def compress(
     record.add(f"rounded, {plan.rounding}", result)
     own = (result.config, pruned.params, loaded.tokenizer)
     save_model(folder.model, *own, codes=result.codes)
+    keep_tokens(Path(plan.model), folder.model)
     steps = [step._asdict() for step in record.steps]
     write_json(folder.summary, {"config": result.config.to_dict(), "steps": steps})
     record.show()

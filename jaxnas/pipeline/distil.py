@@ -20,6 +20,7 @@ from jaxnas.clock import Clock, seconds_of
 from jaxnas.data import prepare
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model, save_model
+from jaxnas.export.tokens import keep_tokens
 from jaxnas.pipeline.room import seconds_of_a_step
 from jaxnas.pipeline.train import ENDS, SPENT_EVERY, keep_facts, shared_task
 from jaxnas.pipeline.winner import HELD_OUT, Course, train_saved
@@ -134,6 +135,7 @@ def distil(
     taught = dataclasses.replace(task, lesson=lesson)
     trained = _trained(folder, taught, config, params, order, clock, console)
     save_model(folder.model, config, trained, teacher.tokenizer)
+    keep_tokens(Path(plan.teacher), folder.model)
     scores = _scores(plan, task, teacher, student, trained)
     write_json(folder.summary, {"steps": len(order), "bits_per_byte": scores})
     _show(console, scores, teacher.config, config)

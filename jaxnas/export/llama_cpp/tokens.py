@@ -15,9 +15,13 @@ from tokenizers import Tokenizer, pre_tokenizers
 from arch import ArchitectureConfig
 from jaxnas.data.tokenizer import END_OF_TEXT, load_tokenizer
 from jaxnas.errors import UsageError
-from jaxnas.export.tokens import SETTINGS, generation_config, write_generation
+from jaxnas.export.tokens import (
+    SETTINGS,
+    chat_template,
+    generation_config,
+    write_generation,
+)
 from jaxnas.storage.files import write_json
-from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 TokenKeys: TypeAlias = dict[str, str | int | bool | list[str] | list[int]]
@@ -75,8 +79,8 @@ def token_keys(
     }
     for name, token in _special(tokenizer, folder).items():
         keys[f"ggml.{_ROLES[name]}_token_id"] = token
-    template = _settings(folder).get("chat_template")
-    return keys | ({"chat_template": template} if isinstance(template, str) else {})
+    template = chat_template(folder)
+    return keys | ({} if template is None else {"chat_template": template})
 
 
 def _rule(content: Json) -> str:
@@ -154,15 +158,6 @@ def _special(tokenizer: Tokenizer, folder: Path) -> Mapping[str, int]:
         if type(first) is int and 0 <= first < tokenizer.get_vocab_size():
             found[name] = first
     return found
-
-
-def _settings(folder: Path) -> Json:
-    """What a kept tokenizer_config.json says; nothing if there is none."""
-    path = folder / SETTINGS
-    if not path.exists():
-        return {}
-    content = read_json(path)
-    return content if isinstance(content, dict) else {}
 
 
 def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
