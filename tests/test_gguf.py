@@ -312,7 +312,7 @@ def with_template(content):
         (lambda c: c["pre_tokenizer"].update(use_regex=False), "pre_tokenizer="),
         (with_split, "pre_tokenizer='Digits + ByteLevel'"),
         (lambda c: c.update(pre_tokenizer=None), "pre_tokenizer='None'"),
-        (lambda c: c.update(normalizer={"type": "NFC"}), "normalizer='NFC'"),
+        (lambda c: c.update(normalizer={"type": "NFD"}), "normalizer='NFD'"),
         (with_template, "post_processor='TemplateProcessing'"),
         (lambda c: c["model"].update(ignore_merges=True), "model.ignore_merges=True"),
         (lambda c: c["model"].update(byte_fallback=True), "model.byte_fallback=True"),

@@ -119,7 +119,7 @@ def changed(tmp_path, monkeypatch):
         ),
         ({"llama.rope.scaling.type": "yarn"}, "type='yarn': ours has no such setting"),
         ({"llama.block_count": 3}, "tensor blk.2.attn_norm.weight is missing"),
-        ({"tokenizer.ggml.pre": "qwen2"}, "with pre='qwen2': only 'gpt2' with 'gpt-2'"),
+        ({"tokenizer.ggml.pre": "olmo"}, "with pre='olmo': only 'gpt2' with 'gpt-2'"),
         ({"tokenizer.ggml.model": "llama"}, "model='llama'"),
         (
             {"llama.expert_count": 2, "llama.rope.dimension_count": 8},

@@ -15,7 +15,7 @@ from jaxnas.export.llama_cpp.architecture import EXACT_GELU, GELU
 from jaxnas.export.llama_cpp.architectures import architecture_for
 from jaxnas.export.llama_cpp.blocks import QUANTIZATION, TYPES
 from jaxnas.export.llama_cpp.tensors import Tensor, to_file_tensors
-from jaxnas.export.llama_cpp.tokens import token_keys
+from jaxnas.export.llama_cpp.tokens import token_keys, token_note
 from jaxnas.export.model_folder import LoadedModel, load_codes, load_model, narrowest
 from jaxnas.export.rows import weights_of
 from jaxnas.storage.files import PARTIAL
@@ -101,7 +101,7 @@ def gguf_beside(
             loaded.tokenizer.get_vocab_size(),
             all(tensor.stored.exact for tensor in tensors),
             "tokenizer.chat_template" in settings,
-            tuple(_notes(tensors)),
+            (*_notes(tensors), *filter(None, [token_note(loaded.tokenizer)])),
         )
         yield beside, written
         with _writing(out):
