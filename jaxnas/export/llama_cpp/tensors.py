@@ -8,8 +8,9 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from jaxnas.compress.quantize import BLOCK
+from jaxnas.errors import UsageError
 from jaxnas.export.llama_cpp.architecture import Architecture, FileRow
-from jaxnas.export.llama_cpp.blocks import Stored, stored
+from jaxnas.export.llama_cpp.blocks import K_BLOCK, K_QUANT, Stored, stored
 from jaxnas.export.rows import MatrixRows, Rows, joined, layout_at
 from jaxnas.export.weights import position_table
 
@@ -38,6 +39,7 @@ def to_file_tensors(
         is F32: no scale of blocks would hold the product.
 
     Raises:
+      UsageError: rows do not fit the type's blocks.
       ValueError: the table and the parameters do not name the same tensors.
     """
     table = architecture.rows_of(config)
@@ -52,6 +54,7 @@ def to_file_tensors(
             name = row.theirs.format(layer=layer)
             if layout_at(row.ours[0]).matrix:
                 rows = _matrix(row, config, layer, weights)
+                _check_rows(name, rows, kind)
                 rescaled = _is_rescaled(row, config)
                 found = stored(rows, "f32" if rescaled else kind)
                 sizes[name] = len(rows.values)
@@ -74,6 +77,15 @@ def to_file_tensors(
     if architecture.positions is not None and not config.learned_positions:
         positions = Stored("f32", position_table(config), True)
         yield Tensor(architecture.positions, positions)
+
+
+def _check_rows(name: str, rows: Rows, kind: str) -> None:
+    length = rows.values.shape[-1]
+    if kind == K_QUANT and length % K_BLOCK:
+        raise UsageError(
+            f"{kind} needs rows of a multiple of {K_BLOCK} weights, those of {name} "
+            f"have {length}: choose another --type, q4_0 needs multiples of {BLOCK}"
+        )
 
 
 def is_bias(row: FileRow) -> bool:
