@@ -1,5 +1,7 @@
 """Fill in the middle: the tokens, the stream, and the cursor."""
 
+import json
+
 import numpy as np
 import pytest
 from corpus import write_corpus
@@ -167,3 +169,21 @@ def test_special_tokens_can_be_spelled_out(tokenizer):
     assert tokenizer.decode(middle) == "a = "
     # It stays text everywhere else.
     assert set(fim_ids(tokenizer)).isdisjoint(tokenizer.encode(text).ids)
+
+
+def test_more_tokens_than_16_bits_hold(plain, texts):
+    content = json.loads(plain.to_str())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"] += [
+        {"id": 150_000 + n, "content": name, **flags, "special": True}
+        for n, name in enumerate(("<|end_of_text|>", *TOKENS))
+    ]
+    for one in content["added_tokens"][1:]:
+        content["model"]["vocab"][one["content"]] = one["id"]
+    tokenizer = load_tokenizer(json.dumps(content).replace(END_OF_TEXT, "[other]"))
+    tokens = encode(tokenizer, texts)
+    assert (tokens.dtype, tokens.max()) == (np.uint32, 150_000)
+    assert (tokens == 150_000).sum() == len(texts)
+    stream = fim_tokens(tokens, tokenizer, 0.5, 64, seed=0)
+    assert (stream.dtype, stream.max()) == (np.uint32, 150_003)
+    assert token_bytes(tokenizer).shape == (150_004,)

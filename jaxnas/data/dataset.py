@@ -37,9 +37,9 @@ class Dataset:
 
     spec: str
     corpus_hash: str  # of the files kept, whatever their names and order
-    train: np.ndarray  # u16[N], the end-of-text token after each file
-    validation: np.ndarray  # u16[N]
-    test: np.ndarray  # u16[N]
+    train: np.ndarray  # ids[N] (`id_type`), the end-of-text token after each file
+    validation: np.ndarray  # ids[N]
+    test: np.ndarray  # ids[N]
     token_bytes: np.ndarray  # i32[V], bytes of each token
     tokenizer: Tokenizer
     vocab_size: int  # V, fewer than asked for if the corpus is small
@@ -60,7 +60,8 @@ def prepare(
 
     Args:
       spec: a source's name, as `read_source` takes it.
-      vocab_size: the most tokens the vocabulary may hold, in [257, 65536].
+      vocab_size: the most tokens the vocabulary may hold, in [257, 65536] if it is
+        made here.
       cache_dir: by default `cache.cache_dir()`. One that can't be written is not
         an error: nothing is cached then.
       tokenizer: a model's own; by default one is made for the source.
@@ -68,7 +69,8 @@ def prepare(
     Raises:
       DataError: the source cannot be used, or a split would hold too little.
     """
-    check_vocab_size(vocab_size)
+    if tokenizer is None:
+        check_vocab_size(vocab_size)
     source = read_source(spec)
     own = "" if tokenizer is None else tokenizer.to_str()
     name = f"{_key(source.files, vocab_size, own)}.npz"

@@ -114,7 +114,7 @@ def fim_tokens(
     """A stream of files with a share of their pieces rearranged.
 
     Args:
-      tokens: u16[N], the end of text after each file.
+      tokens: ids[N], the end of text after each file.
       tokenizer: with the three tokens.
       rate: share of the pieces.
       length: tokens of a piece, at most. Pieces are cut at characters, so that words
@@ -122,7 +122,7 @@ def fim_tokens(
       seed: of what is drawn.
 
     Returns:
-      u16[N + a few a piece], the end of text after each piece that was rearranged.
+      ids[N + a few a piece], the end of text after each piece that was rearranged.
 
     Raises:
       DataError: the tokenizer lacks a token.
@@ -151,7 +151,7 @@ def fim_tokens(
         for mark, part in zip(ids, encoded[3 * place : 3 * place + 3], strict=True):
             out += [[mark], part]
         out.append([end])
-    return np.concatenate([np.asarray(part, np.uint16) for part in out])
+    return np.concatenate([np.asarray(part, tokens.dtype) for part in out])
 
 
 def _pieces(tokens: np.ndarray, length: int, end: int) -> list[np.ndarray]:

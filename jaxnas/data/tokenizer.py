@@ -17,7 +17,7 @@ END_OF_TEXT_ID = 0  # in tokenizers of ours
 # What ends a text in those of others, the first that there is.
 _ENDS = (END_OF_TEXT, "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")  # noqa: RUF001
 MIN_VOCAB_SIZE = 257  # 256 bytes and the end of text
-MAX_VOCAB_SIZE = 65_536  # ids fit in 16 bits
+MAX_VOCAB_SIZE = 65_536  # of a tokenizer that is made here: ids fit in 16 bits
 
 
 def check_vocab_size(vocab_size: int) -> None:
@@ -99,15 +99,24 @@ def check_room(tokenizer: Tokenizer, room: int, where: str) -> None:
         )
 
 
+def id_type(room: int) -> np.dtype:
+    """What holds ids below `room`: u16, or u32 for the large vocabularies of others."""
+    return np.dtype(np.uint16 if room <= MAX_VOCAB_SIZE else np.uint32)
+
+
 def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
-    """u16[N]: all texts' tokens in turn, with the end of text after each."""
-    parts: list[np.ndarray] = [np.zeros(0, np.uint16)]
+    """ids[N]: all texts' tokens in turn, with the end of text after each.
+
+    Of `id_type`: u16 for every tokenizer of ours.
+    """
+    kind = id_type(room_of(tokenizer))
+    parts: list[np.ndarray] = [np.zeros(0, kind)]
     end = end_of_text(tokenizer)
     texts = iter(texts)
     # In batches: the library's encodings weigh 100 times what their ids do.
     while batch := list(itertools.islice(texts, 32)):
         for encoding in tokenizer.encode_batch_fast(batch):
-            parts.append(np.array([*encoding.ids, end], np.uint16))
+            parts.append(np.array([*encoding.ids, end], kind))
     return np.concatenate(parts)
 
 
