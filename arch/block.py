@@ -51,7 +51,11 @@ def is_recomputed(config: ArchitectureConfig, tokens: int) -> bool:
 
 
 class Block(nn.Module):
-    """x + sublayer(norm(x)), for each of the family's sub-layers."""
+    """x + sublayer(norm(x)), for each of the family's sub-layers.
+
+    With `parallel_residual` all of them read the block's x (arXiv:2204.06745, 2.1),
+    with `shared_norm` by one norm.
+    """
 
     config: ArchitectureConfig
     dtype: jax.typing.DTypeLike
@@ -98,9 +102,13 @@ class Block(nn.Module):
         after = {}
         layers = sublayers_of(self.config.arch_type)
         bias = has_norm_bias(self.config.arch_type) or self.config.biases
+        start, normed = x, None
         for (name, layer), key in zip(layers.items(), outside, strict=False):
+            if normed is None or not self.config.shared_norm:
+                norm = Norm(bias, self.config.norm_epsilon, name=f"{name}_norm")
+                normed = norm(start if self.config.parallel_residual else x, traits)
             y, after[name] = layer.module(self.config, self.dtype, name=name)(
-                Norm(bias, self.config.norm_epsilon, name=f"{name}_norm")(x, traits),
+                normed,
                 None if state is None else state[name],
                 traits,
                 inside,

@@ -32,10 +32,11 @@ _COUNTS = ("num_layers", "hidden_dim", "num_heads", "vocab_size", "max_seq_lengt
 _SWITCHES = (
     *("tie_embeddings", "qkv_bias", "biases"),
     *("tanh_gelu", "learned_positions"),
+    *("parallel_residual", "shared_norm", "head_bias"),
 )
 _OVERRIDES = (  # null or a count
     *("ffn_dim", "kv_heads", "inner_dim"),
-    *("attention_dim", "sliding_window"),
+    *("attention_dim", "sliding_window", "rotary_dim"),
 )
 _COUNT = f"an int of at least 1, at most {MOST_COUNT:,}"
 _POSITIVE = ("norm_epsilon", "rope_theta", "rope_scaling")
@@ -81,10 +82,14 @@ class ArchitectureConfig:
     rope_theta: float = 10000.0  # base of rotary frequencies
     rope_scaling: float = 1.0  # positions are divided by it where they rotate
     qkv_bias: bool = False  # queries, keys and values have biases
-    biases: bool = False  # and all other linear layers but the head, and norms
+    biases: bool = False  # and other linear layers but the head, and norms
     tanh_gelu: bool = False  # GELU is its tanh approximation, else exact
     learned_positions: bool = False  # absolute positions are a table, no sinusoids
     sliding_window: int | None = None  # tokens that attention reads; None for all
+    rotary_dim: int | None = None  # channels of a head that turn; None for all
+    parallel_residual: bool = False  # feed-forward layers read what attention reads
+    shared_norm: bool = False  # and the same norm of it
+    head_bias: bool = False  # the head adds one
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -138,6 +143,13 @@ class ArchitectureConfig:
                     self,
                     f"heads of an even size for rope, {wide}={channels}",
                 )
+                turned = self.rotary_dim
+                _require(
+                    turned is None or (turned % 2 == 0 and turned <= channels // heads),
+                    "rotary_dim",
+                    self,
+                    f"null or an even number, at most a head's {channels // heads}",
+                )
         if "kv_heads" in uses:
             _require(
                 heads % (self.kv_heads or 2) == 0,
@@ -147,6 +159,18 @@ class ArchitectureConfig:
                 if self.kv_heads is None
                 else f"a divisor of num_heads={heads}",
             )
+        _require(
+            self.parallel_residual or not self.shared_norm,
+            "shared_norm",
+            self,
+            "false where parallel_residual is",
+        )
+        _require(
+            not (self.head_bias and self.tie_embeddings),
+            "head_bias",
+            self,
+            "false where embeddings are tied",
+        )
         if self.normalization == "groupnorm" and "normalization" in uses:
             _require(
                 hidden % NORM_GROUPS == 0,
@@ -169,6 +193,16 @@ class ArchitectureConfig:
     def head_dim(self) -> int:
         """Channels of one head."""
         return self.attention_channels // self.num_heads
+
+    @property
+    def rotary_channels(self) -> int:
+        """Channels of a head that turn, where any do."""
+        return self.rotary_dim or self.head_dim
+
+    @property
+    def out_bias(self) -> bool:
+        """True if attention's last layer has a bias."""
+        return self.biases and self.qkv_bias
 
     @property
     def key_value_heads(self) -> int:
@@ -231,6 +265,8 @@ class ArchitectureConfig:
             changes["inner_dim"] = None
         if self.attention_dim == self.hidden_dim:
             changes["attention_dim"] = None
+        if self.rotary_dim == self.head_dim:
+            changes["rotary_dim"] = None
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:

@@ -39,6 +39,10 @@ VARIANTS: dict[str, float | bool | None] = {
     "tanh_gelu": False,
     "learned_positions": False,
     "sliding_window": None,
+    "rotary_dim": None,
+    "parallel_residual": False,
+    "shared_norm": False,
+    "head_bias": False,
 }
 _SOFTMAX = frozenset(VARIANTS)
 _FFN = frozenset({"ffn_multiplier", "ffn_dim"})

@@ -100,7 +100,7 @@ class LanguageModel(nn.Module):
         if not config.tie_embeddings:
             self.head = nn.Dense(
                 config.vocab_size,
-                use_bias=False,
+                use_bias=config.head_bias,
                 dtype=self.dtype,
                 dot_general=_in_float32,
                 kernel_init=initializer(config, "head"),

@@ -56,6 +56,7 @@ _AXES: dict[tuple[str, int], tuple[str | None, ...]] = {
     ("scale", 1): ("stream",),
     ("bias", 1): ("stream",),
     ("positions", 2): (None, "stream"),
+    ("head.bias", 1): (None,),
     ("up.bias", 1): ("inner",),
     ("gate.bias", 1): ("inner",),
     ("query.bias", 2): ("heads",),
@@ -325,6 +326,8 @@ def _axes_of(path: tuple[str, ...], number: int) -> tuple[str | None, ...]:
         if (f"{path[-2]}.{owner}", number) in _AXES:  # a bias of heads
             owner = f"{path[-2]}.{owner}"
         return ("layer", *_AXES[owner, number])
+    if path == ("head", "bias"):
+        owner = "head.bias"
     return _AXES[owner, number]
 
 

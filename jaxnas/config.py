@@ -182,9 +182,10 @@ class RunConfig:
     data: str = setting(
         "stdlib",
         "data",
-        "stdlib (this Python's library) | folder:PATH (your code) | "
-        "pypi:NAME==VERSION,... (the source in published wheels); +without:PATH,... "
-        "behind it leaves out what overlaps with HumanEval's or MBPP's file",
+        "stdlib (this Python's library) | folder:PATH (your code, or one file) | "
+        "pypi:NAME==VERSION,... (the source in published wheels) | parquet:PATH | "
+        "hf:NAME@COMMIT (a data set); behind it +include:*.py,*.md says what is read, "
+        "+without:PATH,... leaves out what overlaps with HumanEval's or MBPP's file",
     )
     vocab_size: int | None = setting(
         None, "data", "tokens of the byte-level BPE", least=257, most=65536

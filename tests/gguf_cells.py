@@ -1,5 +1,7 @@
 """Models for the tests of GGUF files: each of llama.cpp's architectures."""
 
+from dataclasses import replace
+
 from export_cells import ATTENTION_CELLS, TOKENS, cell, perturbed, tied
 
 from jaxnas.export.model_folder import save_model
@@ -68,3 +70,43 @@ def saved(config, folder, exact=True):
     """The folder of a model whose values are none that are drawn at first."""
     save_model(folder, config, perturbed(config), TOKENS, exact=exact)
     return folder
+
+
+def published(**sizes):
+    """What imported models have otherwise than ours, in each architecture that has."""
+    rope = {"rope_theta": 1e6, "rope_scaling": 4.0, "norm_epsilon": 1e-6}
+    both = {"qkv_bias": True, "biases": True, "tanh_gelu": True}
+    grouped = {"arch_type": "grouped_query_attention", "kv_heads": 2}
+    gelu = {"normalization": "layernorm", "activation": "gelu"} | both
+    absolute = {"position_encoding": "absolute", "learned_positions": True}
+
+    plain = cell("transformer", **sizes)
+    return {
+        "llama-scaled": replace(plain, **rope, **grouped),
+        "llama-narrow-biases": replace(
+            plain, num_heads=2, attention_dim=16, qkv_bias=True
+        ),
+        "qwen2": replace(plain, **rope, **grouped, qkv_bias=True),
+        "qwen2-tied": tied(replace(plain, qkv_bias=True)),
+        "gemma-tanh-tied": tied(replace(plain, activation="geglu", tanh_gelu=True)),
+        "starcoder2-biases": tied(
+            replace(plain, **gelu, **grouped, **rope, sliding_window=4096)
+        ),
+        "nemotron-biases": replace(
+            plain, **gelu | {"activation": "relu2", "tanh_gelu": False}
+        ),
+        "gptneox": replace(plain, **gelu, **rope, rotary_dim=4, parallel_residual=True),
+        "gptneox-in-turn": replace(plain, **gelu | {"qkv_bias": False}, rotary_dim=2),
+        "phi2": replace(
+            plain,
+            **gelu | {"qkv_bias": False},
+            rotary_dim=4,
+            parallel_residual=True,
+            shared_norm=True,
+            head_bias=True,
+        ),
+        "gpt2-learned": tied(replace(plain, **gelu, **absolute)),
+        "gpt2-multi-query": replace(
+            plain, **gelu, **absolute, **grouped | {"kv_heads": 1}
+        ),
+    }

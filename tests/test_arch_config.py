@@ -61,6 +61,15 @@ BAD = {
     "tanh_gelu": SWITCH,
     "learned_positions": SWITCH,
     "sliding_window": OVERRIDE,
+    "rotary_dim": OVERRIDE,
+    "parallel_residual": SWITCH,
+    "shared_norm": SWITCH,
+    "head_bias": SWITCH,
+}
+# What a variant goes with.
+NEEDS = {
+    "shared_norm": {"parallel_residual": True},
+    "head_bias": {"tie_embeddings": False},
 }
 
 
@@ -69,9 +78,10 @@ def test_what_is_as_always_is_not_written():
     assert not set(BASE.to_dict()) & set(VARIANTS)
     for name, value in VARIANTS.items():
         assert getattr(BASE, name) == value
-        other = {False: True, None: 48}.get(value) or 2 * value
-        changed = dataclasses.replace(BASE, **{name: other})
-        assert changed.to_dict() == BASE.to_dict() | {name: other}
+        other = {False: True, None: 8}.get(value) or 2 * value
+        fields = NEEDS.get(name, {}) | {name: other}
+        changed = dataclasses.replace(BASE, **fields)
+        assert changed.to_dict() == BASE.to_dict() | fields
         assert ArchitectureConfig.from_json(changed.to_json()) == changed
         assert getattr(changed.canonical(), name) == other
 
@@ -101,6 +111,10 @@ def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name, value, a
             {"normalization": "groupnorm", "hidden_dim": 100, "num_heads": 2},
             "hidden_dim=100 .* multiple of 8 for groupnorm",
         ),
+        ({"rotary_dim": 5}, "rotary_dim=5 .* null or an even number, at most a head's"),
+        ({"rotary_dim": 26}, "rotary_dim=26 .* at most a head's"),
+        ({"shared_norm": True}, "shared_norm=True .* false where parallel_residual is"),
+        ({"head_bias": True}, "head_bias=True .* false where embeddings are tied"),
         ({"ffn_multiplier": 0.01, "ffn_dim": None}, "ffn_multiplier=0.01 .* channel"),
     ],
 )

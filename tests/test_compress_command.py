@@ -9,6 +9,7 @@ import pytest
 from corpus import write_corpus
 from tasks import TINY
 
+import jaxnas.pipeline.compress as module
 from arch import build_model
 from arch.cost import size_bytes
 from arch.initial import draw_parameters
@@ -62,6 +63,35 @@ def test_a_share_of_the_bytes_goes(place, tmp_path, capsys):
     # Scored as it is stored, by the table as by `evaluate`.
     scored = bits(found, f"folder:{place / 'code'}", 16)["bits_per_byte"]
     np.testing.assert_allclose(scored, steps[-1]["bits_per_byte"]["test"], rtol=1e-5)
+
+
+def test_a_compression_that_was_stopped_goes_on_to_the_same_bytes(
+    place, tmp_path, monkeypatch, capsys
+):
+    flags = ("--prune", "0.3", "--to", "q4_0", "--recover-steps", "8")
+    assert run(place, tmp_path / "whole", *flags) == 0
+    recovered, calls = module.trained_on, []
+
+    def stopped(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return recovered(*given)
+
+    monkeypatch.setattr(module, "trained_on", stopped)
+    with pytest.raises(SystemExit):
+        run(place, tmp_path / "out", *flags)
+    assert f"--resume {tmp_path / 'out'}" in capsys.readouterr().err
+    resume = ["compress", "--resume", str(tmp_path / "out")]
+    assert main(resume) == 0
+    assert len(calls) == 4  # of three recoveries, one was done
+    for name in ("model/model.safetensors", "model/config.json", "summary.json"):
+        whole, found = ((tmp_path / one / name) for one in ("whole", "out"))
+        assert whole.read_bytes() == found.read_bytes(), name
+    assert not (tmp_path / "out" / "steps").exists()
+    assert main(resume) == 2
+    assert "is done: its model is" in capsys.readouterr().err
+    assert main([*resume, "--prune", "0.2"]) == 2
 
 
 @pytest.mark.parametrize("rounding", ["gptq", "qat"])

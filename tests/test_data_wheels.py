@@ -12,6 +12,7 @@ FILES = {
     "pkg/__init__.py": b"import os\n",
     "pkg/empty.py": b"",
     "pkg/table.csv": b"1,2\n",
+    "pkg-1.0.dist-info/METADATA": b"License-Expression: MIT\n\nLicense: no\n",
     "../escape.py": b"print('outside')\n",
     "pkg/core.c": b"int main() { return 0; }\n",
     "pkg/large.py": b"x = 1\n" * 200_000,
@@ -48,10 +49,17 @@ def test_source_is_read_and_the_rest_is_counted(pip, tmp_path):
     assert source.left_out == {
         "empty": 1,
         "larger than 1,000,000 bytes": 1,
-        "without a source suffix": 1,
+        "without a source suffix": 2,
     }
+    assert source.licences == {"MIT": 1}
     # Nothing was unpacked.
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".whl"]
+
+
+def test_the_corpus_is_nine_wheels(pip):
+    read_source("pypi:corpus")
+    assert [command[-1] for command in pip] == module.CORPUS.split(",")
+    assert len(pip) == 9
 
 
 def test_a_wheel_is_fetched_once(pip):

@@ -1,12 +1,28 @@
 """Fill in the middle: the tokens, the stream, and the cursor."""
 
+import json
+
 import numpy as np
 import pytest
 from corpus import write_corpus
 
-from jaxnas.data import END_OF_TEXT_ID, DataError, encode, read_source
-from jaxnas.data.fim import TOKENS, around, fim_ids, fim_tokens, with_fim
-from jaxnas.data.tokenizer import load_tokenizer, token_bytes, train_tokenizer
+from jaxnas.data import END_OF_TEXT, END_OF_TEXT_ID, DataError, encode, read_source
+from jaxnas.data.fim import (
+    SPELLINGS,
+    TOKENS,
+    around,
+    fim_ids,
+    fim_names,
+    fim_tokens,
+    with_fim,
+)
+from jaxnas.data.tokenizer import (
+    encode_special,
+    end_of_text,
+    load_tokenizer,
+    token_bytes,
+    train_tokenizer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +127,63 @@ def test_both_sides_of_a_cursor_share_the_room(before, after, room, wanted):
     found = around(before, after, (90, 91, 92), room)
     assert found == wanted
     assert len(found) <= room
+
+
+@pytest.mark.parametrize("names", SPELLINGS, ids=lambda names: names[0])
+def test_tokens_of_others_are_found_by_their_spelling(plain, names):
+    tokenizer = load_tokenizer(plain.to_str())
+    tokenizer.add_special_tokens(list(names[:2]))
+    assert fim_ids(tokenizer) is None
+    tokenizer.add_special_tokens([names[2]])
+    size = plain.get_vocab_size()
+    assert fim_names(tokenizer) == names
+    assert fim_ids(tokenizer) == (size, size + 1, size + 2)
+    assert with_fim(tokenizer) is tokenizer
+    assert around([1], [2], fim_ids(tokenizer), 9) == [size, 1, size + 1, 2, size + 2]
+
+
+def test_the_end_of_a_text_is_the_tokenizer_s_own(plain, texts):
+    content = plain.to_str().replace(END_OF_TEXT, "</s>")
+    other = load_tokenizer(content)
+    other.add_special_tokens(list(TOKENS))
+    assert end_of_text(other) == END_OF_TEXT_ID
+    other.add_special_tokens([END_OF_TEXT])  # as GPT-2 has it: the last one
+    last = other.get_vocab_size() - 1
+    assert end_of_text(other) == last > 0
+    tokens = encode(other, texts[:4])
+    assert (tokens == last).sum() == 4
+    stream = fim_tokens(tokens, other, 1.0, 64, seed=0)
+    ids = set(stream.tolist())
+    assert last in ids
+    assert END_OF_TEXT_ID not in ids
+    assert token_bytes(other)[last] == 0
+    nothing = load_tokenizer(plain.to_str().replace(END_OF_TEXT, "[nothing]"))
+    with pytest.raises(DataError, match="no token that ends a text"):
+        encode(nothing, texts[:1])
+
+
+def test_special_tokens_can_be_spelled_out(tokenizer):
+    text = f"{TOKENS[0]}a = {TOKENS[1]}{TOKENS[2]}"
+    first, *middle, second, third = encode_special(tokenizer, text)
+    assert (first, second, third) == fim_ids(tokenizer)
+    assert tokenizer.decode(middle) == "a = "
+    # It stays text everywhere else.
+    assert set(fim_ids(tokenizer)).isdisjoint(tokenizer.encode(text).ids)
+
+
+def test_more_tokens_than_16_bits_hold(plain, texts):
+    content = json.loads(plain.to_str())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"] += [
+        {"id": 150_000 + n, "content": name, **flags, "special": True}
+        for n, name in enumerate(("<|end_of_text|>", *TOKENS))
+    ]
+    for one in content["added_tokens"][1:]:
+        content["model"]["vocab"][one["content"]] = one["id"]
+    tokenizer = load_tokenizer(json.dumps(content).replace(END_OF_TEXT, "[other]"))
+    tokens = encode(tokenizer, texts)
+    assert (tokens.dtype, tokens.max()) == (np.uint32, 150_000)
+    assert (tokens == 150_000).sum() == len(texts)
+    stream = fim_tokens(tokens, tokenizer, 0.5, 64, seed=0)
+    assert (stream.dtype, stream.max()) == (np.uint32, 150_003)
+    assert token_bytes(tokenizer).shape == (150_004,)

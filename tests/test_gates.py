@@ -70,9 +70,23 @@ def all_cut(config, params):
     return gates, parts
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_closed_gate_is_the_model_without_the_part(family):
-    config = of_family(family)
+def imported(**changes):
+    """What models of others have otherwise than ours."""
+    biased = {"normalization": "layernorm", "activation": "gelu", "qkv_bias": True}
+    return dataclasses.replace(SMALL, **biased, biases=True, **changes)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *map(of_family, FAMILIES),
+        imported(arch_type="grouped_query_attention", kv_heads=2),
+        imported(parallel_residual=True, shared_norm=True, rotary_dim=4),
+    ],
+    ids=[*FAMILIES, "biased", "parallel"],
+)
+def test_a_closed_gate_is_the_model_without_the_part(config):
+    family = config.arch_type
     params = perturbed(config)
     gates, parts = all_cut(config, params)
     smaller = cut_config(config, gates)

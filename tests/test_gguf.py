@@ -13,7 +13,7 @@ from jaxnas.data.tokenizer import load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_for
 from jaxnas.export.decoders import LLAMA
-from jaxnas.export.llama_cpp import export_gguf
+from jaxnas.export.llama_cpp import export_gguf, write
 from jaxnas.export.llama_cpp.architectures import ARCHITECTURES, architecture_for
 from jaxnas.export.llama_cpp.modelfile import modelfile
 from jaxnas.export.llama_cpp.tokens import token_keys
@@ -107,6 +107,20 @@ def test_a_file_that_would_load_and_be_wrong_is_not_made(tmp_path, genes):
         export_gguf(folder, tmp_path / "out.gguf")
     assert FALSE_FRIENDS[genes] in str(raised.value).partition("exact would be")[0]
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sliding_window": 8}, "sliding_window=8"),
+        ({"biases": True, "qkv_bias": True}, "biases=True"),
+        ({"normalization": "layernorm", "qkv_bias": True}, "qkv_bias=True"),
+    ],
+)
+def test_what_llama_cpp_would_leave_out_is_refused_by_its_name(fields, said):
+    with pytest.raises(UsageError, match="no llama") as raised:
+        architecture_for(dataclasses.replace(SMALL, **fields))
+    assert said in str(raised.value).partition("exact would be")[0]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -298,7 +312,7 @@ def with_template(content):
         (lambda c: c["pre_tokenizer"].update(use_regex=False), "pre_tokenizer="),
         (with_split, "pre_tokenizer='Digits + ByteLevel'"),
         (lambda c: c.update(pre_tokenizer=None), "pre_tokenizer='None'"),
-        (lambda c: c.update(normalizer={"type": "NFC"}), "normalizer='NFC'"),
+        (lambda c: c.update(normalizer={"type": "NFD"}), "normalizer='NFD'"),
         (with_template, "post_processor='TemplateProcessing'"),
         (lambda c: c["model"].update(ignore_merges=True), "model.ignore_merges=True"),
         (lambda c: c["model"].update(byte_fallback=True), "model.byte_fallback=True"),
@@ -481,3 +495,42 @@ def test_the_tables_name_each_tensor_once():
         assert len({*names}) == len(names)
         ours = [name for row in architecture.rows for name in row.ours]
         assert len({*ours}) == len(ours)
+
+
+def test_k_quants_want_rows_of_256(tmp_path):
+    pytest.importorskip("libgguf")
+    folder = saved(cell("transformer", hidden_dim=64), tmp_path / "small")
+    with pytest.raises(UsageError, match=r"multiple of 256 .* token_embd.weight have"):
+        export_gguf(folder, tmp_path / "out.gguf", "q4_k")
+    assert {path.name for path in tmp_path.iterdir()} == {"small"}
+    config = cell("transformer", hidden_dim=256, num_layers=1)
+    folder = saved(config, tmp_path / "model")
+    written = export_gguf(folder, tmp_path / "out.gguf", "q4_k")
+    assert not written.exact
+    assert any("rounded to q4_k" in note for note in written.notes)
+    _, tensors = read(tmp_path / "out.gguf")
+    export_gguf(folder, tmp_path / "exact.gguf", "f32")
+    _, exact = read(tmp_path / "exact.gguf")
+    export_gguf(folder, tmp_path / "plain.gguf", "q4_0")
+    _, plain = read(tmp_path / "plain.gguf")
+    for name, (kind, values) in tensors.items():
+        assert kind == ("F32" if values.ndim == 1 else "Q4_K")
+        wanted = exact[name][1]
+        own = np.square(values - wanted).mean()
+        other = np.square(plain[name][1] - wanted).mean()
+        assert own <= other
+        assert own == 0 or own < 0.01 * wanted.var()
+    size = sum(x.size for _, x in tensors.values() if x.ndim == 2) * 144 / 256
+    assert size < written.tensor_bytes < size + 4096
+
+
+def test_k_quants_without_their_package_say_what_to_install(tmp_path, monkeypatch):
+    find = write.importlib.util.find_spec
+    monkeypatch.setattr(
+        write.importlib.util,
+        "find_spec",
+        lambda name: None if name == "libgguf" else find(name),
+    )
+    folder = saved(SMALL, tmp_path / "model")
+    with pytest.raises(UsageError, match=r"pip install 'jaxnas\[kquant\]'"):
+        export_gguf(folder, tmp_path / "out.gguf", "q4_k")

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 from export_cells import TEXT, cell, tied
-from gguf_cells import models, saved
+from gguf_cells import models, published, saved
 
 import jaxnas.export.llama_cpp.read as module
 from jaxnas.errors import UsageError
-from jaxnas.export.llama_cpp import export_gguf
+from jaxnas.export.llama_cpp import export_gguf, write
 from jaxnas.export.llama_cpp.read import import_gguf, is_gguf
 from jaxnas.export.model_folder import load_model
 from jaxnas.run import main
@@ -26,10 +26,8 @@ LLAMA = dataclasses.replace(
     rope_theta=100000.0,
 )
 MODELS = {
-    name: config
-    for name, config in models().items()
-    if not name.startswith(("gpt2", "mamba"))
-} | {"theta": LLAMA, "theta-tied": tied(LLAMA)}
+    name: config for name, config in models().items() if not name.startswith("mamba")
+} | {"theta": LLAMA, "theta-tied": tied(LLAMA), **published()}
 
 
 def same(one, other):
@@ -44,8 +42,10 @@ def test_what_was_exported_comes_back(tmp_path, name):
     imported = import_gguf(tmp_path / "file.gguf", tmp_path / "back")
     ours, back = load_model(folder), load_model(tmp_path / "back")
     twice = name in ("stablelm-tied", "nemotron-tied")  # they have a head of their own
-    expected = dataclasses.replace(ours.config, tie_embeddings=False)
-    assert back.config == (expected if twice else ours.config).canonical()
+    expected = dataclasses.replace(ours.config, sliding_window=None)  # it was whole
+    if twice:
+        expected = dataclasses.replace(expected, tie_embeddings=False)
+    assert back.config == expected.canonical()
     assert same(ours.params["blocks"], back.params["blocks"])
     if twice:
         assert np.array_equal(
@@ -58,6 +58,18 @@ def test_what_was_exported_comes_back(tmp_path, name):
         assert back.tokenizer.encode(text).ids == ours.tokenizer.encode(text).ids
     end = ours.tokenizer.token_to_id("<|endoftext|>")
     assert back.tokenizer.token_to_id("<|endoftext|>") == end
+
+
+def test_of_another_s_file_gelu_is_the_one_that_llama_cpp_computes(
+    tmp_path, monkeypatch
+):
+    ours = cell("transformer", "layernorm", "absolute", "gelu")
+    folder = saved(ours, tmp_path / "model")
+    monkeypatch.setattr(write, "EXACT_GELU", "another.setting")
+    export_gguf(folder, tmp_path / "file.gguf")
+    found = import_gguf(tmp_path / "file.gguf", tmp_path / "back").config
+    assert found == dataclasses.replace(ours, tanh_gelu=True).canonical()
+    assert not found.learned_positions  # the table is of sinusoids
 
 
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0", "f16"])
@@ -98,16 +110,16 @@ def changed(tmp_path, monkeypatch):
     ("settings", "said"),
     [
         ({"general.architecture": "qwen3"}, "architecture 'qwen3' cannot be imported"),
-        ({"general.architecture": "gpt2"}, "architecture 'gpt2' cannot be imported"),
+        ({"general.architecture": "mamba"}, "architecture 'mamba' cannot be"),
         ({"llama.attention.head_count": 3}, "needs a divisor of num_heads=3"),
         ({"llama.attention.key_length": 8}, "value_length=16: ours would have 8"),
         (
             {"llama.feed_forward_length": 8},
             "blk.0.ffn_gate.weight has shape [256, 64]",
         ),
-        ({"llama.rope.scaling.factor": 2.0}, "factor=2.0: ours has no such setting"),
+        ({"llama.rope.scaling.type": "yarn"}, "type='yarn': ours has no such setting"),
         ({"llama.block_count": 3}, "tensor blk.2.attn_norm.weight is missing"),
-        ({"tokenizer.ggml.pre": "qwen2"}, "with pre='qwen2': only 'gpt2' with 'gpt-2'"),
+        ({"tokenizer.ggml.pre": "olmo"}, "with pre='olmo': only 'gpt2' with 'gpt-2'"),
         ({"tokenizer.ggml.model": "llama"}, "model='llama'"),
         (
             {"llama.expert_count": 2, "llama.rope.dimension_count": 8},

@@ -1,21 +1,23 @@
 """GGUF files in llama.cpp itself, where the package `xllamacpp` is installed."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from export_cells import TOKENS, cell, perturbed
-from gguf_cells import GELU, expected_architecture, models, saved
+from gguf_cells import GELU, expected_architecture, models, published, saved
 
 from arch import build_model
 from arch.initial import draw_parameters
 from arch.layers import activations
-from jaxnas.data import train_tokenizer
+from jaxnas.data import load_tokenizer, train_tokenizer
 from jaxnas.export.llama_cpp import architectures, export_gguf, write
+from jaxnas.export.llama_cpp.read import import_gguf
+from jaxnas.export.llama_cpp.tokens import RULES
 from jaxnas.export.llama_cpp.verify import LIMIT, TEXTS, verify
-from jaxnas.export.model_folder import save_model
+from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.run import main
 
 pytest.importorskip("gguf")
@@ -78,7 +80,27 @@ def test_llama_cpp_computes_our_function(tmp_path, monkeypatch, name):
     assert verify(folder, file, file).file.difference < found.difference / 2
 
 
-DRAWN = {name: c for name, c in MODELS.items() if expected_architecture(c) in GELU}
+PUBLISHED = published(max_seq_length=96)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_llama_cpp_computes_what_was_imported(tmp_path, name):
+    config = PUBLISHED[name]
+    folder, file = saved(config, tmp_path / "model"), tmp_path / "out.gguf"
+    assert export_gguf(folder, file).architecture == name.partition("-")[0]
+    verified = verify(folder, file, file)
+    assert verified.texts == len(TEXTS)
+    assert verified.file.greedy == verified.file.new == 16
+    # Where it is GELU, from a table of fp16 numbers.
+    limit = 3e-3 if config.activation in ("gelu", "geglu") else 5e-5
+    assert verified.file.difference < limit
+
+
+DRAWN = {
+    name: config
+    for name, config in (MODELS | PUBLISHED).items()
+    if expected_architecture(config) in GELU
+}
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -155,21 +177,24 @@ def test_a_file_that_llama_cpp_cannot_load_is_one_line(tmp_path, monkeypatch, ca
     assert len(said.splitlines()) == 1
 
 
-def test_texts_become_the_same_tokens_with_every_digit_a_word(tmp_path):
-    from tokenizers import pre_tokenizers
-
-    text = "".join(TEXTS)
-    for digits in (False, True):
-        tokenizer = train_tokenizer([text] * 3, 700)
-        if digits:
-            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Digits(True), tokenizer.pre_tokenizer]
-            )
+def test_texts_become_the_same_tokens_by_every_rule(tmp_path):
+    text, split = "".join(TEXTS), set()
+    for parts, name in RULES:
+        content = json.loads(train_tokenizer([text] * 3, 700).to_str())
+        content["pre_tokenizer"] = {
+            "type": "Sequence",
+            "pretokenizers": [{"trim_offsets": True} | part for part in parts],
+        }
+        content["normalizer"] = {"type": "NFC"} if name == "qwen2" else None
+        tokenizer = load_tokenizer(json.dumps(content))
+        split.add(tuple(tokenizer.encode(text).ids))
         config = dataclasses.replace(cell("transformer"), vocab_size=700)
-        folder = tmp_path / str(digits)
+        folder, file = tmp_path / name, tmp_path / f"{name}.gguf"
         save_model(folder, config, perturbed(config), tokenizer, exact=True)
-        file = tmp_path / f"{digits}.gguf"
-        export_gguf(folder, file)
+        written = export_gguf(folder, file)
+        assert any("NFC" in note for note in written.notes) == (name == "qwen2")
         assert verify(folder, file, file).texts == len(TEXTS)
-    assert TOKENS.get_vocab_size() < tokenizer.get_vocab_size()
-    assert np.unique(tokenizer.encode("2026").ids).size == 3
+        import_gguf(file, tmp_path / f"{name}-back")
+        back = load_model(tmp_path / f"{name}-back").tokenizer
+        assert back.encode(text).ids == tokenizer.encode(text).ids
+    assert len(split) == len(RULES)  # by each in another way

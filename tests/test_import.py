@@ -25,7 +25,7 @@ from jaxnas.export.model_folder import (
     save_model,
 )
 from jaxnas.export.settings import from_settings
-from jaxnas.export.tokens import end_tokens
+from jaxnas.export.tokens import chat_template, end_tokens
 
 CELLS = {
     "llama": cell("grouped_query_attention", kv_heads=1),
@@ -381,10 +381,14 @@ def test_what_belongs_to_the_tokenizer_is_kept(copy, tmp_path):
     for name, content in kept.items():
         (source / name).write_text(json.dumps(content))
     (source / "special_tokens_map.json").unlink()
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}\n"
+    (source / "chat_template.jinja").write_text(template)
     import_folder(source, tmp_path / "model")
     export_folder(tmp_path / "model", tmp_path / "again")
     for name, content in kept.items():
         assert json.loads((tmp_path / "again" / name).read_text()) == content
+    assert (tmp_path / "again" / "chat_template.jinja").read_text() == template
+    assert chat_template(tmp_path / "again") == template
     assert json.loads((tmp_path / "again" / CONFIG).read_text())["eos_token_id"] == 7
     # With another tokenizer it says nothing any more.
     import_folder(source, tmp_path / "other", source / TOKENIZER)
@@ -392,6 +396,16 @@ def test_what_belongs_to_the_tokenizer_is_kept(copy, tmp_path):
     assert names == {CONFIG, WEIGHTS, TOKENIZER}
     ids = load_model(tmp_path / "other").tokenizer.encode(TEXT).ids
     assert ids == TOKENS.encode(TEXT).ids
+
+
+def test_a_template_is_kept_without_a_generation_config(copy, tmp_path):
+    source = copy("llama", {"eos_token_id": 7})
+    (source / "generation_config.json").unlink(missing_ok=True)
+    settings = {"chat_template": "{{ messages }}", "tokenizer_class": "GPT2Tokenizer"}
+    (source / "tokenizer_config.json").write_text(json.dumps(settings))
+    import_folder(source, tmp_path / "model")
+    assert chat_template(tmp_path / "model") == "{{ messages }}"
+    assert end_tokens(tmp_path / "model", TOKENS) == [7]
 
 
 @pytest.mark.parametrize("content", ["{", "[1]"])

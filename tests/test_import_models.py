@@ -50,6 +50,24 @@ PUBLISHED = {
         {"vocab_size": 300, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64}
         | {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
     ),
+    "Pythia-70M": (
+        "gpt_neox",
+        {"num_attention_heads": 4, "rope_theta": 10000.0, "layer_norm_eps": 1e-5}
+        | {"rotary_pct": 0.5, "use_parallel_residual": True}
+        | {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": False},
+    ),
+    "GPT-NeoX-in-turn": (
+        "gpt_neox",
+        {"num_attention_heads": 3, "rotary_pct": 0.25, "rotary_emb_base": 500.0}
+        | {"use_parallel_residual": False, "attention_bias": False}
+        | {"bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu_pytorch_tanh"},
+    ),
+    "CodeGen-350M": (
+        "codegen",
+        {"vocab_size": 300, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64}
+        | {"n_ctx": 64, "rotary_dim": 4, "bos_token_id": 0, "eos_token_id": 0}
+        | {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    ),
     "TinyStarCoderPy": (
         "gpt_bigcode",
         {"vocab_size": 300, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from export_cells import TOKENS, cell, name_of, perturbed, tied
-from gguf_cells import saved
+from gguf_cells import published, saved
 
 from arch import build_model
 from arch.config import ACTIVATIONS, NORMALIZATIONS, POSITION_ENCODINGS
@@ -95,6 +95,22 @@ def test_a_graph_computes_our_function_and_reads_on(config):
     session.start(2)
     parts = [session.read(part) for part in np.split(tokens, [8, 9, 10, 16], axis=1)]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), wanted, atol=5e-5)
+
+
+PUBLISHED = published() | {
+    "window": dataclasses.replace(published()["starcoder2-biases"], sliding_window=5)
+}
+
+
+@pytest.mark.parametrize("config", PUBLISHED.values(), ids=PUBLISHED)
+def test_a_graph_computes_what_was_imported_and_reads_on(config):
+    params = perturbed(config)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 24))
+    session = Session(config, params)
+    session.start(2)
+    parts = [session.read(part) for part in np.split(tokens, [8, 9, 10, 16], axis=1)]
+    found, wanted = np.concatenate(parts, axis=1), our_logits(config, params, tokens)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("position", POSITION_ENCODINGS)

@@ -7,10 +7,11 @@ import pytest
 from corpus import write_corpus
 
 from jaxnas.data import prepare, read_source
+from jaxnas.data.folders import read_folder
 from jaxnas.data.overlap import overlap_with, read_rows, without_overlap
-from jaxnas.data.sources import DataError, SourceFile, read_folder
+from jaxnas.data.sources import DataError, SourceFile
 from jaxnas.errors import UsageError
-from jaxnas.source_name import anchored_source, split_spec
+from jaxnas.source_name import anchored_source, source_name
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SOLUTION = """\
@@ -78,15 +79,16 @@ def test_a_source_says_what_it_is_without(corpus):
 
 def test_paths_of_a_source_are_made_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert split_spec("stdlib") == ("stdlib", [])
-    assert split_spec("stdlib+without:a,b") == ("stdlib", [Path("a"), Path("b")])
+    assert source_name("stdlib").without == ()
+    named = source_name("stdlib+without:a,b")
+    assert (named.source, named.without) == ("stdlib", (Path("a"), Path("b")))
     assert anchored_source("stdlib") == "stdlib"
     assert (
         anchored_source("folder:code+without:a,/b")
         == f"folder:{tmp_path}/code+without:{tmp_path}/a,/b"
     )
-    with pytest.raises(UsageError, match="names no file"):
-        split_spec("stdlib+without:")
+    with pytest.raises(UsageError, match="names nothing"):
+        source_name("stdlib+without:")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"task_id": 1}'])

@@ -31,7 +31,20 @@ ROTARY = dataclasses.replace(
     rope_scaling=3.0,
     qkv_bias=True,
 )
-MODELS = pytest.mark.parametrize("config", [BIASED, ROTARY], ids=["biased", "rotary"])
+PARALLEL = dataclasses.replace(
+    cell("transformer", "layernorm", "rope", "gelu"),
+    biases=True,
+    tanh_gelu=True,
+    rotary_dim=4,
+    parallel_residual=True,
+    shared_norm=True,
+    head_bias=True,
+)
+MODELS = pytest.mark.parametrize(
+    "config", [BIASED, ROTARY, PARALLEL], ids=["biased", "rotary", "parallel"]
+)
+# With another value there would be other parameters.
+PARAMETERS = ("qkv_bias", "biases", "learned_positions", "shared_norm", "head_bias")
 TOKENS = np.random.default_rng(0).integers(0, 300, (2, 20))
 
 
@@ -44,13 +57,20 @@ def drawn(config, seed=0):
     )
 
 
+def with_norms(params):
+    """A norm for each branch, where one served both."""
+    blocks = params["blocks"]
+    return params | {"blocks": blocks | {"feedforward_norm": blocks["mixer_norm"]}}
+
+
 def logits(config, params, traits=None):
     return np.asarray(build_model(config).apply({"params": params}, TOKENS, traits))
 
 
 @MODELS
 def test_parameters_are_counted(config):
-    for one in (config, dataclasses.replace(config, tie_embeddings=True)):
+    tied = dataclasses.replace(config, tie_embeddings=True, head_bias=False)
+    for one in (config, tied):
         sizes = (leaf.size for leaf in jax.tree.leaves(drawn(one)))
         assert cost.parameters(one) == sum(sizes)
 
@@ -60,9 +80,11 @@ def test_every_variant_changes_what_is_computed(config):
     params = drawn(config)
     whole = logits(config, params)
     for name, value in VARIANTS.items():
-        if getattr(config, name) == value or "bias" in name or "learned" in name:
+        if getattr(config, name) == value or name in PARAMETERS:
             continue
-        other = logits(dataclasses.replace(config, **{name: value}), params)
+        alone = {"shared_norm": False} if name == "parallel_residual" else {}
+        changed = dataclasses.replace(config, **alone, **{name: value})
+        other = logits(changed, with_norms(params) if alone else params)
         assert np.abs(other - whole).max() > 1e-6, name
 
 
@@ -119,3 +141,19 @@ def test_a_window_hides_what_is_before_it():
     assert np.abs(one[:, 8] - two[:, 8]).max() > 1e-3
     found, _ = forward_with_cache(config, weights, other, states)
     np.testing.assert_allclose(found, one[:, -1], atol=1e-4)
+
+
+def test_of_a_window_the_tokens_in_it_are_counted():
+    whole = dataclasses.replace(ROTARY, max_seq_length=4096)
+    cut = dataclasses.replace(whole, sliding_window=64)
+
+    def decoding(config, tokens):
+        return cost.list_ops(cost.sizes_of(config), cost.decode(past=tokens))
+
+    for tokens in (20, 63):
+        assert decoding(cut, tokens) == decoding(whole, tokens)
+    assert decoding(cut, 1000) == decoding(whole, 63)
+    assert cost.prefill_flops(cut, tokens=256) < cost.prefill_flops(whole, tokens=256)
+    for tokens in (32, 1000):
+        within = cost.state_bytes(whole, tokens=min(tokens, 64))
+        assert cost.state_bytes(cut, tokens=tokens) == within

@@ -1,11 +1,12 @@
 """Softmax attention: dense, with grouped heads, and without a score matrix.
 
 Scores that are computed are counted, whether a causal mask removes them or not:
-all T x S of T new tokens and S with those before, or blocks of them.
+all T x S of T new tokens and S with those before, or blocks of them. Of a window
+the tokens in it are counted, as where the others are skipped and forgotten.
 """
 
 from arch.cost.parts import Op, matmul
-from arch.cost.sizes import Count, Sizes
+from arch.cost.sizes import Count, Sizes, in_window
 from arch.cost.workload import Workload
 
 SOFTMAX_FLOPS = 6  # scale, max, subtract, exp, sum, divide
@@ -22,9 +23,10 @@ def attention(sizes: Sizes, reading: Workload) -> list[Op]:
     Scores are written, turned into weights and read again. Key and value heads
     may be fewer (Ainslie et al. 2023, arXiv:2305.13245): each is read once.
     """
-    seen = reading.past + reading.tokens
+    seen = in_window(sizes, reading.past + reading.tokens)
+    known = in_window(sizes, reading.past + 1) - 1 + reading.tokens
     new_heads = reading.positions * sizes.kv_channels
-    all_heads = reading.batch * seen * sizes.kv_channels
+    all_heads = reading.batch * known * sizes.kv_channels
     stream = reading.positions * sizes.hidden
     queries = reading.positions * sizes.attention
     scores, product = reading.positions * seen * sizes.heads, 2 * queries * seen
@@ -146,11 +148,13 @@ def out(sizes: Sizes, reading: Workload) -> Op:
         sizes.hidden,
         reading.positions,
         stream,
-        sizes.biases,
+        sizes.biases * sizes.qkv_bias,
     )
 
 
 def _rotary(name: str, sizes: Sizes, values: Count, held: Count) -> Op:
+    turned = sizes.rotary_dim + (sizes.rotary_dim == 0) * sizes.head_dim
+    values = values // sizes.head_dim * turned
     return Op(
         name=name,
         kind="elementwise",

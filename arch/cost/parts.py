@@ -111,7 +111,7 @@ def residual_stream(sizes: Sizes, reading: Workload, branches: Count) -> list[Op
     norm = Op(
         name="norm",
         kind="elementwise",
-        count=branches + ends,
+        count=branches + ends - sizes.layers * sizes.shared_norm,
         weights=(vector(sizes.hidden), *_bias(sizes.hidden, bias)),
         flops=(NORM_FLOPS + bias) * values,
         read=values,
@@ -123,7 +123,7 @@ def residual_stream(sizes: Sizes, reading: Workload, branches: Count) -> list[Op
 def head(sizes: Sizes, reading: Workload) -> Op:
     """The logits."""
     asked = reading.batch * reading.logits
-    return matmul("head", 1, sizes.hidden, sizes.vocab, asked)
+    return matmul("head", 1, sizes.hidden, sizes.vocab, asked, bias=sizes.head_bias)
 
 
 def feedforward(sizes: Sizes, reading: Workload) -> list[Op]:

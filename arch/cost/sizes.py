@@ -49,6 +49,10 @@ class Sizes(NamedTuple):
     qkv_bias: Count = 0  # 1 if queries, keys and values have biases
     biases: Count = 0  # 1 if other linear layers and norms have
     positions: Count = 0  # rows of a table of learned positions
+    window: Count = 0  # tokens that attention reads at most, 0 for all
+    rotary_dim: Count = 0  # channels of a head that are rotated, 0 for all
+    shared_norm: Count = 0  # 1 if a layer has one norm for both branches
+    head_bias: Count = 0  # 1 if the head has a bias
 
     @property
     def head_dim(self) -> Count:
@@ -64,6 +68,11 @@ class Sizes(NamedTuple):
     def step_rank(self) -> Count:
         """Rank of Mamba's step-size projection, hidden / 16 rounded up."""
         return (self.hidden + MAMBA_RANK_DIVISOR - 1) // MAMBA_RANK_DIVISOR
+
+
+def in_window(sizes: Sizes, tokens: int) -> int:
+    """How many of the tokens attention reads: the last ones, where it has a window."""
+    return min(tokens, int(sizes.window)) if np.any(sizes.window) else tokens
 
 
 @functools.lru_cache(maxsize=1024)  # a candidate's costs are sums over the same
@@ -89,6 +98,10 @@ def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
         qkv_bias=int(config.qkv_bias and has_heads(config.arch_type)),
         biases=int(config.biases and has_heads(config.arch_type)),
         positions=_learned(config),
+        window=config.sliding_window or 0,
+        rotary_dim=config.rotary_dim or 0,
+        shared_norm=int(config.shared_norm),
+        head_bias=int(config.head_bias),
     )
 
 

@@ -8,7 +8,7 @@ and sums over all earlier tokens, in float32. Counters are left out.
 from typing import NamedTuple
 
 from arch.config import MAMBA_STATE, MAMBA_TAPS
-from arch.cost.sizes import Count, Sizes
+from arch.cost.sizes import Count, Sizes, in_window
 
 
 class State(NamedTuple):
@@ -19,8 +19,8 @@ class State(NamedTuple):
 
 
 def key_value_cache(sizes: Sizes, batch: int, tokens: int) -> State:
-    """Keys and values of every token, of the heads that have their own."""
-    return State(2 * batch * tokens * sizes.kv_channels, 0)
+    """Keys and values of every token in the window, of heads that have their own."""
+    return State(2 * batch * in_window(sizes, tokens) * sizes.kv_channels, 0)
 
 
 def linear_state(sizes: Sizes, batch: int) -> State:

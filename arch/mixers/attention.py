@@ -94,7 +94,7 @@ class Attention(nn.Module):
         mixed, state = choose_heads(config, traits, mix, q, k, v)
         mixed = split_heads(mixed, config.num_heads, channels)
         out = dense(
-            config, self.dtype, "out", config.hidden_dim, (-2, -1), config.biases
+            config, self.dtype, "out", config.hidden_dim, (-2, -1), config.out_bias
         )
         return out(mixed), state
 
@@ -117,7 +117,10 @@ class _Queries(NamedTuple):
         if (rotary := is_encoding(self.traits, "rope")) is False:
             return x
         base, scaling = self.config.rope_theta, self.config.rope_scaling
-        return rotate(x, positions, self.head_dim, rotary, base, scaling)
+        if (turned := self.config.rotary_dim) is None:
+            return rotate(x, positions, self.head_dim, rotary, base, scaling)
+        first = rotate(x[..., :turned], positions, turned, rotary, base, scaling)
+        return jnp.concatenate([first, x[..., turned:]], axis=-1)
 
     def scoring(self) -> Scoring:
         """See `Scoring`."""

@@ -1,14 +1,19 @@
 """`compress MODEL`: a trained model made smaller, and what that costs."""
 
+import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jaxnas.commands.of_model import (
     BOUNDS,
+    add_folder,
     add_of_run,
     begun,
     found_model,
     given_of,
+    resumed,
     settings_of,
     tokens_of,
 )
@@ -16,6 +21,7 @@ from jaxnas.commands.options import Parser, check_flags
 from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.source_name import anchored_source
+from jaxnas.storage.run_folder import RunFolder
 
 STORED = {"f16": "fp16", "q8_0": "int8", "q4_0": "int4"}  # ggml's name of ours
 ROUNDINGS = ("plain", "importance", "gptq", "qat")
@@ -38,10 +44,7 @@ _NAMES = (
 def main(arguments: list[str]) -> None:
     """Compresses a model."""
     options = _parser().parse_args(arguments)
-    if options.model is None:
-        raise UsageError("MODEL is missing: give a run's folder, or a model's")
-    values = _values(given_of(options, _NAMES))
-    with begun(options.out, "compress", values) as folder:
+    with _claimed(options) as (folder, values):
         # Only now, for it takes seconds.
         from jaxnas.pipeline.compress import CompressPlan, compress
         from jaxnas.report.tables import plain_console
@@ -54,7 +57,26 @@ def main(arguments: list[str]) -> None:
         try:
             compress(folder, plan, plain_console())
         except KeyboardInterrupt:
-            sys.exit(interrupted())
+            sys.exit(interrupted(f"go on with --resume {folder.path}"))
+
+
+@contextmanager
+def _claimed(options: argparse.Namespace) -> Iterator[tuple[RunFolder, Values]]:
+    """The locked folder, new or to be resumed, and the plan's values."""
+    given = given_of(options, _NAMES)
+    if options.resume is not None:
+        with resumed(options.resume, given, _NAMES) as (folder, kept):
+            if kept["model"] is None or kept["to"] is None:
+                raise UsageError(f"{folder.config} is not of a compression")
+            if folder.summary.exists():
+                raise UsageError(f"{folder.path} is done: its model is {folder.model}")
+            yield folder, _checked(kept)
+        return
+    if options.model is None:
+        raise UsageError("MODEL is missing: give a run's folder, or a model's")
+    values = _values(given)
+    with begun(options.out, "compress", values) as folder:
+        yield folder, values
 
 
 def _values(given: Values) -> Values:
@@ -71,6 +93,14 @@ def _values(given: Values) -> Values:
         "model": str(model),
     }
     values["data"] = anchored_source(values["data"])
+    del values["eval_windows"]
+    values = _checked(values)
+    values["recover_steps"] = _steps(values)
+    return values
+
+
+def _checked(values: Values) -> Values:
+    """The values, or what is wrong with one of them."""
     bounds: dict[str, Values] = BOUNDS | {
         "prune": {"kind": float, "least": 0, "below": 1},
         "to": {"kind": str, "among": tuple(STORED)},
@@ -80,12 +110,11 @@ def _values(given: Values) -> Values:
         "max_size": {"kind": float, "above": 0},
         "max_latency": {"kind": float, "above": 0},
     }
-    del values["eval_windows"], bounds["eval_windows"]
+    del bounds["eval_windows"]
     open_ = ("recover_steps", "recover_tokens", "max_size", "max_latency")
     check_flags(values, bounds, open_=open_)
     if values["rounding"] == "qat" and values["to"] == "f16":
         raise UsageError("--rounding qat needs --to q8_0 or q4_0: f16 has no blocks")
-    values["recover_steps"] = _steps(values)
     return values
 
 
@@ -103,12 +132,12 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m jaxnas.run compress",
         usage="python -m jaxnas.run compress MODEL [--prune SHARE] [--to NAME] "
-        "[--out DIR] [settings]",
+        "[--out DIR | --resume DIR] [settings]",
         description=_ABOUT,
     )
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", help="a run's folder, or a model's")
-    add("--out", metavar="DIR", type=Path, help="the folder [runs/compress-NNN]")
+    add_folder(parser, "compress", "this folder's compression")
     add("--prune", type=float, metavar="SHARE", help="of the model's bytes to go [0]")
     add("--max-size", type=float, metavar="MIB", help="of the result, at most [any]")
     add("--max-latency", type=float, metavar="MS", help="of a prompt, at most [any]")

@@ -11,7 +11,7 @@ from arch.decoding.generate import Generated, check, position_limit, stream
 from arch.decoding.sampling import Sampling
 from arch.decoding.unrolled import unstack
 from jaxnas.commands.options import MANY, Parser, whole
-from jaxnas.data.tokenizer import END_OF_TEXT
+from jaxnas.data.tokenizer import END_OF_TEXT, encode_special
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model
 from jaxnas.export.tokens import end_tokens
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     folder = model_in(options.model)
     model = load_model(folder)
     end = model.tokenizer.token_to_id(END_OF_TEXT)
-    prompt = _tokens(model, text, end)
+    prompt = _tokens(model, text, end, options.special_tokens)
     ends = end_tokens(folder, model.tokenizer)
     max_new = _max_new(options.max_new, model, len(prompt))
     try:
@@ -107,9 +107,10 @@ def _write(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def _tokens(model: LoadedModel, text: str, end: int | None) -> list[int]:
+def _tokens(model: LoadedModel, text: str, end: int | None, special: bool) -> list[int]:
     """The prompt's tokens. An empty one begins a new file: behind an end of text."""
-    ids = model.tokenizer.encode(text).ids
+    tokenizer = model.tokenizer
+    ids = encode_special(tokenizer, text) if special else tokenizer.encode(text).ids
     if ids:
         return ids
     if end is None:
@@ -170,6 +171,11 @@ def _parser() -> Parser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", metavar="TEXT", help="empty begins a new file")
     source.add_argument("--prompt-file", metavar="FILE", help="- is standard input")
+    add(
+        "--special-tokens",
+        action="store_true",
+        help="special tokens that the prompt spells out are those, and no text",
+    )
     add("--max-new", type=whole(MANY), metavar="N", help=f"tokens, at most [{MAX_NEW}]")
     chance = parser.add_mutually_exclusive_group()
     chance.add_argument(

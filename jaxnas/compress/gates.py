@@ -25,7 +25,12 @@ from jaxnas.compress.prune import pruned_config, take_channels
 # Mamba's are read by what draws its step sizes, too.
 _WRITING = ("out", "down", "out_proj", "output")
 _INNER = ("down", "out_proj", "x_proj")
-_HEAD_AXES = {"query": 2, "key": 2, "value": 2, "out": 1}  # stacked
+_READ = ("query", "key", "value")
+_HEAD_AXES = {  # stacked
+    **{("mixer", name, "kernel"): 2 for name in _READ},
+    **{("mixer", name, "bias"): 1 for name in _READ},
+    ("mixer", "out", "kernel"): 1,
+}
 
 _SHARES = 16  # of the inner channels: how many go at once, in whole blocks
 
@@ -69,9 +74,10 @@ def gated(params: Params, gates: Gates) -> Params:
         name, gate = path[-2], jnp.ones((len(kernel), 1))
         if name in _WRITING:
             gate = gate * gates.layers[:, None]
-        if name in _INNER:
+        inputs = path[-1] != "bias"  # which has none
+        if name in _INNER and inputs:
             gate = gate * gates.inner
-        if name == "out":
+        if name == "out" and inputs:
             repeats = kernel.shape[1] // gates.groups.shape[1]
             gate = gate * jnp.repeat(gates.groups, repeats, axis=1)
         if name in _WRITING + _INNER:
@@ -152,8 +158,9 @@ def without(params: Params, gates: Gates) -> Params:
     flat = flatten_dict(params["blocks"])
     if gates.groups.shape[1]:
         groups = _open(gates.groups)
-        for name, axis in _HEAD_AXES.items():
-            path = ("mixer", name, "kernel")
+        for path, axis in _HEAD_AXES.items():
+            if path not in flat:
+                continue
             repeats = flat[path].shape[axis] // gates.groups.shape[1]
             kept = (groups[..., None] * repeats + np.arange(repeats)).reshape(
                 len(groups), -1

@@ -16,8 +16,10 @@ from jaxnas.data.named import read_source
 from jaxnas.data.sources import DataError, Source, SourceFile
 from jaxnas.data.split import SPLITS, split
 from jaxnas.data.tokenizer import (
+    END_OF_TEXT_ID,
     check_vocab_size,
     encode,
+    end_of_text,
     load_tokenizer,
     token_bytes,
     train_tokenizer,
@@ -35,9 +37,9 @@ class Dataset:
 
     spec: str
     corpus_hash: str  # of the files kept, whatever their names and order
-    train: np.ndarray  # u16[N], the end-of-text token after each file
-    validation: np.ndarray  # u16[N]
-    test: np.ndarray  # u16[N]
+    train: np.ndarray  # ids[N] (`id_type`), the end-of-text token after each file
+    validation: np.ndarray  # ids[N]
+    test: np.ndarray  # ids[N]
     token_bytes: np.ndarray  # i32[V], bytes of each token
     tokenizer: Tokenizer
     vocab_size: int  # V, fewer than asked for if the corpus is small
@@ -57,8 +59,9 @@ def prepare(
     """Reads, deduplicates, splits and tokenizes a source, or reads the cache.
 
     Args:
-      spec: `"stdlib"` or `"folder:PATH"`.
-      vocab_size: the most tokens the vocabulary may hold, in [257, 65536].
+      spec: a source's name, as `read_source` takes it.
+      vocab_size: the most tokens the vocabulary may hold, in [257, 65536] if it is
+        made here.
       cache_dir: by default `cache.cache_dir()`. One that can't be written is not
         an error: nothing is cached then.
       tokenizer: a model's own; by default one is made for the source.
@@ -66,7 +69,8 @@ def prepare(
     Raises:
       DataError: the source cannot be used, or a split would hold too little.
     """
-    check_vocab_size(vocab_size)
+    if tokenizer is None:
+        check_vocab_size(vocab_size)
     source = read_source(spec)
     own = "" if tokenizer is None else tokenizer.to_str()
     name = f"{_key(source.files, vocab_size, own)}.npz"
@@ -106,12 +110,14 @@ def windows(tokens: np.ndarray, number: int, length: int) -> np.ndarray:
 
 
 def _key(files: list[SourceFile], vocab_size: int, own: str) -> str:
+    end = END_OF_TEXT_ID if not own else end_of_text(load_tokenizer(own))
     settings = {
         "format": FORMAT,
         "vocab_size": vocab_size,
         "tokenizers": importlib.metadata.version("tokenizers"),
         "files": sorted(file.sha256 for file in files),
         **({"tokenizer": _hash(own)} if own else {}),
+        **({"end": end} if end != END_OF_TEXT_ID else {}),
     }
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
@@ -183,6 +189,7 @@ def _unpack(spec: str, source: Source, payload: bytes) -> Dataset:
             "python": platform.python_version(),
             "left_out": source.left_out,
             "skipped_folders": len(source.skipped_folders),
+            "licences": dict(source.licences),
             **facts,
         },
     )

@@ -12,18 +12,38 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from jaxnas.data.sources import DataError
-from jaxnas.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
+from jaxnas.data.tokenizer import end_of_text, load_tokenizer
 
-# By these names llama.cpp and its editors know them.
-PREFIX, SUFFIX, MIDDLE = "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"
-TOKENS = (PREFIX, SUFFIX, MIDDLE)
+# By these names llama.cpp and its editors know them, and Qwen2.5-Coder.
+TOKENS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+# What stands before the prefix, the suffix and the middle in others, from their
+# tokenizers' configs; all of them are trained in this order, too.
+SPELLINGS = (
+    TOKENS,
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, StarCoder2
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # noqa: RUF001 DeepSeek-Coder
+    ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # CodeGeeX4
+)
+
+
+def fim_names(tokenizer: Tokenizer) -> tuple[str, str, str] | None:
+    """The three tokens as this tokenizer spells them; None if it lacks one."""
+    for names in SPELLINGS:
+        if all(tokenizer.token_to_id(name) is not None for name in names):
+            return names
+    return None
 
 
 def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
     """The ids of the three tokens; None if it lacks one."""
-    prefix, suffix, middle = map(tokenizer.token_to_id, TOKENS)
-    if prefix is None or suffix is None or middle is None:
+    names = fim_names(tokenizer)
+    if names is None:
         return None
+    prefix, suffix, middle = map(tokenizer.token_to_id, names)
+    assert prefix is not None
+    assert suffix is not None
+    assert middle is not None
     return prefix, suffix, middle
 
 
@@ -94,7 +114,7 @@ def fim_tokens(
     """A stream of files with a share of their pieces rearranged.
 
     Args:
-      tokens: u16[N], the end of text after each file.
+      tokens: ids[N], the end of text after each file.
       tokenizer: with the three tokens.
       rate: share of the pieces.
       length: tokens of a piece, at most. Pieces are cut at characters, so that words
@@ -102,7 +122,7 @@ def fim_tokens(
       seed: of what is drawn.
 
     Returns:
-      u16[N + a few a piece], the end of text after each piece that was rearranged.
+      ids[N + a few a piece], the end of text after each piece that was rearranged.
 
     Raises:
       DataError: the tokenizer lacks a token.
@@ -111,7 +131,8 @@ def fim_tokens(
     if ids is None:
         raise DataError("the tokenizer has no tokens for fill-in-the-middle")
     rng = np.random.default_rng([seed, len(tokens)])
-    pieces = _pieces(tokens, length)
+    end = end_of_text(tokenizer)
+    pieces = _pieces(tokens, length, end)
     chosen = np.flatnonzero(rng.random(len(pieces)) < rate)
     texts = tokenizer.decode_batch(
         [pieces[at].tolist() for at in chosen], skip_special_tokens=True
@@ -129,14 +150,14 @@ def fim_tokens(
             continue
         for mark, part in zip(ids, encoded[3 * place : 3 * place + 3], strict=True):
             out += [[mark], part]
-        out.append([END_OF_TEXT_ID])
-    return np.concatenate([np.asarray(part, np.uint16) for part in out])
+        out.append([end])
+    return np.concatenate([np.asarray(part, tokens.dtype) for part in out])
 
 
-def _pieces(tokens: np.ndarray, length: int) -> list[np.ndarray]:
+def _pieces(tokens: np.ndarray, length: int, end: int) -> list[np.ndarray]:
     """Parts of files, at most so many tokens each, the end of text with the last."""
     found = []
-    ends = np.flatnonzero(tokens == END_OF_TEXT_ID) + 1
+    ends = np.flatnonzero(tokens == end) + 1
     for file in np.split(tokens, ends):
         found += [file[at : at + length] for at in range(0, len(file), length)]
     return found

@@ -3,45 +3,58 @@
 import sysconfig
 from pathlib import Path
 
+from jaxnas.data.folders import read_folder, read_stdlib
+from jaxnas.data.hub import read_hub
 from jaxnas.data.overlap import overlap_with, without_overlap
-from jaxnas.data.sources import DataError, Source, read_folder, read_stdlib
+from jaxnas.data.sources import MAX_BYTES, DataError, Source
 from jaxnas.data.wheels import read_wheels
-from jaxnas.source_name import WITHOUT, split_spec
+from jaxnas.source_name import SourceName, source_name
 from jaxnas.storage.inputs import user_path
 
 
 def read_source(spec: str) -> Source:
-    """Reads `"stdlib"`, `"folder:PATH"` or `"pypi:NAME==VERSION,..."`.
+    """Reads a source by its name.
 
-    Each can end in `"+without:PATH,..."`, files of HumanEval or MBPP: what overlaps
-    with a problem in them is left out, and counted.
+    Args:
+      spec: `"stdlib"`, `"folder:PATH"`, `"parquet:PATH"`, `"hf:NAME@COMMIT"` or
+        `"pypi:NAME==VERSION,..."`, with options behind it (`jaxnas.source_name`):
+        what to include, a row's field, how large files are, and benchmarks whose
+        problems are left out, and counted.
 
     Raises:
       DataError: no such source, or nothing in it can be used.
     """
-    spec, paths = split_spec(spec)
-    source = _read_source(spec)
-    if not paths:
+    name = source_name(spec)
+    source = _read_source(name)
+    if not name.without:
         return source
-    kept, dropped = without_overlap(source.files, overlap_with(paths))
+    kept, dropped = without_overlap(source.files, overlap_with(name.without))
     if not kept:
-        raise DataError(f"every file of {spec!r} overlaps with the benchmarks")
-    names = " or ".join(path.name for path in paths)
+        raise DataError(f"every file of {name.source!r} overlaps with the benchmarks")
+    names = " or ".join(path.name for path in name.without)
     return source._replace(
         files=kept, left_out=source.left_out | {f"overlapping with {names}": dropped}
     )
 
 
-def _read_source(spec: str) -> Source:
-    if spec == "stdlib":
-        return read_stdlib(Path(sysconfig.get_paths()["stdlib"]))
-    kind, _, path = spec.partition(":")
-    if kind == "folder" and path:
-        return read_folder(user_path(path))
-    if kind == "pypi" and path:
-        return read_wheels(path)
+def _read_source(name: SourceName) -> Source:
+    include, field = name.include, name.field
+    match (name.kind, name.rest):
+        case ("stdlib", ""):
+            return read_stdlib(Path(sysconfig.get_paths()["stdlib"]))
+        case ("folder", path) if path:
+            return read_folder(
+                user_path(path), include, field, name.largest or MAX_BYTES
+            )
+        case ("parquet", path) if path:
+            return read_folder(user_path(path), include or ("*.parquet",), field)
+        case ("hf", rest) if rest:
+            return read_hub(rest, include, field)
+        case ("pypi", names) if names:
+            return read_wheels(names)
     raise DataError(
-        f'unknown data source {spec!r}: give "stdlib" (the standard library of this'
-        ' Python), "folder:PATH" (a folder of source code) or "pypi:NAME==VERSION,..."'
-        f' (the source in these wheels), each with "{WITHOUT}PATH,..." behind it or not'
+        f'unknown data source {name.source!r}: give "stdlib" (the standard library of '
+        'this Python), "folder:PATH" (your code, or one file), "parquet:PATH", '
+        '"hf:NAME@COMMIT" (a data set) or "pypi:NAME==VERSION,..." (the source in '
+        "these wheels), with options such as +include:*.py or not"
     )

@@ -13,9 +13,11 @@ from jaxnas.data.sources import DataError
 from jaxnas.errors import UsageError
 
 END_OF_TEXT = "<|endoftext|>"
-END_OF_TEXT_ID = 0
+END_OF_TEXT_ID = 0  # in tokenizers of ours
+# What ends a text in those of others, the first that there is.
+_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")  # noqa: RUF001
 MIN_VOCAB_SIZE = 257  # 256 bytes and the end of text
-MAX_VOCAB_SIZE = 65_536  # ids fit in 16 bits
+MAX_VOCAB_SIZE = 65_536  # of a tokenizer that is made here: ids fit in 16 bits
 
 
 def check_vocab_size(vocab_size: int) -> None:
@@ -60,6 +62,28 @@ def load_tokenizer(json: str) -> Tokenizer:
     return tokenizer
 
 
+def encode_special(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Tokens of a text in which special tokens that are spelled out are those."""
+    # Another one, which is not set to take them for text.
+    reading = Tokenizer.from_str(tokenizer.to_str())
+    return reading.encode(text, add_special_tokens=False).ids
+
+
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """The token that stands behind each file.
+
+    Raises:
+      DataError: it has none.
+    """
+    ids = map(tokenizer.token_to_id, _ENDS)
+    found = next((i for i in ids if i is not None), None)
+    if found is None:
+        raise DataError(
+            f"the tokenizer has no token that ends a text: none of {', '.join(_ENDS)}"
+        )
+    return found
+
+
 def room_of(tokenizer: Tokenizer) -> int:
     """Rows that an embedding needs: one more than the greatest id."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
@@ -75,21 +99,32 @@ def check_room(tokenizer: Tokenizer, room: int, where: str) -> None:
         )
 
 
+def id_type(room: int) -> np.dtype:
+    """What holds ids below `room`: u16, or u32 for the large vocabularies of others."""
+    return np.dtype(np.uint16 if room <= MAX_VOCAB_SIZE else np.uint32)
+
+
 def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
-    """u16[N]: all texts' tokens in turn, with the end of text after each."""
-    parts: list[np.ndarray] = [np.zeros(0, np.uint16)]
+    """ids[N]: all texts' tokens in turn, with the end of text after each.
+
+    Of `id_type`: u16 for every tokenizer of ours.
+    """
+    kind = id_type(room_of(tokenizer))
+    parts: list[np.ndarray] = [np.zeros(0, kind)]
+    end = end_of_text(tokenizer)
     texts = iter(texts)
     # In batches: the library's encodings weigh 100 times what their ids do.
     while batch := list(itertools.islice(texts, 32)):
         for encoding in tokenizer.encode_batch_fast(batch):
-            parts.append(np.array([*encoding.ids, END_OF_TEXT_ID], np.uint16))
+            parts.append(np.array([*encoding.ids, end], kind))
     return np.concatenate(parts)
 
 
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
     """i32[V]: how many bytes of text each token is; 0 for those that are no text."""
     sizes = np.zeros(room_of(tokenizer), np.int32)
+    end = end_of_text(tokenizer)
     for token, i in tokenizer.get_vocab(with_added_tokens=False).items():
         # The byte-level alphabet spells each byte as one character.
-        sizes[i] = 0 if i == END_OF_TEXT_ID else len(token)
+        sizes[i] = 0 if i == end else len(token)
     return sizes

@@ -4,7 +4,7 @@ A wheel is fetched by pip, which checks it against the index's hash, and kept in
 cache: the same names and versions give the same corpus for ever.
 """
 
-import collections
+import email.parser
 import hashlib
 import io
 import re
@@ -17,11 +17,11 @@ from pathlib import Path
 from jaxnas.data.sources import (
     MAX_BYTES,
     NO_SUFFIX,
-    TOO_LARGE,
+    Collected,
     DataError,
     Source,
-    SourceFile,
     has_source_suffix,
+    too_large,
     usable,
 )
 from jaxnas.storage.cache import in_cache
@@ -30,6 +30,12 @@ from jaxnas.storage.files import write_whole
 _PINNED = re.compile(
     r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)"
 )
+# What `corpus` stands for: 59 MB of permissively licensed source.
+CORPUS = (
+    "sympy==1.14.0,sqlalchemy==2.1.9,mypy==2.4.1,twisted==26.10.0,django==5.2.19,"
+    "nltk==3.10.4,pygments==2.21.0,networkx==3.6.1,sphinx==9.0.4"
+)
+_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 _TOTAL = 2**31  # bytes of a wheel's files, at most
 # Of any platform: what is looked for is source.
 _PIP = ("download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir")
@@ -39,14 +45,13 @@ def read_wheels(names: str) -> Source:
     """The source files in wheels.
 
     Args:
-      names: `NAME==VERSION`, several with commas.
+      names: `NAME==VERSION`, several with commas; or `corpus`, for `CORPUS`.
 
     Raises:
       DataError: a name without a version, no such wheel, or no source in any.
     """
-    files: list[SourceFile] = []
-    left_out: collections.Counter[str] = collections.Counter()
-    for name in names.split(","):
+    found = Collected()
+    for name in (CORPUS if names == "corpus" else names).split(","):
         match = _PINNED.fullmatch(name.strip())
         if match is None:
             raise DataError(
@@ -54,18 +59,14 @@ def read_wheels(names: str) -> Source:
                 f"be another corpus"
             )
         wheel = _wheel(*match.groups())
-        files += _source_in(name.strip(), wheel, left_out)
-    if not files:
+        _read_wheel(name.strip(), wheel, found)
+    if not found.files:
         raise DataError(f"no source code in pypi:{names}")
-    files.sort(key=lambda file: file.name)
-    return Source(files, dict(sorted(left_out.items())), [])
+    return found.source([])
 
 
-def _source_in(
-    name: str, wheel: bytes, left_out: collections.Counter[str]
-) -> list[SourceFile]:
-    """The usable files; why the others are not is counted."""
-    found = []
+def _read_wheel(name: str, wheel: bytes, into: Collected) -> None:
+    """The usable files, why the others are not, and what it says of its licence."""
     try:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             members = archive.infolist()
@@ -74,20 +75,26 @@ def _source_in(
             for member in members:
                 if member.is_dir():
                     continue
+                if _METADATA.fullmatch(member.filename):
+                    into.licences.update(_licence(archive.read(member)))
                 if not has_source_suffix(member.filename):
-                    left_out[NO_SUFFIX] += 1
+                    into.take(member.filename, NO_SUFFIX)
                 elif member.file_size > MAX_BYTES:
-                    left_out[TOO_LARGE] += 1
+                    into.take(member.filename, too_large(MAX_BYTES))
                 else:
-                    content = usable(archive.read(member))
-                    if isinstance(content, bytes):
-                        found.append(SourceFile(member.filename, content))
-                    else:
-                        left_out[content] += 1
+                    into.take(member.filename, usable(archive.read(member)))
     # The last two: a compression that Python lacks, a password.
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise DataError(f"cannot read the wheel of {name}: {error}") from None
-    return found
+
+
+def _licence(metadata: bytes) -> list[str]:
+    """A wheel's licence, by the first of the fields that say it."""
+    head = email.parser.BytesHeaderParser().parsebytes(metadata)
+    classifiers = head.get_all("Classifier", [])
+    named = [one for one in classifiers if one.startswith("License ::")]
+    said = [head["License-Expression"], *named[:1], head["License"]]
+    return [str(one).split("\n")[0][:80] for one in said if one][:1]
 
 
 def _wheel(name: str, version: str) -> bytes:

@@ -91,9 +91,16 @@ def _data(data: Json | None) -> Iterator[str]:
                 (split, f"{size['files']:,} files, {size['tokens']:,} tokens")
                 for split, size in data.get("splits", {}).items()
             ),
-            ("licences", data.get("licences") or "those of the files: not recorded"),
+            ("licences", _licences(data.get("licences"))),
         ],
     )
+
+
+def _licences(found: object) -> str:
+    """As the source spells them, with how often."""
+    if not found or not isinstance(found, dict):
+        return "those of the files: not recorded"
+    return ", ".join(f"{name} ({number})" for name, number in found.items())
 
 
 def _evaluation(final: Json | None) -> Iterator[str]:

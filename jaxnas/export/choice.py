@@ -7,12 +7,13 @@ from arch import ArchitectureConfig
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ARCEE, LLAMA, QWEN2, STABLE_LM, STARCODER2
 from jaxnas.export.gpt import GPT2, GPT_BIGCODE, MPT
+from jaxnas.export.gpt_neox import CODEGEN, GPT_NEOX
 from jaxnas.export.native import NativeClass
 from jaxnas.export.recurrent import MAMBA, RWKV
 
 CLASSES = (
     *(LLAMA, QWEN2, ARCEE, STARCODER2, STABLE_LM),
-    *(GPT2, GPT_BIGCODE, MPT, MAMBA, RWKV),
+    *(GPT2, GPT_BIGCODE, GPT_NEOX, CODEGEN, MPT, MAMBA, RWKV),
 )
 
 

@@ -102,7 +102,7 @@ def all_biases(config: ArchitectureConfig) -> dict[str, tuple]:
     return {} if config.qkv_bias == config.biases else {QKV: (config.biases,)}
 
 
-def _one_rope(values: Json) -> Json:
+def one_rope(values: Json) -> Json:
     """Rotary settings by one name each: versions of transformers nest some."""
     nested = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(nested, dict):
@@ -114,7 +114,7 @@ def _one_rope(values: Json) -> Json:
     return found
 
 
-def _written_rope(config: ArchitectureConfig, **others: float) -> Json:
+def written_rope(config: ArchitectureConfig, **others: float) -> Json:
     """As version 5 of transformers nests them."""
     rope: Json = {"rope_theta": config.rope_theta, "rope_type": "default"} | others
     if config.rope_scaling != 1:
@@ -122,7 +122,7 @@ def _written_rope(config: ArchitectureConfig, **others: float) -> Json:
     return rope
 
 
-def _written_scaling(config: ArchitectureConfig) -> Json | None:
+def written_scaling(config: ArchitectureConfig) -> Json | None:
     """As version 4 nests them."""
     if config.rope_scaling == 1:
         return None
@@ -138,8 +138,8 @@ _WHOLE_HEAD = {"partial_rotary_factor": 1.0}
 # Version 4 of transformers reads the first line, version 5 the second.
 _WRITTEN = {
     "rope_theta": lambda config: config.rope_theta,
-    "rope_scaling": _written_scaling,
-    "rope_parameters": _written_rope,
+    "rope_scaling": written_scaling,
+    "rope_parameters": written_rope,
     "attention_dropout": 0.0,
 }
 _ABSENT = {
@@ -163,7 +163,7 @@ LLAMA = NativeClass(
     absent=_ABSENT | {"rms_norm_eps": 1e-6},
     rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
     required=_REQUIRED,
-    normalise=_one_rope,
+    normalise=one_rope,
     buffers=_BUFFERS,
 )
 
@@ -178,7 +178,7 @@ QWEN2 = NativeClass(
     absent=_ABSENT | {"rms_norm_eps": 1e-6, "num_key_value_heads": 32},
     rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
     required=_REQUIRED,
-    normalise=_one_rope,
+    normalise=one_rope,
     buffers=_BUFFERS,
 )
 
@@ -192,7 +192,7 @@ ARCEE = NativeClass(
     absent=_ABSENT | {"rms_norm_eps": 1e-5, "hidden_act": "relu2"},
     rows=_rows(up="up_proj", down="down_proj"),
     required=_REQUIRED,
-    normalise=_one_rope,
+    normalise=one_rope,
     buffers=_BUFFERS,
 )
 
@@ -221,7 +221,7 @@ STARCODER2 = NativeClass(
     rows=_rows(up="c_fc", down="c_proj"),
     zeros=_NORM_BIASES,
     required=_REQUIRED,
-    normalise=_one_rope,
+    normalise=one_rope,
     buffers=_BUFFERS,
 )
 
@@ -238,7 +238,7 @@ STABLE_LM = NativeClass(
     written=_WRITTEN
     | {"use_qkv_bias": False, "hidden_dropout": 0.0}
     | {
-        "rope_parameters": lambda config: _written_rope(config, **_WHOLE_HEAD),
+        "rope_parameters": lambda config: written_rope(config, **_WHOLE_HEAD),
         **_WHOLE_HEAD,
     },
     absent=_ABSENT
@@ -250,6 +250,6 @@ STABLE_LM = NativeClass(
     rows=_rows(gate="gate_proj", up="up_proj", down="down_proj"),
     zeros=_NORM_BIASES,
     required=_REQUIRED,
-    normalise=_one_rope,
+    normalise=one_rope,
     buffers=_BUFFERS,
 )

@@ -21,14 +21,14 @@ _QUERY_KEY_VALUE = tuple(f"blocks.mixer.{one}.kernel" for one in _READ)
 _FFN = 4.0  # MPT's hidden layer as a multiple of the width
 
 
-def _shared_keys(config: ArchitectureConfig) -> dict[str, tuple]:
+def shared_keys(config: ArchitectureConfig) -> dict[str, tuple]:
     """Each query head must have keys of its own."""
     whole = config.key_value_heads == config.num_heads
     return {} if whole else {"kv_heads": (config.num_heads,)}
 
 
 def _mpt_sizes(config: ArchitectureConfig) -> dict[str, tuple]:
-    misfits = _shared_keys(config)
+    misfits = shared_keys(config)
     wanted = int(_FFN * config.hidden_dim)
     if config.feedforward_dim == wanted:
         return misfits
@@ -38,7 +38,7 @@ def _mpt_sizes(config: ArchitectureConfig) -> dict[str, tuple]:
 
 
 def _like_gpt2(config: ArchitectureConfig) -> dict[str, tuple]:
-    return _shared_keys(config) | all_biases(config)
+    return shared_keys(config) | all_biases(config)
 
 
 def _one_key_head(config: ArchitectureConfig) -> dict[str, tuple]:
@@ -47,7 +47,7 @@ def _one_key_head(config: ArchitectureConfig) -> dict[str, tuple]:
     return single | all_biases(config)
 
 
-def _one_tanh(values: Json) -> Json:
+def one_tanh(values: Json) -> Json:
     """Two names of one function, and of heads of keys what one setting says."""
     name = values.get("activation_function")
     new = "gelu_pytorch_tanh" if name == "gelu_new" else name
@@ -140,7 +140,7 @@ GPT2 = NativeClass(
     positions=_POSITIONS,
     guessed=True,
     inputs_first=True,
-    normalise=_one_tanh,
+    normalise=one_tanh,
     buffers=_MASK,
 )
 
@@ -163,7 +163,7 @@ GPT_BIGCODE = NativeClass(
     zeros=_ZEROS,
     positions=_POSITIONS,
     guessed=True,
-    normalise=_one_tanh,
+    normalise=one_tanh,
     buffers=_MASK,
 )
 

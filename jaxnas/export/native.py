@@ -19,6 +19,8 @@ class Row(NamedTuple):
     theirs: str  # with {layer}, if ours are stacked
     transform: Transform
     when: str | None = None  # a field of ours without which there is no such tensor
+    turned: Callable[[ArchitectureConfig], Transform] | None = None
+    """The transform, where it depends on what of a head is rotated."""
 
     @property
     def stacked(self) -> bool:
@@ -134,7 +136,7 @@ class NativeClass:
     def rows_of(self, config: ArchitectureConfig) -> list[Row]:
         """The table for a config: a tied model has no head, few have biases."""
         return [
-            row
+            row if row.turned is None else row._replace(transform=row.turned(config))
             for row in self.rows
             if not (config.tie_embeddings and row.ours == ("head.kernel",))
             and (row.when is None or getattr(config, row.when))

@@ -16,7 +16,12 @@ from jaxnas.export.choice import class_named
 from jaxnas.export.folder import check_free, whole_folder
 from jaxnas.export.model_folder import CONFIG, TOKENIZER, WEIGHTS, save_model
 from jaxnas.export.settings import from_settings
-from jaxnas.export.tokens import keep_tokens, special_ids, write_generation
+from jaxnas.export.tokens import (
+    copy_settings,
+    keep_tokens,
+    special_ids,
+    write_generation,
+)
 from jaxnas.export.weights import from_tensors, guessed
 from jaxnas.storage.inputs import JSON_BYTES, read_json, read_text, regular_file
 from jaxnas.storage.jsonl import Json
@@ -75,6 +80,7 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
 def _keep(source: Path, content: Json, folder: Path) -> None:
     """What transformers needs to read text as the source did."""
     if not keep_tokens(source, folder):
+        copy_settings(source, folder)
         write_generation(folder, special_ids(content))
 
 

@@ -92,10 +92,16 @@ def layout_at(name: str) -> Layout:
     return layout_of(tuple(map(jax.tree_util.DictKey, name.split("."))))
 
 
-def halves(heads: int, head_dim: int) -> np.ndarray:
-    """Rows of heads: of each head the even channels, then the odd ones.
+def halves(heads: int, head_dim: int, rotary: int) -> np.ndarray:
+    """Rows of heads: of each head's first channels the even ones, then the odd ones.
 
-    Ours turns channels 2i and 2i+1 together; in this order they are i and i + H/2.
+    Ours turns channels 2i and 2i+1 together; in this order they are i and i + R/2.
+
+    Args:
+      heads: of the matrix.
+      head_dim: channels of a head.
+      rotary: R, those of them that turn.
     """
-    pairs = np.arange(heads * head_dim).reshape(-1, head_dim // 2, 2)
-    return pairs.swapaxes(1, 2).ravel()
+    rows = np.arange(heads * head_dim).reshape(heads, head_dim)
+    turned = rows[:, :rotary]
+    return np.hstack([turned[:, ::2], turned[:, 1::2], rows[:, rotary:]]).ravel()

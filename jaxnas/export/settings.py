@@ -18,6 +18,7 @@ _PROPERTIES = (
     "inner_channels",
     "head_dim",
     "step_rank",
+    "rotary_channels",
 )
 
 
@@ -146,6 +147,7 @@ def built(
     if inner is not None:
         multiplier = inner / max(1, numbers["hidden_dim"])
         fields |= {"ffn_dim": inner, "ffn_multiplier": multiplier}
+    fields["rotary_dim"] = numbers.get("rotary_channels")
     fields["inner_dim"] = numbers.get("inner_channels")
     if "head_dim" in numbers and takes.get("attention_dim") == ANY:
         fields["attention_dim"] = numbers["num_heads"] * numbers["head_dim"]

@@ -5,7 +5,6 @@ ends there. Spelled out in a text it is text, as in training. What an imported
 model brought along is kept as it was.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from tokenizers import Tokenizer
 from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import TOKENIZER
-from jaxnas.storage.files import write_json
-from jaxnas.storage.inputs import read_json
+from jaxnas.storage.files import write_json, write_whole
+from jaxnas.storage.inputs import JSON_BYTES, read_bytes, read_json, read_text
 from jaxnas.storage.jsonl import Json
 
 GENERATION = "generation_config.json"
+# Version 5 of transformers writes the chat template as a file of its own.
+TEMPLATE = "chat_template.jinja"
 SETTINGS, _SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -38,7 +39,7 @@ def write_tokens(
       The ids of the tokens that begin, end and pad texts, null where there is
       none, by the names of their settings.
     """
-    shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
+    _copy(TOKENIZER, source, out)
     if keep_tokens(source, out):
         return special_ids(generation_config(out))
     end = tokenizer.token_to_id(END_OF_TEXT)
@@ -69,10 +70,35 @@ def keep_tokens(source: Path, out: Path) -> bool:
     if not all((source / name).is_file() for name in (SETTINGS, GENERATION)):
         return False
     generation_config(source)  # before anything is copied
-    for name in (SETTINGS, _SPECIAL, GENERATION):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+    copy_settings(source, out)
+    _copy(GENERATION, source, out)
     return True
+
+
+def copy_settings(source: Path, out: Path) -> None:
+    """Copies what there is of the settings of another's tokenizer."""
+    for name in (SETTINGS, _SPECIAL, TEMPLATE):
+        if (source / name).is_file():
+            _copy(name, source, out)
+
+
+def _copy(name: str, source: Path, out: Path) -> None:
+    write_whole(out / name, read_bytes(source / name, JSON_BYTES))
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template that a folder holds, as a file or in its settings.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    if (folder / TEMPLATE).is_file():
+        return read_text(folder / TEMPLATE)
+    if not (folder / SETTINGS).exists():
+        return None
+    content = read_json(folder / SETTINGS)
+    found = content.get("chat_template") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def special_ids(content: Json) -> Mapping[str, object]:

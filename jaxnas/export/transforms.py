@@ -78,6 +78,47 @@ def fused(part: Transform, axis: int) -> Transform:
     return Transform(export, restore)
 
 
+def heads_apart(rotary: int) -> Transform:
+    """Queries, keys and values of one head behind each other, as GPT-NeoX has them.
+
+    Args:
+      rotary: channels of a head that turn, channels i and i + rotary / 2 together.
+    """
+
+    def turned(order: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+        return np.concatenate([order(x[..., :rotary]), x[..., rotary:]], axis=-1)
+
+    def export(*ours: np.ndarray) -> np.ndarray:
+        q, k, v = ours
+        joined = np.stack([turned(_halves, q), turned(_halves, k), v], axis=-2)
+        return joined.reshape(-1) if q.ndim == 2 else LINEAR.export(joined)
+
+    def restore(theirs: np.ndarray, *shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        *before, heads, size = shapes[0]
+        parts = theirs.T.reshape(*before, heads, 3, size)
+        q, k, v = (parts[..., at, :] for at in range(3))
+        return turned(_pairs, q), turned(_pairs, k), v
+
+    return Transform(export, restore)
+
+
+_SPLIT = 4  # parts of CodeGen's heads, each with its queries, values and keys
+
+
+def _parts_joined(*ours: np.ndarray) -> np.ndarray:
+    """[D, N, H] of queries, keys, values -> [3 N H, D]."""
+    q, k, v = (x.reshape(len(x), _SPLIT, -1) for x in ours)
+    return LINEAR.export(np.concatenate([q, v, k], axis=-1))
+
+
+def _parts_split(
+    theirs: np.ndarray, *shapes: tuple[int, ...]
+) -> tuple[np.ndarray, ...]:
+    """The inverse of `_parts_joined`."""
+    q, v, k = np.split(theirs.T.reshape(shapes[0][0], _SPLIT, -1), 3, axis=-1)
+    return tuple(x.reshape(s) for x, s in zip((q, k, v), shapes, strict=True))
+
+
 SAME = _moved(lambda ours: ours, lambda theirs: theirs)
 LINEAR, CONV1D = linear(), conv1d()
 # [N, H, D] -> [D, N H], [N H, D]: what leaves the heads.
@@ -94,6 +135,7 @@ ROTARY_BIAS = Transform(
     lambda theirs, shape: (_pairs(theirs.reshape(shape)),),
 )
 BIAS_FUSED = fused(BIAS, axis=0)
+IN_PARTS = Transform(_parts_joined, _parts_split)
 LINEAR_FUSED, CONV1D_FUSED = fused(LINEAR, axis=0), fused(CONV1D, axis=1)
 # Mamba: [4, E] -> [E, 1, 4], and [E, B C step] -> [step B C, E].
 TAPS = _moved(lambda ours: ours.T[:, None], lambda theirs: theirs[:, 0].T)

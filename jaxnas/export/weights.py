@@ -72,7 +72,7 @@ def guessed(
         name in tensors and tensors[name].any() for name in _zero_names(native, config)
     )
     table = tensors.get(native.positions or "")
-    learned = table is not None and not _is_sinusoid(table, config)
+    learned = table is not None and not is_sinusoid(table, config)
     return dataclasses.replace(
         config, biases=biases, qkv_bias=biases, learned_positions=learned
     )
@@ -145,7 +145,7 @@ def _check_rest(
             raise UsageError(f"tensor {name} has no place in our model")
 
 
-def _is_sinusoid(positions: np.ndarray, config: ArchitectureConfig) -> bool:
+def is_sinusoid(positions: np.ndarray, config: ArchitectureConfig) -> bool:
     """Whether a table is the one that export writes."""
     table = position_table(config)
     if positions.shape != table.shape:

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 from rich.console import Console
 
 from arch import ArchitectureConfig, Params, build_model
@@ -28,13 +30,20 @@ from jaxnas.compress.straight import trained_codes
 from jaxnas.compress.weighted import by_importance, gptq
 from jaxnas.data import prepare
 from jaxnas.errors import RunFailed, UsageError
-from jaxnas.export.model_folder import load_model, save_model
+from jaxnas.export.model_folder import (
+    load_model,
+    read_arrays,
+    save_model,
+    write_arrays,
+)
+from jaxnas.export.tokens import keep_tokens
 from jaxnas.hardware import hardware_named
 from jaxnas.pipeline.train import shared_task
 from jaxnas.pipeline.winner import HELD_OUT, last_course
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table
 from jaxnas.runtime import set_up
+from jaxnas.storage import disk
 from jaxnas.storage.files import write_json
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.loop import logits_of, next_token_losses
@@ -114,7 +123,8 @@ def compress(
     """Prunes, recovers, rounds, saves; prints and returns what each step cost.
 
     Args:
-      folder: locked.
+      folder: locked. What it holds of an earlier call that was stopped is read, and
+        the rest done: the result is the same to the bit.
       plan: see `CompressPlan`.
       console: to print to.
 
@@ -136,20 +146,51 @@ def compress(
     record.add("as it was", Compressed(loaded.config, loaded.params))
     try:
         with steps_shown(console, "recovery") as show:
-            pruned = _pruned(
-                Compressed(unrounded, loaded.params), task, plan, limits, record, show
-            )
+            whole = Compressed(unrounded, loaded.params)
+            keep = _Kept(folder.path / "steps")
+            pruned = _pruned(whole, task, plan, limits, record, show, keep)
     except TrainingFailed as error:
         raise RunFailed(f"{error}: a lower --learning-rate may help") from None
     result = rounded(pruned, task, plan.quantization, plan.rounding)
     record.add(f"rounded, {plan.rounding}", result)
     own = (result.config, pruned.params, loaded.tokenizer)
     save_model(folder.model, *own, codes=result.codes)
+    keep_tokens(Path(plan.model), folder.model)
     steps = [step._asdict() for step in record.steps]
     write_json(folder.summary, {"config": result.config.to_dict(), "steps": steps})
+    keep.remove()
     record.show()
     console.print(f"model       {folder.model}", soft_wrap=True)
     return record.steps
+
+
+class _Kept(NamedTuple):
+    """Models after steps that are done, until all of them are."""
+
+    folder: Path
+
+    def model(self, name: str, make: Callable[[], Compressed]) -> Compressed:
+        """The model of this step: read where it was kept, else made and kept.
+
+        Raises:
+          UsageError: what was kept cannot be read.
+        """
+        path = self.folder / f"{name}.safetensors"
+        if path.is_file():
+            try:
+                params, about = read_arrays(path)
+                return Compressed(ArchitectureConfig.from_json(about["config"]), params)
+            except (safetensors.SafetensorError, KeyError, ValueError) as error:
+                raise UsageError(f"cannot read {path}: {error}") from None
+        model = make()
+        disk.make_folder(self.folder)
+        write_arrays(path, model.params, {"config": model.config.to_json()})
+        return model
+
+    def remove(self) -> None:
+        """Forgets all of them."""
+        if self.folder.is_dir():
+            disk.remove_folder(self.folder)
 
 
 class CompressLimits(NamedTuple):
@@ -210,6 +251,7 @@ def _pruned(
     limits: CompressLimits,
     record: "_Record",
     show: Report,
+    kept: _Kept,
 ) -> Compressed:
     """Pruned until the limits hold, trained on after each stage."""
     begin = limits.excess(model.config)
@@ -220,19 +262,27 @@ def _pruned(
         if begin > 1:
             # Each takes the same share of what is left.
             excess = begin ** (1 - (stage + 1) / stages)
-            smaller = prune_once(model, task, limits, excess)
+            prune = functools.partial(prune_once, model, task, limits, excess)
+            smaller = kept.model(f"{stage}-pruned", prune)
             if smaller.config != model.config:
                 model = smaller
                 record.add(f"pruned to {_words(model.config)}", model)
         steps = _share(plan.recover_steps, stage, stages)
         if steps:
             own = task.repeated(stage)
-            params = trained_on(
-                model.config, own, model.params, steps, qat if last else None, show
-            )
-            model = Compressed(model.config, params)
+            own_qat = qat if last else None
+            train = functools.partial(_recovered, model, own, steps, own_qat, show)
+            model = kept.model(f"{stage}-trained", train)
             record.add(f"trained on, {steps} steps", model)
     return model
+
+
+def _recovered(
+    model: Compressed, task: Task, steps: int, qat: str | None, show: Report
+) -> Compressed:
+    """The model after so many steps, see `trained_on`."""
+    params = trained_on(model.config, task, model.params, steps, qat, show)
+    return Compressed(model.config, params)
 
 
 def _share(steps: int, stage: int, stages: int) -> int:

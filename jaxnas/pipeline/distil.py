@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 from rich.console import Console
 
 from arch import ArchitectureConfig, Params, build_model
@@ -17,8 +18,10 @@ from arch.decoding.generate import position_limit
 from arch.initial import draw_parameters
 from jaxnas.clock import Clock, seconds_of
 from jaxnas.data import prepare
+from jaxnas.data.tokenizer import id_type
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model, save_model
+from jaxnas.export.tokens import keep_tokens
 from jaxnas.pipeline.room import seconds_of_a_step
 from jaxnas.pipeline.train import ENDS, SPENT_EVERY, keep_facts, shared_task
 from jaxnas.pipeline.winner import HELD_OUT, Course, train_saved
@@ -134,6 +137,7 @@ def distil(
     taught = dataclasses.replace(task, lesson=lesson)
     trained = _trained(folder, taught, config, params, order, clock, console)
     save_model(folder.model, config, trained, teacher.tokenizer)
+    keep_tokens(Path(plan.teacher), folder.model)
     scores = _scores(plan, task, teacher, student, trained)
     write_json(folder.summary, {"steps": len(order), "bits_per_byte": scores})
     _show(console, scores, teacher.config, config)
@@ -257,12 +261,12 @@ def _stored(
     task: Task,
     windows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """u16 and f16[N, T+1, K]; nothing is expected behind a window's last token."""
+    """ids and f16[N, T+1, K]; nothing is expected behind a window's last token."""
     done, shape = folder / "read.json", (*windows.shape, plan.top)
     paths = [folder / f"{name}.npy" for name in ("ids", "log_probabilities")]
     if not done.exists() or read_json(done) != {"shape": list(shape)}:
         folder.mkdir(parents=True, exist_ok=True)
-        kinds = (np.uint16, np.float16)
+        kinds: tuple[DTypeLike, ...] = (id_type(teacher.config.vocab_size), np.float16)
         arrays = [
             np.lib.format.open_memmap(path, "w+", kind, shape)
             for path, kind in zip(paths, kinds, strict=True)

@@ -27,6 +27,7 @@ from jaxnas.export.model_folder import (
     save_model,
     write_arrays,
 )
+from jaxnas.export.tokens import keep_tokens
 from jaxnas.pipeline.build import check_window
 from jaxnas.pipeline.manifest import versions
 from jaxnas.pipeline.room import Fixed, Moving, steps_in_time
@@ -147,6 +148,7 @@ def train(
     kept = trained.best_step == 0 and not plan.fresh  # then as it was rounded
     codes = load_codes(plan.model) if kept else None
     save_model(folder.model, config, trained.params, tokenizer, codes=codes)
+    keep_tokens(Path(plan.model), folder.model)
     after = sums_of_splits(config, task, trained.params, plan.final_windows)
     scores = score_splits(task, after, plan.final_windows)
     write_json(

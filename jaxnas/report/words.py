@@ -32,6 +32,10 @@ _WORDS = (
     ("tanh_gelu", "tanh gelu"),
     ("learned_positions", "learned positions"),
     ("sliding_window", "window of {}"),
+    ("rotary_dim", "{} channels rotated"),
+    ("parallel_residual", "parallel residual"),
+    ("shared_norm", "one norm a layer"),
+    ("head_bias", "head bias"),
 )
 
 

@@ -34,7 +34,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     Raises:
       UsageError: it cannot be read, is no regular file, or is larger.
     """
-    with _opened(path, most) as (file, size):
+    with opened(path, most) as (file, size):
         try:
             # A growing file is read up to a little beyond what it was.
             return file.read(min(most, size + 2**16))
@@ -62,8 +62,8 @@ def read_unpacked(path: Path, most: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
-    """The file and its size, after the checks of `read_bytes`."""
+def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
+    """An open file and its size, after the checks of `read_bytes`."""
     try:
         # O_NONBLOCK: the other end of a FIFO may never come.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -99,7 +99,7 @@ def user_path(text: str) -> Path:
 
 def regular_file(path: Path, most: int = MODEL_BYTES) -> Path:
     """The path, for a library that opens it itself; errors as for `read_bytes`."""
-    with _opened(path, most):
+    with opened(path, most):
         return path
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnas.data.tokenizer import id_type
+
 _LEAST = 1e-6  # probability of what is not among the stored ones
 
 
@@ -12,14 +14,14 @@ class Lesson(NamedTuple):
     """Tokens, and what the teacher expects behind each of them."""
 
     tokens: jax.Array  # i[N], or i32[B, T+1] of a batch
-    ids: jax.Array  # u16[N, K] or [B, T, K]: the likeliest next tokens
+    ids: jax.Array  # ids[N, K] or [B, T, K]: the likeliest next tokens
     log_probabilities: jax.Array  # f16, theirs
 
 
 def top_expected(logits: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
-    """f32[..., V] -> the likeliest tokens, u16[..., K] and f16[..., K]."""
+    """f32[..., V] -> the likeliest tokens, ids[..., K] and f16[..., K]."""
     found, ids = jax.lax.top_k(jax.nn.log_softmax(logits), number)
-    return ids.astype(jnp.uint16), found.astype(jnp.float16)
+    return ids.astype(id_type(logits.shape[-1])), found.astype(jnp.float16)
 
 
 def gather_lesson(lesson: Lesson, starts: jax.Array, length: int) -> Lesson:

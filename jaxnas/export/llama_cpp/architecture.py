@@ -10,7 +10,7 @@ from arch import ArchitectureConfig
 from arch.layers.norms import EPSILON
 from jaxnas.export.native import LAYER, misfits_of, no_misfits
 
-Keys: TypeAlias = dict[str, int | float | bool]
+Keys: TypeAlias = dict[str, int | float | bool | str]
 
 
 class FileRow(NamedTuple):
@@ -24,6 +24,8 @@ class FileRow(NamedTuple):
     """Theirs is ours times this."""
     change: Callable[[np.ndarray], np.ndarray] | None = None
     """Ours, which is no matrix, to theirs; of one layer."""
+    when: str | None = None
+    """A field of ours without which there is no such tensor."""
 
     @property
     def stacked(self) -> bool:
@@ -41,8 +43,8 @@ class Architecture:
       sizes: config -> what else does not fit: field -> values that would.
       keys: settings of the file, without the architecture's name before them.
       rows: weights.
-      zeros: biases that ours does not have, each beside a ".weight".
-      positions: a table of positions that ours computes.
+      zeros: biases that it wants where ours has none, each beside a ".weight".
+      positions: a table of positions, which ours computes where it is not learned.
       untied: it reads a head of its own; a tied model writes its matrix twice.
     """
 
@@ -60,18 +62,19 @@ class Architecture:
         return misfits_of(self.takes, config) | self.sizes(config)
 
     def rows_of(self, config: ArchitectureConfig) -> list[FileRow]:
-        """The table for a config: a tied model's head is its embedding."""
+        """The table for a config: a tied model has no head, few have biases."""
+        rows = [x for x in self.rows if x.when is None or getattr(config, x.when)]
         if not config.tie_embeddings:
-            return list(self.rows)
-        rows = [row for row in self.rows if row.ours != HEAD.ours]
+            return rows
+        rows = [row for row in rows if row.ours != HEAD.ours]
         if self.untied:
             rows.append(HEAD._replace(ours=EMBED.ours))
         return rows
 
 
-def row(ours: str, theirs: str) -> FileRow:
+def row(ours: str, theirs: str, when: str | None = None) -> FileRow:
     """A line from one tensor of ours, which is theirs as it is."""
-    return FileRow((ours,), theirs)
+    return FileRow((ours,), theirs, when=when)
 
 
 def sizes_of_all(config: ArchitectureConfig) -> Keys:
@@ -84,6 +87,10 @@ def sizes_of_all(config: ArchitectureConfig) -> Keys:
     }
 
 
+# A setting of our own, for an import: llama.cpp's GELU is the tanh form, the model's
+# the exact one.
+EXACT_GELU = "jaxnas.exact_gelu"
+GELU = ("gelu", "geglu")
 RMS_EPSILON = "attention.layer_norm_rms_epsilon"
 RMS_NORM: Keys = {RMS_EPSILON: EPSILON}
 EMBED = row("embed.embedding", "token_embd.weight")

@@ -15,9 +15,12 @@ from jaxnas.export.llama_cpp.attention import (
     ARCEE,
     GEMMA,
     GPT2,
+    GPT_NEOX,
     LLAMA,
     MPT,
     NEMOTRON,
+    PHI2,
+    QWEN2,
     REFACT,
     STABLE_LM,
     STARCODER2,
@@ -25,6 +28,7 @@ from jaxnas.export.llama_cpp.attention import (
 from jaxnas.export.llama_cpp.mamba import MAMBA
 
 ARCHITECTURES = (
+    QWEN2,
     LLAMA,
     GEMMA,
     ARCEE,
@@ -33,6 +37,8 @@ ARCHITECTURES = (
     NEMOTRON,
     REFACT,
     GPT2,
+    GPT_NEOX,
+    PHI2,
     MPT,
     MAMBA,
 )

@@ -1,8 +1,9 @@
-"""Rows of a matrix as ggml stores them: F32, F16, Q8_0, Q4_0.
+"""Rows of a matrix as ggml stores them: F32, F16, Q8_0, Q4_0, Q4_K.
 
 A row of Q8_0 or Q4_0 is blocks of 32 weights with an fp16 scale before each, which
 is what our int8 and int4 are (`jaxnas.compress.quantize`): their codes are written
-as they are, and nothing is rounded again.
+as they are, and nothing is rounded again. Q4_K has blocks of 256 with a scale and a
+least value for each 32, and is written by the package `libgguf`.
 """
 
 from typing import NamedTuple
@@ -15,7 +16,9 @@ from jaxnas.compress.quantize import BLOCK
 from jaxnas.export.rows import Rows
 
 QUANTIZATION = {"q8_0": "int8", "q4_0": "int4"}  # ours of a ggml type
-TYPES = ("f32", "f16", *QUANTIZATION)
+K_QUANT, K_BLOCK = "q4_k", 256
+TYPES = ("f32", "f16", *QUANTIZATION, K_QUANT)
+K_PACKAGE = "libgguf"
 
 
 class Stored(NamedTuple):
@@ -40,6 +43,8 @@ def stored(rows: Rows, kind: str) -> Stored:
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
         return Stored(kind, half, np.array_equal(half, values))
+    if kind == K_QUANT:
+        return Stored(kind, _k_quant(values), not values.any())
     if values.shape[-1] % BLOCK:
         narrow = stored(rows, "f16")
         return narrow if narrow.exact else stored(rows, "f32")
@@ -48,6 +53,14 @@ def stored(rows: Rows, kind: str) -> Stored:
         codes = host_codes(values, QUANTIZATION[kind])
     held = from_blocks(Blocks(*map(jnp.asarray, codes)), values.shape[-1])
     return Stored(kind, packed(*codes, kind), np.array_equal(held, values))
+
+
+def _k_quant(values: np.ndarray) -> np.ndarray:
+    """f32[R, C], C a multiple of 256 -> u8[R, C / 256 * 144]."""
+    import libgguf
+
+    rows = np.ascontiguousarray(values, np.float32)
+    return libgguf.quantize_rows(rows, libgguf.GGMLQuantizationType.Q4_K)
 
 
 def packed(codes: np.ndarray, scales: np.ndarray, kind: str) -> np.ndarray:

@@ -7,10 +7,10 @@ the tokenizer has tokens for that; nothing is punished for being repeated, as co
 from tokenizers import Tokenizer
 
 from arch import ArchitectureConfig
+from jaxnas.data.fim import fim_names
 from jaxnas.data.tokenizer import END_OF_TEXT
 
 MODELFILE = "Modelfile"
-_FILL = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
 
 def modelfile(
@@ -38,8 +38,8 @@ def modelfile(
 
 
 def _template(tokenizer: Tokenizer) -> str:
-    if any(tokenizer.token_to_id(token) is None for token in _FILL):
+    if (names := fim_names(tokenizer)) is None:
         return "{{ .Prompt }}"
-    before, behind, middle = _FILL
+    before, behind, middle = names
     filled = f"{before}{{{{ .Prompt }}}}{behind}{{{{ .Suffix }}}}{middle}"
     return f"{{{{ if .Suffix }}}}{filled}{{{{ else }}}}{{{{ .Prompt }}}}{{{{ end }}}}"

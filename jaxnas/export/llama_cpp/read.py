@@ -4,7 +4,9 @@ The tables that write a file are read the other way. What a file says and ours d
 not have is refused, all of it in one line.
 """
 
+import dataclasses
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +19,23 @@ from arch import ArchitectureConfig, Params
 from arch.layout import fan_in, from_rows
 from arch.padding import parameter_shapes
 from jaxnas.errors import UsageError
+from jaxnas.export.decoders import QKV
 from jaxnas.export.folder import check_free, whole_folder
-from jaxnas.export.llama_cpp.architecture import Architecture, FileRow, Keys
+from jaxnas.export.llama_cpp.architecture import (
+    EXACT_GELU,
+    GELU,
+    Architecture,
+    FileRow,
+    Keys,
+)
 from jaxnas.export.llama_cpp.architectures import ARCHITECTURES
+from jaxnas.export.llama_cpp.tensors import is_bias
 from jaxnas.export.llama_cpp.tokens import tokenizer_of, write_kept
 from jaxnas.export.model_folder import WEIGHTS, save_model
 from jaxnas.export.read import Imported
 from jaxnas.export.rows import layout_at
 from jaxnas.export.settings import built
+from jaxnas.export.weights import is_sinusoid
 
 if TYPE_CHECKING:
     import gguf
@@ -43,13 +54,18 @@ _NUMBERS = {
     "attention.layer_norm_rms_epsilon": "norm_epsilon",
     "attention.layer_norm_epsilon": "norm_epsilon",
     "rope.freq_base": "rope_theta",
+    "rope.scaling.factor": "rope_scaling",
+    "rope.dimension_count": "rotary_channels",
+    "use_parallel_residual": "parallel_residual",
+}
+_COMPARED = {
+    "rotary_dim": "rotary_channels",
+    "parallel_residual": "parallel_residual",
 }
 # Older files leave these out, and llama.cpp assumes what ours has.
 _ASSUMED = ("vocab_size", "rope.", "attention.key_length", "attention.value_length")
 _READABLE = {
-    one.name: one
-    for one in ARCHITECTURES
-    if one.positions is None and not any(row.change for row in one.rows)
+    one.name: one for one in ARCHITECTURES if not any(row.change for row in one.rows)
 }
 
 
@@ -128,13 +144,23 @@ def _config(
         if name.startswith(begin)
     }
     numbers = {ours: found[name] for name, ours in _NUMBERS.items() if name in found}
+    # Where it must be all of a head, or one after the other, that is compared below.
+    for field, number in _COMPARED.items():
+        if field not in architecture.takes:
+            numbers.pop(number, None)
     numbers["vocab_size"] = len(settings.get("tokenizer.ggml.tokens", ()))
     numbers["tie_embeddings"] = "output.weight" not in tensors
+    numbers |= dict.fromkeys(_biases(architecture, tensors), True)
+    if EXACT_GELU not in settings:  # as llama.cpp computes it
+        numbers["tanh_gelu"] = architecture.takes["activation"][0] in GELU
     missing = {"hidden_dim", "num_layers", "max_seq_length", "num_heads"}
     if missing := missing.difference(numbers):
         names = [name for name, ours in _NUMBERS.items() if ours in missing]
         raise UsageError(f"{begin}{', '.join(names)} is missing")
     config = built(architecture.takes, {}, numbers)
+    positions = tensors.get(architecture.positions or "")
+    if positions is not None and not is_sinusoid(_values(positions), config):
+        config = dataclasses.replace(config, learned_positions=True)
     reasons = list(_differences(architecture.keys(config), found))
     reasons += [
         f"{field}={getattr(config, field)!r}: needs {' or '.join(map(repr, values))}"
@@ -143,6 +169,19 @@ def _config(
     if reasons:
         raise UsageError("; ".join(f"{begin}{reason}" for reason in reasons))
     return config
+
+
+def _biases(architecture: Architecture, tensors: Mapping[str, Any]) -> set[str]:
+    """Our fields for the biases of the first layer that are not all zero."""
+    names = {row.theirs.format(layer=0): row.when for row in architecture.rows}
+    found = {
+        field
+        for name, field in names.items()
+        if field and name.endswith(".bias") and name in tensors
+        if _values(tensors[name]).any()
+    }
+    # Where attention's last layer has one, so have queries, keys and values.
+    return found - {"out_bias"} | ({QKV} if "out_bias" in found else set())
 
 
 def _differences(ours: Keys, theirs: Mapping[str, Any]) -> Iterator[str]:
@@ -176,6 +215,8 @@ def _params(
         each = [_restored(row, config, left, name, wanted) for name in names]
         for name, parts in zip(row.ours, zip(*each, strict=True), strict=True):
             flat[name] = np.stack(parts) if row.stacked else parts[0]
+    if architecture.positions is not None and not config.learned_positions:
+        _take(left, architecture.positions)
     for name, tensor in left.items():
         if not name.endswith(".bias") or _values(tensor).any():
             raise UsageError(f"tensor {name} has no place in our model")
@@ -210,8 +251,11 @@ def _restored(
     """Ours of the tensor of this name, a layer's, which is taken out of `tensors`."""
     theirs = _take(tensors, name)
     layouts = [layout_at(name)._replace(stacked=False) for name in row.ours]
-    if not layouts[0].matrix:
-        wanted: list[tuple[int, ...]] = shapes
+    if is_bias(row):
+        rows = [math.prod(shape) for shape in shapes]
+        wanted: list[tuple[int, ...]] = [(sum(rows),)]
+    elif not layouts[0].matrix:
+        wanted = shapes
     else:
         lengths = [
             fan_in(layout, shape) for layout, shape in zip(layouts, shapes, strict=True)
@@ -228,13 +272,16 @@ def _restored(
         )
     if row.factor is not None:
         theirs = theirs / np.float32(row.factor(config))
-    if not layouts[0].matrix:
+    if not layouts[0].matrix and not is_bias(row):
         return [theirs]
     if row.order is not None:
         ours = np.empty_like(theirs)
         ours[row.order(config)] = theirs
         theirs = ours
     parts = np.split(theirs, np.cumsum(rows)[:-1])
+    if is_bias(row):
+        pairs = zip(parts, shapes, strict=True)
+        return [part.reshape(shape) for part, shape in pairs]
     return [
         np.asarray(from_rows(layout, jnp.asarray(part), shape))
         for layout, part, shape in zip(layouts, parts, shapes, strict=True)

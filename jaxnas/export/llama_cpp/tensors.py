@@ -8,8 +8,9 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from jaxnas.compress.quantize import BLOCK
+from jaxnas.errors import UsageError
 from jaxnas.export.llama_cpp.architecture import Architecture, FileRow
-from jaxnas.export.llama_cpp.blocks import Stored, stored
+from jaxnas.export.llama_cpp.blocks import K_BLOCK, K_QUANT, Stored, stored
 from jaxnas.export.rows import MatrixRows, Rows, joined, layout_at
 from jaxnas.export.weights import position_table
 
@@ -38,6 +39,7 @@ def to_file_tensors(
         is F32: no scale of blocks would hold the product.
 
     Raises:
+      UsageError: rows do not fit the type's blocks.
       ValueError: the table and the parameters do not name the same tensors.
     """
     table = architecture.rows_of(config)
@@ -52,6 +54,7 @@ def to_file_tensors(
             name = row.theirs.format(layer=layer)
             if layout_at(row.ours[0]).matrix:
                 rows = _matrix(row, config, layer, weights)
+                _check_rows(name, rows, kind)
                 rescaled = _is_rescaled(row, config)
                 found = stored(rows, "f32" if rescaled else kind)
                 sizes[name] = len(rows.values)
@@ -67,11 +70,27 @@ def to_file_tensors(
     for bias in architecture.zeros:
         for layer in range(config.num_layers if "{layer}" in bias else 1):
             name = bias.format(layer=layer)
+            if name in sizes:  # ours has it
+                continue
             size = sizes[name.removesuffix("bias") + "weight"]
             yield Tensor(name, Stored("f32", np.zeros(size, np.float32), True))
-    if architecture.positions is not None:
+    if architecture.positions is not None and not config.learned_positions:
         positions = Stored("f32", position_table(config), True)
         yield Tensor(architecture.positions, positions)
+
+
+def _check_rows(name: str, rows: Rows, kind: str) -> None:
+    length = rows.values.shape[-1]
+    if kind == K_QUANT and length % K_BLOCK:
+        raise UsageError(
+            f"{kind} needs rows of a multiple of {K_BLOCK} weights, those of {name} "
+            f"have {length}: choose another --type, q4_0 needs multiples of {BLOCK}"
+        )
+
+
+def is_bias(row: FileRow) -> bool:
+    """True for biases, which are a vector there, also those of heads."""
+    return row.ours[0].endswith(".bias")
 
 
 def _note(rows: Rows, kind: str, found: Stored, rescaled: bool) -> str:
@@ -101,8 +120,13 @@ def _matrix(
 def _vector(
     row: FileRow, config: ArchitectureConfig, layer: int | None, weights: MatrixRows
 ) -> Stored:
-    (name,) = row.ours
-    values = weights.values(name, layer)
+    parts = [weights.values(name, layer) for name in row.ours]
+    if is_bias(row):
+        values = np.concatenate([part.ravel() for part in parts])
+    else:
+        (values,) = parts
+    if row.order is not None:
+        values = values[row.order(config)]
     if row.factor is not None:
         values = values * np.float32(row.factor(config))
     if row.change is not None:

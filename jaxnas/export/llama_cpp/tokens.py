@@ -1,8 +1,9 @@
 """A tokenizer as settings of a GGUF file.
 
 llama.cpp splits a text into words by rules that have names, and knows the rule of
-byte-level BPE as GPT-2 has it (`gpt-2`), and the same with every digit a word of
-its own (`smollm`). Any other tokenizer is refused: it would read other tokens.
+byte-level BPE as GPT-2 has it (`gpt-2`), the same with every digit a word of its own
+(`smollm`), and those of Qwen2 and DeepSeek-Coder. Any other tokenizer is refused: it
+would read other tokens.
 """
 
 import json
@@ -15,9 +16,13 @@ from tokenizers import Tokenizer, pre_tokenizers
 from arch import ArchitectureConfig
 from jaxnas.data.tokenizer import END_OF_TEXT, load_tokenizer
 from jaxnas.errors import UsageError
-from jaxnas.export.tokens import SETTINGS, generation_config, write_generation
+from jaxnas.export.tokens import (
+    SETTINGS,
+    chat_template,
+    generation_config,
+    write_generation,
+)
 from jaxnas.storage.files import write_json
-from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 
 TokenKeys: TypeAlias = dict[str, str | int | bool | list[str] | list[int]]
@@ -28,10 +33,26 @@ _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _DIGITS = {"type": "Digits", "individual_digits": True}
+COMPOSED = "NFC"  # of Unicode: letters and their marks as one
+_WORDS_BEFORE = _BYTES | {"use_regex": False}  # the rule before it has split them
+
+
+def _split(pattern: str) -> Json:
+    kind = {"type": "Split", "behavior": "Isolated", "invert": False}
+    return kind | {"pattern": {"Regex": pattern}}
+
+
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+")
 # What splits a text -> the name of that rule.
-_RULES: tuple[tuple[list[Json], str], ...] = (
+RULES: tuple[tuple[list[Json], str], ...] = (
     ([_BYTES], "gpt-2"),
     ([_DIGITS, _BYTES], "smollm"),
+    ([_split(_QWEN2), _WORDS_BEFORE], "qwen2"),
+    ([*map(_split, _DEEPSEEK_CODER), _DIGITS, _WORDS_BEFORE], "deepseek-coder"),
 )
 # Of the BPE model: what is not so would join other pairs.
 _PLAIN_BPE: Json = {
@@ -75,8 +96,8 @@ def token_keys(
     }
     for name, token in _special(tokenizer, folder).items():
         keys[f"ggml.{_ROLES[name]}_token_id"] = token
-    template = _settings(folder).get("chat_template")
-    return keys | ({"chat_template": template} if isinstance(template, str) else {})
+    template = chat_template(folder)
+    return keys | ({} if template is None else {"chat_template": template})
 
 
 def _rule(content: Json) -> str:
@@ -86,14 +107,15 @@ def _rule(content: Json) -> str:
         # What an older file leaves out, and an empty affix, is none.
         if (found := model.get(name) or wanted) != wanted:
             raise _refused(f"model.{name}={found!r}", repr(wanted))
-    if content.get("normalizer") is not None:
-        raise _refused(f"normalizer={content['normalizer']['type']!r}", "None")
+    before = content.get("normalizer")
+    if before is not None and before["type"] != COMPOSED:
+        raise _refused(f"normalizer={before['type']!r}", f"None or {COMPOSED!r}")
     after = content.get("post_processor")
     if after is not None and after["type"] != "ByteLevel":  # which moves no token
         raise _refused(f"post_processor={after['type']!r}", "None or 'ByteLevel'")
     before = content.get("pre_tokenizer") or {"type": None}
     parts = before.get("pretokenizers", [before])
-    for wanted, name in _RULES:
+    for wanted, name in RULES:
         if len(wanted) == len(parts) and all(
             part.get(key, value) == value
             for rule, part in zip(wanted, parts, strict=True)
@@ -101,7 +123,18 @@ def _rule(content: Json) -> str:
         ):
             return name
     found = " + ".join(str(part["type"]) for part in parts)
-    raise _refused(f"pre_tokenizer={found!r}", "'ByteLevel' or 'Digits + ByteLevel'")
+    known = "'ByteLevel', 'Digits + ByteLevel', Qwen2's or DeepSeek-Coder's"
+    raise _refused(f"pre_tokenizer={found!r}", known)
+
+
+def token_note(tokenizer: Tokenizer) -> str | None:
+    """What llama.cpp does otherwise with a text that is hardly ever there."""
+    if json.loads(tokenizer.to_str()).get("normalizer") is None:
+        return None
+    return (
+        f"letters with marks apart are read so: llama.cpp does not compose them "
+        f"({COMPOSED}), as this tokenizer does"
+    )
 
 
 def _refused(found: str, wanted: str) -> UsageError:
@@ -156,15 +189,6 @@ def _special(tokenizer: Tokenizer, folder: Path) -> Mapping[str, int]:
     return found
 
 
-def _settings(folder: Path) -> Json:
-    """What a kept tokenizer_config.json says; nothing if there is none."""
-    path = folder / SETTINGS
-    if not path.exists():
-        return {}
-    content = read_json(path)
-    return content if isinstance(content, dict) else {}
-
-
 def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
     """The tokenizer that a file's settings describe: `token_keys` read back.
 
@@ -176,7 +200,7 @@ def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
       UsageError: it is no byte-level BPE, or splits texts by a rule unknown here.
     """
     kind, name = (settings.get(f"{_FILE}.{key}") for key in ("model", "pre"))
-    rules = {known: rule for rule, known in _RULES}
+    rules = {known: rule for rule, known in RULES}
     if kind != "gpt2" or name not in rules:
         raise UsageError(
             f"{_FILE}.model={kind!r} with pre={name!r}: only 'gpt2' with "

@@ -11,10 +11,11 @@ import jax
 
 from arch.cost import size_bytes
 from jaxnas.errors import UsageError
+from jaxnas.export.llama_cpp.architecture import EXACT_GELU, GELU
 from jaxnas.export.llama_cpp.architectures import architecture_for
-from jaxnas.export.llama_cpp.blocks import QUANTIZATION, TYPES
+from jaxnas.export.llama_cpp.blocks import K_PACKAGE, K_QUANT, QUANTIZATION, TYPES
 from jaxnas.export.llama_cpp.tensors import Tensor, to_file_tensors
-from jaxnas.export.llama_cpp.tokens import token_keys
+from jaxnas.export.llama_cpp.tokens import token_keys, token_note
 from jaxnas.export.model_folder import LoadedModel, load_codes, load_model, narrowest
 from jaxnas.export.rows import weights_of
 from jaxnas.storage.files import PARTIAL
@@ -22,7 +23,8 @@ from jaxnas.storage.files import PARTIAL
 if TYPE_CHECKING:
     import gguf
 
-_FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7}  # `general.file_type`
+# `general.file_type`
+_FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "q4_k": 14}
 _QUANTIZATION_VERSION = 2  # of ggml's block formats
 _PACKAGE = "gguf"
 
@@ -75,11 +77,17 @@ def gguf_beside(
     architecture = architecture_for(loaded.config)
     keys = architecture.keys(loaded.config)
     kind = _held(loaded) if kind is None else kind
+    if kind == K_QUANT and importlib.util.find_spec(K_PACKAGE) is None:
+        raise UsageError(
+            f"{kind} needs the package {K_PACKAGE}: pip install 'jaxnas[kquant]'"
+        )
     settings = {f"tokenizer.{name}": v for name, v in _tokens(loaded, model).items()}
     settings |= {f"{architecture.name}.{name}": value for name, value in keys.items()}
+    if loaded.config.activation in GELU and not loaded.config.tanh_gelu:
+        settings |= {EXACT_GELU: True}
     settings |= {"general.name": model.resolve().name}
     settings |= {"general.file_type": _FILE_TYPES[kind]}
-    if kind in QUANTIZATION:
+    if kind in (*QUANTIZATION, K_QUANT):
         settings |= {"general.quantization_version": _QUANTIZATION_VERSION}
     weights = weights_of(loaded.config, loaded.params, load_codes(model))
     tensors = list(to_file_tensors(architecture, loaded.config, weights, kind))
@@ -98,7 +106,7 @@ def gguf_beside(
             loaded.tokenizer.get_vocab_size(),
             all(tensor.stored.exact for tensor in tensors),
             "tokenizer.chat_template" in settings,
-            tuple(_notes(tensors)),
+            (*_notes(tensors), *filter(None, [token_note(loaded.tokenizer)])),
         )
         yield beside, written
         with _writing(out):

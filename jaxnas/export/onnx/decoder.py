@@ -12,7 +12,6 @@ import numpy as np
 
 from arch import ArchitectureConfig
 from arch.config import NORM_GROUPS
-from arch.families import VARIANTS
 from arch.layers.positions import alibi_slopes
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ATTENTION
@@ -28,9 +27,6 @@ def check_family(config: ArchitectureConfig) -> None:
             f"no ONNX graph is written for arch_type={config.arch_type!r}: only for "
             f"{', '.join(ATTENTION)}"
         )
-    for name in ("biases", "tanh_gelu", "learned_positions", "sliding_window"):
-        if (value := getattr(config, name)) != VARIANTS[name]:
-            raise UsageError(f"no ONNX graph is written for {name}={value!r}")
 
 
 class _Shared(NamedTuple):
@@ -61,15 +57,31 @@ def decoder_graph(config: ArchitectureConfig, weights: MatrixRows) -> Graph:
     embedding = weights.rows("embed.embedding")
     x = graph.looked_up("embed", embedding, tokens)
     if config.position_encoding == "absolute":
-        table = graph.weight("positions", position_table(config))
-        x = graph.op("Add", x, graph.op("Gather", table, positions))
+        x = graph.op("Add", x, _positions(graph, config, weights, positions))
     rotation = _rotation(graph, config) if config.position_encoding == "rope" else None
     shared = _Shared(graph, config, weights, _bias(graph, config), rotation)
     for layer in range(config.num_layers):
         x = _block(shared, layer, x)
     x = _norm(shared, "norm", None, x)
-    graph.op("MatMul", x, _head(graph, config, weights), name="logits")
+    head = _head(graph, config, weights)
+    if not config.head_bias:
+        graph.op("MatMul", x, head, name="logits")
+    else:
+        bias = graph.weight("head.bias", weights.values("head.bias"))
+        graph.op("Add", graph.op("MatMul", x, head), bias, name="logits")
     return graph
+
+
+def _positions(
+    graph: Graph, config: ArchitectureConfig, weights: MatrixRows, positions: str
+) -> str:
+    """What is added to the embeddings: of a table that was learned, or computed."""
+    if config.learned_positions:
+        return graph.looked_up(
+            "positions", weights.rows("positions.embedding"), positions
+        )
+    table = graph.weight("positions", position_table(config))
+    return graph.op("Gather", table, positions)
 
 
 def _head(graph: Graph, config: ArchitectureConfig, weights: MatrixRows) -> str:
@@ -93,6 +105,9 @@ def _bias(graph: Graph, config: ArchitectureConfig) -> str:
     queries = graph.op("Slice", keys, graph.op("Sub", known, read), known)
     distance = graph.op("Sub", graph.op("Unsqueeze", queries, one), keys)  # [T, S]
     past = graph.op("GreaterOrEqual", distance, zero)
+    if config.sliding_window is not None:
+        window = graph.op("Squeeze", graph.ints(config.sliding_window))
+        past = graph.op("And", past, graph.op("Less", distance, window))
     real = graph.op("Cast", mask, to=BOOL)
     seen = graph.op("And", past, graph.op("Unsqueeze", real, graph.ints(1, 2, 3)))
     if config.position_encoding != "alibi":
@@ -107,9 +122,10 @@ def _bias(graph: Graph, config: ArchitectureConfig) -> str:
 
 def _rotation(graph: Graph, config: ArchitectureConfig) -> tuple[str, str]:
     """Cosine and sine of each position's angles, twice: for halves of a head."""
-    pairs = np.arange(config.head_dim // 2, dtype=np.float32)
+    turned = config.rotary_channels
+    pairs = np.arange(turned // 2, dtype=np.float32)
     base = np.float32(-math.log(config.rope_theta) * 2)
-    frequency = np.exp(base * pairs / config.head_dim) / np.float32(config.rope_scaling)
+    frequency = np.exp(base * pairs / turned) / np.float32(config.rope_scaling)
     positions = graph.op("Cast", "position_ids", to=FLOAT)
     ahead = graph.op("Unsqueeze", positions, graph.ints(2, 3))
     angle = graph.op("Mul", ahead, graph.weight("frequency", frequency))
@@ -118,11 +134,13 @@ def _rotation(graph: Graph, config: ArchitectureConfig) -> tuple[str, str]:
 
 
 def _block(shared: _Shared, layer: int, x: str) -> str:
-    graph = shared.graph
+    graph, config = shared.graph, shared.config
     y = _norm(shared, "blocks.mixer_norm", layer, x)
-    x = graph.op("Add", x, _attention(shared, layer, y))
-    y = _norm(shared, "blocks.feedforward_norm", layer, x)
-    return graph.op("Add", x, _feedforward(shared, layer, y))
+    mixed = graph.op("Add", x, _attention(shared, layer, y))
+    if not config.shared_norm:
+        read = x if config.parallel_residual else mixed
+        y = _norm(shared, "blocks.feedforward_norm", layer, read)
+    return graph.op("Add", mixed, _feedforward(shared, layer, y))
 
 
 def _linear(shared: _Shared, name: str, layer: int, x: str) -> str:
@@ -130,7 +148,8 @@ def _linear(shared: _Shared, name: str, layer: int, x: str) -> str:
     rows, config = shared.weights.rows(f"{name}.kernel", layer), shared.config
     order = np.arange(len(rows.values))
     if shared.rotation is not None and name.endswith((".query", ".key")):
-        order = halves(len(rows.values) // config.head_dim, config.head_dim)
+        heads = len(rows.values) // config.head_dim
+        order = halves(heads, config.head_dim, config.rotary_channels)
         rows = rows.map(lambda x: x[order])
     graph = shared.graph
     y = graph.op("MatMul", x, graph.kernel(f"{name}.{layer}", rows))
@@ -144,6 +163,14 @@ def _norm(shared: _Shared, name: str, layer: int | None, x: str) -> str:
     graph, config = shared.graph, shared.config
     values = shared.weights.values(f"{name}.scale", layer)
     scale = graph.weight(f"{name}.{layer}", values)
+    y = _normalised(graph, config, scale, x)
+    if f"{name}.bias" not in shared.weights.flat:
+        return y
+    bias = shared.weights.values(f"{name}.bias", layer)
+    return graph.op("Add", y, graph.weight(f"{name}.{layer}.bias", bias))
+
+
+def _normalised(graph: Graph, config: ArchitectureConfig, scale: str, x: str) -> str:
     if config.normalization == "layernorm":
         return graph.op("LayerNormalization", x, scale, epsilon=config.norm_epsilon)
     if config.normalization == "groupnorm":
@@ -194,18 +221,25 @@ def _turned(shared: _Shared, x: str) -> str:
     """[B, T, heads, H], with rope channels i and i + H/2 of a head turned together."""
     if shared.rotation is None:
         return x
-    graph, half = shared.graph, shared.config.head_dim // 2
+    graph, turned = shared.graph, shared.config.rotary_channels
+    half = turned // 2
     cosine, sine = shared.rotation
     last = graph.ints(3)
     first = graph.op("Slice", x, graph.ints(0), graph.ints(half), last)
-    second = graph.op("Slice", x, graph.ints(half), graph.ints(2 * half), last)
+    second = graph.op("Slice", x, graph.ints(half), graph.ints(turned), last)
     across = graph.op("Concat", graph.op("Neg", second), first, axis=-1)
-    straight = graph.op("Mul", x, cosine)
-    return graph.op("Add", straight, graph.op("Mul", across, sine))
+    size = shared.config.head_dim
+    whole = x if turned == size else graph.op("Concat", first, second, axis=-1)
+    straight = graph.op("Mul", whole, cosine)
+    found = graph.op("Add", straight, graph.op("Mul", across, sine))
+    if turned == size:
+        return found
+    rest = graph.op("Slice", x, graph.ints(turned), graph.ints(size), last)
+    return graph.op("Concat", found, rest, axis=-1)
 
 
 def _feedforward(shared: _Shared, layer: int, x: str) -> str:
-    graph, activation = shared.graph, shared.config.activation
+    graph, activation = shared.graph, shared.config.activation_form
     up = _linear(shared, "blocks.feedforward.up", layer, x)
     gate = up
     if shared.config.gated:
@@ -216,9 +250,23 @@ def _feedforward(shared: _Shared, layer: int, x: str) -> str:
     elif activation in ("silu", "swiglu"):
         inner = graph.op("Mul", gate, graph.op("Sigmoid", gate))
     else:
-        bent = graph.op("Erf", graph.op("Mul", gate, graph.number(math.sqrt(0.5))))
+        bent = (_tanh if activation.endswith("_tanh") else _erf)(graph, gate)
         whole = graph.op("Add", bent, graph.number(1.0))
         inner = graph.op("Mul", graph.op("Mul", gate, graph.number(0.5)), whole)
     if shared.config.gated:
         inner = graph.op("Mul", inner, up)
     return _linear(shared, "blocks.feedforward.down", layer, inner)
+
+
+def _erf(graph: Graph, x: str) -> str:
+    """What bends GELU: twice the normal distribution, less one."""
+    return graph.op("Erf", graph.op("Mul", x, graph.number(math.sqrt(0.5))))
+
+
+def _tanh(graph: Graph, x: str) -> str:
+    """Its approximation (arXiv:1606.08415, 2)."""
+    cube = graph.op("Mul", graph.op("Mul", x, x), x)
+    inner = graph.op("Add", x, graph.op("Mul", cube, graph.number(0.044715)))
+    return graph.op(
+        "Tanh", graph.op("Mul", inner, graph.number(math.sqrt(2 / math.pi)))
+    )
