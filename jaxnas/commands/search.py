@@ -8,7 +8,12 @@ from pathlib import Path
 
 from jaxnas.clock import BEGAN
 from jaxnas.commands import COMMANDS
-from jaxnas.commands.options import Parser, add_settings, given_settings
+from jaxnas.commands.options import (
+    Parser,
+    add_settings,
+    add_tracking,
+    given_settings,
+)
 from jaxnas.config import RunConfig, make_config, read_run_settings, read_toml
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import is_space_file
@@ -52,16 +57,25 @@ def main(arguments: list[str]) -> None:
         action="store_true",
         help="print which candidates share a program, and its predicted seconds",
     )
+    add_tracking(parser)
     add_settings(parser)
     options = parser.parse_args(arguments)
     with _claimed(options, given_settings(options)) as (folder, config):
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.run import run
+            from jaxnas.report.tracking import on_candidate, tracked
 
-            resumed = options.resume is not None
-            verbose = options.verbose
-            run(folder, config, resumed=resumed, verbose=verbose, began=BEGAN)
+            events = folder.tensorboard if options.tensorboard else None
+            with tracked(options.tracker, events) as tracker:
+                run(
+                    folder,
+                    config,
+                    resumed=options.resume is not None,
+                    verbose=options.verbose,
+                    began=BEGAN,
+                    on_candidate=on_candidate(tracker),
+                )
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 

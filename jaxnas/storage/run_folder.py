@@ -96,6 +96,11 @@ class RunFolder:
         return self.path / "curve.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        """Event files, where they were asked for; nothing is read from them."""
+        return self.path / "tensorboard"
+
+    @property
     def best_weights(self) -> Path:
         """The best candidate's trained weights, until the winner is finished."""
         return self.path / "best_weights.safetensors"
