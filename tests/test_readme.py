@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.md"))
 EXAMPLES = [
     (f"{path.stem}-{number}", code)
     for path in DOCUMENTS
@@ -111,7 +112,17 @@ def test_ci_runs_the_second_command():
     assert "grep -m 2 '^python3 -m venv' README.md" in (ROOT / ".ci/run").read_text()
 
 
-def test_documents_point_to_files_that_exist():
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document}: {target}"
+@pytest.mark.parametrize(
+    "document",
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *EXPERIMENTS],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_document_points_to_what_is_there(document):
+    text = document.read_text()
+    for target, anchor in re.findall(r"\]\((?!http)([^)#\s]*)(#[^)]*)?\)", text):
+        path = document.parent / target if target else document
+        assert path.exists(), f"{document}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", one).lower() for one in headings]
+            assert anchor[1:] in [one.replace(" ", "-") for one in slugs]
