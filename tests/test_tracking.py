@@ -5,9 +5,12 @@ import types
 
 import pytest
 from results import made_result
+from written_run import written_run
 
+from jaxnas.commands import status
 from jaxnas.errors import UsageError
 from jaxnas.report.tracking import figures_of, on_candidate, tracked
+from jaxnas.storage.run_folder import existing_run
 
 
 @pytest.fixture
@@ -68,3 +71,12 @@ def test_event_files_hold_the_figures(tmp_path):
         raw = raw[16 + length :]
     assert found["accuracy"] == (0, 0.5)
     assert (tmp_path / "phase-fast").is_dir()
+
+
+def test_a_run_goes_on_beside_event_files(tmp_path, capsys):
+    run = written_run(tmp_path / "run")
+    run.tensorboard.mkdir()
+    with existing_run(run.path):
+        pass
+    status.main([str(run.path)])
+    assert "24 (24 ok)" in capsys.readouterr().out

@@ -257,7 +257,7 @@ def existing_run(path: Path, to: str = "resume") -> Iterator[RunFolder]:
         yield folder
 
 
-_FOLDERS = ("states", "checkpoints", "finishing", "model")
+_FOLDERS = ("states", "checkpoints", "finishing", "model", "tensorboard")
 
 
 def _check_kinds(folder: RunFolder) -> None:
