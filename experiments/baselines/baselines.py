@@ -103,7 +103,7 @@ def trained(
         words += ["--window", str(given.window), "--batch", str(given.batch)]
         words += ["--learning-rate", str(given.learning_rate)]
         words += ["--evaluate-every", "500", "--eval-windows", "128"]
-        if (code := command([*words, "--final-windows", "512"])) != 0:
+        if (code := command([*words, "--final-windows", "256"])) != 0:
             raise SystemExit(code)
     splits = json.loads((out / "summary.json").read_text())["splits"]
     found = {name: one["winner"]["bits_per_byte"] for name, one in splits.items()}
