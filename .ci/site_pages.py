@@ -169,7 +169,7 @@ def as_markdown(text: str) -> str:
     for title, body in zip(rest[::2], rest[1::2], strict=True):
         entries, after = [], []
         for line in textwrap.dedent(body.strip("\n")).splitlines():
-            found = re.match(r"([\w*]+): (.*)", line)
+            found = re.match(r"([\w*]+(?:, [\w*]+)*): (.*)", line)
             if after or (line and title in ("Returns", "Yields")) or not line:
                 after.append(line)
             elif found:

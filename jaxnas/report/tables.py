@@ -59,7 +59,9 @@ def as_records(table: Table, width: int) -> list[str]:
     lines = []
     for row in range(table.row_count):
         cells = [(name, str(cells[row])) for name, cells in columns]
-        first, *others = [f"{name} {cell}".strip() for name, cell in cells if cell]
+        first, *others = [
+            f"{name} {cell}".strip() for name, cell in cells if cell.strip()
+        ]
         if table.columns[0].justify != "right":  # a name needs no label
             first = cells[0][1]
         lines += textwrap.wrap(first, width) or [""]
