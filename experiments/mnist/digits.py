@@ -330,6 +330,15 @@ def tested(config: ArchitectureConfig, split: Split, given: argparse.Namespace) 
     return results
 
 
+def as_json(about: dict, found: list[Found]) -> str:
+    """What was found, a line a candidate."""
+    rows = [
+        json.dumps(one._asdict() | {"config": one.config.to_dict()}) for one in found
+    ]
+    head = json.dumps(about | {"candidates": []}, indent=1)
+    return head.replace("[]", "[\n  " + ",\n  ".join(rows) + "\n ]") + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder with MNIST's IDX files")
@@ -385,9 +394,8 @@ def main() -> None:
     seconds = time.monotonic() - began
     console.print(f"{len(found)} models in {seconds:.0f} s")
     if given.out:
-        every = [one._asdict() | {"config": one.config.to_dict()} for one in found]
         about = {"winner": best.id, "seconds": round(seconds, 1), "tested": results}
-        given.out.write_text(json.dumps(about | {"candidates": every}, indent=1) + "\n")
+        given.out.write_text(as_json(about, found))
 
 
 if __name__ == "__main__":
