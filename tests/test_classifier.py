@@ -10,6 +10,10 @@ import pytest
 from arch import ArchitectureConfig, build_model
 from arch.classifier import SequenceClassifier
 from arch.families import FAMILIES
+from arch.initial import draw_parameters
+from arch.padding import common_shape, pad
+from arch.traits import channel_index
+from jaxnas.training.members import traits_array
 
 
 def config_of(family, **changes):
@@ -72,3 +76,32 @@ def test_it_learns_what_only_the_first_vector_says(key):
     start = params, optimizer.init(params)
     params, _ = jax.jit(lambda carry: jax.lax.fori_loop(0, 300, step, carry))(start)
     assert float(loss_of(params)) < 0.2 < np.log(3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_member_of_a_shape_tells_what_it_tells_alone(family, key):
+    config = config_of(family, num_layers=1, position_encoding="absolute")
+    other = config_of(family, hidden_dim=64, num_heads=4, normalization="groupnorm")
+    shape = common_shape([config, other])
+    language = draw_parameters(build_model(config), key)
+    vectors = jax.random.normal(key, (2, 8, 5))
+    alone = SequenceClassifier(config, 3)
+    ends = alone.init(key, vectors)["params"]
+    ends = {name: ends[name] for name in ("enter", "classes")}
+    blocks = {
+        name: language[name] for name in language if name not in ("embed", "head")
+    }
+    expected = alone.apply({"params": blocks | ends}, vectors)
+
+    places = np.flatnonzero(channel_index(64, 32)[1])
+    enter, classes = np.zeros((5, 64), np.float32), np.zeros((64, 3), np.float32)
+    enter[:, places] = ends["enter"]["kernel"]
+    classes[places] = ends["classes"]["kernel"]
+    wide = pad(language, config, shape)
+    params = {name: wide[name] for name in blocks} | {
+        "enter": {"kernel": enter, "bias": np.zeros(64, np.float32)},
+        "classes": {"kernel": classes, "bias": ends["classes"]["bias"]},
+    }
+    member = SequenceClassifier(shape, 3)
+    found = member.apply({"params": params}, vectors, None, traits_array(config))
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)

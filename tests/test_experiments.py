@@ -1,8 +1,19 @@
 """The scripts of experiments/, as files."""
 
+import gzip
 import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+
+from jaxnas.config import make_config, read_toml
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 LATER = {"compression"}  # of the standard library from Python 3.14 on; JAX asks for it
@@ -16,3 +27,58 @@ def test_no_script_hides_a_module():
     folders = {path.parent.name for path in FOLDER.glob("*/*/*.py")}
     assert len(names) > 10
     assert not taken & (names | folders)
+
+
+def test_functions_of_one_file_become_one_file(tmp_path):
+    script = FOLDER / "code-medium" / "unpack.py"
+    part = tmp_path / "jsonl" / "train" / "python_train_0.jsonl.gz"
+    part.parent.mkdir(parents=True)
+    rows = [
+        {"repo": "a/b", "path": "x.py", "original_string": "def f():\n    return 1"},
+        {"repo": "a/b", "path": "../../y.py", "original_string": "def g(): pass"},
+        {"repo": "a/b", "path": "x.py", "original_string": "def h():\n    return 2"},
+    ]
+    part.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    command = [sys.executable, str(script), str(tmp_path / "jsonl"), "out"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "2 files in out\n", done.stderr
+    texts = {path.read_text() for path in (tmp_path / "out").rglob("*.py")}
+    assert texts == {
+        "def f():\n    return 1\n\n\ndef h():\n    return 2\n",
+        "def g(): pass\n",
+    }
+    outside = [path for path in tmp_path.rglob("*.py") if "out" not in path.parts]
+    assert outside == []
+
+
+def test_the_configs_of_experiments_are_settings():
+    files = sorted(FOLDER.rglob("config.toml"))
+    assert files
+    for file in files:
+        config = make_config(read_toml(file), str(file))
+        assert config.population * config.generations >= 1000
+
+
+def test_digits_count_a_classifier_as_it_is_alone(key):
+    file = FOLDER / "mnist" / "digits.py"
+    spec = importlib.util.spec_from_file_location("digits_script", file)
+    digits = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(digits)
+    groups = digits.shapes(8)
+    assert len(groups) == 15  # attention with and without groups is one family
+    for family in range(6):
+        config = digits.decoded(np.asarray([family, 1, 0, 0, 1, 0, 1, 0]), 8)
+        shape = groups[digits.group_of(config)]
+        params, count = digits.first_parameters(config, shape, 8, key)
+        alone = digits.SequenceClassifier(config, digits.CLASSES)
+        found = jax.eval_shape(alone.init, key, jax.numpy.zeros((1, 8, 8)))
+        assert count == sum(leaf.size for leaf in jax.tree.leaves(found))
+        wide = digits.SequenceClassifier(shape, digits.CLASSES)
+        expected = jax.eval_shape(wide.init, key, jax.numpy.zeros((1, 8, 8)))
+        chex.assert_trees_all_equal_shapes(params, expected["params"])

@@ -164,7 +164,11 @@ def test_stages_add_up_to_the_model(family, tied):
     assert counted == (stored_parameters(config), size_bytes(config))
     text = drawing_text(config, plain=True)
     assert text.isascii()
-    assert max(map(len, text.splitlines())) <= 100
+    for columns in (60, 80, 85):
+        text = drawing_text(config, columns=columns)
+        assert max(map(len, text.splitlines())) <= columns
+    squeezed = " ".join(drawing_text(config, columns=60).split())
+    assert all(stage.name.split()[0] in squeezed for stage in stages_of(config))
     assert drawing_file(config).startswith('<svg xmlns="http://www.w3.org/2000/svg"')
 
 

@@ -17,8 +17,11 @@ from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.progress import Progress
 from jaxnas.report.quality import quality_table
 from jaxnas.report.tables import (
+    add_numbers,
     mebibytes,
     millions,
+    plain_console,
+    plain_table,
     spread_table,
     top_table,
 )
@@ -84,6 +87,31 @@ def said(renderable):
     console = Console(file=io.StringIO(), width=200)
     console.print(renderable)
     return console.file.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_table_that_is_too_wide_is_read_row_by_row(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = plain_table("Some models", "name", "architecture")
+    add_numbers(table, "parameters", "bits/byte", "milliseconds", "train MiB")
+    cells = ("ultra-small", "grouped_query_attention L4 H256 heads 4 FFN 2 rmsnorm")
+    table.add_row(*cells, "1,234,567,890", "2.1234", "123.45", "1,802")
+    plain_console().print(table)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= columns
+    words = " ".join(said.split())
+    assert "ultra-small architecture grouped_query_attention L4 H256" in words
+    assert "milliseconds 123.45" in words
+    assert "1,234,567,890" in said  # a figure is never cut
+
+
+def test_a_table_that_fits_stays_one(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    table = plain_table("Some models", "name")
+    add_numbers(table, "parameters")
+    table.add_row("ultra-small", "27")
+    plain_console().print(table)
+    assert said(table).split() == capsys.readouterr().out.split()
 
 
 def test_describe_tells_neighbours_apart():

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import arch
+import jaxnas
+import search
+from jaxnas.commands import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,3 +26,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "experiments" / "index.html").exists()
+    commands = (tmp_path / "commands.html").read_text()
+    assert all(f'<h2 id="{name}">' in commands for name in COMMANDS)
+    names = (tmp_path / "api.html").read_text()
+    for package in (jaxnas, arch, search):
+        assert all(
+            f"<code>{package.__name__}.{name}</code>" in names
+            for name in package.__all__
+        )

@@ -14,6 +14,7 @@ four IDX files, gzipped or not.
 
 import argparse
 import dataclasses
+import functools
 import gzip
 import json
 import time
@@ -26,14 +27,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from arch import ArchitectureConfig
+from arch import ArchitectureConfig, build_model
 from arch.classifier import SequenceClassifier
 from arch.families import FAMILIES
+from arch.initial import draw_parameters
+from arch.model import Params
+from arch.padding import Shape, common_shape, pad, shape_key
 from arch.space import Space
 from jaxnas.commands.options import file_to_write
 from jaxnas.errors import UsageError
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.report.words import describe
+from jaxnas.training.members import traits_array
 from search import nsga2
 from search.pareto.exact_front import exact_front
 
@@ -48,6 +53,8 @@ GENES = {
     "activation": ("gelu", "swiglu"),
     "position_encoding": ("absolute", "rope", "alibi"),
 }
+NUMBERS = {"population": 50, "generations": 10, "steps": 600, "final-steps": 600}
+LANGUAGE = ("embed", "head")  # a language model's own ends
 SPACE = Space("digits", tuple(GENES.values()), tuple(GENES))
 
 
@@ -126,11 +133,8 @@ class Convolutions(nn.Module):
     """Two convolutions and a hidden layer: what one would try first."""
 
     @nn.compact
-    def __call__(
-        self, rows: jax.Array, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, rows: jax.Array, dropout_key: None = None) -> jax.Array:
         """f32[B, T, T] -> f32[B, 10]."""
-        del dropout_key
         x = rows[..., None]
         for channels in (16, 32):
             x = nn.max_pool(nn.relu(nn.Conv(channels, (3, 3))(x)), (2, 2), (2, 2))
@@ -142,49 +146,105 @@ class Linear(nn.Module):
     """Logistic regression of the pixels."""
 
     @nn.compact
-    def __call__(
-        self, rows: jax.Array, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, rows: jax.Array, dropout_key: None = None) -> jax.Array:
         """f32[B, T, T] -> f32[B, 10]."""
-        del dropout_key
         return nn.Dense(CLASSES)(rows.reshape(rows.shape[0], -1))
 
 
-def train(model: nn.Module, images: Images, steps: int, key: jax.Array) -> dict:
-    """Parameters after so many steps of AdamW, the rate falling like a cosine."""
-    rows, digits = jnp.asarray(images.rows), jnp.asarray(images.digits)
-    for_params, for_steps = jax.random.split(key)
-    params = model.init(for_params, rows[:1])
+def trained(
+    model: nn.Module, params: Params, images: Images, steps: int, key: jax.Array, *more
+) -> Params:
+    """Parameters after so many steps of AdamW, the rate falling like a cosine.
+
+    Args:
+      model: called as (rows, None, *more).
+      params: to begin with.
+      images: arrays; each step draws 64 of them.
+      steps: of training.
+      key: PRNG key, consumed.
+      more: what else the model takes.
+    """
     schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, steps // 10 + 1, steps)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.05)
     )
 
-    def loss_of(params, batch, key):
-        logits = model.apply(params, rows[batch], key)
+    def loss_of(params, batch):
+        logits = model.apply({"params": params}, images.rows[batch], None, *more)
         entropy = optax.softmax_cross_entropy_with_integer_labels
-        return entropy(logits, digits[batch]).mean()
+        return entropy(logits, images.digits[batch]).mean()
 
     def step(number, carry):
         params, state = carry
-        drawn, dropped = jax.random.split(jax.random.fold_in(for_steps, number))
-        batch = jax.random.randint(drawn, (BATCH,), 0, len(digits))
+        drawn = jax.random.fold_in(key, number)
+        batch = jax.random.randint(drawn, (BATCH,), 0, len(images.digits))
         updates, state = optimizer.update(
-            jax.grad(loss_of)(params, batch, dropped), state, params
+            jax.grad(loss_of)(params, batch), state, params
         )
         return optax.apply_updates(params, updates), state
 
     start = params, optimizer.init(params)
-    return jax.jit(lambda carry: jax.lax.fori_loop(0, steps, step, carry))(start)[0]
+    return jax.lax.fori_loop(0, steps, step, start)[0]
 
 
-def accuracy(model: nn.Module, params: dict, images: Images) -> float:
-    """The share of digits that are told right."""
-    told = jax.jit(lambda rows: model.apply(params, rows).argmax(axis=-1))
-    parts = np.array_split(images.rows, max(1, len(images.digits) // 1000))
-    return float(
-        (np.concatenate([told(part) for part in parts]) == images.digits).mean()
-    )
+@functools.partial(jax.jit, static_argnames=("model", "steps"))
+def learned(
+    model: nn.Module,
+    params: Params,
+    train: Images,
+    unseen: Images,
+    steps: int,
+    key: jax.Array,
+    *more,
+) -> jax.Array:
+    """The share of unseen digits that is told right after a training."""
+    params = trained(model, params, train, steps, key, *more)
+    told = [
+        model.apply({"params": params}, rows, None, *more).argmax(axis=-1)
+        for rows in jnp.array_split(unseen.rows, max(1, len(unseen.digits) // 1000))
+    ]
+    return (jnp.concatenate(told) == unseen.digits).mean()
+
+
+@functools.cache
+def shapes(length: int) -> dict[tuple, Shape]:
+    """One shape for all models of a family and a width: each is compiled once."""
+    grids = np.meshgrid(*(range(len(values)) for values in GENES.values()))
+    groups: dict[tuple, set[ArchitectureConfig]] = {}
+    genomes = np.stack(grids, axis=-1).reshape(-1, len(GENES))
+    for genome in genomes[np.asarray(jax.vmap(SPACE.valid)(genomes))]:
+        config = decoded(genome, length)
+        groups.setdefault(group_of(config), set()).add(config)
+    return {
+        name: common_shape(sorted(configs, key=str)) for name, configs in groups.items()
+    }
+
+
+def group_of(config: ArchitectureConfig) -> tuple:
+    """Equal for models that train in one program."""
+    return shape_key(config), config.hidden_dim
+
+
+def first_parameters(
+    config: ArchitectureConfig, shape: Shape, features: int, key: jax.Array
+) -> tuple[Params, int]:
+    """A member's initial parameters, padded into the shape, and how many they are."""
+    language = draw_parameters(build_model(config), key)
+    blocks = {name: language[name] for name in language if name not in LANGUAGE}
+    wide = pad(language, config, shape)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    ends = {}
+    for name, inputs, outputs, scale in (
+        ("enter", features, config.hidden_dim, features**-0.5),
+        ("classes", config.hidden_dim, CLASSES, 0.02),
+    ):
+        kernel = scale * rng.standard_normal((inputs, outputs), np.float32)
+        ends[name] = {
+            "kernel": kernel.astype(np.float32),
+            "bias": np.zeros(outputs, np.float32),
+        }
+    count = sum(leaf.size for leaf in jax.tree.leaves((blocks, ends)))
+    return {name: wide[name] for name in blocks} | ends, count
 
 
 def decoded(genome: np.ndarray, length: int) -> ArchitectureConfig:
@@ -207,7 +267,10 @@ def search(split: Split, given: argparse.Namespace, say) -> list[Found]:
     key = jax.random.key(given.seed)
     state = strategy.init(jax.random.fold_in(key, 0))
     known: dict[ArchitectureConfig, Found] = {}
+    end = time.monotonic() + 60 * given.minutes
     for generation in range(given.generations):
+        if time.monotonic() > end:
+            break
         genomes = strategy.ask(jax.random.fold_in(key, generation + 1), state)
         rows = []
         for genome in np.asarray(genomes):
@@ -228,27 +291,66 @@ def evaluate(
 ) -> Found:
     """Trains one candidate and tells its validation digits."""
     began = time.monotonic()
-    model = SequenceClassifier(config, CLASSES)
-    params = train(model, split.train, given.steps, jax.random.key(given.seed))
-    right = accuracy(model, params, split.validation)
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    right, count = classified(
+        config, split.train, split.validation, given.steps, given.seed
+    )
     return Found(number, config, right, count, time.monotonic() - began)
 
 
-def tested(model: nn.Module, split: Split, given: argparse.Namespace) -> dict:
-    """Trained on all but the test images, and tested: parameters and accuracy."""
+def classified(
+    config: ArchitectureConfig, train: Images, unseen: Images, steps: int, seed: int
+) -> tuple[float, int]:
+    """What a config learns of unseen digits, and its parameters."""
+    _, length, features = train.rows.shape
+    shape = shapes(length)[group_of(config)]
+    for_params, for_steps = jax.random.split(jax.random.key(seed))
+    params, count = first_parameters(config, shape, features, for_params)
+    model, traits = SequenceClassifier(shape, CLASSES), traits_array(config)
+    right = learned(model, params, train, unseen, steps, for_steps, traits)
+    return float(right), count
+
+
+def tested(config: ArchitectureConfig, split: Split, given: argparse.Namespace) -> dict:
+    """Trained on all but the test images, and tested, beside two that are simple."""
     both = Images(*(np.concatenate(parts) for parts in zip(*split[:2], strict=True)))
-    params = train(model, both, given.steps, jax.random.key(given.seed + 1))
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return {"parameters": int(count), "test": accuracy(model, params, split.test)}
+    seed = given.seed + 1
+    right, count = classified(config, both, split.test, given.final_steps, seed)
+    results = {"winner": {"parameters": count, "test": right}}
+    for name, model in (
+        ("convolutions", Convolutions()),
+        ("logistic regression", Linear()),
+    ):
+        for_params, for_steps = jax.random.split(jax.random.key(seed))
+        params = model.init(for_params, both.rows[:1])["params"]
+        right = float(
+            learned(model, params, both, split.test, given.final_steps, for_steps)
+        )
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        results[name] = {"parameters": count, "test": right}
+    return results
+
+
+def as_json(about: dict, found: list[Found]) -> str:
+    """What was found, a line a candidate."""
+    rows = [
+        json.dumps(one._asdict() | {"config": one.config.to_dict()}) for one in found
+    ]
+    head = json.dumps(about | {"candidates": []}, indent=1)
+    return head.replace("[]", "[\n  " + ",\n  ".join(rows) + "\n ]") + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder with MNIST's IDX files")
-    for name, value in (("population", 50), ("generations", 10), ("steps", 600)):
+    for name, value in NUMBERS.items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"[{value}]")
     parser.add_argument("--seed", type=int, default=0, help="[0]")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="no generation begins later [none]",
+    )
     parser.add_argument(
         "--out", type=file_to_write, help="write what was found as JSON"
     )
@@ -269,11 +371,7 @@ def main() -> None:
 
     found = search(split, given, say)
     best = max(found, key=lambda one: (one.accuracy, -one.parameters))
-    results = {
-        "winner": tested(SequenceClassifier(best.config, CLASSES), split, given),
-        "convolutions": tested(Convolutions(), split, given),
-        "logistic regression": tested(Linear(), split, given),
-    }
+    results = tested(best.config, split, given)
     front = exact_front(
         np.asarray([(1 - one.accuracy, one.parameters) for one in found])
     )
@@ -296,9 +394,8 @@ def main() -> None:
     seconds = time.monotonic() - began
     console.print(f"{len(found)} models in {seconds:.0f} s")
     if given.out:
-        every = [one._asdict() | {"config": one.config.to_dict()} for one in found]
         about = {"winner": best.id, "seconds": round(seconds, 1), "tested": results}
-        given.out.write_text(json.dumps(about | {"candidates": every}, indent=1) + "\n")
+        given.out.write_text(as_json(about, found))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from jaxnas.automl.units import in_plain
 from jaxnas.commands.options import Parser, whole
 from jaxnas.errors import UsageError
 from jaxnas.hardware import hardware_named
-from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.report.tables import add_numbers, plain_console, plain_table, prints
 
 _ABOUT = """\
 Where the parameters, the memory and the milliseconds of a shape go, part by part.
@@ -137,6 +137,7 @@ def _table(parts: Sequence[Portion]) -> Table:
 
 def _bars(console: Console, parts: Sequence[Portion]) -> None:
     width = max(len(part.name) for part in parts)
+    sign = "█" if prints("█") else "#"
     for title, values in (
         ("parameters", [float(part.parameters) for part in parts]),
         ("memory", [part.mib for part in parts]),
@@ -147,5 +148,5 @@ def _bars(console: Console, parts: Sequence[Portion]) -> None:
         for part, value in zip(parts, values, strict=True):
             share = value / sum(values)
             if value:
-                bar = "█" * max(1, round(_BAR * share))
+                bar = sign * max(1, round(_BAR * share))
                 console.print(f"  {part.name:<{width}} {bar} {100 * share:.1f} %")

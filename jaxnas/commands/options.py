@@ -53,6 +53,20 @@ def whole(most: int = 2**32 - 1) -> Callable[[str], int]:
     return parse
 
 
+def add_tracking(parser: argparse.ArgumentParser) -> None:
+    """Who is told the figures as they come: flags that decide no result."""
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write event files for TensorBoard into the folder, in tensorboard/",
+    )
+    parser.add_argument(
+        "--tracker",
+        metavar="MODULE:FUNCTION",
+        help="call this with each candidate's and evaluation's figures (wandb, MLflow)",
+    )
+
+
 MANY = 2**20  # of what is all in memory
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from jaxnas.clock import BEGAN
 from jaxnas.commands import COMMANDS
-from jaxnas.commands.options import Parser, add_settings, given_settings
+from jaxnas.commands.options import (
+    Parser,
+    add_settings,
+    add_tracking,
+    given_settings,
+)
 from jaxnas.config import RunConfig, make_config, read_run_settings, read_toml
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.presets import is_space_file
@@ -58,21 +63,26 @@ def main(arguments: list[str]) -> None:
         help="HOST:PORT of a Ray cluster whose workers train the candidates, or auto: "
         "the one of this machine; results are those of this machine alone",
     )
+    add_tracking(parser)
     add_settings(parser)
     options = parser.parse_args(arguments)
     with _claimed(options, given_settings(options)) as (folder, config):
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.run import run
+            from jaxnas.report.tracking import on_candidate, tracked
 
-            run(
-                folder,
-                config,
-                resumed=options.resume is not None,
-                verbose=options.verbose,
-                began=BEGAN,
-                ray=options.ray,
-            )
+            events = folder.tensorboard if options.tensorboard else None
+            with tracked(options.tracker, events) as tracker:
+                run(
+                    folder,
+                    config,
+                    resumed=options.resume is not None,
+                    verbose=options.verbose,
+                    began=BEGAN,
+                    ray=options.ray,
+                    on_candidate=on_candidate(tracker),
+                )
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 

@@ -1,6 +1,5 @@
 """`show WHAT`: a model drawn, and where its figures go."""
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from jaxnas.errors import UsageError
 from jaxnas.hardware import hardware_named
 from jaxnas.population.train_memory import TrainingMemory, training_memory
 from jaxnas.report.drawing import drawing_file, drawing_text
-from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.report.tables import add_numbers, plain_console, plain_table, prints
 from jaxnas.report.words import describe
 from jaxnas.results.record import Record, read_record
 from jaxnas.storage.files import write_whole
@@ -55,8 +54,8 @@ def main(arguments: list[str]) -> None:
     hardware = named or shown.hardware or hardware_named(_HARDWARE)
     console = plain_console()
     console.print(f"{shown.title}: {describe(config)}", soft_wrap=True)
-    plain = not _prints_boxes()
-    console.print(drawing_text(config, plain), soft_wrap=True)
+    drawing = drawing_text(config, not prints("┌│╭"), console.width)
+    console.print(drawing, soft_wrap=True)
     use = Use(hardware=hardware, prompt=_PROMPT, context=_PROMPT)
     console.print(_parts(breakdown(config, use)))
     console.print(
@@ -148,12 +147,3 @@ def _memory(found: TrainingMemory, batch: int, window: int) -> Table:
     for name, value in (*found._asdict().items(), ("together", found.total)):
         table.add_row(name, f"{value / MIB:,.2f}")
     return table
-
-
-def _prints_boxes() -> bool:
-    """Whether the terminal has the characters of boxes."""
-    try:
-        "┌│╭".encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -19,7 +19,7 @@ from jaxnas.commands.of_model import (
     resumed,
     settings_of,
 )
-from jaxnas.commands.options import MANY, Parser, check_flags, whole
+from jaxnas.commands.options import MANY, Parser, add_tracking, check_flags, whole
 from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.source_name import anchored_source
@@ -51,8 +51,12 @@ def main(arguments: list[str]) -> None:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.train import TrainPlan, train
             from jaxnas.report.tables import plain_console
+            from jaxnas.report.tracking import tracked
 
-            train(folder, TrainPlan(**values), plain_console(), BEGAN)
+            plan, console = TrainPlan(**values), plain_console()
+            events = folder.tensorboard if options.tensorboard else None
+            with tracked(options.tracker, events) as tracker:
+                train(folder, plan, console, BEGAN, tracker)
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
@@ -159,6 +163,7 @@ def _parser() -> Parser:
         metavar="N",
         help="steps between evaluations on the validation split [500]",
     )
+    add_tracking(parser)
     add("--eval-windows", type=whole(MANY), metavar="N", help="of one [the run's]")
     add(
         "--patience",

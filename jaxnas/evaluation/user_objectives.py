@@ -110,7 +110,7 @@ def load_objectives(text: str | None) -> tuple[Objective, ...]:
     """
     found: list[Objective] = []
     for path in paths_in(text):
-        objective = Objective(path, _imported(path))
+        objective = Objective(path, imported(path))
         if objective.name in _TAKEN:
             raise UsageError(
                 f"objectives: {path!r} needs another name: {objective.name!r} is ours"
@@ -121,21 +121,30 @@ def load_objectives(text: str | None) -> tuple[Objective, ...]:
     return tuple(found)
 
 
-def _imported(path: str) -> Function:
+def imported(path: str, setting: str = "objectives") -> Callable[..., Any]:
+    """The function at an import path, `module:function`.
+
+    Args:
+      path: of the user's.
+      setting: that it was given as.
+
+    Raises:
+      UsageError: it is written otherwise, cannot be imported, or is no function.
+    """
     module, colon, name = path.partition(":")
     parts = [*module.split("."), name]
     if not colon or not all(part.isidentifier() for part in parts):
-        raise UsageError(f"objectives: {path!r} is not of the form module:function")
+        raise UsageError(f"{setting}: {path!r} is not of the form module:function")
     try:
         function = getattr(importlib.import_module(module), name, None)
     except (Exception, SystemExit) as error:  # any: a module may do anything
         raise UsageError(
-            f"objectives: cannot import {module!r}: {reason_of(error)}"
+            f"{setting}: cannot import {module!r}: {reason_of(error)}"
         ) from None
     if function is None:
-        raise UsageError(f"objectives: module {module!r} has no function {name!r}")
+        raise UsageError(f"{setting}: module {module!r} has no function {name!r}")
     if not callable(function):
-        raise UsageError(f"objectives: {path!r} is no function but {function!r:.60}")
+        raise UsageError(f"{setting}: {path!r} is no function but {function!r:.60}")
     return function
 
 

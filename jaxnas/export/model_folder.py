@@ -48,7 +48,7 @@ class LoadedModel(NamedTuple):
 
 
 def save_model(
-    folder: Path,
+    folder: str | Path,
     config: ArchitectureConfig,
     params: Params,
     tokenizer: Tokenizer,
@@ -74,6 +74,7 @@ def save_model(
       ValueError: `exact`, and the config quantises; or not, and a weight is
         beyond the range of fp16.
     """
+    folder = Path(folder)
     if exact and config.quantization != "fp16":
         raise ValueError(f"exact weights are not {config.quantization}: needs fp16")
     if not exact:

@@ -34,6 +34,7 @@ from jaxnas.pipeline.room import Fixed, Moving, steps_in_time
 from jaxnas.pipeline.winner import score_splits, sums_of_splits, train_on
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table
+from jaxnas.report.tracking import Tracker
 from jaxnas.results.summary import SplitScores
 from jaxnas.runtime import batch_mesh, compute_dtype, set_up
 from jaxnas.storage.checkpoints import Checkpoints
@@ -107,7 +108,11 @@ class Trained(NamedTuple):
 
 
 def train(
-    folder: RunFolder, plan: TrainPlan, console: Console, began: float
+    folder: RunFolder,
+    plan: TrainPlan,
+    console: Console,
+    began: float,
+    tracker: Tracker | None = None,
 ) -> dict[str, SplitScores]:
     """Trains, saves the model of the best evaluation, and scores it.
 
@@ -118,6 +123,7 @@ def train(
       plan: see `TrainPlan`.
       console: to print to.
       began: when the process did, by `time.monotonic`.
+      tracker: told the figures of each evaluation, as "training".
 
     Returns:
       The scores of the held-out splits.
@@ -139,7 +145,7 @@ def train(
     begin = time.monotonic()
     before = sums_of_splits(config, task, model.params, plan.final_windows)
     clock.reserve(time.monotonic() - begin)  # as long again for the trained one
-    words = _Words(console, plan, config, clock)
+    words = _Words(console, plan, config, clock, tracker)
     words.begin(dataset, before)
     try:
         trained = _trained(folder, plan, config, model, trained_on, clock, words)
@@ -376,8 +382,10 @@ class _Words:
         plan: TrainPlan,
         config: ArchitectureConfig,
         clock: Clock,
+        tracker: Tracker | None,
     ) -> None:
         self.console, self._plan, self._clock = console, plan, clock
+        self._tracker = tracker
         self._flops = training_flops(config, plan.batch, plan.window)
         self._first: tuple[int, float] | None = None
         self._done = self._total = 0
@@ -417,6 +425,9 @@ class _Words:
 
     def evaluated(self, line: Json) -> None:
         """An evaluation, with the speed since the first call."""
+        if self._tracker is not None:
+            known = {name: x for name, x in line.items() if x is not None}
+            self._tracker("training", known.pop("step"), known)
         loss = "" if line["loss"] is None else f"  loss {line['loss']:.3f}"
         speed = left = ""
         first, began = self._first or (0, 0.0)

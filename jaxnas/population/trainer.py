@@ -18,8 +18,8 @@ from jaxnas.population.pace import NO_BOUND, Allowance, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.planner import Expected, Planner, planner_for
-from jaxnas.population.program import compressed_on_host
 from jaxnas.population.pool import Split
+from jaxnas.population.program import compressed_on_host
 from jaxnas.population.ray_cluster import Cluster
 from jaxnas.population.scheduling import makespan
 from jaxnas.population.train_states import States

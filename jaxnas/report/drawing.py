@@ -1,5 +1,6 @@
 """An architecture as a drawing: in SVG for a page, in characters for a terminal."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -164,16 +165,22 @@ def drawing_file(config: ArchitectureConfig) -> str:
     return f"{opening}<style>{style}</style>{svg[end:]}\n"
 
 
-def drawing_text(config: ArchitectureConfig, plain: bool = False) -> str:
-    """The stages as boxes of characters, at most 76 wide.
+_FIGURES = 29  # columns of a box's edges and of what stands beside it
+
+
+def drawing_text(
+    config: ArchitectureConfig, plain: bool = False, columns: int = 85
+) -> str:
+    """The stages as boxes of characters, with their figures beside them.
 
     Args:
       config: of the model.
       plain: whether ASCII is all that the terminal can show.
+      columns: to fit into, if they are 50 or more.
     """
     stages = stages_of(config)
     lines = [f"{stage.name}: {stage.words}" for stage in stages]
-    width = min(56, max(map(len, lines)))
+    width = min(56, max(21, columns - _FIGURES), max(map(len, lines)))
     if plain:
         top = bottom = f"+{'-' * (width + 2)}+"
         side, flow, open_, close = "|", "|", "+", "+"
@@ -187,11 +194,11 @@ def drawing_text(config: ArchitectureConfig, plain: bool = False) -> str:
         if place == inside[0]:
             rows.append(f"{open_} x {config.num_layers}")
         figures = f"  {share(stage):>8}  {stage.bytes / 2**20:7.2f} MiB"
-        rows += [
-            edge + top,
-            f"{edge}{side} {line[:width]:<{width}} {side}{figures}",
-            edge + bottom,
-        ]
+        rows.append(edge + top)
+        for said in textwrap.wrap(line, width):
+            rows.append(f"{edge}{side} {said:<{width}} {side}{figures}")
+            figures = ""
+        rows.append(edge + bottom)
         if place == inside[-1]:
             rows.append(close)
         elif place < len(stages) - 1 and not stage.inside:

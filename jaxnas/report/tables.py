@@ -1,5 +1,7 @@
 """Tables for the terminal."""
 
+import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,12 +17,14 @@ from jaxnas.results.result import Result, Scored
 from jaxnas.results.spread import Spread
 
 _WIDE = 10_000  # columns, in which no table is too wide
+_TALL = 2  # lines a row that still read as a table
 
 
 class PlainConsole(Console):
-    """Prints text as it is; where a table is too wide, its figures are folded.
+    """Prints text as it is; where a table is too wide, a row in some lines.
 
-    Otherwise they would be cut, and a figure without its end is another one.
+    Otherwise words and figures would be cut, and a figure without its end is another
+    one.
     """
 
     def __init__(self) -> None:
@@ -28,20 +32,65 @@ class PlainConsole(Console):
 
     def print(self, *objects: Any, **settings: Any) -> None:
         """As `Console.print`."""
-        for table in objects:
-            if isinstance(table, Table) and self._is_narrow_for(table):
-                for column in table.columns:
-                    column.no_wrap, column.overflow = False, "fold"
-        super().print(*objects, **settings)
+        for one in objects:
+            if isinstance(one, Table) and self._is_narrow_for(one):
+                super().print(one.title, style="bold")
+                super().print("\n".join(as_records(one, self.width)), soft_wrap=True)
+            else:
+                super().print(one, **settings)
+        if not objects:
+            super().print(**settings)
 
     def _is_narrow_for(self, table: Table) -> bool:
         wide = self.options.update(width=_WIDE)
-        return Measurement.get(self, wide, table).minimum > self.width
+        if Measurement.get(self, wide, table).minimum > self.width:
+            return True
+        return len(self.render_lines(table)) > _TALL * (table.row_count + 1)
+
+
+def as_records(table: Table, width: int) -> list[str]:
+    """A table's rows as lines: what it begins with, then names with their figures.
+
+    Args:
+      table: whose cells are texts.
+      width: of a line, if no cell alone is longer.
+    """
+    columns = [(str(column.header), list(column.cells)) for column in table.columns]
+    lines = []
+    for row in range(table.row_count):
+        cells = [(name, str(cells[row])) for name, cells in columns]
+        first, *others = [
+            f"{name} {cell}".strip() for name, cell in cells if cell.strip()
+        ]
+        if table.columns[0].justify != "right":  # a name needs no label
+            first = cells[0][1]
+        lines += textwrap.wrap(first, width) or [""]
+        line = ""
+        for part in others:
+            if line and len(line) + 2 + len(part) + 2 > width:
+                lines.append(f"  {line}")
+                line = ""
+            line = f"{line}  {part}" if line else part
+            while len(line) + 2 > width and " " in line[: width - 2]:
+                cut = line[: width - 2].rindex(" ")
+                lines.append(f"  {line[:cut]}")
+                line = line[cut + 1 :].strip()
+        lines += [f"  {line}"] if line else []
+    return lines
 
 
 def plain_console() -> Console:
     """A console that prints text as it is: a path may hold brackets."""
     return PlainConsole()
+
+
+def prints(signs: str) -> bool:
+    """Whether the terminal, or what it is piped into, has these characters."""
+    try:
+        signs.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def plain_table(title: str, *columns: str) -> Table:

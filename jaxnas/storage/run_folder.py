@@ -98,6 +98,11 @@ class RunFolder:
         return self.path / "curve.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        """Event files, where they were asked for; nothing is read from them."""
+        return self.path / "tensorboard"
+
+    @property
     def best_weights(self) -> Path:
         """The best candidate's trained weights, until the winner is finished."""
         return self.path / "best_weights.safetensors"
@@ -256,7 +261,7 @@ def existing_run(path: Path, to: str = "resume") -> Iterator[RunFolder]:
         yield folder
 
 
-_FOLDERS = ("states", "checkpoints", "finishing", "model")
+_FOLDERS = ("states", "checkpoints", "finishing", "model", "tensorboard")
 
 
 def _check_kinds(folder: RunFolder) -> None:
