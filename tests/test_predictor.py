@@ -217,7 +217,7 @@ def test_every_direction_finds_its_best(key):
     np.testing.assert_array_equal(found, targets)
 
 
-def searched(strategy, seed, batches):
+def searched(strategy, seed, batches, answers=answers):
     """All that it asked, i32[N, 8]."""
     strategy = jitted(strategy)
     state, asked = strategy.init(jax.random.key(seed)), []
@@ -264,6 +264,20 @@ def test_it_closes_most_of_the_gap_that_random_search_leaves(asked):
 
 def test_it_never_asks_again(asked):
     assert len(np.unique(asked, axis=0)) == len(asked) == 12 * BATCH
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_all_it_asks_of_one_objective_is_promising(seed):
+    """Every genome of a batch, not the first of it alone, once something is known."""
+    alone = lambda genomes: hidden(genomes)[:, None]
+    guided = GUIDED | {"objectives": 1}
+    genomes = searched(predictor(Free(CHOICES), **guided), seed, 8, alone)
+    values = np.asarray(hidden(genomes)).reshape(8, BATCH)
+    every = np.sort(np.asarray(hidden(EVERY)))
+    tenth = every[len(every) // 10]
+    assert (values[4:] < tenth).mean() > 0.8 > 0.4 > (values[:3] < tenth).mean()
+    assert values.min() <= every[20]
+    assert len(np.unique(genomes, axis=0)) == len(genomes)
 
 
 def test_what_it_asks_is_canonical():

@@ -59,7 +59,7 @@ def member_training(
         starts: jax.Array,
         stop: jax.Array,
     ) -> Trained:
-        if not vmapped and len(members.key) == 1:  # bit for bit as in a loop
+        if not vmapped and len(members.key) == 1:  # nothing to loop over
             state, member = jax.tree.map(lambda leaf: leaf[0], (states, members))
             done = train_one(state, member, tokens, starts, stop)
             return jax.tree.map(lambda leaf: leaf[None], done)

@@ -32,7 +32,7 @@ PROPOSED = 1.0  # share of proposals in a first population
 MEMORY = 2**18  # slots for what was told; two genomes may share one
 RAYS = 256  # directions in which the front may grow
 CHILDREN, STEPS = 4, 4  # of each direction's genome, for each place in the batch
-DRAW_STEPS = 16  # of evolution, where each place has its own draw of the weights
+DRAWN = 64  # of the weights of one objective: directions of evolution
 SPREAD = 0.3  # of those draws: with all of it few of the best are asked
 DRAWS = 4  # first populations drawn, of which what was not yet told is taken
 CROSSED, CHANGED = 0.3, 1.5  # chance that a child is crossed; genes of it that change
@@ -238,34 +238,41 @@ def _guided_by_draws(
     def vary(key: jax.Array, mothers: jax.Array, fathers: jax.Array) -> jax.Array:
         return jax.vmap(canonical)(_children(key, mothers, fathers, free))
 
+    def place(
+        weights: jax.Array,
+        carry: tuple[jax.Array, jax.Array],
+        this: tuple[jax.Array, jax.Array],
+    ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+        (told, pool), (draw, key) = carry, this
+        out = lambda genomes: is_told(told, genomes) | ~jax.vmap(genes.valid)(genomes)
+        score = lambda genomes: _promised(model, weights, genomes, out(genomes))
+        pool = best_of_each(key, pool, vary, score, steps=STEPS, children=CHILDREN)
+        chosen = pool[draw]
+        new = ~out(chosen[None])[0]
+        return (told.at[slots(chosen, MEMORY)].set(True), pool), (chosen, new)
+
     def guided(key: jax.Array, state: PredictorState) -> _Asked:
-        for_draws, for_search = jax.random.split(key)
+        for_draws, for_places = jax.random.split(key)
         known = state.known
-        weights = model.draw(for_draws, known, RAYS, SPREAD)
-
-        def promised(genomes: jax.Array, out: jax.Array) -> jax.Array:
-            main = model.columns.main(genomes)
-            guesses = jax.vmap(model.columns.apply, (0, None))(weights, main)
-            return jnp.where(out[None], -jnp.inf, -guesses)
-
-        def out(genomes: jax.Array) -> jax.Array:
-            return is_told(state.told, genomes) | ~jax.vmap(genes.valid)(genomes)
-
-        parents = known.genomes[promised(known.genomes, ~known.used).argmax(axis=1)]
-        pool = best_of_each(
-            for_search,
-            parents,
-            vary,
-            lambda genomes: promised(genomes, out(genomes)),
-            steps=DRAW_STEPS,
-            children=CHILDREN,
+        weights = model.draw(for_draws, known, max(DRAWN, population), SPREAD)
+        best = _promised(model, weights, known.genomes, ~known.used).argmax(axis=1)
+        (told, _), (chosen, new) = jax.lax.scan(
+            functools.partial(place, weights),
+            (state.told, known.genomes[best]),
+            (jnp.arange(population), jax.random.split(for_places, population)),
         )
-        again = out(pool) | copies(pool)
-        first = jnp.argsort(again, stable=True)[:population]
-        chosen, new = pool[first], ~again[first]
-        return chosen, new, remember(state.told, chosen, new)
+        return chosen, new, told
 
     return guided
+
+
+def _promised(
+    model: Surrogate, weights: jax.Array, genomes: jax.Array, out: jax.Array
+) -> jax.Array:
+    """f32[R, D] and i32[N, G] -> f32[R, N], higher is better; -inf where bool[N]."""
+    main = model.columns.main(genomes)
+    guesses = jax.vmap(model.columns.apply, (0, None))(weights, main)
+    return jnp.where(out[None], -jnp.inf, -guesses)
 
 
 def _children(
