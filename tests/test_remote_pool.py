@@ -1,6 +1,7 @@
 """Calls on the workers of a cluster, here threads: who has which, and what is lost."""
 
 import dataclasses
+import io
 import threading
 import time
 from concurrent.futures import Future
@@ -9,6 +10,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 from tasks import TINY, executed, noise_task, plan_of
 
 from jaxnas.errors import RunFailed
@@ -20,6 +22,8 @@ from jaxnas.population.pace import Allowance, Pace
 from jaxnas.population.planner import planner_for
 from jaxnas.population.program import Program
 from jaxnas.population.remote_call import About, Ran, Session
+from jaxnas.report.progress import Progress
+from jaxnas.storage.jsonl import Lines
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import batch_starts
 from jaxnas.training.scoring import Compression
@@ -334,3 +338,13 @@ def test_a_plan_counts_the_accelerators_of_a_cluster():
     machine = Machine(devices=(Accelerator(),), limit=1e9, cluster=8)
     assert (machine.number, machine.workers) == (8, 1)
     assert planner_for(machine, SETTINGS, 50, 0.0).speeds == (1.0,) * 8
+
+
+def test_the_bar_says_how_many_workers_are_busy(tmp_path):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, color_system=None)
+    with Lines(tmp_path / "timings.jsonl") as timings:
+        with Progress(console, 16, timings) as progress:
+            progress.begin_generation(0)
+            progress.workers(3, 4)
+        assert "3 of 4 workers busy" in out.getvalue()

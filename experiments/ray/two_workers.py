@@ -1,4 +1,4 @@
-"""One search on one worker of a local Ray cluster, on two, and without Ray.
+"""One search on two workers of a local Ray cluster, and on one.
 
     python experiments/ray/two_workers.py --out experiments/ray/two_workers.json
 
@@ -43,7 +43,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         lines = set()
-        for workers in (2, 1, 0):
+        for workers in (2, 1):
             out = Path(folder, str(workers))
             found[str(workers)] = in_own_process(workers, out, options)
             lines.add((out / "run" / "results.jsonl").read_bytes())
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def in_own_process(workers: int, out: Path, options: argparse.Namespace) -> dict:
-    """Seconds of a run with so many workers, 0 for none of Ray's."""
+    """Seconds of a run with so many workers."""
     out.mkdir()
     command = [sys.executable, __file__, "--out", os.devnull, "--data", options.data]
     begin, load = time.monotonic(), os.getloadavg()[0]
@@ -75,15 +75,12 @@ def in_own_process(workers: int, out: Path, options: argparse.Namespace) -> dict
 
 def run(workers: int, folder: str, data: str) -> None:
     """The search, in this process."""
+    import ray
+
     import jaxnas
 
-    ray_address = None
-    if workers:
-        import ray
-
-        ray.init("local", num_cpus=workers, include_dashboard=False)
-        ray_address = "auto"
-    jaxnas.search(folder, data=data, ray=ray_address, **SETTINGS)
+    ray.init("local", num_cpus=workers, include_dashboard=False)
+    jaxnas.search(folder, data=data, ray="auto", **SETTINGS)
 
 
 if __name__ == "__main__":

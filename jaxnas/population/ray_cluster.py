@@ -10,6 +10,7 @@ import importlib.util
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -239,7 +240,9 @@ def connected(
 
 def _connect(address: str) -> bool:
     """Connects to Ray; False if this process was connected already."""
-    if _has_token():  # Ray shows it by itself to its own clusters only
+    # Ray shows a token by itself to its own clusters only, and reads this as it is
+    # imported; a program that has done that has chosen.
+    if "ray" not in sys.modules and _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
