@@ -40,6 +40,7 @@ _OVERRIDES = (  # null or a count
 )
 _COUNT = f"an int of at least 1, at most {MOST_COUNT:,}"
 _POSITIVE = ("norm_epsilon", "rope_theta", "rope_scaling")
+MOST_REAL = 1e30  # they are computed with in float32
 _RATES = ("attention_dropout", "residual_dropout", "pruning_ratio")
 
 
@@ -101,9 +102,12 @@ class ArchitectureConfig:
             _require(is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
         for name in _POSITIVE:
             value = getattr(self, name)
-            _require(
-                is_real(value) and 0 < value < math.inf, name, self, "a number above 0"
-            )
+            fits = is_real(value) and 0 < value <= MOST_REAL
+            needed = f"a number above 0, at most {MOST_REAL:g}"
+            _require(fits, name, self, needed)
+            object.__setattr__(
+                self, name, float(value)
+            )  # an int may not fit in 32 bits
         for name in _OVERRIDES:
             value = getattr(self, name)
             _require(

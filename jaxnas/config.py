@@ -581,7 +581,7 @@ def read_values(path: Path, known: Collection[str]) -> Values:
 def _without_unread(values: Values) -> Values:
     """Run folders made before 0.1.0 hold these defaults whatever the strategy."""
     strategy = values.get("strategy")
-    if strategy not in STRATEGY_SETTINGS:
+    if not isinstance(strategy, str) or strategy not in STRATEGY_SETTINGS:
         return values
     defaults = STRATEGY_SETTINGS["genetic"]
     unread = {

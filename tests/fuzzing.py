@@ -162,7 +162,7 @@ def ended(kind, arguments):
     WORST[kind] = codes, max(slowest, seconds), max(largest, memory)
     said = err.getvalue().strip()
     assert len(said.split("\n")) == 1, said
-    assert bool(said) == (code != 0), (code, said)
+    assert said or code == 0, code
     assert len(said) < 3000, len(said)
     assert seconds < SECONDS, seconds
     assert memory < MEMORY, memory

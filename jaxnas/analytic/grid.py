@@ -113,10 +113,11 @@ class _Columns(NamedTuple):
         """int64, along the axes of the genes; a pair of them for the storage."""
         genes = tuple(gene for gene in self.space.genes if gene in genes)
         choices = [self.space.values(gene)[: self.lengths[gene]] for gene in genes]
-        entries = []
+        entries, nothing = [], (1, 1) if name == "storage" else 1
         for values in itertools.product(*choices):
             sizes = self._sizes(dict(zip(genes, values, strict=True)), pruned)
-            entries.append(getattr(sizes, name) if sizes else 1)
+            # Of a model that cannot be: anything, in the same shape.
+            entries.append(getattr(sizes, name) if sizes else nothing)
         shape = [
             self.lengths[gene] if gene in genes else 1 for gene in self.space.genes
         ]

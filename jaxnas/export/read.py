@@ -10,6 +10,7 @@ import safetensors
 from tokenizers import Tokenizer
 
 from arch import ArchitectureConfig
+from arch.cost.totals import parameters as count
 from jaxnas.data import check_room, load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_named
@@ -65,6 +66,7 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
     try:
         tensors = _tensors(source, native.buffers)
         config = guessed(native, config, tensors)
+        _check_size(config, tensors)
         params = from_tensors(native, config, tensors)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
@@ -75,6 +77,13 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
         size = (folder / WEIGHTS).stat().st_size
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     return Imported(native.architecture, config, parameters, size)
+
+
+def _check_size(config: ArchitectureConfig, tensors: dict[str, np.ndarray]) -> None:
+    """Refuses a config of far more parameters than there are, before room is made."""
+    held, number = sum(x.size for x in tensors.values()), count(config)
+    if number > 2 * held:
+        raise UsageError(f"{held:,} numbers are there, {CONFIG} asks for {number:,}")
 
 
 def _keep(source: Path, content: Json, folder: Path) -> None:

@@ -75,8 +75,8 @@ from jaxnas.spaces import read_space, still_holds
 from jaxnas.storage import disk
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
-from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Lines
+from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import FIRST
 from jaxnas.training.task import Task
@@ -548,7 +548,7 @@ def _tidy(folder: RunFolder) -> None:
 def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summary:
     """A finished run is shown again, not run again, if its files are whole."""
     try:
-        summary = read_json(folder.summary)
+        summary: Summary = read_kept(folder.summary, Summary)
         results = read_results(folder.results)
         number = len(summary["search"]["top"])
         names = objective_names(config.objectives)

@@ -76,7 +76,7 @@ def completion_request(values: Mapping[str, Any]) -> Request:
         prompt = prompt[0]
     for name, only in (("n", 1), ("best_of", 1), ("echo", False)):
         if values.get(name) not in (None, only):
-            raise BadRequest(f"{name}={values[name]!r} must be {json.dumps(only)}")
+            raise BadRequest(f"{name}={values[name]!r:.40} must be {json.dumps(only)}")
     return _request(values, _text("prompt", prompt), "", "max_tokens", 1.0)
 
 
@@ -106,7 +106,7 @@ def _request(
         raise BadRequest(f"stop must be a text or at most {MOST_STOPS} of them")
     stream = values.get("stream") or False
     if not isinstance(stream, bool):
-        raise BadRequest(f"stream={stream!r} must be true or false")
+        raise BadRequest(f"stream={stream!r:.40} must be true or false")
     try:
         sampling = Sampling(
             temperature=_number(values, "temperature", temperature, least=0, most=100),
@@ -159,5 +159,5 @@ def _checked(
     except OverflowError:  # an int beyond any float
         wrong = f"must be at most {bounds.get('most')}"
     if wrong is not None:
-        raise BadRequest(f"{name}={str(value)[:40]} {wrong}")
+        raise BadRequest(f"{name}={value!r:.40} {wrong}")
     return value
