@@ -444,7 +444,7 @@ GGUF = ["--format", "gguf"]
         (["export", "none", *GGUF], "cannot read a model from none"),
         (["export", "c.json", *GGUF], "needs a model's folder"),
         (["export", "ours", *GGUF, "--init-seed", "1"], "needs a model's folder"),
-        (["export", "ours", *GGUF, "--type", "q4_k"], "invalid choice: 'q4_k'"),
+        (["export", "ours", *GGUF, "--type", "q5_k"], "invalid choice: 'q5_k'"),
         (["export", "ours", "--type", "f16", "--out", "x"], "--type is for --format"),
         (["export", "ours", "--verify", "--out", "x"], "--verify is for --format"),
         (["export", "ours", "--format", "ollama"], "are required: --out"),
