@@ -44,7 +44,7 @@ class Surrogate(NamedTuple):
         """
         [guessed] = self.guessed
         values = rows.objectives[:, guessed]
-        fitted = regress(self.columns, rows.genomes, values, rows.used)
+        fitted = regress(self.columns, rows.genomes, values, rows.used, self.noises)
         return fitted.draw(key, number, spread)
 
     def predict(self, weights: jax.Array, genomes: jax.Array) -> jax.Array:
