@@ -32,7 +32,7 @@ PROPOSED = 1.0  # share of proposals in a first population
 MEMORY = 2**18  # slots for what was told; two genomes may share one
 RAYS = 256  # directions in which the front may grow
 CHILDREN, STEPS = 4, 4  # of each direction's genome, for each place in the batch
-DRAWN = 64  # of the weights of one objective: directions of evolution
+SEARCHES = 64  # side by side, each for the best by its own draw of the weights
 SPREAD = 0.3  # of those draws: with all of it few of the best are asked
 DRAWS = 4  # first populations drawn, of which what was not yet told is taken
 CROSSED, CHANGED = 0.3, 1.5  # chance that a child is crossed; genes of it that change
@@ -180,11 +180,7 @@ def _guided(
 ) -> Callable[[jax.Array, PredictorState], _Asked]:
     """How the regression chooses: (key, state) -> genomes, new or not, all told."""
     objectives = len(model.guessed) + len(model.known)
-    # Evolution leaves what is not allowed to the score: a repair costs more.
-    free = unlimited(genes)
-
-    def vary(key: jax.Array, mothers: jax.Array, fathers: jax.Array) -> jax.Array:
-        return jax.vmap(canonical)(_children(key, mothers, fathers, free))
+    vary = _variation(genes, canonical)
 
     def place(
         view: View, weights: jax.Array, carry: _Promised, key: jax.Array
@@ -233,10 +229,7 @@ def _guided_by_draws(
     Each place has the best genome of its own draw of the regression's weights: draws
     differ where little is known, and so do the genomes.
     """
-    free = unlimited(genes)
-
-    def vary(key: jax.Array, mothers: jax.Array, fathers: jax.Array) -> jax.Array:
-        return jax.vmap(canonical)(_children(key, mothers, fathers, free))
+    vary = _variation(genes, canonical)
 
     def place(
         weights: jax.Array,
@@ -254,7 +247,7 @@ def _guided_by_draws(
     def guided(key: jax.Array, state: PredictorState) -> _Asked:
         for_draws, for_places = jax.random.split(key)
         known = state.known
-        weights = model.draw(for_draws, known, max(DRAWN, population), SPREAD)
+        weights = model.draw(for_draws, known, max(SEARCHES, population), SPREAD)
         best = _promised(model, weights, known.genomes, ~known.used).argmax(axis=1)
         (told, _), (chosen, new) = jax.lax.scan(
             functools.partial(place, weights),
@@ -273,6 +266,16 @@ def _promised(
     main = model.columns.main(genomes)
     guesses = jax.vmap(model.columns.apply, (0, None))(weights, main)
     return jnp.where(out[None], -jnp.inf, -guesses)
+
+
+def _variation(
+    genes: Genes, canonical: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """What evolution makes of mothers and fathers; the score knows what is allowed."""
+    free = unlimited(genes)  # a repair to what is allowed costs more
+    return lambda key, mothers, fathers: jax.vmap(canonical)(
+        _children(key, mothers, fathers, free)
+    )
 
 
 def _children(
