@@ -7,6 +7,7 @@ moves data; which worker trains what is `RemotePool`'s to say.
 import concurrent.futures
 import contextlib
 import importlib.util
+import logging
 import os
 import signal
 import socket
@@ -92,10 +93,11 @@ class Cluster:
 
         need = {"num_cpus": 1} if resource == "CPU" else {"num_cpus": 0, "num_gpus": 1}
         # Two methods at once, so that a call can be stopped.
-        actor = ray.remote(max_concurrency=2, **need)(Worker)
-        self._start = lambda: actor.remote(setup)
+        actor: Any = ray.remote(Worker)
+        self._start = lambda: actor.options(max_concurrency=2, **need).remote(setup)
         self._resource, self.say = resource, say
-        self._plans, self._data = 0, None
+        self._plans = 0
+        self._data: Any = None
         self._devices = {kind_of(jax.local_devices()[0])}
         self.watch: Callable[[int, int], None] = lambda busy, members: None
         self.members: list[Member] = []
@@ -253,7 +255,7 @@ def _connect(address: str) -> bool:
         _check_answers(found)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=found, log_to_driver=False, logging_level="error")
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if found == "auto":
             raise UsageError(
