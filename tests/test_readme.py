@@ -90,7 +90,7 @@ def test_example_runs(code, tmp_path):
         env={**os.environ, "COLUMNS": "120", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     if "print(" in code:
