@@ -1,6 +1,7 @@
 """Input with mistakes in it, and how a command has to end on it.
 
-JAXNAS_FUZZ=N tries N of each kind, other ones each time.
+JAXNAS_FUZZ=N tries N of each kind, the same ones each time; with JAXNAS_FUZZ_OTHERS=1
+other ones each time.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from jaxnas.run import main
 SECONDS = 20.0  # of one command, of processor time
 MEMORY = 1.5 * 2**30  # bytes that one command may add to the most there ever was
 NUMBER = int(os.environ.get("JAXNAS_FUZZ", 0))
+OTHERS = bool(os.environ.get("JAXNAS_FUZZ_OTHERS"))
 
 # What stands where something else should.
 ODD = (
@@ -31,13 +33,13 @@ TEXTS = ("[" * 20_000, "{" * 20_000, '{"a":' * 20_000, "9" * 5_000, "\0", "\ufef
 
 
 def fuzz(few, costly=1):
-    """Settings of a test of so many examples, always the same ones.
+    """Settings of a test of so many examples.
 
     Of NUMBER, where it is given, one in `costly` is tried, which takes longer.
     """
     return hypothesis.settings(
         max_examples=NUMBER // costly or few,
-        derandomize=not NUMBER,
+        derandomize=not OTHERS,
         database=None,
         deadline=None,  # `ended` bounds the time
         suppress_health_check=list(hypothesis.HealthCheck),
