@@ -135,7 +135,7 @@ def test_the_command_prints_a_row_a_model(place, tmp_path, capsys):
         (["--confidence", "2"], "--confidence 2"),
         (["--on", "mbpp"], "--on mbpp needs its file"),
         (["--on", "humaneval", "--humaneval", "x"], "give --execute"),
-        (["--on", "mbpp", "--mbpp", "none", "--execute"], "none cannot be read"),
+        (["--on", "mbpp", "--mbpp", "none", "--execute"], "cannot read none"),
         (["--data", "folder:none"], "does not exist"),
     ],
 )

@@ -391,6 +391,10 @@ def test_everything_else_separates_keys():
         "tanh_gelu": True,
         "learned_positions": True,
         "sliding_window": 8,
+        "rotary_dim": 2,
+        "parallel_residual": True,
+        "shared_norm": True,
+        "head_bias": True,
     }
     fields = {field.name for field in dataclasses.fields(CONFIG)}
     of_others = {"kv_heads", "inner_dim"}

@@ -70,9 +70,10 @@ class Sizes(NamedTuple):
         return (self.hidden + MAMBA_RANK_DIVISOR - 1) // MAMBA_RANK_DIVISOR
 
 
-def in_window(sizes: Sizes, tokens: int) -> int:
+def in_window(sizes: Sizes, tokens: int) -> Count:
     """How many of the tokens attention reads: the last ones, where it has a window."""
-    return min(tokens, int(sizes.window)) if np.any(sizes.window) else tokens
+    window = sizes.window
+    return tokens - (tokens - window) * ((window > 0) & (window < tokens))
 
 
 @functools.lru_cache(maxsize=1024)  # a candidate's costs are sums over the same
