@@ -154,7 +154,8 @@ def out(sizes: Sizes, reading: Workload) -> Op:
 
 def _rotary(name: str, sizes: Sizes, values: Count, held: Count) -> Op:
     turned = sizes.rotary_dim + (sizes.rotary_dim == 0) * sizes.head_dim
-    values = values // sizes.head_dim * turned
+    # Of more heads than channels a head has none.
+    values = values // (sizes.head_dim + (sizes.head_dim == 0)) * turned
     return Op(
         name=name,
         kind="elementwise",

@@ -27,7 +27,7 @@ from jaxnas.pipeline.winner import (
     train_saved,
     training_name,
 )
-from jaxnas.results.gain import Obvious
+from jaxnas.results.gain import Obvious, quality
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.rungs import Rung, rung_starts
@@ -57,7 +57,7 @@ class Baseline(NamedTuple):
             "planned": self.planned,
             "reason": self.reason,
             "splits": {
-                split: dataclasses.asdict(found)
+                split: quality(dataclasses.asdict(found))
                 for split, found in metrics.items()
                 if found is not None
             },

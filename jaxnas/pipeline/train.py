@@ -35,6 +35,7 @@ from jaxnas.pipeline.winner import score_splits, sums_of_splits, train_on
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table
 from jaxnas.report.tracking import Tracker
+from jaxnas.results.gain import quality
 from jaxnas.results.summary import SplitScores
 from jaxnas.runtime import batch_mesh, compute_dtype, set_up
 from jaxnas.storage.checkpoints import Checkpoints
@@ -458,7 +459,7 @@ class _Words:
             was = before[split].metrics()
             rows = [("token unigram", one["unigram"]), ("token bigram", one["bigram"])]
             if was is not None:
-                rows.append(("as it was", dataclasses.asdict(was)))
+                rows.append(("as it was", quality(dataclasses.asdict(was))))
             for name, found in [*rows, ("trained", one["winner"])]:
                 figures = f"{found['bits_per_byte']:.3f}", f"{found['accuracy']:.4f}"
                 table.add_row(split, name, *figures)

@@ -12,6 +12,7 @@ from arch import ArchitectureConfig, Params
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.errors import RunFailed
 from jaxnas.export.model_folder import read_arrays, write_arrays
+from jaxnas.results.gain import quality
 from jaxnas.results.summary import SplitScores
 from jaxnas.storage import disk
 from jaxnas.storage.checkpoints import Checkpoints
@@ -272,17 +273,16 @@ def score_splits(
     found: dict[str, SplitScores] = {}
     for split, sums in winner.items():
         chosen = task.windows(split, number)
+        ngram = lambda score, chosen=chosen: quality(
+            score(dataset.train, chosen, dataset.token_bytes)._asdict()
+        )
         metrics = sums.metrics()
         if metrics is None:
             raise RunFailed(f"the winner's loss on the {split} split is not finite")
         found[split] = {
             "windows": len(chosen),
-            "winner": dataclasses.asdict(metrics),
-            "unigram": score_unigram(
-                dataset.train, chosen, dataset.token_bytes
-            )._asdict(),
-            "bigram": score_bigram(
-                dataset.train, chosen, dataset.token_bytes
-            )._asdict(),
+            "winner": quality(dataclasses.asdict(metrics)),
+            "unigram": ngram(score_unigram),
+            "bigram": ngram(score_bigram),
         }
     return found

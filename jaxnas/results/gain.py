@@ -2,12 +2,24 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from jaxnas.storage.jsonl import Json
 from jaxnas.training.scoring import WindowSums
+
+
+class Quality(TypedDict):
+    """A model's metrics on a split, as far as others read them."""
+
+    bits_per_byte: float
+    accuracy: float
+
+
+def quality(metrics: Mapping[str, Any]) -> Quality:
+    """All the metrics by name, as a summary holds them."""
+    return cast(Quality, dict(metrics))
 
 
 class Obvious(TypedDict):
@@ -21,7 +33,7 @@ class Obvious(TypedDict):
     steps: int
     planned: int
     reason: str | None
-    splits: dict[str, dict[str, float]]
+    splits: dict[str, Quality]
 
 
 class SplitGain(TypedDict):

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.results.gain import Gain, Obvious
+from jaxnas.results.gain import Gain, Obvious, Quality
 from jaxnas.results.phases import PhaseResult
 from jaxnas.results.ranking import by_family, front_of, top_results
 from jaxnas.results.result import Measurement, Result, Scored, scored
@@ -61,9 +61,9 @@ class SplitScores(TypedDict):
     """The winner and n-gram baselines on a held-out split, each by its metrics."""
 
     windows: int
-    winner: dict[str, float]
-    unigram: dict[str, float]
-    bigram: dict[str, float]
+    winner: Quality
+    unigram: Quality
+    bigram: Quality
 
 
 class Final(TypedDict):
