@@ -401,7 +401,11 @@ def test_everything_else_separates_keys():
     compression = {"quantization", "pruning_ratio"}
     assert fields - set(others) == {"arch_type"} | of_others | compression
     configs = [CONFIG]
-    configs += [dataclasses.replace(CONFIG, **{k: v}) for k, v in others.items()]
+    needed = {"shared_norm": {"parallel_residual": True}}
+    configs += [
+        dataclasses.replace(CONFIG, **{name: value, **needed.get(name, {})})
+        for name, value in others.items()
+    ]
     families = set(FAMILIES) - {"transformer", "flash_attention"}
     configs += [dataclasses.replace(CONFIG, arch_type=name) for name in families]
     grouped = dataclasses.replace(CONFIG, arch_type="grouped_query_attention")
