@@ -38,7 +38,8 @@ def drawn_results(number=24, seed=0, generation=12):
 def written_summary(bits):
     """The summary of a run whose winner has so many bits per byte."""
     winner = {"bits_per_byte": bits, "accuracy": 0.3}
-    split = {"windows": 8, "winner": winner, "unigram": {}, "bigram": {}}
+    ngram = {"bits_per_byte": 3.0, "accuracy": 0.1}
+    split = {"windows": 8, "winner": winner, "unigram": ngram, "bigram": ngram}
     noise = {"phase": "x", "accuracies": [], "std": None, "std_over_candidates": None}
     search = dict.fromkeys(("evaluated", "trainings", "ok", "failed", "skipped"), 0)
     lists = {name: [] for name in ("generations", "front", "top")}
