@@ -97,7 +97,7 @@ def _fetched(name: str, commit: str, file: str) -> Path:
         path = huggingface_hub.hf_hub_download(
             name, file, repo_type="dataset", revision=commit
         )
-    except Exception as error:
+    except Exception as error:  # of the library, of its transport, of the network
         raise _unreached(f"{file} of {name}@{commit}", error) from None
     return Path(path)
 

@@ -18,10 +18,10 @@ from jaxnas.population.compiler import Compiler
 from jaxnas.population.pace import NO_BOUND, Allowance, NoTime, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.pool import (
+    CallPool,
     Event,
-    Expected,
     PlannedCall,
-    Pool,
+    PredictedCall,
     Split,
     Steps,
     call_ended,
@@ -76,7 +76,7 @@ def execute(
       UsageError: a file that the work reads cannot be used.
     """
     pace = pace or Pace()
-    pool: Pool
+    pool: CallPool
     if cluster is not None:
         pool = RemotePool(cluster, candidates, work, compiler.lone, pace, allowance)
     else:
@@ -137,7 +137,7 @@ def _calls(
     for bucket in plan.buckets:
         device = bucket.device % devices  # planned where there were more
         seconds = bucket.seconds / len(bucket.groups)
-        expected = Expected(bucket.compile_seconds, seconds)
+        expected = PredictedCall(bucket.compile_seconds, seconds)
         for group in bucket.groups:
             # Those done leave a lane to a copy: the others keep theirs.
             own = tuple(
@@ -149,7 +149,7 @@ def _calls(
 
 
 class _WorkerPool:
-    """A `Pool` of threads for each device; a call waits until its program is there."""
+    """A `CallPool` of threads a device; a call waits until its program is there."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class _WorkerPool:
             outcomes = self._pools[call.device].submit(self._run, call)
             outcomes.add_done_callback(self.events.put)
 
-    def _begins(self, expected: Expected) -> bool:
+    def _begins(self, expected: PredictedCall) -> bool:
         seconds = self._pace.corrected(*expected)
         return not self._stopped and self._allowance.begins(seconds)
 
@@ -207,7 +207,7 @@ class _WorkerPool:
         device = self._devices[at]
         try:
             compiled = self._compiler.ask(program, device).result()
-            if not self._begins(Expected(0.0, expected.call)):
+            if not self._begins(PredictedCall(0.0, expected.call)):
                 return []
             check_memory(compiled, self._memory)
             with (

@@ -34,7 +34,7 @@ class Split(NamedTuple):
 Event: TypeAlias = "Steps | Split | Future[list[Outcome]]"
 
 
-class Expected(NamedTuple):
+class PredictedCall(NamedTuple):
     """Seconds of a call as they were predicted, before any correction."""
 
     compile: float
@@ -47,10 +47,10 @@ class PlannedCall(NamedTuple):
     device: int  # of the plan; workers of a cluster take any
     program: Program
     keys: Keys
-    expected: Expected
+    expected: PredictedCall
 
 
-class Pool(Protocol):
+class CallPool(Protocol):
     """Workers that train calls.
 
     `events` holds what they say: each call ends with its future, which comes after
@@ -128,7 +128,7 @@ def smaller_calls(
 
 
 def split_call(
-    pool: Pool,
+    pool: CallPool,
     call: PlannedCall,
     candidates: Mapping[str, ArchitectureConfig | None],
     reason: str,
@@ -139,6 +139,6 @@ def split_call(
         return False
     smaller, parts = found
     pool.events.put(Split(call.program, smaller, reason, len(parts)))
-    share = Expected(0.0, call.expected.call / len(parts))
+    share = PredictedCall(0.0, call.expected.call / len(parts))
     pool.submit([PlannedCall(call.device, smaller, part, share) for part in parts])
     return True

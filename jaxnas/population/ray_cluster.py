@@ -40,7 +40,7 @@ RESOURCES = {"cpu": "CPU", "gpu": "GPU"}  # platform -> what Ray calls its devic
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
-class Member:
+class ClusterWorker:
     """A worker of the cluster, as the run sees it.
 
     Attributes:
@@ -100,8 +100,8 @@ class Cluster:
         self._data: Any = None
         self._devices = {kind_of(jax.local_devices()[0])}
         self.watch: Callable[[int, int], None] = lambda busy, members: None
-        self.members: list[Member] = []
-        self.holders: dict[Program, set[Member]] = {}
+        self.members: list[ClusterWorker] = []
+        self.holders: dict[Program, set[ClusterWorker]] = {}
         self._left_out = 0
         self.grow()
 
@@ -111,15 +111,15 @@ class Cluster:
 
         there = int(ray.cluster_resources().get(self._resource, 0))
         for _ in range(there - len(self.members) - self._left_out):
-            self.members.append(Member(self._start))
+            self.members.append(ClusterWorker(self._start))
 
-    def restart(self, member: Member) -> None:
+    def restart(self, member: ClusterWorker) -> None:
         """A new process in place of a worker's, which has compiled nothing."""
         for holders in self.holders.values():
             holders.discard(member)
         member.restart()
 
-    def leave_out(self, member: Member) -> None:
+    def leave_out(self, member: ClusterWorker) -> None:
         """A worker takes no part any more."""
         self.members.remove(member)
         self._left_out += 1

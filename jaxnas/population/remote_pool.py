@@ -17,15 +17,15 @@ from jaxnas.population.call import Outcome, Work
 from jaxnas.population.pace import Allowance, Pace
 from jaxnas.population.pool import (
     Event,
-    Expected,
     PlannedCall,
+    PredictedCall,
     Steps,
     call_ended,
     failures,
     is_whole,
     split_call,
 )
-from jaxnas.population.ray_cluster import Cluster, Member
+from jaxnas.population.ray_cluster import Cluster, ClusterWorker
 from jaxnas.population.remote_call import Ran, call_of, shared_work
 from jaxnas.training.scoring import Compression
 
@@ -42,13 +42,13 @@ class _Queued:
     """A call that waits for a worker, or has one."""
 
     planned: PlannedCall
-    holders: set[Member]  # of its program
+    holders: set[ClusterWorker]  # of its program
     deaths: int = 0  # of workers that had it
     memory: float = 0.0  # bytes that a worker needs more of
 
 
 class RemotePool:
-    """A `Pool` of a cluster's workers.
+    """A `CallPool` of a cluster's workers.
 
     A worker that dies costs the call that it ran, which another one gets; a new
     worker is started in its place. A call that does not fit goes to a worker with
@@ -71,9 +71,9 @@ class RemotePool:
         self._data = cluster.data(work.task.dataset)
         self._shared = cluster.shared(shared_work(work, lone))
         self._waiting: list[_Queued] = []
-        self._free: list[Member] = []
-        self._busy: dict[Member, Future[Ran]] = {}
-        self._failed_starts: dict[Member, int] = {}
+        self._free: list[ClusterWorker] = []
+        self._busy: dict[ClusterWorker, Future[Ran]] = {}
+        self._failed_starts: dict[ClusterWorker, int] = {}
         self._stopped = False
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -117,14 +117,14 @@ class RemotePool:
             failed.set_exception(error)
             self.events.put(failed)
 
-    def _await(self, member: Member) -> None:
+    def _await(self, member: ClusterWorker) -> None:
         """Has a worker take part once its process is there."""
         about = member.about
         about.add_done_callback(
             lambda _: self._inbox.put(lambda: self._arrived(member, about))
         )
 
-    def _arrived(self, member: Member, about: Future) -> None:
+    def _arrived(self, member: ClusterWorker, about: Future) -> None:
         error = about.exception()
         if error is None:
             self._failed_starts.pop(member, None)
@@ -140,7 +140,7 @@ class RemotePool:
             return
         self._leave_out(member, reason_of(error))
 
-    def _leave_out(self, member: Member, reason: str) -> None:
+    def _leave_out(self, member: ClusterWorker, reason: str) -> None:
         self._cluster.leave_out(member)
         self._cluster.say(f"a worker of the cluster is left out: {reason}")
         if not self._cluster.members:
@@ -160,7 +160,7 @@ class RemotePool:
                 self._begin(member, call)
         self._cluster.watch(len(self._busy), len(self._cluster.members))
 
-    def _next(self, member: Member) -> _Queued | None:
+    def _next(self, member: ClusterWorker) -> _Queued | None:
         """A call that may begin; those that may not leave no outcome."""
         while not self._stopped and (call := self._choose(member)) is not None:
             self._waiting.remove(call)
@@ -170,7 +170,7 @@ class RemotePool:
             self.events.put(call_ended([]))
         return None
 
-    def _choose(self, member: Member) -> _Queued | None:
+    def _choose(self, member: ClusterWorker) -> _Queued | None:
         """The first whose program the worker has, that none has, or the first.
 
         What others have compiled they go on with, as long as there is something else.
@@ -180,10 +180,10 @@ class RemotePool:
         new = (call for call in fitting if not call.holders)
         return next(itertools.chain(own, new, fitting), None)
 
-    def _fits(self, member: Member, call: _Queued) -> bool:
+    def _fits(self, member: ClusterWorker, call: _Queued) -> bool:
         return not call.memory or member.about.result().memory > call.memory
 
-    def _begin(self, member: Member, call: _Queued) -> None:
+    def _begin(self, member: ClusterWorker, call: _Queued) -> None:
         _, program, keys, _ = call.planned
         expected = _expected(member, call)
         call.holders.add(member)
@@ -197,7 +197,11 @@ class RemotePool:
         future.add_done_callback(lambda _: self._inbox.put(ended))
 
     def _ended(
-        self, member: Member, call: _Queued, future: "Future[Ran]", expected: Expected
+        self,
+        member: ClusterWorker,
+        call: _Queued,
+        future: "Future[Ran]",
+        expected: PredictedCall,
     ) -> None:
         """A call has come back, or its worker is lost."""
         del self._busy[member]
@@ -215,7 +219,7 @@ class RemotePool:
         self.events.put(Steps(steps, losses[-1]))
         self.events.put(call_ended(ran.outcomes))
 
-    def _lost(self, member: Member, call: _Queued, error: BaseException) -> None:
+    def _lost(self, member: ClusterWorker, call: _Queued, error: BaseException) -> None:
         call.deaths += 1
         self._cluster.restart(member)
         self._await(member)
@@ -232,7 +236,7 @@ class RemotePool:
             _, program, keys, _ = call.planned
             self.events.put(call_ended(failures(program, keys, lost)))
 
-    def _smaller(self, member: Member, call: _Queued, reason: str) -> bool:
+    def _smaller(self, member: ClusterWorker, call: _Queued, reason: str) -> bool:
         """Whether a call that did not fit is tried otherwise."""
         memory = member.about.result().memory
         larger = dataclasses.replace(call, memory=memory)
@@ -249,7 +253,7 @@ class RemotePool:
         there = [one for one in self._cluster.members if one.is_there]
         return any(self._fits(one, call) for one in there)
 
-    def _learn(self, expected: Expected, ran: Ran) -> None:
+    def _learn(self, expected: PredictedCall, ran: Ran) -> None:
         if not is_whole(ran.outcomes):
             return
         for kind, predicted, measured in (
@@ -260,7 +264,7 @@ class RemotePool:
                 self._pace.learn(kind, predicted, measured)
 
 
-def _expected(member: Member, call: _Queued) -> Expected:
+def _expected(member: ClusterWorker, call: _Queued) -> PredictedCall:
     """Without the compilation where the worker has the program."""
     compile_seconds, seconds = call.planned.expected
-    return Expected(0.0 if member in call.holders else compile_seconds, seconds)
+    return PredictedCall(0.0 if member in call.holders else compile_seconds, seconds)
