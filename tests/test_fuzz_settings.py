@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tasks import noise_task
 
-import jaxnas.pipeline.run as pipeline
+import jaxnas.pipeline.prepared as pipeline
 from jaxnas.automl.spec import SPECS
 from jaxnas.data.named import read_source
 from jaxnas.errors import RunFailed

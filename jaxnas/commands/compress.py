@@ -1,19 +1,14 @@
 """`compress MODEL`: a trained model made smaller, and what that costs."""
 
-import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from jaxnas.commands.of_model import (
     BOUNDS,
     add_folder,
     add_of_run,
-    begun,
+    claimed,
     found_model,
-    given_of,
-    resumed,
     settings_of,
     tokens_of,
 )
@@ -44,7 +39,7 @@ _NAMES = (
 def main(arguments: list[str]) -> None:
     """Compresses a model."""
     options = _parser().parse_args(arguments)
-    with _claimed(options) as (folder, values):
+    with claimed(options, "compress", _NAMES, _values, _kept) as (folder, values):
         # Only now, for it takes seconds.
         from jaxnas.pipeline.compress import CompressPlan, compress
         from jaxnas.report.tables import plain_console
@@ -60,27 +55,19 @@ def main(arguments: list[str]) -> None:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
 
-@contextmanager
-def _claimed(options: argparse.Namespace) -> Iterator[tuple[RunFolder, Values]]:
-    """The locked folder, new or to be resumed, and the plan's values."""
-    given = given_of(options, _NAMES)
-    if options.resume is not None:
-        with resumed(options.resume, given, _NAMES) as (folder, kept):
-            if kept["model"] is None or kept["to"] is None:
-                raise UsageError(f"{folder.config} is not of a compression")
-            if folder.summary.exists():
-                raise UsageError(f"{folder.path} is done: its model is {folder.model}")
-            yield folder, _checked(kept)
-        return
-    if options.model is None:
-        raise UsageError("MODEL is missing: give a run's folder, or a model's")
-    values = _values(given)
-    with begun(options.out, "compress", values) as folder:
-        yield folder, values
+def _kept(folder: RunFolder, kept: Values) -> Values:
+    """The values that a folder keeps."""
+    if kept["model"] is None or kept["to"] is None:
+        raise UsageError(f"{folder.config} is not of a compression")
+    if folder.summary.exists():
+        raise UsageError(f"{folder.path} is done: its model is {folder.model}")
+    return _checked(kept)
 
 
 def _values(given: Values) -> Values:
     """All values of a plan: given, the run's, or by default."""
+    if "model" not in given:
+        raise UsageError("MODEL is missing: give a run's folder, or a model's")
     model, run = found_model(Path(given["model"]))
     values: Values = {
         **dict.fromkeys(_NAMES),

@@ -1,9 +1,6 @@
 """`distil TEACHER STUDENT`: a small model learns from a larger one."""
 
-import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from jaxnas.clock import BEGAN
@@ -12,11 +9,9 @@ from jaxnas.commands.of_model import (
     add_folder,
     add_length,
     add_of_run,
-    begun,
     check_length,
+    claimed,
     found_model,
-    given_of,
-    resumed,
     settings_of,
 )
 from jaxnas.commands.options import Parser, check_flags
@@ -54,7 +49,7 @@ _NAMES = ("teacher", "student", "data", "fresh", "budget", *_BOUNDS)
 def main(arguments: list[str]) -> None:
     """Starts a distillation, or goes on with one."""
     options = _parser().parse_args(arguments)
-    with _claimed(options) as (folder, values):
+    with claimed(options, "distil", _NAMES, _values, _kept) as (folder, values):
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.distil import DistilPlan, distil
@@ -65,27 +60,17 @@ def main(arguments: list[str]) -> None:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
 
-@contextmanager
-def _claimed(
-    options: argparse.Namespace,
-) -> Iterator[tuple[RunFolder, Values]]:
-    """The locked folder, new or to be resumed, and the plan's values."""
-    given = given_of(options, _NAMES)
-    if options.resume is not None:
-        with resumed(options.resume, given, _NAMES) as (folder, kept):
-            if kept["teacher"] is None:
-                raise UsageError(f"{folder.config} is not of a distillation")
-            yield folder, _checked(kept)
-        return
-    if options.student is None:
-        raise UsageError("give TEACHER and STUDENT: folders of models")
-    values = _values(given)
-    with begun(options.out, "distil", values) as folder:
-        yield folder, values
+def _kept(folder: RunFolder, kept: Values) -> Values:
+    """The values that a folder keeps."""
+    if kept["teacher"] is None:
+        raise UsageError(f"{folder.config} is not of a distillation")
+    return _checked(kept)
 
 
 def _values(given: Values) -> Values:
     """All values of a plan: given, the teacher's run's, or by default."""
+    if "student" not in given:
+        raise UsageError("give TEACHER and STUDENT: folders of models")
     teacher, run = found_model(Path(given["teacher"]))
     student = Path(given["student"])
     untrained = student.suffix == ".json"

@@ -296,6 +296,14 @@ def _parser() -> Parser:
         metavar="X",
         help="from which an editor shows a line [0.5]",
     )
+    _add_problems(parser)
+    add("--out", type=file_to_write, metavar="FILE", help="the figures as JSON")
+    return parser
+
+
+def _add_problems(parser: Parser) -> None:
+    """Flags of HumanEval and MBPP."""
+    add = parser.add_argument
     add("--execute", action="store_true", help="run what models write, in a sandbox")
     add("--humaneval", type=Path, metavar="PATH", help="HumanEval.jsonl[.gz]")
     add("--mbpp", type=Path, metavar="PATH", help="mbpp.jsonl, sanitized-mbpp.json")
@@ -316,5 +324,3 @@ def _parser() -> Parser:
         metavar="N",
         help="their tokens [256]",
     )
-    add("--out", type=file_to_write, metavar="FILE", help="the figures as JSON")
-    return parser

@@ -177,6 +177,23 @@ def _parser() -> Parser:
         help="special tokens that the prompt spells out are those, and no text",
     )
     add("--max-new", type=whole(MANY), metavar="N", help=f"tokens, at most [{MAX_NEW}]")
+    _add_sampling(parser)
+    add(
+        "--stop",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TEXT",
+        help="end before any of these; an end-of-text token always ends",
+    )
+    add("--num", type=whole(MANY), default=1, metavar="N", help="samples, in turn [1]")
+    add("--seed", type=whole(), default=0, metavar="N", help="[0]")
+    return parser
+
+
+def _add_sampling(parser: Parser) -> None:
+    """Flags that say how a token is drawn."""
+    add = parser.add_argument
     chance = parser.add_mutually_exclusive_group()
     chance.add_argument(
         "--temperature",
@@ -210,14 +227,3 @@ def _parser() -> Parser:
         metavar="X",
         help="above 1 avoids tokens of the prompt and the text so far [1]",
     )
-    add(
-        "--stop",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="TEXT",
-        help="end before any of these; an end-of-text token always ends",
-    )
-    add("--num", type=whole(MANY), default=1, metavar="N", help="samples, in turn [1]")
-    add("--seed", type=whole(), default=0, metavar="N", help="[0]")
-    return parser

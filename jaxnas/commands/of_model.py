@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,6 +128,33 @@ def check_length(values: Values) -> None:
 def given_of(options: argparse.Namespace, names: Sequence[str]) -> Values:
     """The settings of these names that were written out."""
     return {name: x for name in names if (x := getattr(options, name)) is not None}
+
+
+@contextmanager
+def claimed(
+    options: argparse.Namespace,
+    command: str,
+    names: Sequence[str],
+    begin: Callable[[Values], Values],
+    go_on: Callable[[RunFolder, Values], Values],
+) -> Iterator[tuple[RunFolder, Values]]:
+    """The locked folder, new or to be resumed, and the values of its plan.
+
+    Args:
+      options: the command's, with --out and --resume.
+      command: its name.
+      names: of the settings that a folder keeps.
+      begin: all values from those that are given; raises what is wrong with them.
+      go_on: the values from those that a folder keeps; raises as well.
+    """
+    given = given_of(options, names)
+    if options.resume is not None:
+        with resumed(options.resume, given, names) as (folder, kept):
+            yield folder, go_on(folder, kept)
+        return
+    values = begin(given)
+    with begun(options.out, command, values) as folder:
+        yield folder, values
 
 
 @contextmanager

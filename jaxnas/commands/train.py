@@ -1,9 +1,6 @@
 """`train MODEL`: one model trained for long on a corpus of one's own."""
 
-import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from jaxnas.clock import BEGAN
@@ -12,11 +9,9 @@ from jaxnas.commands.of_model import (
     add_folder,
     add_length,
     add_of_run,
-    begun,
     check_length,
+    claimed,
     found_model,
-    given_of,
-    resumed,
     settings_of,
 )
 from jaxnas.commands.options import MANY, Parser, add_tracking, check_flags, whole
@@ -46,7 +41,7 @@ _NAMES = ("model", "data", "fresh", "budget", *_BOUNDS)
 def main(arguments: list[str]) -> None:
     """Starts a training, or goes on with one."""
     options = _parser().parse_args(arguments)
-    with _claimed(options) as (folder, values):
+    with claimed(options, "train", _NAMES, _values, _kept) as (folder, values):
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.train import TrainPlan, train
@@ -61,28 +56,17 @@ def main(arguments: list[str]) -> None:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
 
-@contextmanager
-def _claimed(
-    options: argparse.Namespace,
-) -> Iterator[tuple[RunFolder, Values]]:
-    """The locked folder, new or to be resumed, and the plan's values."""
-    given = given_of(options, _NAMES)
-    if options.resume is not None:
-        with resumed(options.resume, given, _NAMES) as (folder, kept):
-            if kept["model"] is None:
-                raise UsageError(f"{folder.config} is not of a training: no model")
-            kept["optimizer"] = kept["optimizer"] or OPTIMIZERS[0]
-            yield folder, _checked(kept)
-        return
-    if options.model is None:
-        raise UsageError("MODEL is missing: give a run's folder, or a model's")
-    values = _values(given)
-    with begun(options.out, "train", values) as folder:
-        yield folder, values
+def _kept(folder: RunFolder, kept: Values) -> Values:
+    """The values that a folder keeps."""
+    if kept["model"] is None:
+        raise UsageError(f"{folder.config} is not of a training: no model")
+    return _checked(kept | {"optimizer": kept["optimizer"] or OPTIMIZERS[0]})
 
 
 def _values(given: Values) -> Values:
     """All values of a plan: given, the run's, or by default."""
+    if "model" not in given:
+        raise UsageError("MODEL is missing: give a run's folder, or a model's")
     model, run = found_model(Path(given["model"]))
     values: Values = {
         "fresh": False,

@@ -91,7 +91,7 @@ _TAKES: dict[str, tuple] = {
     **dict.fromkeys(("norm_epsilon", "tanh_gelu", "learned_positions"), ANY),
     **dict.fromkeys((QKV, BIASES), ANY),
 }
-_FIELDS = (
+GPT2_FIELDS = (
     Field("norm_epsilon", "layer_norm_epsilon", real=True),
     Field("vocab_size", "vocab_size"),
     Field("hidden_dim", "n_embd"),
@@ -102,14 +102,14 @@ _FIELDS = (
     Field("tie_embeddings", "tie_word_embeddings"),
     Field("activation_form", "activation_function", PLAIN),
 )
-_ABSENT = {
+GPT2_ABSENT: dict = {
     "layer_norm_epsilon": 1e-5,
     "n_inner": lambda values: 4 * values["n_embd"],
     "n_positions": 1024,
     "tie_word_embeddings": True,
     "activation_function": "gelu_pytorch_tanh",
 }
-_DROPOUTS = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 _ZEROS = (
     "transformer.h.{layer}.ln_1.bias",
     "transformer.h.{layer}.attn.c_attn.bias",
@@ -127,14 +127,14 @@ GPT2 = NativeClass(
     architecture="GPT2LMHeadModel",
     takes=_TAKES,
     sizes=_like_gpt2,
-    fields=_FIELDS,
+    fields=GPT2_FIELDS,
     constants={
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     },
-    written=_DROPOUTS,
-    absent=_ABSENT,
+    written=NO_DROPOUT,
+    absent=GPT2_ABSENT,
     rows=_gpt2_rows(CONV1D, CONV1D_OUT, CONV1D_FUSED),
     zeros=_ZEROS,
     positions=_POSITIONS,
@@ -151,14 +151,14 @@ GPT_BIGCODE = NativeClass(
     architecture="GPTBigCodeForCausalLM",
     takes=_TAKES | {"arch_type": ("grouped_query_attention",)},
     sizes=_one_key_head,
-    fields=(*_FIELDS, Field("key_value_heads", "key_heads", written=False)),
+    fields=(*GPT2_FIELDS, Field("key_value_heads", "key_heads", written=False)),
     constants={
         "scale_attn_weights": True,
         "multi_query": True,
         "add_cross_attention": False,
     },
-    written=_DROPOUTS,
-    absent=_ABSENT,
+    written=NO_DROPOUT,
+    absent=GPT2_ABSENT,
     rows=_gpt2_rows(LINEAR, LINEAR_OUT, LINEAR_FUSED),
     zeros=_ZEROS,
     positions=_POSITIONS,

@@ -13,7 +13,13 @@ from jaxnas.export.decoders import (
     written_rope,
     written_scaling,
 )
-from jaxnas.export.gpt import one_tanh, shared_keys
+from jaxnas.export.gpt import (
+    GPT2_ABSENT,
+    GPT2_FIELDS,
+    NO_DROPOUT,
+    one_tanh,
+    shared_keys,
+)
 from jaxnas.export.native import ANY, Field, NativeClass, row
 from jaxnas.export.transforms import (
     IN_PARTS,
@@ -169,30 +175,10 @@ CODEGEN = NativeClass(
     | dict.fromkeys(("parallel_residual", "shared_norm", "head_bias"), (True,))
     | {"tie_embeddings": (False,)},
     sizes=_in_parts,
-    fields=(
-        Field("norm_epsilon", "layer_norm_epsilon", real=True),
-        Field("rotary_channels", "rotary_dim"),
-        Field("vocab_size", "vocab_size"),
-        Field("hidden_dim", "n_embd"),
-        Field("feedforward_dim", "n_inner"),
-        Field("num_layers", "n_layer"),
-        Field("num_heads", "n_head"),
-        Field("max_seq_length", "n_positions"),
-        Field("tie_embeddings", "tie_word_embeddings"),
-        Field("activation_form", "activation_function", PLAIN),
-    ),
-    written={
-        "n_ctx": lambda config: config.max_seq_length,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-    },
-    absent={
-        "layer_norm_epsilon": 1e-5,
-        "rotary_dim": 64,
-        "n_inner": lambda values: 4 * values["n_embd"],
-        "n_positions": 2048,
-        "tie_word_embeddings": False,
-        "activation_function": "gelu_pytorch_tanh",
-    },
+    fields=(*GPT2_FIELDS, Field("rotary_channels", "rotary_dim")),
+    written={"n_ctx": lambda config: config.max_seq_length, **NO_DROPOUT},
+    absent=GPT2_ABSENT
+    | {"rotary_dim": 64, "n_positions": 2048, "tie_word_embeddings": False},
     rows=(
         row("embed.embedding", "transformer.wte.weight"),
         row("blocks.mixer_norm.scale", f"{_BLOCK}.ln_1.weight"),

@@ -2,115 +2,57 @@
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
-from arch import ArchitectureConfig
-from arch.cost import MIB, Hardware
-from arch.space import Space
-from jaxnas.analytic.cost_table import CostTable
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, TRAINING_ENDS, Clock, Deadline
 from jaxnas.config import RunConfig, Settings
-from jaxnas.data import prepare
-from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, deciding
-from jaxnas.evaluation.training_log import TrainingLog
-from jaxnas.evaluation.user_objectives import changed_since, objective_names, sources_of
-from jaxnas.latency.finalists import hardware_of, measure_finalists
-from jaxnas.pipeline.budget import fit_to_budget, with_later_phases, words
+from jaxnas.evaluation.user_objectives import changed_since, sources_of
+from jaxnas.latency.finalists import measure_finalists
+from jaxnas.pipeline.budget import with_later_phases, words
 from jaxnas.pipeline.build import (
-    check_memory,
-    check_settings,
-    compressions_ahead,
-    make_evaluator,
-    make_fitness,
     make_rungs,
-    make_task,
-    make_trainer,
 )
-from jaxnas.pipeline.finish import finish, log_failure
-from jaxnas.pipeline.limits import costs_of_space, fields_of
+from jaxnas.pipeline.finish import finish
+from jaxnas.pipeline.finished import already_done, tidy
 from jaxnas.pipeline.manifest import (
     check_manifest,
     manifest_of,
     record_compilations,
 )
+from jaxnas.pipeline.opened import Opened, open_run
 from jaxnas.pipeline.phases import Promotions, promote, repeated
+from jaxnas.pipeline.prepared import Ready, connected_to, prepare_run, space_of_run
 from jaxnas.pipeline.promotion import Pool
 from jaxnas.pipeline.report import write_report
 from jaxnas.pipeline.room import MOST_GENERATIONS, room_for, room_of
 from jaxnas.pipeline.search import Search, bound, most_candidates
-from jaxnas.pipeline.strategy import compiled_strategy, first_asked
-from jaxnas.pipeline.verify import digests, verify
+from jaxnas.pipeline.verify import digests
 from jaxnas.pipeline.watcher import OnCandidate, Watcher
-from jaxnas.pipeline.winner import BestWeights
 from jaxnas.population.compile_stats import compile_counts
-from jaxnas.population.devices import Machine, local_machine
-from jaxnas.population.observer import Observer
-from jaxnas.population.pace import KINDS, Pace
-from jaxnas.population.plan import Plan
-from jaxnas.population.plan_log import Plans
-from jaxnas.population.probe import Probed
-from jaxnas.population.ray_cluster import Cluster, connected
-from jaxnas.population.train_states import States
+from jaxnas.population.pace import KINDS
 from jaxnas.population.trainer import Trainer
 from jaxnas.report.announce import announce
-from jaxnas.report.closing import close, show_found
+from jaxnas.report.closing import close
 from jaxnas.report.plots import plot_fitness, plot_pareto
-from jaxnas.report.progress import Progress
-from jaxnas.report.quality import show_quality
-from jaxnas.report.tables import plain_console, top_table
-from jaxnas.results.phases import PhaseResult, finalists, last_phase
+from jaxnas.report.tables import plain_console
+from jaxnas.results.phases import PhaseResult, finalists
 from jaxnas.results.ranking import top_results
-from jaxnas.results.result import Result, ResultLog, read_results
+from jaxnas.results.result import Result
 from jaxnas.results.summary import Summary, summary_of
 from jaxnas.runtime import backend, set_up
-from jaxnas.spaces import read_space, still_holds
-from jaxnas.storage import disk
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
 from jaxnas.storage.jsonl import Lines
-from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import FIRST
-from jaxnas.training.task import Task
-from search import Strategy
 
 SLOW = 1.2  # times as long as predicted, from which on it is said
-
-
-class Ready(NamedTuple):
-    """What a run knows before anything trains."""
-
-    folder: RunFolder
-    config: Settings  # fitted to the budget
-    clock: Clock
-    task: Task
-    hardware: Hardware  # whose latency is predicted
-    machine: Machine
-    table: CostTable  # what the space's models cost
-    pace: Pace  # learned from what runs
-    probed: Probed | None  # compiled by then
-    strategy: Strategy | None  # that asked for it
-    cluster: Cluster | None  # whose workers train
-
-
-class Opened(NamedTuple):
-    """What a run writes to while it goes on, and what trains and scores."""
-
-    results: ResultLog
-    later: ResultLog  # of the phases after the first
-    timings: Lines
-    logs: tuple[Lines, ...]  # of trainings and plans
-    best_weights: BestWeights
-    progress: Progress
-    evaluator: Evaluator
 
 
 def run(
@@ -149,193 +91,55 @@ def run(
     remove_partial(folder.path)
     settings = config.resolve(backend())
     if resumed and folder.summary.exists():
-        return _already_done(folder, settings, console)
+        return already_done(folder, settings, console)
     clock = Clock(settings.budget_seconds(), folder.budget, began)
-    space = _space(folder, settings, console)
+    space = space_of_run(folder, settings, console)
     with contextlib.ExitStack() as stack:
         cluster = None
         if ray is not None:
-            cluster = stack.enter_context(_connected(ray, settings, console))
-        ready = _prepare(folder, config, settings, space, clock, cluster, console)
+            cluster = stack.enter_context(connected_to(ray, settings, console))
+        ready = prepare_run(folder, config, settings, space, clock, cluster, console)
         watcher = Watcher(on_candidate, folder.stopped)
-        opened = _open(stack, ready, watcher, console, verbose)
-        _check_manifest(ready, opened.evaluator, console)
-        announce(folder, ready.config, opened.evaluator, ready.table, console)
-        if (text := words(ready.config, clock)) is not None:
-            console.print(text, soft_wrap=True)
-        objectives = len(OBJECTIVES) + len(opened.evaluator.extra.names)
-        by = deciding(opened.evaluator.fitness, objectives)
-        promotions = Promotions.of(ready.config, by)
-        most = most_candidates(ready.config, ready.table)
-        pool = promotions.pool(opened.evaluator, most)
-        exhausted, enough = _search(ready, opened, pool, watcher)
+        opened = open_run(stack, ready, watcher, console, verbose)
+        _announce(ready, opened.evaluator, console)
+        settings, summary, last = _to_winner(ready, opened, watcher)
         results = list(opened.results)
-        ready, opened = _with_later_phases(ready, opened, promotions, pool)
-        phases = _phases(ready, opened, promotions, pool)
-        _say_what_ended(ready, exhausted, enough, results, opened.progress.say)
-        plot_fitness(folder.fitness_plot, results)
-        plot_pareto(folder.pareto_plot, results, opened.evaluator.extra.names)
-        summary, last = _finish(ready, opened, phases, exhausted)
     write_json(folder.summary, summary)
-    _tidy(folder)
-    close(folder, ready.config, summary, results, last, console)
+    tidy(folder)
+    close(folder, settings, summary, results, last, console)
     write_report(folder, ready.task.dataset, clock, console)  # nobody waits for it
     return summary
 
 
-def _connected(
-    address: str, config: Settings, console: Console
-) -> contextlib.AbstractContextManager[Cluster]:
-    """The Ray cluster there, until the context ends."""
-
-    def say(text: str) -> None:
+def _announce(ready: Ready, evaluator: Evaluator, console: Console) -> None:
+    """Says what runs and on what, before it does."""
+    _check_manifest(ready, evaluator, console)
+    announce(ready.folder, ready.config, evaluator, ready.table, console)
+    if (text := words(ready.config, ready.clock)) is not None:
         console.print(text, soft_wrap=True)
 
-    return connected(address, _memory_limit(config), say)
 
+def _to_winner(
+    ready: Ready, opened: Opened, watcher: Watcher
+) -> tuple[Settings, Summary, list[Result]]:
+    """The search, the later phases, the end.
 
-def _memory_limit(config: Settings) -> float | None:
-    """Bytes of a device that may be used, if the settings say so."""
-    return None if config.memory_limit is None else config.memory_limit * MIB
-
-
-def _space(folder: RunFolder, config: Settings, console: Console) -> Space:
-    """The space that the run began with, whatever became of its file."""
-    space, text = read_space(config.space, folder.space)
-    if not still_holds(config.space, text):
-        console.print(
-            f"{config.space} is not what it was when the run began: the run keeps "
-            f"the space in {folder.space}",
-            soft_wrap=True,
-        )
-    return space
-
-
-def _prepare(
-    folder: RunFolder,
-    given: RunConfig,
-    config: Settings,
-    space: Space,
-    clock: Clock,
-    cluster: Cluster | None,
-    console: Console,
-) -> Ready:
-    """Reads the data, knows the device, fits the settings to the budget.
-
-    Args:
-      folder: where the settings are written as they came to be.
-      given: the settings as they were asked for.
-      config: them, resolved.
-      space: that is searched.
-      clock: the budget's.
-      cluster: whose workers train, if any do.
-      console: is told what takes long.
+    Returns:
+      The settings as they were kept to, and what `_finish` does.
     """
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
-    check_settings(config)  # before the data, which can take minutes
-    dataset = prepare(config.data, config.vocab_size)
-    members = 0 if cluster is None else len(cluster.members)
-    machine = local_machine(_memory_limit(config), members)
-    check_memory(config, machine)
-    # Before the plan, which is for the time that is left then.
-    hardware = hardware_of(config, folder.manifest, say)
-    task = make_task(config, dataset)
-    pace = Pace(machine.cores if machine.shares_cores else math.inf)
-    strategies: list[Strategy] = []
-
-    def first(config: Settings) -> list[ArchitectureConfig]:
-        scores, number = make_fitness(config), len(objective_names(config.objectives))
-        columns = deciding(scores, len(OBJECTIVES) + number)
-        fields = fields_of(task)
-        table = costs_of_space(config, hardware, fields, space)
-        strategies.append(compiled_strategy(config, table, scores, columns))
-        return first_asked(config, strategies[0], table, fields)
-
-    config, probed = fit_to_budget(
-        given, config, space, task, machine, clock, pace, first, say
-    )
-    write_whole(folder.config, config.to_toml())
-    task = make_task(config, dataset)
-    table = costs_of_space(config, hardware, fields_of(task), space)
-    return Ready(
-        folder,
-        config,
-        clock,
-        task,
-        hardware,
-        machine,
-        table,
-        pace,
-        probed,
-        next(iter(strategies), None),
-        cluster,
-    )
-
-
-def _open(
-    stack: contextlib.ExitStack,
-    ready: Ready,
-    watcher: Watcher,
-    console: Console,
-    verbose: bool,
-) -> Opened:
-    """Opens what a run writes to, until the stack is closed."""
-    folder, config = ready.folder, ready.config
-    results = stack.enter_context(ResultLog(folder.results, watcher.show))
-    trainings = stack.enter_context(Lines(folder.trainings))
-    lines = stack.enter_context(Lines(folder.plans))
-    timings = stack.enter_context(Lines(folder.timings))
-    later = stack.enter_context(ResultLog(folder.rungs, watcher.show))
-    most = most_candidates(config, ready.table)
-    progress = stack.enter_context(
-        Progress(console, most, timings, _seconds_left(ready.clock))
-    )
-    if ready.cluster is not None:
-        ready.cluster.say, ready.cluster.watch = progress.say, progress.workers
-    best_weights = BestWeights(folder.best_weights)
-    several = len(config.named_phases()) > 1
-    plans, compilers = Plans(lines), {}
-    if ready.probed is not None:
-        programs, compiler = ready.probed
-        plans.add([], Plan(buckets=(), prepared=programs, seconds=0.0))
-        compilers = {compiler.lone: compiler}
-    trainer = make_trainer(
-        config,
-        ready.task,
-        compilers=compilers,
-        compressions=compressions_ahead(config, ready.table.space),
-        states=States(folder.states) if several else None,
-        plans=plans,
-        machine=ready.machine,
-        cluster=ready.cluster,
-        pace=ready.pace,
-        observer=Observer(
-            planned=lambda plan: progress.planned(plan, verbose),
-            ran=progress.plan_has_run,
-            trained=best_weights.offer,
-            failed=lambda *failure: log_failure(folder, *failure),
-            say=progress.say,
-        ),
-    )
-    stack.callback(trainer.close)
-    evaluator = make_evaluator(
-        config,
-        trainer,
-        ready.table.space,
-        hardware=ready.hardware,
-        trainings=TrainingLog(trainings),
-    )
-    logs = trainings, lines
-    return Opened(results, later, timings, logs, best_weights, progress, evaluator)
-
-
-def _seconds_left(clock: Clock) -> Callable[[str], float]:
-    """Until a part of the run ends by the clock."""
-    ends = {"search": SEARCH_ENDS, "phase": PHASES_END}
-    return lambda part: clock.left(ends[part])
+    folder, evaluator = ready.folder, opened.evaluator
+    names = evaluator.extra.names
+    by = deciding(evaluator.fitness, len(OBJECTIVES) + len(names))
+    promotions = Promotions.of(ready.config, by)
+    pool = promotions.pool(evaluator, most_candidates(ready.config, ready.table))
+    exhausted, enough = _search(ready, opened, pool, watcher)
+    results = list(opened.results)
+    ready, opened = _with_later_phases(ready, opened, promotions, pool)
+    phases = _phases(ready, opened, promotions, pool)
+    _say_what_ended(ready, exhausted, enough, results, opened.progress.say)
+    plot_fitness(folder.fitness_plot, results)
+    plot_pareto(folder.pareto_plot, results, names)
+    return ready.config, *_finish(ready, opened, phases, exhausted)
 
 
 def _search(
@@ -535,39 +339,3 @@ def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console) -> Non
             f"warning: the source of objective {path} has changed since the run "
             f"began: new candidates may not compare with the old ones"
         )
-
-
-def _tidy(folder: RunFolder) -> None:
-    """Removes what only an unfinished run needs."""
-    disk.remove(folder.best_weights)
-    for path in (folder.states, folder.finishing):
-        if path.exists():
-            disk.remove_folder(path)
-
-
-def _already_done(folder: RunFolder, config: Settings, console: Console) -> Summary:
-    """A finished run is shown again, not run again, if its files are whole."""
-    try:
-        summary: Summary = read_kept(folder.summary, Summary)
-        results = read_results(folder.results)
-        number = len(summary["search"]["top"])
-        names = objective_names(config.objectives)
-        last = last_phase(folder.rungs, results)
-        top_table(last, number, names)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"{folder.summary} or {folder.results} is damaged: remove the former to "
-            f"finish the run again"
-        ) from None
-    for part in verify(folder):
-        if part.lost is not None:
-            raise UsageError(f"{folder.path} is damaged: {part.name}: {part.said}")
-    _tidy(folder)
-    console.print(f"{folder.path} is finished already")
-    show_found(summary, results, last, number, console, names)
-    show_quality(summary["final"], console)
-    # Of a run that was killed behind its summary there is none.
-    how = f"python -m jaxnas.run report {folder.path}"
-    page = folder.report if folder.report.exists() else f"written by {how}"
-    console.print(f"{'report':<11} {page}", soft_wrap=True)
-    return summary

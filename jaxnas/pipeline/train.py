@@ -158,22 +158,29 @@ def train(
     keep_tokens(Path(plan.model), folder.model)
     after = sums_of_splits(config, task, trained.params, plan.final_windows)
     scores = score_splits(task, after, plan.final_windows)
-    write_json(
-        folder.summary,
-        {
-            "steps": trained.steps,
-            "tokens": trained.steps * plan.tokens_a_step,
-            "best_step": trained.best_step,
-            "splits": scores,
-            "before": {
-                split: dataclasses.asdict(found)
-                for split, sums in before.items()
-                if (found := sums.metrics()) is not None
-            },
-        },
-    )
+    write_json(folder.summary, _summary(plan, trained, scores, before))
     words.end(trained, scores, before, folder)
     return scores
+
+
+def _summary(
+    plan: TrainPlan,
+    trained: Trained,
+    scores: dict[str, SplitScores],
+    before: dict[str, WindowSums],
+) -> Json:
+    """What is kept of a training."""
+    return {
+        "steps": trained.steps,
+        "tokens": trained.steps * plan.tokens_a_step,
+        "best_step": trained.best_step,
+        "splits": scores,
+        "before": {
+            split: dataclasses.asdict(found)
+            for split, sums in before.items()
+            if (found := sums.metrics()) is not None
+        },
+    }
 
 
 def make_task(plan: TrainPlan, dataset: Dataset) -> Task:

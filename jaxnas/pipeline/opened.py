@@ -1,0 +1,103 @@
+"""What a run writes to while it goes on, and what trains and scores."""
+
+import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rich.console import Console
+
+from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.training_log import TrainingLog
+from jaxnas.pipeline.build import (
+    compressions_ahead,
+    make_evaluator,
+    make_trainer,
+)
+from jaxnas.pipeline.finish import log_failure
+from jaxnas.pipeline.prepared import Ready
+from jaxnas.pipeline.search import most_candidates
+from jaxnas.pipeline.watcher import Watcher
+from jaxnas.pipeline.winner import BestWeights
+from jaxnas.population.observer import Observer
+from jaxnas.population.plan import Plan
+from jaxnas.population.plan_log import Plans
+from jaxnas.population.train_states import States
+from jaxnas.report.progress import Progress
+from jaxnas.results.result import ResultLog
+from jaxnas.storage.jsonl import Lines
+
+
+class Opened(NamedTuple):
+    """What a run writes to while it goes on, and what trains and scores."""
+
+    results: ResultLog
+    later: ResultLog  # of the phases after the first
+    timings: Lines
+    logs: tuple[Lines, ...]  # of trainings and plans
+    best_weights: BestWeights
+    progress: Progress
+    evaluator: Evaluator
+
+
+def open_run(
+    stack: contextlib.ExitStack,
+    ready: Ready,
+    watcher: Watcher,
+    console: Console,
+    verbose: bool,
+) -> Opened:
+    """Opens what a run writes to, until the stack is closed."""
+    folder, config = ready.folder, ready.config
+    results = stack.enter_context(ResultLog(folder.results, watcher.show))
+    trainings = stack.enter_context(Lines(folder.trainings))
+    lines = stack.enter_context(Lines(folder.plans))
+    timings = stack.enter_context(Lines(folder.timings))
+    later = stack.enter_context(ResultLog(folder.rungs, watcher.show))
+    most = most_candidates(config, ready.table)
+    progress = stack.enter_context(
+        Progress(console, most, timings, _seconds_left(ready.clock))
+    )
+    if ready.cluster is not None:
+        ready.cluster.say, ready.cluster.watch = progress.say, progress.workers
+    best_weights = BestWeights(folder.best_weights)
+    several = len(config.named_phases()) > 1
+    plans, compilers = Plans(lines), {}
+    if ready.probed is not None:
+        programs, compiler = ready.probed
+        plans.add([], Plan(buckets=(), prepared=programs, seconds=0.0))
+        compilers = {compiler.lone: compiler}
+    trainer = make_trainer(
+        config,
+        ready.task,
+        compilers=compilers,
+        compressions=compressions_ahead(config, ready.table.space),
+        states=States(folder.states) if several else None,
+        plans=plans,
+        machine=ready.machine,
+        cluster=ready.cluster,
+        pace=ready.pace,
+        observer=Observer(
+            planned=lambda plan: progress.planned(plan, verbose),
+            ran=progress.plan_has_run,
+            trained=best_weights.offer,
+            failed=lambda *failure: log_failure(folder, *failure),
+            say=progress.say,
+        ),
+    )
+    stack.callback(trainer.close)
+    evaluator = make_evaluator(
+        config,
+        trainer,
+        ready.table.space,
+        hardware=ready.hardware,
+        trainings=TrainingLog(trainings),
+    )
+    logs = trainings, lines
+    return Opened(results, later, timings, logs, best_weights, progress, evaluator)
+
+
+def _seconds_left(clock: Clock) -> Callable[[str], float]:
+    """Until a part of the run ends by the clock."""
+    ends = {"search": SEARCH_ENDS, "phase": PHASES_END}
+    return lambda part: clock.left(ends[part])
