@@ -171,7 +171,15 @@ def test_costs_need_no_more_of_arch_than_the_config():
 # A module beside the folders counts as one of its own.
 FOLDERS = {
     "jaxnas": (
-        ("errors", "keys", "checks", "targets", "version", "hardware_profiles"),
+        (
+            "errors",
+            "keys",
+            "checks",
+            "targets",
+            "version",
+            "wording",
+            "hardware_profiles",
+        ),
         ("storage",),
         ("source_name",),
         ("data", "compress", "runtime"),

@@ -20,6 +20,6 @@ COMMANDS = {
     "evaluate": "what saved models are worth on files not trained on",
     "serve": "completions for editors, over HTTP",
     "verify": "whether the files of a run belong together, and what is lost if not",
-    "export": "a model as a folder that Hugging Face's transformers loads",
-    "import": "the reverse: a folder of transformers as a model",
+    "export": "a model for transformers, llama.cpp, Ollama or ONNX",
+    "import": "the reverse: a folder of transformers, or a GGUF file, as a model",
 }

@@ -4,13 +4,14 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
 from arch.scaling.laws import LAWS, ScalingLaw
-from jaxnas.analytic.exhaustive import SpaceFront, front_of
+from jaxnas.analytic.exhaustive import FrontPoint, SpaceFront, front_of
 from jaxnas.analytic.law_fit import describe_fit, fit_runs
 from jaxnas.analytic.limits import Limit, violation
 from jaxnas.analytic.objectives import OBJECTIVES, Use
@@ -194,9 +195,13 @@ def _use(options: argparse.Namespace, law: ScalingLaw) -> Use:
 
 
 def _table(result: SpaceFront, most: int) -> Table:
-    shown = result.points[:most]
+    shown = _spread(result.points, most)
     shared, own = told_apart([point.config.to_dict() for point in shown])
-    title = f"{len(result.points)} points on the front: {' '.join(shared)}"
+    of_all = (
+        f", {len(shown)} from end to end" if len(shown) < len(result.points) else ""
+    )
+    all_ = f"; all {' '.join(shared)}" if shared else ""
+    title = f"{len(result.points)} points on the front{of_all}{all_}"
     table = plain_table(title, "model")
     add_numbers(table, *(OBJECTIVES[name].title for name in result.figures), "genomes")
     for point, words in zip(shown, own, strict=True):
@@ -206,6 +211,14 @@ def _table(result: SpaceFront, most: int) -> Table:
         ]
         table.add_row(" ".join(words), *cells, f"{point.genomes:,}")
     return table
+
+
+def _spread(points: Sequence[FrontPoint], most: int) -> list[FrontPoint]:
+    """At most so many, evenly spread along the first objective."""
+    if len(points) <= most:
+        return list(points)
+    places = np.linspace(0, len(points) - 1, most).round().astype(int)
+    return [points[place] for place in places]
 
 
 def _write(

@@ -99,15 +99,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             dest=field.name,
             default=argparse.SUPPRESS,
             help=f"{field.metadata['help']}{_default(field)}".replace("%", "%%"),
-            **_value(kind_of(field)),
+            **_value(kind_of(field), field.metadata["value"]),
         )
 
 
-def _value(kind: type) -> dict[str, Any]:
+def _value(kind: type, of_text: str) -> dict[str, Any]:
     """What follows a flag of this kind; a bool has two flags, and nothing follows."""
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
-    return {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "NAME")}
+    return {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, of_text)}
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from jaxnas.presets import (
     search_of,
 )
 from jaxnas.targets import in_words as targets_in_words
+from jaxnas.wording import listed
 
 Values: TypeAlias = dict[str, Any]  # settings by name, as they were written
 
@@ -26,21 +27,22 @@ def _by_space(name: str) -> str:
     for space, search in SEARCHES.items():
         found.setdefault(search.get(name, "none"), []).append(space)
     found.setdefault(search_of("").get(name, "none"), []).append("your own")
-    return ", ".join(
-        f"{value} on {' and '.join(names)}" for value, names in found.items()
-    )
+    return ", ".join(f"{value} on {listed(names)}" for value, names in found.items())
 
 
-def setting(default: Any, group: str, text: str, **bounds: Any) -> Any:
+def setting(
+    default: Any, group: str, text: str, *, value: str = "NAME", **bounds: Any
+) -> Any:
     """A field with its help text and bounds.
 
     Args:
       default: None is filled by the preset.
       group: the flag's heading.
       text: for the help.
+      value: what the flag of a text takes, for the help.
       **bounds: of least, above, below, most, among and ending, those that hold.
     """
-    facts = {"group": group, "help": text, "bounds": bounds}
+    facts = {"group": group, "help": text, "value": value, "bounds": bounds}
     return dataclasses.field(default=default, metadata=facts)
 
 
@@ -55,6 +57,7 @@ class Fields:
         "accelerator, else modern",
         among=SPACE_NAMES,
         ending=SPACE_FILE,
+        value="SPACE",
     )
     strategy: str | None = setting(
         None,
@@ -88,6 +91,7 @@ class Fields:
         "search",
         "time that the whole run may take, such as 90s, 30m or 2h30m: phases, "
         "population, generations and final-steps that are left open are planned to fit",
+        value="TIME",
     )
     patience: int | None = setting(
         None,
@@ -101,9 +105,13 @@ class Fields:
         "search",
         f"METRIC=X, several with commas between: the search ends after the generation "
         f"in which a candidate reaches all of them; {targets_in_words()}",
+        value="METRIC=X,...",
     )
     warm_start: str | None = setting(
-        None, "search", "folder of an earlier run whose results the strategy is told"
+        None,
+        "search",
+        "folder of an earlier run whose results the strategy is told",
+        value="RUN",
     )
     seed: int = setting(
         0, "search", "decides every random choice of the run", least=0, most=2**32 - 1
@@ -158,6 +166,7 @@ class Fields:
         "pypi:NAME==VERSION,... (the source in published wheels) | parquet:PATH | "
         "hf:NAME@COMMIT (a data set); behind it +include:*.py,*.md says what is read, "
         "+without:PATH,... leaves out what overlaps with HumanEval's or MBPP's file",
+        value="SOURCE",
     )
     vocab_size: int | None = setting(
         None, "data", "tokens of the byte-level BPE", least=257, most=65536
@@ -184,6 +193,7 @@ class Fields:
         "training",
         "trainings of a candidate, each going on with the best of the one before: of "
         f"fast, medium, full, SAMPLES or SAMPLESxEPOCHS; {_by_space('phases')}",
+        value="A,B,...",
     )
     samples: int | None = setting(
         None, "training", "windows seen, instead of a lone phase's", least=1
@@ -311,6 +321,7 @@ class Fields:
         None,
         "fitness",
         "your own, minimised beside ours: module:function, several with commas between",
+        value="MODULE:FUNCTION",
     )
     hardware: str = setting(
         "auto", "fitness", "whose latency is estimated; auto: this run's device"

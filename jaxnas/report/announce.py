@@ -11,7 +11,9 @@ from jaxnas.data import score_bigram, score_unigram
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.latency.finalists import describe_latency
+from jaxnas.report.words import phases_in_words
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.wording import counted
 
 
 def announce(
@@ -23,21 +25,21 @@ def announce(
 ) -> None:
     """Where, what, on which data, how, and what there is to beat."""
     space = table.space
-    dataset, settings = evaluator.task.dataset, evaluator.task.settings
+    dataset = evaluator.task.dataset
     chosen = evaluator.trainer.validation_windows()
     unigram = score_unigram(dataset.train, chosen, dataset.token_bytes)
     bigram = score_bigram(dataset.train, chosen, dataset.token_bytes)
     lines = [
         f"run folder   {folder.path}",
         f"space        {space.name}: {space.distinct_count:,} distinct "
-        f"models; {config.generations} generations of {config.population}, "
+        f"models; {counted(config.generations, 'generation')} of {config.population}, "
         f"{_ends(config)}{config.strategy}, seed {config.seed}",
         f"limits       {_limits(config)}: {table.feasible:,} models keep to them",
         f"data         {dataset.spec}: {dataset.statistics['bytes'] / 1e6:.1f} MB in "
         f"{dataset.statistics['files_kept']} files, {len(dataset.train):,} training "
         f"tokens of a vocabulary of {dataset.vocab_size}",
-        f"training     {_phases_in_words(evaluator)} windows of {settings.window} "
-        f"tokens x epochs a candidate, on {jax.devices()[0].device_kind}; "
+        f"training     {phases_in_words(config)} a candidate, on "
+        f"{jax.devices()[0].device_kind}; "
         f"latency {describe_latency(evaluator.latency, evaluator.hardware)}",
         f"to beat      token unigram {unigram.bits_per_byte:.3f} bits/byte "
         f"(accuracy {unigram.accuracy:.4f}), token bigram "
@@ -63,14 +65,3 @@ def _ends(config: Settings) -> str:
 def _limits(config: Settings) -> str:
     most = math.inf if config.max_latency is None else config.max_latency
     return limits_in_words(config.max_size, most)
-
-
-def _phases_in_words(evaluator: Evaluator) -> str:
-    phases = [(rung.name, rung.phase) for rung in evaluator.trainer.rungs]
-    words = [f"{phase.samples} x {phase.epochs}" for _, phase in phases]
-    if len(words) > 1:
-        words = [
-            text if name[0].isdigit() else f"{name} {text}"
-            for (name, _), text in zip(phases, words, strict=True)
-        ]
-    return ", ".join(words)

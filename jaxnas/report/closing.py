@@ -30,23 +30,26 @@ def close(
 ) -> None:
     """The closing tables, and where the files are."""
     spread = summary["search"]["spread"]
+    weights = {
+        "accuracy": config.accuracy_weight,
+        "size": config.size_weight,
+        "latency": config.latency_weight,
+    }
     names = objective_names(config.objectives)
     show_found(summary, results, last, config.top_k, console, names)
     when = _after_first(summary)
     if not config.size_weight and not config.latency_weight:
         limits = config.max_size, config.max_latency or math.inf
-        console.print(tradeoff_table(scored(last), *limits))
-    console.print(spread_table(spread, f"Scores over the candidates{when}"))
+        if len(scored(last)) > 1:
+            console.print(tradeoff_table(scored(last), *limits))
+    if len(results) > 1:
+        decide = {name: row for name, row in spread.items() if weights[name]}
+        console.print(spread_table(decide, f"Scores over the candidates{when}"))
     own = {name: summary["search"]["objectives"][name] for name in names}
     if own:
         title = f"Your objectives over the candidates{when}"
         console.print(spread_table(own, title, "objective"))
     if len(results) > 1:
-        weights = {
-            "accuracy": config.accuracy_weight,
-            "size": config.size_weight,
-            "latency": config.latency_weight,
-        }
         for name in saturated(spread):
             if not weights[name]:
                 continue

@@ -127,7 +127,8 @@ def top_table(
     best = top_results(results, number)
     weighed = is_weighed(best)
     shared, own = told_apart([result.config.to_dict() for result in best])
-    table = plain_table(f"Top {len(best)}: {' '.join(shared)}")
+    all_ = f", all {' '.join(shared)}" if shared else ""
+    table = plain_table(f"Top {len(best)}{all_}")
     add_numbers(table, "rank", "id")
     table.add_column("model", overflow="fold")
     add_numbers(table, *candidate_columns(extra, weighed))

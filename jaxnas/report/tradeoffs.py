@@ -27,7 +27,9 @@ def tradeoff_table(results: Sequence[Scored], size: float, latency: float) -> Ta
     front = [result for result in results if result.id in on_front]
     front.sort(key=lambda result: (-result.metrics.accuracy, result.id))
     allowed = f"{size:g} MiB" + ("" if latency == float("inf") else f", {latency:g} ms")
-    table = plain_table(f"What the limits buy ({allowed})")
+    table = plain_table(
+        f"What the limits buy ({allowed}): the most accurate, and how others differ"
+    )
     add_numbers(table, "id")
     table.add_column("model", overflow="fold")
     add_numbers(table, "accuracy", "MiB", "ms")

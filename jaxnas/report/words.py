@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from arch import ArchitectureConfig
 from arch.families import USES
+from jaxnas.config import Settings
 
 # (field, how it is said); what a reader knows by its value needs no label.
 _WORDS = (
@@ -49,6 +50,18 @@ def describe(config: ArchitectureConfig) -> str:
         for name, words in _WORDS
         if name in uses and fields.get(name) and name != repeated
     )
+
+
+def phases_in_words(config: Settings) -> str:
+    """1600, then 3200 windows of 64 tokens; fast 3200 x 2 epochs, then full ..."""
+    words = []
+    for name, phase in config.named_phases().items():
+        length = f"{phase.samples}"
+        if phase.epochs > 1:
+            length += f" x {phase.epochs} epochs"
+        named = not name[0].isdigit() and len(config.named_phases()) > 1
+        words.append(f"{name} {length}" if named else length)
+    return f"{', then '.join(words)} windows of {config.window} tokens"
 
 
 def told_apart(

@@ -56,6 +56,8 @@ def front(view: PageView) -> str:
     """Three charts of two figures each, and one of all three."""
     if not view.drawn:
         return tag("p", "Nothing to show yet.")
+    if len(view.found) < 2:
+        return tag("p", "One candidate: there is none to set it against.")
     accuracy, size, latency = measures(view)
     charts = [
         _flat(view, size, accuracy),

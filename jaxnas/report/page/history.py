@@ -31,6 +31,8 @@ def history(view: PageView) -> str:
     """Accuracy of each candidate, and the hypervolume of the front after it."""
     if not view.found:
         return tag("p", "Nothing to show yet.")
+    if len(view.found) < 3:
+        return tag("p", "Three candidates are needed for a course.")
     charts = tag("div", _accuracies(view), _volumes(view), class_="grid2")
     return charts + _generations(view)
 
@@ -67,20 +69,24 @@ def _volumes(view: PageView) -> str:
     y = scale_over(values, *ys, zero=True)
     line = staircase([(x.at(n), y.at(v)) for n, v in enumerate(values, 1)])
     first = sum(one.generation == view.found[0].generation for one in view.found)
-    level = y.at(float(values[first - 1]))
+    words = "Of accuracy, size and latency, each from the worst candidate (0) to the "
+    words += "best (1)."
+    alone = []
+    if first < len(values):
+        level = y.at(float(values[first - 1]))
+        alone = [
+            tag("path", class_="limit", d=f"M{x.begin} {level:.1f}H{x.end}"),
+            label(x.end, level - 5, "first generation alone", class_="tick end"),
+        ]
+        words += " The first generation was asked for before anything was known."
     chart = picture(
         "hypervolume of the front after each candidate",
         axes(x, y, "candidate", "hypervolume"),
         _cuts(view, x, y),
-        tag("path", class_="limit", d=f"M{x.begin} {level:.1f}H{x.end}"),
-        label(x.end, level - 5, "first generation alone", class_="tick end"),
+        *alone,
         tag("path", class_="line", d=line),
     )
-    return captioned(
-        chart,
-        "Of accuracy, size and latency, each from the worst candidate (0) to the best "
-        "(1). The first generation was asked for before anything was known.",
-    )
+    return captioned(chart, words)
 
 
 def _cuts(view: PageView, x: Scale, y: Scale) -> str:

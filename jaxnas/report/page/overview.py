@@ -10,8 +10,9 @@ from jaxnas.report.page.tags import table, tag, text
 from jaxnas.report.page.view import PageView
 from jaxnas.report.quality import gain_lines, quality_rows, warnings
 from jaxnas.report.tables import mebibytes, millions
-from jaxnas.report.words import describe
+from jaxnas.report.words import describe, phases_in_words
 from jaxnas.results.record import Record
+from jaxnas.wording import counted
 
 
 class Completion(TypedDict):
@@ -91,17 +92,14 @@ def _asked(record: Record) -> Iterator[tuple[str, str]]:
     yield "limits", limits_words(config)
     yield (
         "search",
-        f"{config.strategy}, {config.generations} generations of "
+        f"{config.strategy}, {counted(config.generations, 'generation')} of "
         f"{config.population}, seed {config.seed}",
     )
     if config.budget is not None:
         clock = record.clock
         used = "" if clock is None else f", {clock_words(clock['spent'])} used"
         yield "budget", f"{config.budget}{used}"
-    phases = ", ".join(
-        f"{phase.samples} x {phase.epochs}" for phase in config.named_phases().values()
-    )
-    yield "training", f"{phases} windows of {config.window} tokens a candidate"
+    yield "training", f"{phases_in_words(config)} a candidate"
     if data := manifest.get("data"):
         yield (
             "data",

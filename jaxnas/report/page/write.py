@@ -27,6 +27,7 @@ from jaxnas.report.page.view import PageView, data_of
 from jaxnas.results.record import Record
 from jaxnas.storage.files import write_whole
 from jaxnas.version import __version__
+from jaxnas.wording import counted
 
 _HERE = Path(__file__).parent
 SECTIONS: dict[str, tuple[str, Callable[[PageView], str]]] = {
@@ -107,7 +108,7 @@ def _head(record: Record, name: str) -> str:
         "stopped": f"stopped in generation {done or 1}, can be resumed",
     }[record.state]
     line = (
-        f"{words} · {number} candidates of {config.space} within "
+        f"{words} · {counted(number, 'candidate')} of {config.space} within "
         f"{limits_words(config)} · {record.manifest.get('device', 'no device yet')}"
     )
     switch = tag("button", "Dark or light", type="button", id="theme", class_="theme")
