@@ -63,6 +63,8 @@ def test_the_configs_of_experiments_are_settings():
     for file in files:
         config = make_config(read_toml(file), str(file))
         assert config.population * config.generations >= 1000
+    small = FOLDER / "code-medium" / "small.toml"
+    assert make_config(read_toml(small), str(small)).data.startswith("pypi:")
 
 
 def test_digits_count_a_classifier_as_it_is_alone(key):

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -232,10 +232,9 @@ def _notes(found: dict[str, Json], options: argparse.Namespace) -> Iterator[str]
     """What the columns mean, with their errors."""
     scores = [one[name] for one in found.values() for name in _LINES if name in one]
     if scores:
-        worst = max(one["exact_match_error"] for one in scores)
         yield (
             f"lines: share of {options.cursors} lines at most that are completed "
-            f"exactly, standard error at most {worst:.3f}; fims: the same, with "
+            f"exactly, {_exact_error(scores)}; fims: the same, with "
             f"what stands behind the line; alike: edit similarity; saved: share of "
             f"characters in lines that are right and held {options.confidence:g} "
             f"likely or more"
@@ -255,6 +254,14 @@ def _notes(found: dict[str, Json], options: argparse.Namespace) -> Iterator[str]
                 f"{one[name]['samples']} samples each, in {one[name]['sandbox']}; "
                 f"pass@1 95 %: {low:.3f} to {high:.3f}{room}"
             )
+
+
+def _exact_error(scores: Sequence[Json]) -> str:
+    """How far shares of exact lines may be off; of none there is no deviation."""
+    if worst := max(one["exact_match_error"] for one in scores):
+        return f"standard error at most {worst:.3f}"
+    fewest = min(one["cursors"] for one in scores)
+    return f"where none is, 95 % sure to be below {1 - 0.05 ** (1 / fewest):.3f}"
 
 
 def _parser() -> Parser:

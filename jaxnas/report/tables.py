@@ -49,20 +49,24 @@ class PlainConsole(Console):
 
 
 def as_records(table: Table, width: int) -> list[str]:
-    """A table's rows as lines: what it begins with, then names with their figures.
+    """A table's rows as lines: its first text, then names with their figures.
 
     Args:
       table: whose cells are texts.
       width: of a line, if no cell alone is longer.
     """
-    columns = [(str(column.header), list(column.cells)) for column in table.columns]
+    # A name needs no label and comes first, whatever figures stand before it.
+    order = sorted(table.columns, key=lambda column: column.justify == "right")
+    named = order[0].justify != "right"
+    rest = [column for column in table.columns if column is not order[0]]
+    columns = [(str(column.header), list(column.cells)) for column in (order[0], *rest)]
     lines = []
     for row in range(table.row_count):
         cells = [(name, str(cells[row])) for name, cells in columns]
         first, *others = [
             f"{name} {cell}".strip() for name, cell in cells if cell.strip()
         ]
-        if table.columns[0].justify != "right":  # a name needs no label
+        if named:
             first = cells[0][1]
         lines += textwrap.wrap(first, width) or [""]
         line = ""

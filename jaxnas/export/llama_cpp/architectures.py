@@ -54,4 +54,5 @@ def architecture_for(config: ArchitectureConfig) -> Architecture:
     for architecture in ARCHITECTURES:
         if not architecture.misfits(config):
             return architecture
-    raise UsageError(refusal(config, ARCHITECTURES, "llama.cpp architecture"))
+    why = refusal(config, ARCHITECTURES, "llama.cpp architecture")
+    raise UsageError(f"{why} (the command ship searches only what llama.cpp runs)")

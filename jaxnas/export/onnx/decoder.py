@@ -25,7 +25,7 @@ def check_family(config: ArchitectureConfig) -> None:
     if config.arch_type not in ATTENTION:
         raise UsageError(
             f"no ONNX graph is written for arch_type={config.arch_type!r}: only for "
-            f"{', '.join(ATTENTION)}"
+            f"{', '.join(ATTENTION)} (a space of these is a file: docs/spaces.md)"
         )
 
 
