@@ -192,6 +192,9 @@ def test_front_command_writes_what_it_prints(tmp_path, capsys):
     written = json.loads((out / "front.json").read_text())
     assert f"{len(written['points'])} points on the front" in printed
     assert all(point["values"]["size"] <= 40 for point in written["points"])
+    ends = (written["points"][0], written["points"][-1])
+    for end in ends:  # a part is shown, from end to end
+        assert f"{end['values']['loss']:.4f}" in printed
     assert "a ranking, not a loss" in printed
     assert (out / "front.png").stat().st_size > 10_000
 

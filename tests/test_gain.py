@@ -141,6 +141,6 @@ def test_without_obvious_models_the_rest_is_shown():
     found["baseline"][0] |= {"reason": "TrainingFailed: nan", "splits": {}}
     lines = said(found | {"gain": None})
     assert any(
-        "none over the obvious model L2 H64: TrainingFailed: nan" in line
+        "unknown over the obvious model L2 H64: TrainingFailed: nan" in line
         for line in lines
     )

@@ -58,6 +58,17 @@ def test_a_page_holds_every_section_and_every_candidate(page):
     assert len(set(re.findall(r'data-open="(\d+)"', table))) == 24
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_few_candidates_draw_no_empty_charts(number, tmp_path):
+    run = written_run(tmp_path / "run", drawn_results(number))
+    page = page_of(read_record(run.path))
+    assert ("One candidate: there is none" in page) == (number == 1)
+    assert ("accuracy on validation against size" in page) == (number > 1)
+    assert ("hypervolume of the front" in page) == (number > 2)
+    assert "first generation alone" not in page  # there is no other
+    assert f"{number} candidate{'s' if number > 1 else ''} of nano" in page
+
+
 def test_a_page_asks_for_nothing_from_elsewhere(page):
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert links

@@ -30,6 +30,7 @@ from jaxnas.results.ranking import top_results
 from jaxnas.results.spread import saturated, score_spread
 from jaxnas.results.summary import family_summary, generation_statistics
 from jaxnas.storage.jsonl import Lines
+from jaxnas.wording import counted, listed
 
 CONFIG = BASELINES["gpt2-like"]
 SETTINGS = FitnessSettings()
@@ -103,6 +104,27 @@ def test_a_table_that_is_too_wide_is_read_row_by_row(columns, monkeypatch, capsy
     assert "ultra-small architecture grouped_query_attention L4 H256" in words
     assert "milliseconds 123.45" in words
     assert "1,234,567,890" in said  # a figure is never cut
+
+
+def test_a_row_by_row_table_begins_with_the_name(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "30")
+    table = plain_table("Some models")
+    add_numbers(table, "rank")
+    table.add_column("model")
+    add_numbers(table, "parameters", "milliseconds")
+    table.add_row("1", "ultra-small", "1,234,567,890", "123.45")
+    plain_console().print(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == ["ultra-small", "  rank 1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [("a", "a"), ("ab", "a and b"), ("abc", "a, b and c")]
+)
+def test_names_are_listed_as_in_a_sentence(names, words):
+    assert listed(names) == words
+    assert counted(1, "step") == "1 step"
+    assert counted(1000, "step") == "1,000 steps"
 
 
 def test_a_table_that_fits_stays_one(monkeypatch, capsys):

@@ -230,14 +230,16 @@ def _cell(figure: float | None) -> str:
 
 def _notes(found: dict[str, Json], options: argparse.Namespace) -> Iterator[str]:
     """What the columns mean, with their errors."""
+    if any("bpb" in one for one in found.values()):
+        yield "bigram, xz: bits/byte of a token bigram and of xz on the same files"
     scores = [one[name] for one in found.values() for name in _LINES if name in one]
     if scores:
         yield (
             f"lines: share of {options.cursors} lines at most that are completed "
-            f"exactly, {_exact_error(scores)}; fims: the same, with "
-            f"what stands behind the line; alike: edit similarity; saved: share of "
-            f"characters in lines that are right and held {options.confidence:g} "
-            f"likely or more"
+            f"exactly, {_exact_error(scores)}; n-gram: by what followed the longest "
+            f"match in training; fims: as lines, with what stands behind the line; "
+            f"alike: edit similarity; saved: share of characters in lines that are "
+            f"right and held {options.confidence:g} likely or more"
         )
     if any("syntax" in one for one in found.values()):
         yield (

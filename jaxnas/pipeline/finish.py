@@ -43,6 +43,7 @@ from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.phase import Phase
 from jaxnas.training.scoring import WindowSums, score_windows
 from jaxnas.training.single import TrainingFailed
+from jaxnas.wording import counted
 
 _REST = 0.02  # of a budget, for what comes after the last scores
 
@@ -190,7 +191,8 @@ class Ending:
         model, task, params = self.model, self.evaluator.task, self.params
         ready = beside.wait_until_begun
         steps = last_steps(self.config, self.clock, model, task, params, ready)
-        self.progress.say(f"the winner trains on for {steps} steps")
+        how = f"trains on for {counted(steps, 'step')}" if steps else "stays as it is"
+        self.progress.say(f"the winner {how}")
         end = last_end(self.config, self.clock, steps)
         beside.train_on_until(end)
         part = self.folder.finishing / training_name(model, self.phase.rung, steps)

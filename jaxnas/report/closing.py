@@ -99,7 +99,7 @@ def show_found(
     if len({result.config.arch_type for result in results}) > 1:
         console.print(family_table(results, names, _after_first(summary)))
     trust = summary["trust"]
-    if trust["phases"]:
+    if any(step["candidates"] > 1 for step in trust["phases"]):
         console.print(trust_table(trust))
     if (line := noise_line(trust)) is not None:
         console.print(line, soft_wrap=True)

@@ -75,7 +75,7 @@ def gain_lines(final: Final) -> Iterator[str]:
         yield f"gain         of the winner over {over}: {', '.join(parts)}"
     for one in final.get("baseline", []):
         if one["reason"] is not None:
-            yield f"gain         none over the {obvious_words(one)}: {one['reason']}"
+            yield f"gain         unknown over the {obvious_words(one)}: {one['reason']}"
 
 
 def _error(gain: Gain, split: str) -> str:

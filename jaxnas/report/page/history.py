@@ -32,7 +32,8 @@ def history(view: PageView) -> str:
     if not view.found:
         return tag("p", "Nothing to show yet.")
     if len(view.found) < 3:
-        return tag("p", "Three candidates are needed for a course.")
+        few = tag("p", "Three candidates are needed for this.")
+        return few + _generations(view)
     charts = tag("div", _accuracies(view), _volumes(view), class_="grid2")
     return charts + _generations(view)
 
