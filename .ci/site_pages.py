@@ -12,6 +12,7 @@ import io
 import keyword
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ EXAMPLES = {
 
 def on_config(config):
     """Gives pages that the nav does not name a place at its end."""
+    if str(ROOT) not in sys.path:  # this copy's code is shown, whatever is installed
+        sys.path.insert(0, str(ROOT))
     named = set(re.findall(r"[\w/-]+\.md", str(config.nav)))
     docs = Path(config.docs_dir)
     there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
@@ -88,7 +91,7 @@ def commands() -> Iterator[str]:
 
 
 def printed(name: str, words: list[str]) -> str:
-    """What a command prints in 88 columns.
+    """What a command prints in 80 columns, which the page has room for.
 
     Raises:
       RuntimeError: it ended in an error.
@@ -96,7 +99,7 @@ def printed(name: str, words: list[str]) -> str:
     module = f"{name}_" if keyword.iskeyword(name) else name
     command = importlib.import_module(f"jaxnas.commands.{module}")
     before, said = os.environ.get("COLUMNS"), io.StringIO()
-    os.environ["COLUMNS"] = "88"
+    os.environ["COLUMNS"] = "80"
     try:
         with contextlib.redirect_stdout(said):
             command.main(words)

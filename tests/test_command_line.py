@@ -296,3 +296,20 @@ def test_damaged_run_folders(folder, run):
     moved = run(["--resume", "run"])
     assert moved.returncode == 2
     assert "corpus_hash" in moved.stderr
+
+
+@pytest.mark.parametrize("name", ["search", "compress", "evaluate", "export"])
+def test_the_prose_of_help_fits_the_terminal(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    about = capsys.readouterr().out.split("\n\n")[1]
+    assert max(map(len, about.splitlines())) <= 60
+
+
+def test_a_flag_says_what_it_takes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    for words in ("--budget TIME", "--data SOURCE", "--warm-start RUN"):
+        assert words in printed

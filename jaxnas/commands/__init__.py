@@ -2,13 +2,13 @@
 
 COMMANDS = {
     "search": "search a space, train the winner on, save it (the default)",
-    "ship": "from a body of code to a model that other software runs, in one budget",
+    "ship": "from code to a model that other software runs, in one budget",
     "train": "a model trained for long on a corpus of your own",
     "compress": "a trained model made smaller: pruned, trained on, rounded",
     "distil": "a small model trained on what a larger one of its tokenizer expects",
     "status": "how far a run is, also of one that goes on",
     "report": "a run as one page: what it found, how, and where the time went",
-    "show": "a model drawn: its parts, parameters, bytes, ms, memory of a training",
+    "show": "a model drawn: its parts, parameters, bytes, ms, training memory",
     "space": "counts and samples of a search space",
     "front": "the exact Pareto front of every model of a space, by its costs",
     "automl": "the best shapes for a spec of a large model, by their costs",

@@ -2,7 +2,10 @@
 
 import argparse
 import dataclasses
+import itertools
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=prog,
             usage=usage,
-            description=description,
+            description=description and _wrapped(description),
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -32,6 +35,16 @@ class Parser(argparse.ArgumentParser):
         message = message if len(message) < 500 else f"{message[:300]} ..."
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(2)
+
+
+def _wrapped(text: str) -> str:
+    """The text in the terminal's width; lines that are indented stay as they are."""
+    width = max(40, shutil.get_terminal_size().columns - 2)
+    parts = itertools.groupby(text.splitlines(), lambda line: line[:1] in ("", " "))
+    return "\n".join(
+        "\n".join(lines) if kept else textwrap.fill(" ".join(lines), width)
+        for kept, lines in parts
+    )
 
 
 def whole(most: int = 2**32 - 1) -> Callable[[str], int]:

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--out", metavar="DIR", type=Path, help="the run folder [runs/SPACE-NNN]"
+        "--out", metavar="DIR", type=Path, help="the run folder [runs/search-NNN]"
     )
     where.add_argument(
         "--resume",
