@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> None:
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--out", metavar="DIR", type=Path, help="the run folder [runs/search-NNN]"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="the run folder [runs/search-NNN, with --space runs/SPACE-NNN]",
     )
     where.add_argument(
         "--resume",
