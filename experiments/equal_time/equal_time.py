@@ -5,7 +5,7 @@
 Each cell is one run of `python -m jaxnas.run --budget` with the given limit and
 seed: the default strategy, `random`, `genetic`, and the obvious model alone, which
 has all of the time for its training (a space of that one model). A cell that is in
-result.json is not run again.
+result.json is not run again. The README says how to read the table.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import tomli_w
+from scipy import stats
 
 from arch.cost import latency_ms, size_mib
 from jaxnas.hardware import hardware_named
@@ -27,6 +29,7 @@ ARMS = ("default", "random", "genetic", "obvious")
 SIZES = (1.0, 4.0)  # MiB
 LATENCY = {1.0: 2.0, 4.0: 8.0}  # ms, for each size
 FIELDS = ("num_layers", "hidden_dim", "num_heads", "ffn_dim", "tie_embeddings")
+STAGES = ("search", "phases", "finish")  # of a run's timings
 VOCABULARY, WINDOW = 1024, 64
 
 
@@ -48,8 +51,18 @@ def main() -> None:
                 if name not in found:
                     found[name] = _run(arm, size, seed, options.budget)
                     write_json(file, found)
-                    print(name, found[name]["bits_per_byte"], flush=True)
+                    print(f"{name}: {_line(found[name])}", flush=True)
     _print_table(found, options)
+
+
+def _line(cell: dict) -> str:
+    seconds = ", ".join(
+        f"{name} {took:.0f} s" for name, took in cell["seconds"].items()
+    )
+    return (
+        f"test {cell['bits_per_byte']:.3f} bits/byte, candidates {cell['candidates']}, "
+        f"last steps {cell['final_steps']}; {seconds}"
+    )
 
 
 def _run(arm: str, size: float, seed: int, budget: str) -> dict:
@@ -67,7 +80,11 @@ def _run(arm: str, size: float, seed: int, budget: str) -> dict:
             *("--max-size", size, "--max-latency", LATENCY[size], "--seed", seed),
             *("--latency", "estimate", "--no-baseline", *given),
         ]
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        began = time.monotonic()
+        ended = subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL)
+        if ended.returncode:
+            sys.exit(f"{arm}, {size:g} MiB, seed {seed}: the run ended with an error")
+        seconds = {"all": time.monotonic() - began} | _stages(out / "timings.jsonl")
         summary = json.loads((out / "summary.json").read_text())
     test = summary["final"]["splits"]["test"]["winner"]
     return {
@@ -75,8 +92,16 @@ def _run(arm: str, size: float, seed: int, budget: str) -> dict:
         "accuracy": test["accuracy"],
         "candidates": summary["search"]["ok"],
         "final_steps": summary["final"]["steps"],
+        "seconds": {name: round(took, 1) for name, took in seconds.items()},
         "winner": summary["winner"]["config"],
     }
+
+
+def _stages(timings: Path) -> dict[str, float]:
+    """Seconds of search, later phases and the last training with its scoring."""
+    lines = map(json.loads, timings.read_text().splitlines())
+    took = {line["stage"]: line["seconds"] for line in lines if "stage" in line}
+    return {name: took[name] for name in STAGES if name in took}
 
 
 def _obvious(size: float) -> dict:
@@ -98,17 +123,35 @@ def _model(width: int):
 
 
 def _print_table(found: dict, options: argparse.Namespace) -> None:
-    print("| limit | arm | test bits/byte | candidates |\n| --- | --- | --- | --- |")
+    """Means of the seeds; differences are seed by seed, with 95 % intervals."""
+    print("| limit | arm | test bits/byte | less than obvious | candidates |")
+    print("| --- | --- | --- | --- | --- |")
     for size in options.sizes:
-        for arm in options.arms:
-            cells = [
+        cells = {
+            arm: [
                 found[f"{options.budget} {size:g} MiB {arm} seed {seed}"]
                 for seed in range(options.seeds)
             ]
-            bits = np.asarray([cell["bits_per_byte"] for cell in cells])
-            words = ", ".join(f"{value:.3f}" for value in sorted(bits))
-            counts = "/".join(str(cell["candidates"]) for cell in cells)
-            print(f"| {size:g} MiB | {arm} | {bits.mean():.3f} ({words}) | {counts} |")
+            for arm in options.arms
+        }
+        bits = {
+            arm: np.asarray([cell["bits_per_byte"] for cell in row])
+            for arm, row in cells.items()
+        }
+        for arm, row in cells.items():
+            counts = "/".join(str(cell["candidates"]) for cell in row)
+            compared = "obvious" in bits and arm != "obvious"
+            less = _mean(bits["obvious"] - bits[arm], "+") if compared else ""
+            print(f"| {size:g} MiB | {arm} | {_mean(bits[arm])} | {less} | {counts} |")
+
+
+def _mean(values: np.ndarray, sign: str = "") -> str:
+    """The mean, and half of its 95 % interval by Student's t from two seeds on."""
+    mean = f"{values.mean():{sign}.3f}"
+    if len(values) < 2:
+        return mean
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{mean} +- {half:.3f}"
 
 
 if __name__ == "__main__":
