@@ -25,41 +25,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from test_faults import SETTINGS as SMALL
+from test_faults import SPACE
+
 import jaxnas
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.storage.jsonl import read_lines
 
-SPACE = """
-name = "two"
-[genes]
-num_layers = [1, 2]
-hidden_dim = [16, 32]
-num_heads = 2
-normalization = "rmsnorm"
-activation = "gelu"
-position_encoding = "rope"
-attention_dropout = 0.0
-residual_dropout = 0.0
-"""
 SETTINGS = {
-    "strategy": "random",
-    "population": 2,
-    "generations": 2,
-    "phases": "8,16",
-    "lucky": 0,
-    "promote-share": 0.5,
-    "repeats": 1,
-    "window": 16,
-    "batch": 4,
-    "vocab-size": 300,
-    "eval-windows": 8,
-    "final-windows": 8,
-    "final-steps": 200,
-    "checkpoint-every": 1,
-    "keep-checkpoints": 2,
-    "measure-top": 0,
-    "latency": "estimate",
-}
+    name.replace("_", "-"): value for name, value in SMALL.items() if name != "baseline"
+} | {"repeats": 1, "final-steps": 200}
 SAME = ("results.jsonl", "rungs.jsonl", "best.json", "summary.json")
 MODEL = ("model/model.safetensors", "model/config.json", "model/tokenizer.json")
 # How often each is drawn, of ten.
