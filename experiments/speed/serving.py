@@ -1,6 +1,6 @@
 """Milliseconds of an editor's request, on one core: 512 tokens before, 128 behind.
 
-    python experiments/speed/serving.py [--hidden N] [--layers N] [--repeats N]
+    python experiments/speed/serving.py [--engine NAME] [--repeats N]
 
 A transformer with random weights (54 MiB in fp16 unless said otherwise) completes
 16 tokens of a text that it has not seen, of the last one with a word typed at the
@@ -25,7 +25,7 @@ from jaxnas.data.tokenizer import train_tokenizer
 from jaxnas.export.model_folder import save_model
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.runtime import set_up
-from jaxnas.serving.completer import Completer
+from jaxnas.serving.completer import ENGINES, Completer
 from jaxnas.serving.protocol import infill_request
 
 BEFORE, BEHIND, DRAWN = 512, 128, 16  # tokens
@@ -37,6 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=448)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--engine", choices=ENGINES, default="float32")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -59,7 +60,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         params = draw_parameters(build_model(config), jax.random.key(0))
         save_model(Path(folder), config, params, tokenizer)
-        completer = Completer(Path(folder), CONTEXT)
+        completer = Completer(Path(folder), CONTEXT, options.engine)
     times: dict[str, list[float]] = {"another text": [], "a word more": [], "again": []}
     read = dict.fromkeys(times, 0)
     pieces = [tokenizer.encode(text).ids for text in texts]
@@ -81,7 +82,7 @@ def main():
     console = plain_console()
     console.print(
         f"L{config.num_layers} H{config.hidden_dim}, {size_mib(config):.0f} MiB in "
-        f"fp16; {DRAWN} tokens drawn; jax {jax.__version__}"
+        f"fp16, {completer.engine}; {DRAWN} tokens drawn; jax {jax.__version__}"
     )
     console.print(table)
 

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
 
     set_up()
     folder = model_in(options.model)
-    completer = Completer(folder, options.context)
+    completer = Completer(folder, options.context, options.engine)
     bounds = Bounds(options.timeout, options.token)
     try:
         server = Server((options.host, options.port), folder, completer, bounds)
@@ -88,6 +88,13 @@ def _parser() -> Parser:
         default=512,
         metavar="N",
         help="tokens before the cursor, at most; the model may allow fewer [512]",
+    )
+    add(
+        "--engine",
+        choices=("auto", "int8", "float32"),
+        default="float32",
+        help="int8 multiplies 8-bit integers by onnxruntime, softmax attention alone; "
+        "auto takes it where it can [float32]",
     )
     add(
         "--timeout",

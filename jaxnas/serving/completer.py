@@ -25,12 +25,14 @@ from jaxnas.export.model_folder import load_model
 from jaxnas.export.tokens import end_tokens
 from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype
+from jaxnas.serving.integers import IntegerModel, missing
 from jaxnas.serving.pieces import pieces
 from jaxnas.serving.protocol import Request
 from jaxnas.serving.reader import PIECE, Reader
 
 ROOM = 64  # tokens that are compiled for ahead
 BLOCK = 8  # tokens that are drawn at once
+ENGINES = ("auto", "int8", "float32")
 LEAST_STOP = 4  # characters of a line behind the cursor, for it to end a completion
 
 
@@ -45,19 +47,25 @@ class Completed(NamedTuple):
 class Completer:
     """Completes texts with a saved model, one at a time."""
 
-    def __init__(self, folder: Path, context: int) -> None:
+    def __init__(self, folder: Path, context: int, engine: str = "float32") -> None:
         """Loads a model.
 
         Args:
           folder: of the model.
           context: tokens before the cursor that are read, at most; the model's
             positions may allow fewer.
+          engine: of ENGINES.
 
         Raises:
-          UsageError: there is no model, or it reads no prompt.
+          UsageError: there is no model, it reads no prompt, or the engine does not
+            take it.
         """
-        self._config, params, self.tokenizer = load_model(folder)
-        self._weights = unstack(params)
+        loaded = load_model(folder)
+        self._config, params, self.tokenizer = loaded
+        reason = missing(self._config.arch_type) if engine != "float32" else None
+        if engine == "int8" and reason is not None:
+            raise UsageError(f"--engine int8 cannot serve {folder}: {reason}")
+        self.engine = "float32" if reason or engine == "float32" else "int8"
         self._ends = end_tokens(folder, self.tokenizer)
         self._first = self.tokenizer.token_to_id(END_OF_TEXT)
         self._fim = fim_ids(self.tokenizer)
@@ -68,6 +76,11 @@ class Completer:
                 raise UsageError(f"{folder} reads {self.limit} token: no prompt")
             self.context = min(context, self.limit - self.limit // 2)
         self.counts = Completed(0, 0, "length")
+        self._integers: IntegerModel | None = None
+        if self.engine == "int8":
+            self._integers = IntegerModel(folder, loaded)
+            return
+        self._weights = unstack(params)
         self._reader = Reader(
             self._config, self._weights, self.context + ROOM, compute_dtype()
         )
@@ -128,6 +141,9 @@ class Completer:
         """Tokens behind the prompt, at most so many."""
         key = key_of(seed, "serve", 0)
         sampling = _all_on(sampling, self._config.vocab_size)
+        if self._integers is not None:
+            yield from self._integers.drawn(key, prompt, most, sampling, self._ends)
+            return
         if most > ROOM:
             yield from stream(
                 key,

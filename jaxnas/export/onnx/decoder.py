@@ -6,7 +6,8 @@ Inputs and outputs are named as transformers.js and optimum name them: `input_id
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from arch.layers.positions import alibi_slopes
 from jaxnas.errors import UsageError
 from jaxnas.export.decoders import ATTENTION
 from jaxnas.export.onnx.graph import BOOL, FLOAT, Graph
-from jaxnas.export.rows import MatrixRows, halves
+from jaxnas.export.rows import MatrixRows, Rows, halves
 from jaxnas.export.weights import position_table
 
 
@@ -29,17 +30,32 @@ def check_family(config: ArchitectureConfig) -> None:
         )
 
 
+# Graph, value, name and rows of a matrix -> the product's name.
+Product: TypeAlias = Callable[[Graph, str, str, Rows], str]
+
+
+def multiplied(graph: Graph, x: str, name: str, rows: Rows) -> str:
+    """f32[..., C] times a matrix of R rows of C weights, as they are stored."""
+    return graph.op("MatMul", x, graph.kernel(name, rows))
+
+
 class _Shared(NamedTuple):
     """What every layer reads."""
 
     graph: Graph
+    product: Product
     config: ArchitectureConfig
     weights: MatrixRows
     bias: str  # f32[B, 1 or K, 1 or G, T, S], added to scores
     rotation: tuple[str, str] | None  # cosine and sine, f32[B, T, 1, H]
 
 
-def decoder_graph(config: ArchitectureConfig, weights: MatrixRows) -> Graph:
+def decoder_graph(
+    config: ArchitectureConfig,
+    weights: MatrixRows,
+    product: Product = multiplied,
+    last_alone: bool = False,
+) -> Graph:
     """The graph of a model, float32.
 
     B rows read T tokens each, behind S - T in the cache; K key heads with G query
@@ -48,27 +64,28 @@ def decoder_graph(config: ArchitectureConfig, weights: MatrixRows) -> Graph:
     Args:
       config: of the model, whose family `check_family` takes.
       weights: its parameters.
+      product: how matrices are multiplied.
+      last_alone: whether logits are of the last token alone.
     """
     graph = Graph()
     tokens = graph.input("input_ids", np.int64, "batch", "tokens")
     graph.input("attention_mask", np.int64, "batch", "all_tokens")
     positions = graph.input("position_ids", np.int64, "batch", "tokens")
-    graph.output("logits", "batch", "tokens", config.vocab_size)
+    read = 1 if last_alone else "tokens"
+    graph.output("logits", "batch", read, config.vocab_size)
     embedding = weights.rows("embed.embedding")
     x = graph.looked_up("embed", embedding, tokens)
     if config.position_encoding == "absolute":
         x = graph.op("Add", x, _positions(graph, config, weights, positions))
     rotation = _rotation(graph, config) if config.position_encoding == "rope" else None
-    shared = _Shared(graph, config, weights, _bias(graph, config), rotation)
+    bias = _bias(graph, config)
+    shared = _Shared(graph, product, config, weights, bias, rotation)
     for layer in range(config.num_layers):
         x = _block(shared, layer, x)
-    x = _norm(shared, "norm", None, x)
-    head = _head(graph, config, weights)
-    if not config.head_bias:
-        graph.op("MatMul", x, head, name="logits")
-    else:
-        bias = graph.weight("head.bias", weights.values("head.bias"))
-        graph.op("Add", graph.op("MatMul", x, head), bias, name="logits")
+    if last_alone:
+        last = (graph.ints(-1), graph.ints(2**31 - 1), graph.ints(1))
+        x = graph.op("Slice", x, *last)
+    _logits(shared, _norm(shared, "norm", None, x))
     return graph
 
 
@@ -84,13 +101,21 @@ def _positions(
     return graph.op("Gather", table, positions)
 
 
-def _head(graph: Graph, config: ArchitectureConfig, weights: MatrixRows) -> str:
-    if not config.tie_embeddings:
-        return graph.kernel("head", weights.rows("head.kernel"))
-    embedding = weights.rows("embed.embedding")
-    if embedding.codes is not None:  # whose layouts differ: it is there twice
-        return graph.kernel("head", embedding)
-    return graph.op("Transpose", graph.weight("embed", embedding.values), perm=[1, 0])
+def _logits(shared: _Shared, x: str) -> None:
+    graph, config, weights = shared.graph, shared.config, shared.weights
+    name = "embed.embedding" if config.tie_embeddings else "head.kernel"
+    rows = weights.rows(name)
+    if config.tie_embeddings and rows.codes is None and shared.product is multiplied:
+        # One matrix for both; codes, whose layouts differ, are there twice.
+        head = graph.op("Transpose", graph.weight("embed", rows.values), perm=[1, 0])
+        y = graph.op("MatMul", x, head)
+    else:
+        y = shared.product(graph, x, "head", rows)
+    if config.head_bias:
+        bias = graph.weight("head.bias", weights.values("head.bias"))
+        graph.op("Add", y, bias, name="logits")
+    else:
+        graph.op("Identity", y, name="logits")
 
 
 def _bias(graph: Graph, config: ArchitectureConfig) -> str:
@@ -152,7 +177,7 @@ def _linear(shared: _Shared, name: str, layer: int, x: str) -> str:
         order = halves(heads, config.head_dim, config.rotary_channels)
         rows = rows.map(lambda x: x[order])
     graph = shared.graph
-    y = graph.op("MatMul", x, graph.kernel(f"{name}.{layer}", rows))
+    y = shared.product(graph, x, f"{name}.{layer}", rows)
     if f"{name}.bias" not in shared.weights.flat:
         return y
     bias = shared.weights.values(f"{name}.bias", layer).reshape(-1)[order]

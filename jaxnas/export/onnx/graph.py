@@ -16,7 +16,7 @@ Setting: TypeAlias = int | float | str | list[int]  # of a node
 OPSET, IR_VERSION = 18, 9
 CODES_OPSET, CODES_IR_VERSION = 21, 10  # the first with blocks of codes
 
-FLOAT, INT64, BOOL = 1, 7, 9  # element types, as nodes spell them
+FLOAT, UINT8, INT64, BOOL = 1, 2, 7, 9  # element types, as nodes spell them
 
 
 class Graph:
@@ -45,6 +45,10 @@ class Graph:
             node.attribute.append(onnx.helper.make_attribute(key, value))
         self.nodes.append(node)
         return name
+
+    def has(self, name: str) -> bool:
+        """Whether a node computes this value."""
+        return any(name in node.output for node in self.nodes)
 
     def ints(self, *values: int) -> str:
         """A constant i64[n]."""
