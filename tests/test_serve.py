@@ -78,7 +78,7 @@ def ask(server, path, body=None, headers=None):
 
 
 def test_health_and_the_model(server):
-    assert ask(server, "/health") == (200, {"status": "ok"})
+    assert ask(server, "/health") == (200, {"status": "ok", "engine": "float32"})
     status, models = ask(server, "/v1/models")
     assert (status, models["data"][0]["id"][-6:]) == (200, "/model")
 
@@ -214,7 +214,7 @@ def test_raw_noise_does_not_stop_it(server):
             with contextlib.suppress(ConnectionError):
                 while one.recv(4096):
                     pass
-    assert ask(server, "/health") == (200, {"status": "ok"})
+    assert ask(server, "/health") == (200, {"status": "ok", "engine": "float32"})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ at /v1/completions (as OpenAI's interface, with streaming), /infill (as llama.cp
 and /health, until it is interrupted. Only this machine is answered by default.
 """
 _EDITORS = """\
-serving     {model} at {url}, {context} tokens before the cursor
+serving     {model} at {url}, {context} tokens before the cursor, {engine}
 try it      curl {url}/v1/completions -d '{{"prompt": "def main(", "max_tokens": 32}}'
 VS Code     llama.vscode: "llama-vscode.endpoint": "{url}"
 Continue    provider: openai, apiBase: {url}/v1, model: {model}, roles: [autocomplete]
@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> None:
     host, port = server.server_address[:2]
     name = f"[{host!s}]" if ":" in str(host) else str(host)
     about = {"model": server.model, "url": f"http://{name}:{port}"}
-    print(_EDITORS.format(**about, context=completer.context), end="", flush=True)
+    about |= {"context": completer.context, "engine": completer.engine}
+    print(_EDITORS.format(**about), end="", flush=True)
     server.begin()
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
@@ -92,9 +93,9 @@ def _parser() -> Parser:
     add(
         "--engine",
         choices=("auto", "int8", "float32"),
-        default="float32",
-        help="int8 multiplies 8-bit integers by onnxruntime, softmax attention alone; "
-        "auto takes it where it can [float32]",
+        default="auto",
+        help="int8 multiplies 8-bit integers by onnxruntime, softmax attention alone, "
+        "in half of the time; auto takes it where it can [auto]",
     )
     add(
         "--timeout",

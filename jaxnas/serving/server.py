@@ -89,7 +89,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """`/health` and `/v1/models`."""
         if self.path in ("/health", "/v1/health"):
-            self._send({"status": "ok"})
+            self._send({"status": "ok", "engine": self.server.completer.engine})
         elif self.path in ("/v1/models", "/models"):
             one = {"id": self.server.model, "object": "model", "owned_by": "jaxnas"}
             self._send({"object": "list", "data": [one]})
