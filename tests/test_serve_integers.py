@@ -43,8 +43,14 @@ def test_logits_are_near_and_a_cut_cache_reads_on(model):
 def test_auto_takes_it_and_int8_refuses_what_it_cannot(model, monkeypatch):
     assert Completer(model, 512, "auto").engine == "int8"
     monkeypatch.setattr(
-        "jaxnas.serving.completer.missing", lambda arch_type: "no such package"
+        "jaxnas.serving.completer.missing", lambda config: "no such package"
     )
     assert Completer(model, 512, "auto").engine == "float32"
     with pytest.raises(UsageError, match=r"--engine int8 cannot serve .*no such"):
+        Completer(model, 512, "int8")
+
+
+def test_a_graph_that_would_be_too_large_is_said(model, monkeypatch):
+    monkeypatch.setattr("jaxnas.serving.integers.MOST_PARAMETERS", 100)
+    with pytest.raises(UsageError, match=r"parameters are more than 100"):
         Completer(model, 512, "int8")

@@ -56,9 +56,13 @@ def main(arguments: list[str]) -> None:
         raise UsageError(f"cannot serve at {where}: {reason}") from None
     host, port = server.server_address[:2]
     name = f"[{host!s}]" if ":" in str(host) else str(host)
-    about = {"model": server.model, "url": f"http://{name}:{port}"}
-    about |= {"context": completer.context, "engine": completer.engine}
-    print(_EDITORS.format(**about), end="", flush=True)
+    said = _EDITORS.format(
+        model=server.model,
+        url=f"http://{name}:{port}",
+        context=completer.context,
+        engine=completer.engine,
+    )
+    print(said, end="", flush=True)
     server.begin()
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()

@@ -62,7 +62,7 @@ class Completer:
         """
         loaded = load_model(folder)
         self._config, params, self.tokenizer = loaded
-        reason = missing(self._config.arch_type) if engine != "float32" else None
+        reason = missing(self._config) if engine != "float32" else None
         if engine == "int8" and reason is not None:
             raise UsageError(f"--engine int8 cannot serve {folder}: {reason}")
         self.engine = "float32" if reason or engine == "float32" else "int8"

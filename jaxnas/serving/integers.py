@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arch import ArchitectureConfig
+from arch.cost import parameters
 from arch.decoding.generate import Generated
 from arch.decoding.sampling import Sampling, SamplingParams, draw
 from jaxnas.export.decoders import ATTENTION
@@ -18,13 +20,16 @@ from jaxnas.export.rows import weights_of
 from jaxnas.runtime import cores
 
 PACKAGES = ("onnx", "onnxruntime")
+MOST_PARAMETERS = 250_000_000  # a graph holds 2 GB, and embeddings are floats in it
 PIECE = 256  # tokens that are read at once: attention's memory grows with them
 
 
-def missing(arch_type: str) -> str | None:
+def missing(config: ArchitectureConfig) -> str | None:
     """Why a model cannot be served so, None if it can."""
-    if arch_type not in ATTENTION:
-        return f"arch_type={arch_type!r} must be one of {', '.join(ATTENTION)}"
+    if config.arch_type not in ATTENTION:
+        return f"arch_type={config.arch_type!r} must be one of {', '.join(ATTENTION)}"
+    if (number := parameters(config)) > MOST_PARAMETERS:
+        return f"{number:,} parameters are more than {MOST_PARAMETERS:,}"
     absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     return f"it needs pip install {' '.join(absent)}" if absent else None
 
