@@ -88,4 +88,4 @@ def test_a_head(server, data):
     answer = exchanged(server, data.draw(spoilt(whole)))
     assert answer[:5] in (b"HTTP/", b"", b"<!DOC", b"<!doc")
     assert b"Traceback" not in answer
-    assert ask(server, "/health") == (200, {"status": "ok"})
+    assert ask(server, "/health") == (200, {"status": "ok", "engine": "float32"})
