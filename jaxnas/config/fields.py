@@ -358,6 +358,7 @@ def kind_of(field: dataclasses.Field) -> type:
 
 
 def check(field: dataclasses.Field, value: Any) -> None:
+    """Raises UsageError for what is no value of the field."""
     if value is None and field.default is None:
         return  # open
     kind, name = kind_of(field), field.name

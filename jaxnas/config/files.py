@@ -7,10 +7,7 @@ from pathlib import Path
 from jaxnas.config.fields import Values
 from jaxnas.config.run_config import RunConfig
 from jaxnas.errors import UsageError
-from jaxnas.presets import (
-    STRATEGY_SETTINGS,
-    unread_by,
-)
+from jaxnas.presets import STRATEGY_SETTINGS, unread_by
 from jaxnas.storage import inputs
 
 

@@ -15,9 +15,7 @@ from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.user_objectives import changed_since, sources_of
 from jaxnas.latency.finalists import measure_finalists
 from jaxnas.pipeline.budget import with_later_phases, words
-from jaxnas.pipeline.build import (
-    make_rungs,
-)
+from jaxnas.pipeline.build import make_rungs
 from jaxnas.pipeline.finish import finish
 from jaxnas.pipeline.finished import already_done, tidy
 from jaxnas.pipeline.manifest import (

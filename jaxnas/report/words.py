@@ -1,4 +1,4 @@
-"""Architectures in words."""
+"""Architectures and phases in words."""
 
 from collections.abc import Mapping, Sequence
 
