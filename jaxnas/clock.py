@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from jaxnas.errors import UsageError
 from jaxnas.storage.files import write_json
@@ -17,12 +17,15 @@ from jaxnas.storage.jsonl import Json
 from jaxnas.storage.kinds import misfit, read_kept
 
 # By which share of the budget each part ends. What one leaves the next one has; the
-# last share is for scoring the winner, see `Clock.reserve`.
-SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.55, 0.8, 0.92
+# last share is for scoring the winner, see `Clock.reserve`. Twice the time in its last
+# training is worth more than twice the candidates, see experiments/equal_time.
+SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.3, 0.45, 0.95
 
 GRACE = 0.03  # of the budget, for what was predicted to end in time to end after all
 
 LEAST = 30.0  # seconds
+
+WINNER: Final = "winner"  # the decision which candidate wins, by its id
 
 BEGAN = time.monotonic()  # when this process did, or nearly: imported first of all
 
@@ -49,6 +52,7 @@ class Decided(TypedDict, total=False):
     """Decisions by their names, as far as others read them: the settings planned."""
 
     open: list[str]
+    winner: int
 
 
 class Spent(TypedDict):

@@ -337,7 +337,8 @@ def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
     settings = TrainSettings(window=12, batch=4, learning_rate=1e-3, decay_share=0.2)
     config = RunConfig(space="full", phases="400,1600").resolve("cpu")
     rungs = rungs_of(config.named_phases(), settings)
-    clock = Clock(1000.0, tmp_path / "budget.json", time.monotonic() - 550)
+    spent = time.monotonic() - 1000 * SEARCH_ENDS
+    clock = Clock(1000.0, tmp_path / "budget.json", spent)
     trainer = types.SimpleNamespace(
         rungs=rungs,
         task=types.SimpleNamespace(settings=settings),
@@ -351,11 +352,12 @@ def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
     found = with_later_phases(config, clock, trainer, [])
     first, later = found.named_phases().values()
     assert first.samples == 400
-    # 0.9 of a quarter of the budget, after the 80 steps that go on.
-    assert steps_of(later, settings) == pytest.approx(80 + 225, abs=2)
+    # 0.9 of their share of the budget, after the 80 steps that go on.
+    seconds = 0.9 * 1000 * (PHASES_END - SEARCH_ENDS)
+    assert steps_of(later, settings) == pytest.approx(80 + seconds, abs=2)
     again = Clock(1000.0, tmp_path / "budget.json", time.monotonic())
     assert with_later_phases(config, again, trainer, []) == found
-    slow = Clock(1000.0, tmp_path / "other.json", time.monotonic() - 550)
+    slow = Clock(1000.0, tmp_path / "other.json", spent)
     slow.decide("open", ["phases"])
     a_step = 30.0
     assert with_later_phases(config, slow, trainer, []).phases == config.phases

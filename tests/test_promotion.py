@@ -10,12 +10,18 @@ from results import made_result
 from scipy.stats import spearmanr
 from tasks import TINY
 
+from arch.cost.hardware import HARDWARE
+from jaxnas.clock import PHASES_END, TRAINING_ENDS, Clock
+from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.training_log import Training
 from jaxnas.pipeline.phases import Promotions
 from jaxnas.pipeline.promotion import Pool, choose, number_promoted
+from jaxnas.pipeline.room import steps_ahead
 from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
 from jaxnas.results.phases import Chosen, PhaseResult, finalists
+from jaxnas.results.ranking import winner_of
 from jaxnas.results.trust import rank_correlation, trust_of
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
@@ -67,6 +73,19 @@ def test_of_those_at_the_ends_the_best_at_the_first_objective_goes_on():
     ]
     chosen = choose(lines, 2, lucky=0, seed=0)
     assert [line.id for line in chosen.promoted] == [0, 2]  # 0 is the fittest
+
+
+def test_the_winner_is_the_fittest_unless_a_clock_chose_another_finalist():
+    lines = lines_of(6, failed=(1,))
+    fittest = max(
+        (line for line in lines if line.status == "ok"), key=lambda line: line.fitness
+    )
+    [other, *_] = [line for line in lines if line not in (fittest, lines[1])]
+    assert winner_of(lines, None) is fittest
+    assert winner_of(lines, other.id) is other
+    for unknown in (1, 99):  # it failed; there is none
+        assert winner_of(lines, unknown) is fittest
+    assert winner_of([lines[1]], 1) is None
 
 
 def test_the_lucky_are_drawn_from_the_others():
@@ -195,21 +214,81 @@ def test_a_phase_keeps_its_own_states_and_those_below_and_above(tmp_path):
     assert left() == set()
 
 
+def knowing(training, **more):
+    """An evaluator that knows one training of everything."""
+    return Evaluator(
+        trainer=trainer_of_three(),
+        hardware=HARDWARE["cpu-core"],
+        fitness=FitnessSettings(size_weight=0, latency_weight=0),
+        trainings=SimpleNamespace(find=lambda config, phase: training),
+        **more,
+    )
+
+
+def test_where_seconds_are_left_what_trains_faster_is_worth_more():
+    """Of equal losses and curves the one that has time for more steps comes lower."""
+    curve = tuple((step, 2 + 3 * (step + 1) ** -0.4) for step in range(10, 90, 10))
+    ahead = {TINY: 900.0, dataclasses.replace(TINY, num_layers=3): 300.0}
+    training = Training(key="", metrics={}, curve=curve)
+    evaluator = knowing(training, steps_ahead=ahead.__getitem__)
+    promotions = Promotions(share=0.25, lucky=0, seed=0, by=(0,), by_curve=False)
+    phase = evaluator.trainer.phases[0]
+    for config, steps in ahead.items():
+        result = made_result(objectives=[0.9, 3, 5], loss=3.0, config=config)
+        comes_to = 3.0 - 3 * (101**-0.4 - (101 + steps) ** -0.4)
+        found = promotions.objectives(evaluator)(result)
+        assert found == pytest.approx([comes_to], abs=1e-3)
+        assert evaluator.worth(config, result, phase) == pytest.approx(-comes_to, 1e-3)
+    # Before it is recorded a training counts as it does afterwards.
+    new = knowing(None, steps_ahead=ahead.__getitem__)
+    assert new.worth(TINY, result, phase) == -3.0
+    assert new.worth(TINY, result, phase, training) == evaluator.worth(
+        TINY, result, phase
+    )
+    assert knowing(training).worth(TINY, result, phase) == result.fitness
+
+
+def test_steps_ahead_are_those_of_the_budget_at_the_pace_that_was_planned_with(
+    tmp_path,
+):
+    settings = TrainSettings(window=16, batch=4, learning_rate=1e-3)
+    task = SimpleNamespace(settings=settings)
+    trainer = dataclasses.replace(trainer_of_three(), task=task)
+    assert steps_ahead(Clock(None, tmp_path / "none.json", 0.0), trainer) is None
+    clock = Clock(1000.0, tmp_path / "budget.json", 0.0)
+    clock.decide("open", ["phases"])
+    assert steps_ahead(clock, trainer) is None  # the user's own last training
+    steps = {}
+    for factor in (1.0, 2.0):
+        clock = Clock(1000.0, tmp_path / f"{factor}.json", 0.0)
+        clock.decide("open", ["final_steps"])
+        clock.decide("pace", [1.0, factor])
+        ahead = steps_ahead(clock, trainer)
+        steps[factor] = ahead(TINY)
+        assert ahead(dataclasses.replace(TINY, num_layers=6)) < steps[factor]
+        trainer.pace.learn("call", 1.0, 5.0)  # later than the plan: nothing changes
+        assert ahead(TINY) == steps_ahead(clock, trainer)(TINY) == steps[factor]
+    assert steps[1.0] == pytest.approx(2 * steps[2.0])
+    # What trains elsewhere has the seconds that it has there.
+    seconds = 1000 * (TRAINING_ENDS - PHASES_END)
+    assert steps_ahead(clock, trainer, 2 * seconds)(TINY) == 2 * steps[2.0]
+    free = Clock(None, tmp_path / "none.json", 0.0)
+    assert steps_ahead(free, trainer, seconds)(TINY) > 0
+
+
 def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():
     """Compressed ones share the curve of their training, not its loss."""
-    curve = tuple((step, 2 + 3 * (step + 1) ** -0.5) for step in range(10, 90, 10))
+    curve = tuple((step, 2 + 3 * (step + 1) ** -0.4) for step in range(10, 90, 10))
     training = Training(key="", metrics={}, curve=curve)
     stopped = dataclasses.replace(training, stopped=80)
     assert [rung.steps for rung in RUNGS] == [100, 400, 1600]
     promotions = Promotions(share=0.25, lucky=0, seed=0, by=(0, 1, 2), by_curve=True)
 
     def predicted(known, loss):
-        trainings = SimpleNamespace(find=lambda config, phase: known)
-        evaluator = SimpleNamespace(trainer=trainer_of_three(), trainings=trainings)
         result = made_result(objectives=[0.9, 3.0, 5.0], loss=loss)
-        return promotions.objectives(evaluator)(result)
+        return promotions.objectives(knowing(known))(result)
 
-    fall = 3 * (101**-0.5 - 1601**-0.5)
+    fall = 3 * (101**-0.4 - 1601**-0.4)
     for loss in (2.4, 6.0):
         assert predicted(training, loss) == pytest.approx([loss - fall, 3, 5], abs=1e-3)
         assert predicted(stopped, loss) == [loss, 3, 5]

@@ -59,7 +59,7 @@ def test_of_a_generation_those_are_trained_that_there_is_time_for(tmp_path, now)
     clock = clock_of(tmp_path)
     deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
     room = room_of(clock, Made(known=(1000,)), deadline)
-    now[0] = 25.0  # 30 seconds are left
+    now[0] = 100 * SEARCH_ENDS - 30  # 30 seconds are left
     assert room("generation 0, last 4", [10, 25, 1000, 20]) == [0, 2, 3]
     now[0] = 60.0
     assert room("generation 0, last 1", [25]) == []
@@ -112,8 +112,8 @@ def test_a_last_training_ends_in_time_whatever_a_step_takes(tmp_path, now, facto
     steps = int(clock.left(TRAINING_ENDS))  # a second each, as they were measured
     done, total = trained_on(clock, now, lambda done: factor, steps)
     assert done == total
-    assert -20 * factor <= clock.left(TRAINING_ENDS) <= 0.05 * 420
-    assert done == pytest.approx(420 / factor, rel=0.06, abs=20)
+    assert -20 * factor <= clock.left(TRAINING_ENDS) <= 0.05 * steps
+    assert done == pytest.approx(steps / factor, rel=0.06, abs=20)
 
 
 @pytest.mark.parametrize("at", [100, 200, 300, 400])
@@ -166,7 +166,7 @@ def test_one_beside_the_winner_ends_where_the_winner_does(tmp_path, now):
 def test_last_steps_are_as_many_as_there_is_time_for(tmp_path, now, monkeypatch):
     monkeypatch.setattr(module, "seconds_of_a_step", lambda *_: 0.5)
     clock = opened(tmp_path)
-    now[0] = 820.0
+    now[0] = 1000 * TRAINING_ENDS - 100
     assert last_steps(CONFIG, clock, TINY, None, None) == 200
     now[0] = 990.0
     assert last_steps(CONFIG, clock, TINY, None, None) == 200  # decided

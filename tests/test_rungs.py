@@ -264,11 +264,13 @@ def test_what_counts_as_flat_and_as_diverged():
 
 def test_a_learning_curve_is_drawn_on():
     steps = np.arange(200)
-    losses = 2.0 + 3.0 * (steps + 1.0) ** -0.5
+    losses = 2.0 + 3.0 * (steps + 1.0) ** -0.4
     curve = points_of(losses[20:], 20)
     assert len(curve) == 8
     assert [step for step, _ in curve] == sorted(step for step, _ in curve)
-    assert extrapolated(curve, 2000) == pytest.approx(2 + 3 * 2001**-0.5, abs=0.03)
+    assert extrapolated(curve, 2000) == pytest.approx(2 + 3 * 2001**-0.4, abs=0.01)
+    rising = [(step, -loss) for step, loss in curve]  # no floor below zero
+    assert extrapolated(rising, 2000) == 0
     with pytest.raises(ValueError, match="2 points"):
         extrapolated(curve[:1], 100)
 

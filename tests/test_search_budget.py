@@ -26,7 +26,7 @@ from jaxnas.storage.jsonl import Lines
 SETTINGS = RunConfig(
     space="medium", strategy="random", population=5, generations=2, budget="1000s"
 ).resolve("cpu")
-BUDGET = 1000.0
+BUDGET = 550.0 / SEARCH_ENDS  # seconds
 FIELDS = {"vocab_size": 1024, "max_seq_length": SETTINGS.window}
 TABLE = costs_of_space(SETTINGS, hardware_named("cpu-core"), FIELDS)
 STRATEGY = compiled_strategy(SETTINGS, TABLE, make_fitness(SETTINGS), (0,))

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from arch import ArchitectureConfig, Params
 from arch.cost import Hardware
@@ -17,6 +17,7 @@ from jaxnas.population.call import Outcome
 from jaxnas.population.pace import Allowance
 from jaxnas.population.trainer import NOTHING_AHEAD, Outlook, Trainer
 from jaxnas.storage.jsonl import Json
+from jaxnas.training.curves import extrapolated
 from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.single import Report, TrainingFailed
@@ -42,6 +43,20 @@ class Evaluation:
 Found: TypeAlias = Callable[[ArchitectureConfig, Evaluation], None]
 
 
+class Judged(Protocol):
+    """What is known of a candidate: an `Evaluation`, or a result."""
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """If it succeeded."""
+        ...
+
+    @property
+    def fitness(self) -> float | None:
+        """If it succeeded."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluator:
     """Evaluates configs on one task: trains what it does not know yet.
@@ -55,6 +70,8 @@ class Evaluator:
       latency: which one is an objective, of `LATENCIES`.
       extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
+      steps_ahead: which a config would train on for as the winner, where what decides
+        is what it would reach; None where fitness does.
     """
 
     trainer: Trainer
@@ -65,6 +82,7 @@ class Evaluator:
     latency: str = "estimate"
     extra: Extra = dataclasses.field(default_factory=Extra)
     trainings: TrainingLog = dataclasses.field(default_factory=TrainingLog)
+    steps_ahead: Callable[[ArchitectureConfig], float] | None = None
 
     @property
     def task(self) -> Task:
@@ -311,8 +329,62 @@ class Evaluator:
             weights = outcome.weights_for(one.pruning_ratio)
             if weights is not None:
                 judged = self._judge(one, self._costs(one), training)
-                observer.trained(one, weights, judged.fitness, phase)
+                worth = self.worth(one, judged, phase, training)
+                observer.trained(one, weights, worth, phase)
         return training
+
+    def worth(
+        self,
+        config: ArchitectureConfig,
+        found: Judged,
+        phase: Phase,
+        training: Training | None = None,
+    ) -> float | None:
+        """What decides whether it wins: fitness, or less the loss that it comes to.
+
+        Args:
+          config: the candidate.
+          found: what is known of it in the phase.
+          phase: see `Phase`.
+          training: in that phase, if it is not recorded yet.
+
+        Returns:
+          Higher is better; None if it failed.
+        """
+        if self.steps_ahead is None or found.metrics is None:
+            return found.fitness
+        then = self.trainer.rungs[phase.rung].steps + self.steps_ahead(config)
+        return -self.foretold(config, found.metrics.loss, phase, then, training)
+
+    def foretold(
+        self,
+        config: ArchitectureConfig,
+        loss: float,
+        phase: Phase,
+        then: float,
+        training: Training | None = None,
+    ) -> float:
+        """A loss less what the learning curve still has to fall.
+
+        Args:
+          config: whose loss it is, after its compression.
+          loss: after the phase.
+          phase: see `Phase`.
+          then: the step at which training would end.
+          training: in that phase, if it is not recorded yet.
+        """
+        curve: list[tuple[int, float]] = []
+        for earlier in self.trainer.phases[: phase.rung + 1]:
+            known = self.trainings.find(config, earlier)
+            if earlier == phase and training is not None:
+                known = training
+            if known is not None and known.stopped is not None:
+                return loss
+            curve += () if known is None else known.curve
+        if len(curve) < 2:
+            return loss
+        now = self.trainer.rungs[phase.rung].steps
+        return loss - extrapolated(curve, now) + extrapolated(curve, then)
 
     def _costs(self, config: ArchitectureConfig) -> Costs:
         return costs_of(config, self.hardware, self.latency)

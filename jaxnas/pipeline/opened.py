@@ -16,6 +16,7 @@ from jaxnas.pipeline.build import (
 )
 from jaxnas.pipeline.finish import log_failure
 from jaxnas.pipeline.prepared import Ready
+from jaxnas.pipeline.room import steps_ahead
 from jaxnas.pipeline.search import most_candidates
 from jaxnas.pipeline.watcher import Watcher
 from jaxnas.pipeline.winner import BestWeights
@@ -46,8 +47,9 @@ def open_run(
     watcher: Watcher,
     console: Console,
     verbose: bool,
+    ahead: float | None = None,
 ) -> Opened:
-    """Opens what a run writes to, until the stack is closed."""
+    """Opens what a run writes to, until the stack is closed; `ahead` as for `run`."""
     folder, config = ready.folder, ready.config
     results = stack.enter_context(ResultLog(folder.results, watcher.show))
     trainings = stack.enter_context(Lines(folder.trainings))
@@ -86,12 +88,14 @@ def open_run(
         ),
     )
     stack.callback(trainer.close)
+    alone = config.size_weight == 0 == config.latency_weight
     evaluator = make_evaluator(
         config,
         trainer,
         ready.table.space,
         hardware=ready.hardware,
         trainings=TrainingLog(trainings),
+        steps_ahead=steps_ahead(ready.clock, trainer, ahead) if alone else None,
     )
     logs = trainings, lines
     return Opened(results, later, timings, logs, best_weights, progress, evaluator)

@@ -14,7 +14,6 @@ from jaxnas.pipeline.promotion import Pool, choose, number_promoted
 from jaxnas.report.progress import Progress
 from jaxnas.results.phases import Chosen, PhaseResult
 from jaxnas.results.result import Result, ResultLog, Scored, scored
-from jaxnas.training.curves import extrapolated
 from jaxnas.training.phase import FIRST, Phase
 
 # Of those chosen for a phase, the ones that there is time for.
@@ -31,7 +30,8 @@ class Promotions:
       seed: decides which.
       by: which objectives order the candidates.
       by_curve: whether quality is the loss that a learning curve leads to, by the
-        last phase's end, instead of the one at hand.
+        last phase's end, instead of the one at hand. Where the clock plans the last
+        training it is what each comes to in its time, see `Evaluator.worth`.
     """
 
     share: float
@@ -81,7 +81,7 @@ class Promotions:
     ) -> Callable[[Scored], list[float]]:
         """What the candidates of a phase are ordered by."""
         values: Callable[[Scored], list[float]] = lambda result: result.objectives
-        if self.by_curve:
+        if self.by_curve or evaluator.steps_ahead is not None:
             values = functools.partial(_predicted, evaluator, phase)
 
         def deciding(result: Scored) -> list[float]:
@@ -95,25 +95,15 @@ class Promotions:
 
 
 def _predicted(evaluator: Evaluator, phase: Phase, result: Scored) -> list[float]:
-    """A result's objectives, with the loss at the last phase's end for its quality.
-
-    That is its own loss now, after its compression, less what its learning curve
-    still has to fall.
-    """
-    trainer = evaluator.trainer
-    curve: list[tuple[int, float]] = []
-    stopped = False
-    for earlier in trainer.phases[: phase.rung + 1]:
-        training = evaluator.trainings.find(result.config, earlier)
-        if training is not None and not stopped:
-            curve += training.curve
-            stopped = training.stopped is not None
+    """A result's objectives, with the loss that it comes to for its quality."""
     _, *others = result.objectives
-    fall = 0.0
-    if len(curve) > 1 and not stopped:
-        now, last = (trainer.rungs[index].steps for index in (phase.rung, -1))
-        fall = extrapolated(curve, now) - extrapolated(curve, last)
-    return [result.metrics.loss - fall, *others]
+    if evaluator.steps_ahead is not None:
+        worth = evaluator.worth(result.config, result, phase)
+        assert worth is not None
+        return [-worth, *others]
+    last = evaluator.trainer.rungs[-1].steps
+    loss = evaluator.foretold(result.config, result.metrics.loss, phase, last)
+    return [loss, *others]
 
 
 def promote(

@@ -1,5 +1,7 @@
 """What a budget has time for, as it is asked while a run goes on."""
 
+import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +11,7 @@ from arch import ArchitectureConfig, Params
 from jaxnas.clock import PHASES_END, TRAINING_ENDS, Clock, Deadline
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.population.pace import KINDS, Pace
 from jaxnas.population.planner import planner_for
 from jaxnas.population.trainer import Trainer, seconds_at
 from jaxnas.results.phases import Chosen
@@ -156,10 +159,50 @@ def last_steps_ahead(
     decided = clock.decided("final_steps ahead", int)
     if decided is not None:
         return decided
-    compiling, training = [_seconds(trainer, [winner], n) for n in (0, 1000)]
-    a_step = max(1e-6, (training - compiling) / 1000)
     left = max(0.0, clock.left(TRAINING_ENDS))
-    return clock.decide("final_steps ahead", int(left / a_step))
+    steps = int(left / _seconds_of_a_step(trainer, winner))
+    return clock.decide("final_steps ahead", steps)
+
+
+def steps_ahead(
+    clock: Clock, trainer: Trainer, ahead: float | None = None
+) -> Callable[[ArchitectureConfig], float] | None:
+    """How many steps each model would do as the winner.
+
+    At the speed that was measured before the first plan: what a model is judged by
+    does not change with what the run learns later.
+
+    Args:
+      clock: of the budget.
+      trainer: of the run.
+      ahead: seconds of the winner's last training; None for the clock's, if it plans
+        one.
+
+    Returns:
+      None where no seconds are planned for it.
+    """
+    if ahead is None:
+        if "final_steps" not in (clock.decided("open", list[str]) or ()):
+            return None
+        assert clock.budget is not None
+        ahead = (TRAINING_ENDS - PHASES_END) * clock.budget
+    seconds, pace = ahead, Pace()
+    factors = clock.decided("pace", list[float]) or ()
+    for kind, factor in zip(KINDS, factors, strict=False):
+        pace.learn(kind, 1.0, factor)
+    then = dataclasses.replace(trainer, pace=pace)
+
+    @functools.lru_cache(maxsize=4096)
+    def steps(model: ArchitectureConfig) -> float:
+        return seconds / _seconds_of_a_step(then, model)
+
+    return lambda model: steps(training_config(model))
+
+
+def _seconds_of_a_step(trainer: Trainer, model: ArchitectureConfig) -> float:
+    """As it is predicted, in a program of its own."""
+    compiling, training = [_seconds(trainer, [model], n) for n in (0, 1000)]
+    return max(1e-6, (training - compiling) / 1000)
 
 
 def last_steps(

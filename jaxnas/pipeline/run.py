@@ -8,7 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxnas.clock import PHASES_END, SEARCH_ENDS, TRAINING_ENDS, Clock, Deadline
+from jaxnas.clock import (
+    PHASES_END,
+    SEARCH_ENDS,
+    TRAINING_ENDS,
+    WINNER,
+    Clock,
+    Deadline,
+)
 from jaxnas.config import RunConfig, Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, deciding
@@ -40,15 +47,15 @@ from jaxnas.report.closing import close
 from jaxnas.report.plots import plot_fitness, plot_pareto
 from jaxnas.report.tables import plain_console
 from jaxnas.results.phases import PhaseResult, finalists
-from jaxnas.results.ranking import top_results
-from jaxnas.results.result import Result
+from jaxnas.results.ranking import top_results, winner_of
+from jaxnas.results.result import Result, Scored, scored
 from jaxnas.results.summary import Summary, summary_of
 from jaxnas.runtime import backend, set_up
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import remove_partial, write_json, write_whole
 from jaxnas.storage.jsonl import Lines
 from jaxnas.storage.run_folder import RunFolder
-from jaxnas.training.phase import FIRST
+from jaxnas.training.phase import FIRST, Phase
 
 SLOW = 1.2  # times as long as predicted, from which on it is said
 
@@ -63,6 +70,7 @@ def run(
     began: float | None = None,
     on_candidate: OnCandidate | None = None,
     ray: str | None = None,
+    ahead: float | None = None,
 ) -> Summary:
     """Searches, trains the winner on, scores and saves it.
 
@@ -75,6 +83,8 @@ def run(
       began: by `time.monotonic`, when the budget's clock started; now by default.
       on_candidate: called with each result as it is recorded, see `api.search`.
       ray: address of a Ray cluster whose workers train the candidates, or auto.
+      ahead: seconds that the winner will train for elsewhere: what trains faster is
+        worth more then. None if what comes of it here is all.
 
     Returns:
       The summary, as it is written to the folder.
@@ -98,10 +108,11 @@ def run(
             cluster = stack.enter_context(connected_to(ray, settings, console))
         ready = prepare_run(folder, config, settings, space, clock, cluster, console)
         watcher = Watcher(on_candidate, folder.stopped)
-        opened = open_run(stack, ready, watcher, console, verbose)
+        opened = open_run(stack, ready, watcher, console, verbose, ahead)
         _announce(ready, opened.evaluator, console)
         settings, summary, last = _to_winner(ready, opened, watcher)
         results = list(opened.results)
+    ready.clock.save()
     write_json(folder.summary, summary)
     tidy(folder)
     close(folder, settings, summary, results, last, console)
@@ -282,7 +293,7 @@ def _finish(
     evaluator, progress = opened.evaluator, opened.progress
     results = list(opened.results)
     rung, last = finalists(results, phases)
-    [winner] = top_results(last, 1)
+    winner = _winner(ready, opened, evaluator.trainer.phases[rung], last)
     write_whole(folder.best, winner.config.to_json())
     with progress.stage("latency"):  # of nothing that training changes
         number = 0 if clock.late(TRAINING_ENDS) else config.measure_top
@@ -315,6 +326,26 @@ def _finish(
         measured,
         digests(folder),
     ), last
+
+
+def _winner(
+    ready: Ready, opened: Opened, phase: Phase, last: Sequence[Result]
+) -> Scored:
+    """The best of the finalists: by what they would reach, where the clock decides."""
+    evaluator, clock = opened.evaluator, ready.clock
+    [fittest] = top_results(last, 1)
+    if evaluator.steps_ahead is None:
+        return fittest
+    worth = lambda result: evaluator.worth(result.config, result, phase)
+    winner = max(scored(last), key=lambda result: (worth(result), -result.id))
+    if winner.id != fittest.id:
+        opened.progress.say(
+            f"{winner.id} wins: after phase {phase.name} it is behind {fittest.id}, "
+            f"and expected to end before it: it trains faster, or still falls"
+        )
+    decided = winner_of(last, clock.decide(WINNER, winner.id))
+    assert decided is not None
+    return decided
 
 
 def _check_manifest(ready: Ready, evaluator: Evaluator, console: Console) -> None:

@@ -18,7 +18,7 @@ from arch.spaces import SPACES
 from jaxnas.benchmarks.bits import bits
 from jaxnas.benchmarks.lines import cursors, drawn_lines, held_out, lines
 from jaxnas.benchmarks.longest_match import matched_lines
-from jaxnas.clock import seconds_of
+from jaxnas.clock import LEAST, PHASES_END, Spent, seconds_of
 from jaxnas.config import RunConfig
 from jaxnas.export.card import CARD, model_card
 from jaxnas.export.model_folder import load_model
@@ -29,9 +29,13 @@ from jaxnas.presets import default_space, is_space_file
 from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.jsonl import Json
+from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import existing_run, new_run
 
-SEARCH_SHARE, TRAIN_SHARE = 0.35, 0.55  # of the budget; scores and export have the rest
+# Of the budget: what the search plans with, whose part for the winner's last training
+# the training from untrained weights has; and by when that ends. Scores and export
+# have the rest.
+SEARCH_SHARE, TRAINED_BY = 0.5, 0.9
 LONGER = 4  # times the search's windows, that the last training has
 CURSORS, SHOWN, WINDOWS, CONTEXT = 200, 10, 512, 256
 SPACE, SCORES = "space.toml", "scores.json"
@@ -93,8 +97,10 @@ def ship(out: Path, plan: ShipPlan, backend: str, console: Console) -> Path:
     """
     seconds = seconds_of(plan.budget)
     config = _search_settings(out, plan, backend, SEARCH_SHARE * seconds)
-    searched = _searched(out / "search", config, console)
-    trained = _trained(out / "training", plan, config, backend, seconds, console)
+    ahead = (TRAINED_BY - PHASES_END * SEARCH_SHARE) * seconds
+    searched = _searched(out / "search", config, ahead, console)
+    left = TRAINED_BY * seconds - _spent(out / "search")
+    trained = _trained(out / "training", plan, config, backend, left, console)
     # Judged on the validation split: the test split is for what is told.
     folder = "search" if searched < trained else "training"
     better = out / folder
@@ -129,11 +135,19 @@ def _search_settings(
         budget=f"{seconds:.0f}s",
         max_size=base.max_size,
         max_latency=base.max_latency,
+        final_steps=0,  # it is trained from untrained weights instead
+        baseline=False,
         seed=plan.seed,
     )
 
 
-def _searched(path: Path, config: RunConfig, console: Console) -> float:
+def _spent(search: Path) -> float:
+    """Seconds that the search took, in all processes."""
+    spent: Spent = read_kept(search / "budget.json", Spent)
+    return spent["spent"]
+
+
+def _searched(path: Path, config: RunConfig, ahead: float, console: Console) -> float:
     """Bits per byte of the search's winner on the validation split."""
     summary = path / "summary.json"
     if not summary.exists():
@@ -147,7 +161,7 @@ def _searched(path: Path, config: RunConfig, console: Console) -> float:
             else new_run(path, "search", config.to_toml(), text)
         )
         with opened as folder:
-            run(folder, config, resumed=resumed, began=time.monotonic())
+            run(folder, config, resumed=resumed, began=time.monotonic(), ahead=ahead)
     found = read_json(summary)["final"]["splits"]["validation"]
     return float(found["winner"]["bits_per_byte"])
 
@@ -157,7 +171,7 @@ def _trained(
     plan: ShipPlan,
     config: RunConfig,
     backend: str,
-    seconds: float,
+    left: float,
     console: Console,
 ) -> float:
     """Bits per byte of the trained model on the validation split."""
@@ -171,7 +185,7 @@ def _trained(
             fresh=True,
             fim=plan.fim,
             tokens=None,
-            budget=f"{TRAIN_SHARE * seconds:.0f}s",
+            budget=f"{max(LEAST, left):.0f}s",
             window=LONGER * settings.window,
             batch=settings.batch,
             accumulate=1,

@@ -5,15 +5,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxnas.clock import WINNER, Spent
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.training_log import training_of
 from jaxnas.export.model_folder import load_model
 from jaxnas.results.phases import last_of
-from jaxnas.results.ranking import front_of, top_results
+from jaxnas.results.ranking import front_of, top_results, winner_of
 from jaxnas.results.result import Result
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.inputs import read_bytes, read_json
 from jaxnas.storage.jsonl import DamagedLine, Line, mark_of, scan
+from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import RunFolder
 
 _FILE_BYTES = 2**36  # of a file of the model's, at most
@@ -167,7 +169,7 @@ def _summary_part(folder: RunFolder, logs: Mapping[str, Log]) -> Finding:
         summary = read_json(folder.summary)
         wrong = _changed(folder, summary.get("files", {}))
         if "search" in summary:
-            wrong += _others(summary, logs)
+            wrong += _others(summary, logs, _decided_winner(folder))
     except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Finding(name, f"damaged ({error})", lost)
     if wrong:
@@ -195,15 +197,23 @@ def _changed(folder: RunFolder, files: Mapping[str, str]) -> list[str]:
     return wrong
 
 
-def _others(summary: dict, logs: Mapping[str, Log]) -> list[str]:
+def _decided_winner(folder: RunFolder) -> int | None:
+    """The candidate that a budget's clock chose, if it did."""
+    if not folder.budget.exists():
+        return None
+    spent: Spent = read_kept(folder.budget, Spent)
+    return spent["decided"].get(WINNER)
+
+
+def _others(summary: dict, logs: Mapping[str, Log], decided: int | None) -> list[str]:
     """Figures of a search's summary that its results do not give."""
     rows = logs["results.jsonl"].lines
     results = [Result.from_row(line.entry) for line in rows]
     later = [Result.from_row(line.entry) for line in logs["rungs.jsonl"].lines]
     said = summary["search"]
-    [winner] = top_results(last_of(later, results), 1)
+    winner = winner_of(last_of(later, results), decided)
     found = {
-        "winner": (summary["winner"]["id"], winner.id),
+        "winner": (summary["winner"]["id"], winner and winner.id),
         "evaluated": (said["evaluated"], len(results)),
         "front": (said["front"], front_of(results)),
         "top": (said["top"], [r.id for r in top_results(results, len(said["top"]))]),

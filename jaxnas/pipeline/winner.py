@@ -40,7 +40,7 @@ class BestWeights:
         if path.exists():
             try:
                 said = read_arrays(path)[1]
-                self._best = int(said["rung"]), float(said["fitness"])
+                self._best = int(said["rung"]), float(said["worth"])
             except (SafetensorError, KeyError, ValueError):
                 disk.remove(path)  # the winner is trained again
 
@@ -48,7 +48,7 @@ class BestWeights:
         self,
         config: ArchitectureConfig,
         params: Params,
-        fitness: float | None,
+        worth: float | None,
         phase: Phase = FIRST,
     ) -> None:
         """Writes the weights if the candidate is better than all before.
@@ -56,21 +56,21 @@ class BestWeights:
         Args:
           config: the candidate.
           params: its weights as they were scored, before quantisation.
-          fitness: None if it failed.
+          worth: see `Evaluator.worth`; None if it failed.
           phase: that they are of; a later one beats all earlier ones, and those
             from other seeds do not count.
         """
         rung = phase.rung
         if phase.repeat:
             return
-        if fitness is not None and (rung, fitness) > self._best:
+        if worth is not None and (rung, worth) > self._best:
             metadata = {
                 "training": training_name(config, rung),
                 "rung": str(rung),
-                "fitness": repr(fitness),
+                "worth": repr(worth),
             }
             write_arrays(self.path, params, metadata)
-            self._best = rung, fitness
+            self._best = rung, worth
 
     def read(self, config: ArchitectureConfig, rung: int = 0) -> Params | None:
         """The weights, if they are those of the config's training in that phase."""

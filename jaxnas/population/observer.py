@@ -19,8 +19,9 @@ class Observer(NamedTuple):
       planned: with each new plan before it runs.
       ran: with each plan that has run as planned, its seconds those that were
         expected as it began, and the seconds that it took.
-      trained: with each newly trained config, its weights as they are scored, its
-        fitness (None if it failed) and its phase, before the training is recorded.
+      trained: with each newly trained config, its weights as they are scored, what
+        it is worth (`Evaluator.worth`, None if it failed) and its phase, before the
+        training is recorded.
       failed: with each config whose training failed and the traceback.
       say: with a line about what goes otherwise than planned.
     """

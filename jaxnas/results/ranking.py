@@ -1,6 +1,6 @@
 """Which results are best, and which are on the Pareto front."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,16 @@ def top_results(results: Iterable[Result], number: int) -> list[Scored]:
     """The best by fitness, the older first of equals."""
     ranked = sorted(scored(results), key=lambda result: (-result.fitness, result.id))
     return ranked[:number]
+
+
+def winner_of(finalists: Sequence[Result], decided: int | None) -> Scored | None:
+    """The finalist of that id, if a clock has decided it; else the best.
+
+    None if none has succeeded.
+    """
+    ranked = top_results(finalists, len(finalists))
+    chosen = [result for result in ranked if result.id == decided]
+    return next(iter(chosen or ranked), None)
 
 
 def front_of(results: Iterable[Result]) -> list[int]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from arch.cost import Hardware
-from jaxnas.clock import Spent
+from jaxnas.clock import WINNER, Spent
 from jaxnas.config import Settings, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.user_objectives import objective_names
 from jaxnas.results.phases import last_phase
-from jaxnas.results.ranking import top_results
+from jaxnas.results.ranking import winner_of
 from jaxnas.results.result import Result, Scored, read_results
 from jaxnas.results.summary import Summary
 from jaxnas.storage.inputs import LINES_BYTES, read_bytes
@@ -108,7 +108,8 @@ class Record:
     @property
     def best(self) -> Scored | None:
         """The winner so far, None if no candidate has succeeded."""
-        return next(iter(top_results(self.last, 1)), None)
+        decided = None if self.clock is None else self.clock["decided"].get(WINNER)
+        return winner_of(self.last, decided)
 
 
 def read_record(path: Path, ended: bool = False) -> Record:

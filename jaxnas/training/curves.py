@@ -10,7 +10,9 @@ from scipy.optimize import nnls
 Curve: TypeAlias = tuple[tuple[int, float], ...]
 
 _POINTS = 8
-_EXPONENTS = np.linspace(0.1, 1.0, 10)
+# Fitted to each curve it follows noise: the likeliest of ten chose models that end
+# 0.08 bits/byte above the best (experiments/equal_time); this one none above 0.02.
+_EXPONENT = 0.4
 
 
 def points_of(losses: np.ndarray, begin: int) -> Curve:
@@ -29,12 +31,12 @@ def points_of(losses: np.ndarray, begin: int) -> Curve:
     return tuple(points)
 
 
-def extrapolated(curve: Sequence[tuple[int, float]], step: int) -> float:
+def extrapolated(curve: Sequence[tuple[int, float]], step: float) -> float:
     """The loss at a later step, if the curve goes on as it began.
 
     A floor and a power of the steps, as learning curves follow (Domhan et al.
-    2015, ijcai.org/Proceedings/15/Papers/487.pdf), fitted to the squared error
-    with neither below zero.
+    2015, ijcai.org/Proceedings/15/Papers/487.pdf), whose exponent is set, fitted to
+    the squared error with neither below zero.
 
     Raises:
       ValueError: fewer than two points.
@@ -42,10 +44,6 @@ def extrapolated(curve: Sequence[tuple[int, float]], step: int) -> float:
     if len(curve) < 2:
         raise ValueError(f"a curve needs at least 2 points, got {len(curve)}")
     steps, losses = np.asarray(curve, np.float64).T
-    best, found = np.inf, float(losses[-1])
-    for exponent in _EXPONENTS:
-        powers = np.stack([np.ones_like(steps), (steps + 1) ** -exponent], axis=1)
-        (floor, scale), error = nnls(powers, losses)
-        if error < best:
-            best, found = error, float(floor + scale * (step + 1) ** -exponent)
-    return found
+    powers = np.stack([np.ones_like(steps), (steps + 1) ** -_EXPONENT], axis=1)
+    (floor, scale), _ = nnls(powers, losses)
+    return float(floor + scale * (step + 1) ** -_EXPONENT)
