@@ -3,7 +3,9 @@
 import collections
 import getpass
 import os
+import sys
 import tempfile
+import types
 from pathlib import Path
 
 import jax
@@ -68,3 +70,14 @@ def cache():
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What a user's module was told."""
+    calls = []
+    module = types.ModuleType("my_tracker")
+    module.log = lambda kind, step, figures: calls.append((kind, step, dict(figures)))
+    module.fails = lambda *_: 1 / 0
+    monkeypatch.setitem(sys.modules, "my_tracker", module)
+    return calls

@@ -44,9 +44,10 @@ def run(place, out, *more):
     )
 
 
-def test_a_share_of_the_bytes_goes(place, tmp_path, capsys):
+def test_a_share_of_the_bytes_goes(place, tmp_path, capsys, told):
     flags = ("--prune", "0.3", "--to", "q4_0", "--recover-steps", "8")
-    assert run(place, tmp_path / "out", *flags) == 0
+    tracking = ("--tracker", "my_tracker:log")
+    assert run(place, tmp_path / "out", *flags, *tracking) == 0
     before = load_model(place / "model").config
     found = load_model(tmp_path / "out" / "model")
     share = size_bytes(dataclasses.replace(found.config, quantization="fp16"))
@@ -57,6 +58,11 @@ def test_a_share_of_the_bytes_goes(place, tmp_path, capsys):
     assert (kinds[0], kinds[-1]) == ("as", "rounded,")
     assert kinds.count("pruned") >= 1
     assert kinds.count("trained") == 3
+    assert [(kind, step) for kind, step, _ in told] == [
+        ("compression", number) for number in range(len(steps))
+    ]
+    validation = [figures["bits_per_byte_validation"] for _, _, figures in told]
+    assert validation == [step["bits_per_byte"]["validation"] for step in steps]
     assert steps[0]["bytes"] == size_bytes(before)
     assert steps[-1]["bytes"] == size_bytes(found.config)
     assert "What each step cost" in capsys.readouterr().out

@@ -94,10 +94,12 @@ def run(place, student, out, *more):
     )
 
 
-def test_a_config_learns_with_the_teachers_tokens(place, tmp_path, capsys):
+def test_a_config_learns_with_the_teachers_tokens(place, tmp_path, capsys, told):
     out = tmp_path / "out"
     flags = ("--tokens", "3840", "--stored", "640", "--learning-rate", "0.02")
-    assert run(place, "student.json", out, *flags) == 0
+    assert run(place, "student.json", out, *flags, "--tracker", "my_tracker:log") == 0
+    assert [(kind, step) for kind, step, _ in told][-1] == ("training", 60)
+    assert told[-1][2]["loss"] < told[0][2]["loss"]
     found = load_model(out / "model")
     assert found.config.hidden_dim == 16
     assert found.tokenizer.to_str() == load_model(place / "teacher").tokenizer.to_str()

@@ -104,13 +104,15 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys, more, said):
 
 
 @pytest.mark.slow
-def test_from_code_to_a_file_that_llama_cpp_reads(tmp_path, monkeypatch, capsys):
+def test_from_code_to_a_file_that_llama_cpp_reads(tmp_path, monkeypatch, capsys, told):
     pytest.importorskip("gguf")
     monkeypatch.setattr(command, "LEAST", 60.0)
     monkeypatch.setattr("jaxnas.pipeline.ship.CURSORS", 20)
     code, out = write_corpus(tmp_path / "code"), tmp_path / "out"
     given = ["ship", f"folder:{code}", "--out", str(out), "--budget", "110s"]
+    given += ["--tracker", "my_tracker:log"]
     assert main(given) == 0
+    assert {"candidate", "training"} <= {kind for kind, _, _ in told}
     scores = json.loads((out / "scores.json").read_text())
     assert scores["bpb"]["bits_per_byte"] < scores["bpb"]["bigram"]
     assert (out / "model.gguf").read_bytes()[:4] == b"GGUF"

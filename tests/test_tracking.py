@@ -1,8 +1,5 @@
 """Trackers: told figures as they come, by import path or as TensorBoard's files."""
 
-import sys
-import types
-
 import pytest
 from results import made_result
 from written_run import written_run
@@ -11,17 +8,6 @@ from jaxnas.commands import status
 from jaxnas.errors import UsageError
 from jaxnas.report.tracking import figures_of, on_candidate, tracked
 from jaxnas.storage.run_folder import existing_run
-
-
-@pytest.fixture
-def told(monkeypatch):
-    """What a user's module was told."""
-    calls = []
-    module = types.ModuleType("my_tracker")
-    module.log = lambda kind, step, figures: calls.append((kind, step, dict(figures)))
-    module.fails = lambda *_: 1 / 0
-    monkeypatch.setitem(sys.modules, "my_tracker", module)
-    return calls
 
 
 def test_a_function_is_told_each_candidate_and_phase(told):

@@ -12,7 +12,7 @@ from jaxnas.commands.of_model import (
     settings_of,
     tokens_of,
 )
-from jaxnas.commands.options import Parser, check_flags
+from jaxnas.commands.options import Parser, add_tracking, check_flags, tracked_by
 from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.source_name import anchored_source
@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> None:
             quantization=STORED[values["to"]],
         )
         try:
-            compress(folder, plan, plain_console())
+            with tracked_by(options, folder) as tracker:
+                compress(folder, plan, plain_console(), tracker)
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
@@ -149,4 +150,5 @@ def _parser() -> Parser:
     )
     add("--learning-rate", type=float, metavar="X", help="the recovery's peak")
     add_of_run(parser)
+    add_tracking(parser)
     return parser

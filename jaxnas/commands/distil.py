@@ -14,7 +14,7 @@ from jaxnas.commands.of_model import (
     found_model,
     settings_of,
 )
-from jaxnas.commands.options import Parser, check_flags
+from jaxnas.commands.options import Parser, add_tracking, check_flags, tracked_by
 from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.source_name import anchored_source
@@ -55,7 +55,9 @@ def main(arguments: list[str]) -> None:
             from jaxnas.pipeline.distil import DistilPlan, distil
             from jaxnas.report.tables import plain_console
 
-            distil(folder, DistilPlan(**values), plain_console(), BEGAN)
+            plan, console = DistilPlan(**values), plain_console()
+            with tracked_by(options, folder) as tracker:
+                distil(folder, plan, console, BEGAN, tracker)
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
@@ -129,4 +131,5 @@ def _parser() -> Parser:
     )
     add("--learning-rate", type=float, metavar="X", help="the peak [the run's]")
     add_of_run(parser)
+    add_tracking(parser)
     return parser

@@ -1,6 +1,7 @@
 """Command-line flags, made from the fields of RunConfig."""
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import shutil
@@ -8,12 +9,16 @@ import sys
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxnas.checks import fault
 from jaxnas.config import RunConfig, kind_of
 from jaxnas.errors import UsageError
 from jaxnas.presets import PRESETS
+from jaxnas.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from jaxnas.report.tracking import Tracker
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,6 +83,16 @@ def add_tracking(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:FUNCTION",
         help="call this with each candidate's and evaluation's figures (wandb, MLflow)",
     )
+
+
+def tracked_by(
+    options: argparse.Namespace, folder: RunFolder
+) -> contextlib.AbstractContextManager["Tracker | None"]:
+    """The tracker that flags of `add_tracking` ask for, see `tracked`."""
+    from jaxnas.report.tracking import tracked  # takes seconds
+
+    events = folder.tensorboard if options.tensorboard else None
+    return tracked(options.tracker, events)
 
 
 MANY = 2**20  # of what is all in memory

@@ -13,6 +13,7 @@ from jaxnas.commands.options import (
     add_settings,
     add_tracking,
     given_settings,
+    tracked_by,
 )
 from jaxnas.config import RunConfig, make_config, read_run_settings, read_toml
 from jaxnas.errors import UsageError, interrupted
@@ -73,10 +74,9 @@ def main(arguments: list[str]) -> None:
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.run import run
-            from jaxnas.report.tracking import on_candidate, tracked
+            from jaxnas.report.tracking import on_candidate
 
-            events = folder.tensorboard if options.tensorboard else None
-            with tracked(options.tracker, events) as tracker:
+            with tracked_by(options, folder) as tracker:
                 run(
                     folder,
                     config,

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from jaxnas.clock import clock_words, seconds_of
 from jaxnas.commands.of_model import add_folder, begun, given_of, resumed
-from jaxnas.commands.options import Parser, check_flags, whole
+from jaxnas.commands.options import (
+    Parser,
+    add_tracking,
+    check_flags,
+    tracked_by,
+    whole,
+)
 from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.source_name import anchored_source
@@ -35,12 +41,12 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     with _claimed(options) as (folder, values):
         try:
-            _ship(folder, values)
+            _ship(folder, values, options)
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))
 
 
-def _ship(folder: RunFolder, values: Values) -> None:
+def _ship(folder: RunFolder, values: Values, options: argparse.Namespace) -> None:
     # Only now, for it takes seconds: what was begun can be gone on with.
     from jaxnas.export.choice import class_for
     from jaxnas.export.llama_cpp.architectures import architecture_for
@@ -56,7 +62,8 @@ def _ship(folder: RunFolder, values: Values) -> None:
         exports=exact[runtime],
     )
     console = plain_console()
-    model = ship(folder.path, plan, backend(), console)
+    with tracked_by(options, folder) as tracker:
+        model = ship(folder.path, plan, backend(), console, tracker)
     shipped = _exported(folder.path, model, runtime)
     close(folder.path, plan, model, shipped, runtime, console)
 
@@ -154,4 +161,5 @@ def _parser() -> Parser:
         "to fill in the middle [0]",
     )
     add("--seed", type=whole(), metavar="N", help="of everything [0]")
+    add_tracking(parser)
     return parser

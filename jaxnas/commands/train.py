@@ -14,7 +14,14 @@ from jaxnas.commands.of_model import (
     found_model,
     settings_of,
 )
-from jaxnas.commands.options import MANY, Parser, add_tracking, check_flags, whole
+from jaxnas.commands.options import (
+    MANY,
+    Parser,
+    add_tracking,
+    check_flags,
+    tracked_by,
+    whole,
+)
 from jaxnas.config import Values
 from jaxnas.errors import UsageError, interrupted
 from jaxnas.source_name import anchored_source
@@ -46,11 +53,9 @@ def main(arguments: list[str]) -> None:
             # Only now, for it takes seconds: a run killed before can be resumed.
             from jaxnas.pipeline.train import TrainPlan, train
             from jaxnas.report.tables import plain_console
-            from jaxnas.report.tracking import tracked
 
             plan, console = TrainPlan(**values), plain_console()
-            events = folder.tensorboard if options.tensorboard else None
-            with tracked(options.tracker, events) as tracker:
+            with tracked_by(options, folder) as tracker:
                 train(folder, plan, console, BEGAN, tracker)
         except KeyboardInterrupt:
             sys.exit(interrupted(f"go on with --resume {folder.path}"))

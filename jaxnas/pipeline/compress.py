@@ -42,6 +42,7 @@ from jaxnas.pipeline.train import shared_task
 from jaxnas.pipeline.winner import HELD_OUT, last_course
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table
+from jaxnas.report.tracking import Tracker
 from jaxnas.runtime import set_up
 from jaxnas.storage import disk
 from jaxnas.storage.files import write_json
@@ -118,7 +119,10 @@ class CompressStep(NamedTuple):
 
 
 def compress(
-    folder: RunFolder, plan: CompressPlan, console: Console
+    folder: RunFolder,
+    plan: CompressPlan,
+    console: Console,
+    tracker: Tracker | None = None,
 ) -> list[CompressStep]:
     """Prunes, recovers, rounds, saves; prints and returns what each step cost.
 
@@ -127,6 +131,7 @@ def compress(
         the rest done: the result is the same to the bit.
       plan: see `CompressPlan`.
       console: to print to.
+      tracker: told what each step leaves, as "compression".
 
     Raises:
       UsageError: the plan does not fit the model, or cannot be kept.
@@ -139,7 +144,8 @@ def compress(
         window=plan.window, batch=plan.batch, learning_rate=plan.learning_rate
     )
     task = shared_task(dataset, settings, plan.seed)
-    record = _Record(task, plan.final_windows, hardware_named("auto"), console)
+    hardware = hardware_named("auto")
+    record = _Record(task, plan.final_windows, hardware, console, tracker)
     unrounded = dataclasses.replace(loaded.config, quantization="fp16")
     limits = CompressLimits.of(plan, loaded.config, record.hardware)
     limits.check(unrounded)
@@ -410,11 +416,16 @@ class _Record:
     """The steps so far, scored on the held-out splits."""
 
     def __init__(
-        self, task: Task, number: int, hardware: Hardware, console: Console
+        self,
+        task: Task,
+        number: int,
+        hardware: Hardware,
+        console: Console,
+        tracker: Tracker | None,
     ) -> None:
         self.steps: list[CompressStep] = []
         self.hardware = hardware
-        self._console, self._task = console, task
+        self._console, self._task, self._tracker = console, task, tracker
         self._windows = {split: task.windows(split, number) for split in HELD_OUT}
 
     def add(self, name: str, model: Compressed) -> None:
@@ -431,6 +442,10 @@ class _Record:
             latency_ms(model.config, self.hardware),
             found,
         )
+        if self._tracker is not None:
+            bits = {f"bits_per_byte_{split}": x for split, x in found.items()}
+            figures = {"size_mib": step.bytes / MIB, "latency_ms": step.ms}
+            self._tracker("compression", len(self.steps), figures | bits)
         self.steps.append(step)
         self._console.print(
             f"{name}: {step.bytes / MIB:.3f} MiB, "

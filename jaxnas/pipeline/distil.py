@@ -27,6 +27,7 @@ from jaxnas.pipeline.train import ENDS, SPENT_EVERY, keep_facts, shared_task
 from jaxnas.pipeline.winner import HELD_OUT, Course, train_saved
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table
+from jaxnas.report.tracking import Tracker
 from jaxnas.runtime import set_up
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import write_json
@@ -88,7 +89,11 @@ class Student(NamedTuple):
 
 
 def distil(
-    folder: RunFolder, plan: DistilPlan, console: Console, began: float
+    folder: RunFolder,
+    plan: DistilPlan,
+    console: Console,
+    began: float,
+    tracker: Tracker | None = None,
 ) -> dict[str, dict[str, float]]:
     """Reads with the teacher, trains the student, saves and scores it.
 
@@ -99,6 +104,7 @@ def distil(
       plan: see `DistilPlan`.
       console: to print to.
       began: when the process did, by `time.monotonic`.
+      tracker: told the loss as it falls, as "training".
 
     Returns:
       Bits/byte of each model by split.
@@ -135,7 +141,7 @@ def distil(
         soft_wrap=True,
     )
     taught = dataclasses.replace(task, lesson=lesson)
-    trained = _trained(folder, taught, config, params, order, clock, console)
+    trained = _trained(folder, taught, config, params, order, clock, console, tracker)
     save_model(folder.model, config, trained, teacher.tokenizer)
     keep_tokens(Path(plan.teacher), folder.model)
     scores = _scores(plan, task, teacher, student, trained)
@@ -302,6 +308,7 @@ def _trained(
     order: np.ndarray,
     clock: Clock,
     console: Console,
+    tracker: Tracker | None,
 ) -> Params:
     course = Course(order, "distil", Schedule.over(len(order), task.settings))
     saved = time.monotonic()
@@ -311,6 +318,8 @@ def _trained(
         if time.monotonic() - saved > SPENT_EVERY:  # a resume has the rest
             clock.save()
             saved = time.monotonic()
+        if tracker is not None:
+            tracker("training", done, {"loss": loss})
         show(done, total, loss)
 
     with (

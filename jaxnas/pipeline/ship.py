@@ -26,6 +26,7 @@ from jaxnas.pipeline.run import run
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import TrainPlan, train
 from jaxnas.presets import default_space, is_space_file
+from jaxnas.report.tracking import Tracker, on_candidate
 from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.jsonl import Json
@@ -86,7 +87,13 @@ class ShipPlan:
     exports: Callable[[ArchitectureConfig], object] | None
 
 
-def ship(out: Path, plan: ShipPlan, backend: str, console: Console) -> Path:
+def ship(
+    out: Path,
+    plan: ShipPlan,
+    backend: str,
+    console: Console,
+    tracker: Tracker | None = None,
+) -> Path:
     """Searches, trains, scores; returns the folder of the better model.
 
     Args:
@@ -94,13 +101,15 @@ def ship(out: Path, plan: ShipPlan, backend: str, console: Console) -> Path:
       plan: see `ShipPlan`.
       backend: JAX's, which decides the space and the scale.
       console: to print to.
+      tracker: told of candidates and of the training.
     """
     seconds = seconds_of(plan.budget)
     config = _search_settings(out, plan, backend, SEARCH_SHARE * seconds)
     ahead = (TRAINED_BY - PHASES_END * SEARCH_SHARE) * seconds
-    searched = _searched(out / "search", config, ahead, console)
+    searched = _searched(out / "search", config, ahead, console, tracker)
     left = TRAINED_BY * seconds - _spent(out / "search")
-    trained = _trained(out / "training", plan, config, backend, left, console)
+    training = out / "training"
+    trained = _trained(training, plan, config, backend, left, console, tracker)
     # Judged on the validation split: the test split is for what is told.
     folder = "search" if searched < trained else "training"
     better = out / folder
@@ -147,7 +156,13 @@ def _spent(search: Path) -> float:
     return spent["spent"]
 
 
-def _searched(path: Path, config: RunConfig, ahead: float, console: Console) -> float:
+def _searched(
+    path: Path,
+    config: RunConfig,
+    ahead: float,
+    console: Console,
+    tracker: Tracker | None,
+) -> float:
     """Bits per byte of the search's winner on the validation split."""
     summary = path / "summary.json"
     if not summary.exists():
@@ -161,7 +176,14 @@ def _searched(path: Path, config: RunConfig, ahead: float, console: Console) -> 
             else new_run(path, "search", config.to_toml(), text)
         )
         with opened as folder:
-            run(folder, config, resumed=resumed, began=time.monotonic(), ahead=ahead)
+            run(
+                folder,
+                config,
+                resumed=resumed,
+                began=time.monotonic(),
+                on_candidate=on_candidate(tracker),
+                ahead=ahead,
+            )
     found = read_json(summary)["final"]["splits"]["validation"]
     return float(found["winner"]["bits_per_byte"])
 
@@ -173,6 +195,7 @@ def _trained(
     backend: str,
     left: float,
     console: Console,
+    tracker: Tracker | None,
 ) -> float:
     """Bits per byte of the trained model on the validation split."""
     summary = path / "summary.json"
@@ -204,7 +227,7 @@ def _trained(
             else new_run(path, "train", tomli_w.dumps(values))
         )
         with opened as folder:
-            train(folder, wanted, console, time.monotonic())
+            train(folder, wanted, console, time.monotonic(), tracker)
     found = read_json(summary)["splits"]["validation"]
     return float(found["winner"]["bits_per_byte"])
 
