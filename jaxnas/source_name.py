@@ -11,17 +11,19 @@ WITHOUT = "+without:"  # in front of the files of benchmarks, with commas
 _MEGABYTE = 10**6
 
 # Options behind a source's name, in the order in which they are written.
-_OPTIONS = ("include", "field", "largest", "without")
+_OPTIONS = ("include", "field", "largest", "without", "weight")
 _OPTION = re.compile(rf"\+({'|'.join(_OPTIONS)}):")
 # Those of each kind.
 _TAKES = {
-    "stdlib": ("without",),
-    "pypi": ("without",),
+    "stdlib": ("without", "weight"),
+    "pypi": ("without", "weight"),
     "folder": _OPTIONS,
-    "parquet": ("include", "field", "without"),
-    "hf": ("include", "field", "without"),
+    "parquet": ("include", "field", "without", "weight"),
+    "hf": ("include", "field", "without", "weight"),
 }
 _PATHS = ("folder", "parquet")
+BETWEEN = ";"  # sources that are read together
+_MOST_WEIGHT = 100.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class SourceName:
       field: of a row, that holds its text; None for the first of `TEXT_FIELDS`.
       largest: bytes of a file that is read whole or in pieces; None for the default.
       without: files of benchmarks.
+      weight: how often each of its training files is read; of one below 1 so many
+        are read at all.
     """
 
     source: str
@@ -41,6 +45,7 @@ class SourceName:
     field: str | None = None
     largest: int | None = None
     without: tuple[Path, ...] = ()
+    weight: float = 1.0
 
     @property
     def kind(self) -> str:
@@ -58,6 +63,7 @@ class SourceName:
             "field": self.field,
             "largest": self.largest,
             "without": ",".join(map(str, self.without)),
+            "weight": None if self.weight == 1 else f"{self.weight:g}",
         }
         return self.source + "".join(f"+{k}:{v}" for k, v in parts.items() if v)
 
@@ -86,7 +92,20 @@ def source_name(spec: str) -> SourceName:
         field=found.get("field"),
         largest=_size(spec, found["largest"]) if "largest" in found else None,
         without=tuple(map(user_path, _listed(found.get("without")))),
+        weight=_weight(spec, found["weight"]) if "weight" in found else 1.0,
     )
+
+
+def source_names(spec: str) -> list[SourceName]:
+    """Reads the names of several sources, with semicolons between: at least one.
+
+    Raises:
+      UsageError: as `source_name`; or one of several is empty.
+    """
+    parts = [part.strip() for part in spec.split(BETWEEN)]
+    if len(parts) > 1 and not all(parts):
+        raise UsageError(f"{spec!r} names nothing on one side of a {BETWEEN!r}")
+    return [source_name(part) for part in parts]
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
@@ -105,11 +124,26 @@ def _size(spec: str, text: str) -> int:
     return size
 
 
+def _weight(spec: str, text: str) -> float:
+    """A number in (0, 100]."""
+    match = re.fullmatch(r"\d{1,3}(\.\d{1,6})?", text)
+    weight = float(text) if match else 0.0
+    if not 0 < weight <= _MOST_WEIGHT:
+        raise UsageError(
+            f"{spec!r}: +weight:{text} must be a number above 0, at most "
+            f"{_MOST_WEIGHT:g}"
+        )
+    return weight
+
+
 def anchored_source(spec: str) -> str:
-    """The name with its paths absolute, if it has any."""
-    name = source_name(spec)
+    """The names with their paths absolute, if they have any."""
+    return BETWEEN.join(str(_anchored(name)) for name in source_names(spec))
+
+
+def _anchored(name: SourceName) -> SourceName:
     if name.kind in _PATHS and name.rest:
         path = user_path(name.rest).resolve()
         name = dataclasses.replace(name, source=f"{name.kind}:{path}")
     without = tuple(path.resolve() for path in name.without)
-    return str(dataclasses.replace(name, without=without))
+    return dataclasses.replace(name, without=without)

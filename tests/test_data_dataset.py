@@ -1,8 +1,10 @@
+import itertools
 import json
 import os
 import random
 import re
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,55 @@ def test_the_splits_hold_the_files_texts(folder, tmp_path):
         cut = np.split(tokens, ends + 1)[:-1]
         assert [data.tokenizer.decode(part[:-1].tolist()) for part in cut] == texts
         assert data.token_bytes[tokens].sum() == sum(len(t.encode()) for t in texts)
+
+
+def texts_of(data, name):
+    """The texts of a split, in their order."""
+    tokens = getattr(data, name)
+    cut = np.split(tokens, np.flatnonzero(tokens == 0) + 1)[:-1]
+    return [data.tokenizer.decode(part[:-1].tolist()) for part in cut]
+
+
+def test_sources_are_read_together_each_as_often_as_its_weight_says(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for seed in range(100, 120):
+        (other / f"{seed}.py").write_text(program_in("train", program(seed)))
+    held = program_in("test", program(200))
+    (other / "held.py").write_text(held)
+    (other / "copy.py").write_text((folder / "0.py").read_text())
+    spec = f"folder:{folder}; folder:{other}+weight:2.5"
+    data = prepare(spec, 400, tmp_path / "cache")
+    facts = data.describe()
+    assert (facts["files_read"], facts["exact_duplicates"]) == (41 + 22, 1)
+    assert facts["left_out"] == {"without a source suffix": 1}
+    counts = Counter(texts_of(data, "train"))
+    own = {path.read_text() for path in folder.glob("*.py")}
+    others = {path.read_text() for path in other.glob("1*.py")}
+    assert {counts[text] for text in own if text in counts} == {1}
+    assert set(counts) <= own | others
+    times = [counts[text] for text in others]
+    assert set(times) == {2, 3}  # by their contents: about as many of each
+    assert 5 <= times.count(3) <= 15
+    # What comes again is not beside itself; what is held out comes once.
+    train = texts_of(data, "train")
+    assert all(one != next_ for one, next_ in itertools.pairwise(train))
+    assert texts_of(data, "test").count(held) == 1
+    # Other weights are another entry of the cache, other names are not.
+    again = prepare(spec, 400, tmp_path / "cache")
+    same(again, data)
+    even = prepare(f"folder:{folder};folder:{other}", 400, tmp_path / "cache")
+    assert max(Counter(texts_of(even, "train")).values()) == 1
+    assert even.corpus_hash == data.corpus_hash
+
+
+def test_of_a_weight_below_1_some_files_are_read(folder, tmp_path):
+    whole = prepare(f"folder:{folder}", 400, tmp_path / "cache")
+    half = prepare(f"folder:{folder}+weight:0.5", 400, tmp_path / "cache")
+    every, some = (texts_of(data, "train") for data in (whole, half))
+    assert set(some) < set(every)
+    assert 0.2 < len(some) / len(every) < 0.8
+    assert texts_of(half, "test") == texts_of(whole, "test")
 
 
 def test_describe_is_a_manifest(folder, tmp_path):

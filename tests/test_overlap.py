@@ -87,8 +87,16 @@ def test_paths_of_a_source_are_made_absolute(monkeypatch, tmp_path):
         anchored_source("folder:code+without:a,/b")
         == f"folder:{tmp_path}/code+without:{tmp_path}/a,/b"
     )
+    several = anchored_source("folder:a+weight:3; stdlib+weight:1;pypi:x==1,y==2")
+    assert several == f"folder:{tmp_path}/a+weight:3;stdlib;pypi:x==1,y==2"
     with pytest.raises(UsageError, match="names nothing"):
         source_name("stdlib+without:")
+    for wrong in ("stdlib;", ";stdlib", "stdlib;;folder:a", ";"):
+        with pytest.raises(UsageError, match="names nothing on one side"):
+            anchored_source(wrong)
+    for wrong in ("0", "101", "-1", "nan", "1e3", "much", "0.0000001"):
+        with pytest.raises(UsageError, match="must be a number above 0, at most 100"):
+            source_name(f"stdlib+weight:{wrong}")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"task_id": 1}'])

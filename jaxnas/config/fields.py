@@ -165,7 +165,8 @@ class Fields:
         "stdlib (this Python's library) | folder:PATH (your code, or one file) | "
         "pypi:NAME==VERSION,... (the source in published wheels) | parquet:PATH | "
         "hf:NAME@COMMIT (a data set); behind it +include:*.py,*.md says what is read, "
-        "+without:PATH,... leaves out what overlaps with HumanEval's or MBPP's file",
+        "+without:PATH,... leaves out what overlaps with HumanEval's or MBPP's file, "
+        "+weight:W reads its training files so often; several with semicolons between",
         value="SOURCE",
     )
     vocab_size: int | None = setting(

@@ -119,6 +119,9 @@ def _key(files: list[SourceFile], vocab_size: int, own: str) -> str:
         **({"tokenizer": _hash(own)} if own else {}),
         **({"end": end} if end != END_OF_TEXT_ID else {}),
     }
+    weights = sorted((one.sha256, one.weight) for one in files if one.weight != 1)
+    if weights:
+        settings["weights"] = weights
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
@@ -134,8 +137,9 @@ def _build(
     if tokenizer is None:
         texts = (file.text for file in parts["train"])
         tokenizer = train_tokenizer(texts, vocab_size)
+    read = parts | {"train": _as_often(parts["train"])}
     tokens = {
-        name: encode(tokenizer, (file.text for file in parts[name])) for name in SPLITS
+        name: encode(tokenizer, (file.text for file in read[name])) for name in SPLITS
     }
     for name in SPLITS:
         if tokens[name].size < MIN_TOKENS:
@@ -171,6 +175,24 @@ def _build(
         },
     )
     return out.getvalue()
+
+
+def _as_often(files: list[SourceFile]) -> list[SourceFile]:
+    """Each file as often as its weight says, once round all of them after another.
+
+    Of a weight's fraction the content decides which files are read once more.
+    """
+    times = [
+        int(file.weight) + (int(file.sha256[:8], 16) / 2**32 < file.weight % 1)
+        for file in files
+    ]
+    rounds = range(max(times, default=0))
+    return [
+        file
+        for number in rounds
+        for file, most in zip(files, times, strict=True)
+        if number < most
+    ]
 
 
 def _unpack(spec: str, source: Source, payload: bytes) -> Dataset:

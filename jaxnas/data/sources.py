@@ -37,6 +37,7 @@ class SourceFile:
 
     name: str  # path below the source's folder, with forward slashes
     content: bytes  # not empty, valid UTF-8, no NUL
+    weight: float = 1.0  # how often it is read for training
 
     @functools.cached_property
     def text(self) -> str:

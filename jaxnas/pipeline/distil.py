@@ -1,6 +1,7 @@
 """A small model trained on the files, and on what a larger one expects of them."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.distillation import Lesson, top_expected
 from jaxnas.training.loop import Schedule, logits_of
-from jaxnas.training.scoring import score_stored, score_windows
+from jaxnas.training.scoring import WindowSums, score_stored, score_windows
 from jaxnas.training.settings import LAST_DECAY, TrainSettings
 from jaxnas.training.single import TrainingFailed, starting_state
 from jaxnas.training.task import Task
@@ -129,6 +130,9 @@ def distil(
     keep_facts(folder, dataset)
     budget = None if plan.budget is None else seconds_of(plan.budget)
     clock = Clock(budget, folder.budget, began)
+    begin = time.monotonic()
+    before = _scores_before(plan, task, teacher, student)
+    clock.reserve(time.monotonic() - begin)  # as long again for the trained one
     params = student.params
     if params is None:
         params = draw_parameters(build_model(config), task.key("parameters"))
@@ -144,7 +148,8 @@ def distil(
     trained = _trained(folder, taught, config, params, order, clock, console, tracker)
     save_model(folder.model, config, trained, teacher.tokenizer)
     keep_tokens(Path(plan.teacher), folder.model)
-    scores = _scores(plan, task, teacher, student, trained)
+    score = functools.partial(score_windows, config, task, trained)
+    scores = before | {"student": _bits("student", plan, task, score)}
     write_json(folder.summary, {"steps": len(order), "bits_per_byte": scores})
     _show(console, scores, teacher.config, config)
     console.print(f"model       {folder.model}", soft_wrap=True)
@@ -335,27 +340,29 @@ def _trained(
             raise RunFailed(f"{error}: a lower --learning-rate may help") from None
 
 
-def _scores(
-    plan: DistilPlan,
-    task: Task,
-    teacher: LoadedModel,
-    student: Student,
-    trained: Params,
+def _scores_before(
+    plan: DistilPlan, task: Task, teacher: LoadedModel, student: Student
 ) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    """Of what is there before anything is trained."""
+    score = functools.partial(score_stored, teacher.config, task, teacher.params)
+    found = {"teacher": _bits("teacher", plan, task, score)}
+    if student.params is not None:
+        score = functools.partial(score_stored, student.config, task, student.params)
+        name = "student, as it was"
+        found[name] = _bits(name, plan, task, score)
+    return found
+
+
+def _bits(
+    name: str, plan: DistilPlan, task: Task, score: Callable[[np.ndarray], WindowSums]
+) -> dict[str, float]:
+    """Bits/byte of a model by held-out split."""
+    found = {}
     for split in HELD_OUT:
-        windows = task.windows(split, plan.final_windows)
-        sums = {
-            "teacher": score_stored(teacher.config, task, teacher.params, windows),
-            "student": score_windows(student.config, task, trained, windows),
-        }
-        if student.params is not None:
-            before = score_stored(student.config, task, student.params, windows)
-            sums["student, as it was"] = before
-        for name, one in sums.items():
-            if (metrics := one.metrics()) is None:
-                raise RunFailed(f"the loss of the {name} is not finite")
-            found.setdefault(name, {})[split] = metrics.bits_per_byte
+        metrics = score(task.windows(split, plan.final_windows)).metrics()
+        if metrics is None:
+            raise RunFailed(f"the loss of the {name} is not finite")
+        found[split] = metrics.bits_per_byte
     return found
 
 
