@@ -4,6 +4,7 @@ import io
 import types
 
 import jax
+import numpy as np
 import pytest
 from results import made_result
 from rich.console import Console
@@ -48,7 +49,7 @@ class Made:
     def __init__(self, now, known, slower=1.0, kill=None):
         self.now, self.known, self.slower, self.kill = now, known, slower, kill
         self.fitness, self.max_size = make_fitness(SETTINGS), 1e9
-        self.extra = types.SimpleNamespace(names=())
+        self.extra, self.steps_ahead = types.SimpleNamespace(names=()), None
         dataset = types.SimpleNamespace(vocab_size=1024)
         settings = types.SimpleNamespace(window=64)
         self.task = types.SimpleNamespace(dataset=dataset, settings=settings)
@@ -178,6 +179,28 @@ def test_where_nothing_new_is_asked_for_it_ends_with_the_time(tmp_path, now):
     lines, clock = searched(tmp_path / "run", now, Made(now, []), strategy=strategy)
     assert clock.decided("evaluated") == len(lines) == SETTINGS.population
     assert SEARCH_ENDS * BUDGET <= now[0] <= SEARCH_ENDS * BUDGET + 10
+
+
+def test_a_strategy_is_told_what_candidates_come_to(tmp_path, now):
+    """Where seconds are left; without them, what they reached."""
+    told = []
+
+    def tell(state, ids, genomes, objectives, mask):
+        told.extend(np.asarray(objectives)[:, 0].tolist())
+        return STRATEGY.tell(state, ids, genomes, objectives, mask)
+
+    strategy = STRATEGY._replace(tell=tell)
+    evaluator = Made(now, [])
+    searched(tmp_path / "reached", now, evaluator, 2, strategy)
+    assert 0 < len(told) <= 2 * SETTINGS.population
+    assert all(0 < value < 1 for value in told)  # 1 - accuracy
+    evaluator.steps_ahead = lambda config: 100.0
+    evaluator.worth = lambda config, found, phase: -float(100 + config.num_layers)
+    now[0], reached = 0.0, told.copy()
+    told.clear()
+    searched(tmp_path / "come to", now, evaluator, 2, strategy)
+    layers = [100 * (1 - value) for value in reached]
+    assert told == pytest.approx([100 + number for number in layers], abs=1e-3)
 
 
 @pytest.mark.parametrize("kill", [None, 0, 1, 4, 5, 23, 45])

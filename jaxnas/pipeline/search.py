@@ -31,6 +31,7 @@ from jaxnas.results.result import Candidate, Result, ResultLog, read_results, sc
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.jsonl import Lines, Mark
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.phase import FIRST
 from search import Strategy
 
 
@@ -226,9 +227,7 @@ class Search:
             self.deadline.end(len(self.results))
         if whole:
             ids = generation * settings.population + np.arange(settings.population)
-            told = [
-                _told(seen[tuple(genome)], self.columns) for genome in genomes.tolist()
-            ]
+            told = [self._told(seen[tuple(genome)]) for genome in genomes.tolist()]
             state = strategy.tell(
                 state,
                 jnp.asarray(ids, jnp.int32),
@@ -274,9 +273,25 @@ class Search:
         self.results.keep(number)
         return generation, saved.strategy
 
-    def _seen(self) -> dict[tuple[int, ...], list[float] | None]:
-        """Genome -> objectives of the candidates that were evaluated."""
-        return {result.genome: result.objectives for result in self.results}
+    def _seen(self) -> dict[tuple[int, ...], Result]:
+        """Genome -> result of the candidates that were evaluated."""
+        return {result.genome: result for result in self.results}
+
+    def _told(self, result: Result) -> list[float]:
+        """The objectives that the strategy is told, NaN of a failure.
+
+        For quality the loss that it comes to, where that is what decides and there is
+        no earlier run, whose candidates it was told as they were.
+        """
+        if result.objectives is None:
+            return [math.nan] * len(self.columns)
+        objectives = result.objectives
+        warm = self.settings.warm_start is not None
+        if self.evaluator.steps_ahead is not None and not warm:
+            worth = self.evaluator.worth(result.config, result, FIRST)
+            assert worth is not None
+            objectives = [-worth, *objectives[1:]]
+        return [objectives[column] for column in self.columns]
 
     def _evaluate(self, generation: int, genomes: np.ndarray) -> None:
         """Evaluates the genomes not seen before, while there may be more."""
@@ -322,7 +337,7 @@ class Search:
             self.deadline.save()
             self.progress.candidate(result)
 
-        some = any(objectives is not None for objectives in seen.values())
+        some = any(result.status == "ok" for result in seen.values())
         outlook = NOTHING_AHEAD
         if not self.deadline.bounded:  # else as `room` has planned it
             outlook = outlook_of(
@@ -371,9 +386,3 @@ def _check_known(
             f"the first {number} lines of {log.path} are not those that {checkpoint} "
             f"knows: they are another run's, or were changed"
         )
-
-
-def _told(objectives: list[float] | None, columns: Sequence[int]) -> list[float]:
-    if objectives is None:
-        return [float("nan")] * len(columns)
-    return [objectives[column] for column in columns]
