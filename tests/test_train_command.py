@@ -17,8 +17,8 @@ from arch import build_model
 from arch.initial import draw_parameters
 from jaxnas.data import prepare
 from jaxnas.export.model_folder import load_model, save_model
-from jaxnas.pipeline import train as module
 from jaxnas.pipeline import winner
+from jaxnas.pipeline.train_words import TrainWords
 from jaxnas.run import main
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import Schedule, batch_starts, training_functions
@@ -112,7 +112,7 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
     place, whole, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(winner, "SAVE_EVERY", -1.0)
-    out, evaluated = tmp_path / "cut", module._Words.evaluated
+    out, evaluated = tmp_path / "cut", TrainWords.evaluated
 
     def stop(words, line):
         evaluated(words, line)
@@ -120,7 +120,7 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Words, "evaluated", stop)
+        patch.setattr(TrainWords, "evaluated", stop)
         with pytest.raises(SystemExit) as ended:
             main(flags(place, out))
     assert ended.value.code == 130

@@ -13,7 +13,7 @@ from arch import ArchitectureConfig, Params
 from jaxnas.data import Dataset, prepare
 from jaxnas.export.model_folder import LoadedModel, load_model, save_model
 from jaxnas.pipeline.compress import trained_on
-from jaxnas.pipeline.train import shared_task
+from jaxnas.pipeline.corpus_task import shared_task
 from jaxnas.runtime import set_up
 from jaxnas.training.scoring import score_stored
 from jaxnas.training.settings import TrainSettings

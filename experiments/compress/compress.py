@@ -30,8 +30,8 @@ from jaxnas.pipeline.compress import (
     rounded,
     trained_on,
 )
+from jaxnas.pipeline.corpus_task import shared_task
 from jaxnas.pipeline.distil import DistilPlan, read_lesson
-from jaxnas.pipeline.train import shared_task
 from jaxnas.pipeline.winner import last_course
 from jaxnas.runtime import set_up
 from jaxnas.training.loop import Schedule

@@ -14,7 +14,7 @@ from pathlib import Path
 from base import SETTINGS, bits, small_models
 
 from jaxnas.pipeline.compress import trained_on
-from jaxnas.pipeline.train import shared_task
+from jaxnas.pipeline.corpus_task import shared_task
 from jaxnas.runtime import set_up
 
 SHARES = (1.0, 0.3, 0.1, 0.03)

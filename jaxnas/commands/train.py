@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> None:
     with claimed(options, "train", _NAMES, _values, _kept) as (folder, values):
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
-            from jaxnas.pipeline.train import TrainPlan, train
+            from jaxnas.pipeline.train import train
+            from jaxnas.pipeline.train_plan import TrainPlan
             from jaxnas.report.tables import plain_console
 
             plan, console = TrainPlan(**values), plain_console()

@@ -38,7 +38,7 @@ from jaxnas.export.model_folder import (
 )
 from jaxnas.export.tokens import keep_tokens
 from jaxnas.hardware import hardware_named
-from jaxnas.pipeline.train import shared_task
+from jaxnas.pipeline.corpus_task import shared_task
 from jaxnas.pipeline.winner import HELD_OUT, last_course
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table

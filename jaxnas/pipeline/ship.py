@@ -24,7 +24,8 @@ from jaxnas.export.card import CARD, model_card
 from jaxnas.export.model_folder import load_model
 from jaxnas.pipeline.run import run
 from jaxnas.pipeline.shippable import shippable
-from jaxnas.pipeline.train import TrainPlan, train
+from jaxnas.pipeline.train import train
+from jaxnas.pipeline.train_plan import TrainPlan
 from jaxnas.presets import default_space, is_space_file
 from jaxnas.report.tracking import Tracker, on_candidate
 from jaxnas.storage.files import write_json, write_whole

@@ -1,0 +1,55 @@
+"""A saved model's task on a corpus, and the facts of it that a folder keeps."""
+
+import jax
+
+from jaxnas.data import Dataset
+from jaxnas.errors import UsageError
+from jaxnas.pipeline.build import check_window
+from jaxnas.pipeline.manifest import versions
+from jaxnas.runtime import batch_mesh, compute_dtype
+from jaxnas.storage.files import write_json
+from jaxnas.storage.inputs import read_json
+from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.settings import TrainSettings
+from jaxnas.training.task import Task
+
+
+def shared_task(dataset: Dataset, settings: TrainSettings, seed: int) -> Task:
+    """A task whose batches are shared by all local devices.
+
+    Raises:
+      UsageError: they do not split, or the corpus holds no whole window.
+    """
+    devices = jax.local_devices()
+    part = settings.batch // settings.accumulate
+    if part % len(devices):
+        raise UsageError(
+            f"--batch {settings.batch} in {settings.accumulate} parts does not split "
+            f"among {len(devices)} devices"
+        )
+    check_window(settings.window, dataset)
+    return Task(
+        dataset=dataset,
+        settings=settings,
+        seed=seed,
+        dtype=compute_dtype(),
+        mesh=batch_mesh(),
+    )
+
+
+def keep_facts(folder: RunFolder, dataset: Dataset) -> None:
+    """Writes what it is trained on and with; refuses to go on with other data."""
+    facts = dataset.describe()
+    if not folder.manifest.exists():
+        write_json(folder.manifest, {**versions(), "data": facts})
+        return
+    try:
+        known = read_json(folder.manifest)["data"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{folder.manifest} is damaged: it is no manifest") from None
+    for name in ("corpus_hash", "tokenizer_hash"):
+        if known.get(name) != facts[name]:
+            raise UsageError(
+                f"{folder.path} was begun with other data: the {name} of "
+                f"{dataset.spec} has changed"
+            )
