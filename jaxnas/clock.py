@@ -17,8 +17,9 @@ from jaxnas.storage.jsonl import Json
 from jaxnas.storage.kinds import misfit, read_kept
 
 # By which share of the budget each part ends. What one leaves the next one has; the
-# last share is for scoring the winner, see `Clock.reserve`. Twice the time in its last
-# training is worth more than twice the candidates, see experiments/equal_time.
+# last share is for scoring the winner, see `Clock.reserve`. Twice the time in the last
+# training is worth more than twice the candidates, see experiments/equal_time; where
+# that training is as long as the user says, the others have its time, see `Clock.ends`.
 SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.3, 0.45, 0.95
 
 GRACE = 0.03  # of the budget, for what was predicted to end in time to end after all
@@ -97,14 +98,19 @@ class Clock:
         """Keeps so many for the end, whatever the shares are."""
         self._reserve = seconds
 
-    def left(self, share: float = 1.0) -> float:
-        """Seconds until a share of the budget is spent; below zero when late."""
+    def ends(self, share: float) -> float:
+        """Seconds after which a part ends, by its share of the budget."""
         if self.budget is None:
             return math.inf
+        open_ = self._decided.get("open")
+        if share <= PHASES_END and open_ is not None and "final_steps" not in open_:
+            share *= TRAINING_ENDS / PHASES_END
         ends = share * self.budget
-        if share < 1:
-            ends = min(ends, self.budget - self._reserve)
-        return ends - self.spent()
+        return ends if share == 1 else min(ends, self.budget - self._reserve)
+
+    def left(self, share: float = 1.0) -> float:
+        """Seconds until a part ends, see `ends`; below zero when late."""
+        return self.ends(share) - self.spent()
 
     def late(self, share: float) -> bool:
         """Whether a share of the budget is spent."""

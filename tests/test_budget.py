@@ -333,6 +333,20 @@ def test_damaged_decisions_are_one_line(tmp_path, text):
         Clock(60.0, path, 0.0)
 
 
+def test_what_a_last_training_of_the_users_own_leaves_the_others_have(tmp_path):
+    now = time.monotonic()
+    planned, own = (Clock(100.0, tmp_path / name, now) for name in ("a", "b"))
+    planned.decide("open", ["phases", "final_steps"])
+    own.decide("open", ["phases"])
+    assert planned.ends(SEARCH_ENDS) == pytest.approx(100 * SEARCH_ENDS)
+    assert own.ends(PHASES_END) == own.ends(TRAINING_ENDS) == 100 * TRAINING_ENDS
+    ratio = own.ends(SEARCH_ENDS) / planned.ends(SEARCH_ENDS)
+    assert ratio == pytest.approx(TRAINING_ENDS / PHASES_END)
+    assert own.ends(1.0) == planned.ends(1.0) == 100
+    assert own.left(SEARCH_ENDS) == pytest.approx(own.ends(SEARCH_ENDS), abs=1)
+    assert Clock(None, tmp_path / "c", now).ends(SEARCH_ENDS) == math.inf
+
+
 def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
     settings = TrainSettings(window=12, batch=4, learning_rate=1e-3, decay_share=0.2)
     config = RunConfig(space="full", phases="400,1600").resolve("cpu")
@@ -348,7 +362,7 @@ def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
     a_step = 1.0  # of all that are promoted
     settled = with_later_phases(config, clock, trainer, [])
     assert settled == config  # the phases were given
-    clock.decide("open", ["phases"])
+    clock.decide("open", ["phases", "final_steps"])
     found = with_later_phases(config, clock, trainer, [])
     first, later = found.named_phases().values()
     assert first.samples == 400
@@ -358,6 +372,6 @@ def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
     again = Clock(1000.0, tmp_path / "budget.json", time.monotonic())
     assert with_later_phases(config, again, trainer, []) == found
     slow = Clock(1000.0, tmp_path / "other.json", spent)
-    slow.decide("open", ["phases"])
+    slow.decide("open", ["phases", "final_steps"])
     a_step = 30.0
     assert with_later_phases(config, slow, trainer, []).phases == config.phases

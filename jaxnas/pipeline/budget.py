@@ -28,6 +28,7 @@ from jaxnas.storage.jsonl import Json
 from jaxnas.training.lengths import steps_of
 from jaxnas.training.single import training_config
 from jaxnas.training.task import Task
+from jaxnas.wording import counted
 
 TRIED = 12  # candidates that the forecast is made for
 LONG = 1800.0  # seconds, for each of which a generation may have as many
@@ -196,6 +197,7 @@ def fit_to_budget(
         return config, None
     planned, probed = clock.decided("planned", Json), None
     if planned is None:
+        clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
         population = given.population or _population(config, space, clock.budget)
         config = dataclasses.replace(config, population=population)
         tried = list(dict.fromkeys(map(training_config, first(config))))[:TRIED]
@@ -203,7 +205,6 @@ def fit_to_budget(
         if found.poor:
             say(_poor(found))
         planned = _settings_of(found, given, task)
-        clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
         clock.decide("pace", [pace.factor(kind) for kind in KINDS])
         clock.decide("candidates", found.candidates)
         clock.decide("planned", planned)
@@ -336,14 +337,16 @@ def words(config: Settings, clock: Clock) -> str | None:
     if clock.budget is None:
         return None
     until = {
-        share: clock_words(share * clock.budget)
+        share: clock_words(clock.ends(share))
         for share in (SEARCH_ENDS, PHASES_END, TRAINING_ENDS)
     }
     later = list(config.named_phases())[1:]
     phases = f", phases {' and '.join(later)} until {until[PHASES_END]}"
+    last = f"until {until[TRAINING_ENDS]}"
+    if "final_steps" not in (clock.decided("open", list[str]) or ()):
+        last = f"for {counted(config.final_steps, 'step')}"
     return (
         f"budget       {clock_words(clock.budget)}, of which "
         f"{clock_words(clock.spent())} are spent: search until "
-        f"{until[SEARCH_ENDS]}{phases if later else ''}, the winner trains on until "
-        f"{until[TRAINING_ENDS]}"
+        f"{until[SEARCH_ENDS]}{phases if later else ''}, the winner trains on {last}"
     )

@@ -18,7 +18,7 @@ from arch.spaces import SPACES
 from jaxnas.benchmarks.bits import bits
 from jaxnas.benchmarks.lines import cursors, drawn_lines, held_out, lines
 from jaxnas.benchmarks.longest_match import matched_lines
-from jaxnas.clock import LEAST, PHASES_END, Spent, seconds_of
+from jaxnas.clock import LEAST, Spent, seconds_of
 from jaxnas.config import RunConfig
 from jaxnas.export.card import CARD, model_card
 from jaxnas.export.model_folder import load_model
@@ -34,10 +34,9 @@ from jaxnas.storage.jsonl import Json
 from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import existing_run, new_run
 
-# Of the budget: what the search plans with, whose part for the winner's last training
-# the training from untrained weights has; and by when that ends. Scores and export
-# have the rest.
-SEARCH_SHARE, TRAINED_BY = 0.5, 0.9
+# By when, as shares of the budget, the search ends, and the training of its winner
+# from untrained weights; scores and export have the rest.
+SEARCH_SHARE, TRAINED_BY = 0.26, 0.9
 LONGER = 4  # times the search's windows, that the last training has
 CURSORS, SHOWN, WINDOWS, CONTEXT = 200, 10, 512, 256
 SPACE, SCORES = "space.toml", "scores.json"
@@ -106,7 +105,7 @@ def ship(
     """
     seconds = seconds_of(plan.budget)
     config = _search_settings(out, plan, backend, SEARCH_SHARE * seconds)
-    ahead = (TRAINED_BY - PHASES_END * SEARCH_SHARE) * seconds
+    ahead = (TRAINED_BY - SEARCH_SHARE) * seconds
     searched = _searched(out / "search", config, ahead, console, tracker)
     left = TRAINED_BY * seconds - _spent(out / "search")
     training = out / "training"
