@@ -17,9 +17,9 @@ from jaxnas.data.fim import (
     with_fim,
 )
 from jaxnas.data.tokenizer import (
-    encode_special,
     end_of_text,
     load_tokenizer,
+    special_reader,
     token_bytes,
     train_tokenizer,
 )
@@ -164,7 +164,7 @@ def test_the_end_of_a_text_is_the_tokenizer_s_own(plain, texts):
 
 def test_special_tokens_can_be_spelled_out(tokenizer):
     text = f"{TOKENS[0]}a = {TOKENS[1]}{TOKENS[2]}"
-    first, *middle, second, third = encode_special(tokenizer, text)
+    first, *middle, second, third = special_reader(tokenizer)(text)
     assert (first, second, third) == fim_ids(tokenizer)
     assert tokenizer.decode(middle) == "a = "
     # It stays text everywhere else.

@@ -240,6 +240,25 @@ def test_a_request_that_says_nothing_is_greedy_infill():
         infill_request({"t_max_predict_ms": True})
 
 
+def test_special_tokens_are_text_unless_they_are_asked_for(tmp_path):
+    config = dataclasses.replace(TINY, vocab_size=300, position_encoding="alibi")
+    tokenizer = with_fim(train_tokenizer(CODE * 40, 300))
+    params = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(tmp_path, config, params, tokenizer)
+    text, special = "<|endoftext|>def ", tokenizer.token_to_id("<|endoftext|>")
+    asked = Request(before=text, max_new=3, sampling=GREEDY)
+    plain, chat = (Completer(tmp_path, 40, special=on) for on in (False, True))
+    assert special not in plain._prompt(asked)[0]
+    ids, _ = chat._prompt(asked)
+    assert ids == [special, *tokenizer.encode("def ").ids]
+    # What stands in a file is text: an editor knows of no special tokens.
+    filling = dataclasses.replace(asked, after="\nx")
+    assert chat._prompt(filling) == plain._prompt(filling)
+    drawn = "".join(chat.complete(asked, time.monotonic() + 60))
+    assert chat.counts.prompt == len(ids)
+    assert "<|endoftext|>" not in drawn
+
+
 def test_an_infill_reads_both_sides_if_the_model_learned_to(tmp_path):
     config = dataclasses.replace(TINY, vocab_size=300, position_encoding="alibi")
     tokenizer = with_fim(train_tokenizer(CODE * 40, 300))

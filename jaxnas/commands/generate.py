@@ -11,7 +11,7 @@ from arch.decoding.generate import Generated, check, position_limit, stream
 from arch.decoding.sampling import Sampling
 from arch.decoding.unrolled import unstack
 from jaxnas.commands.options import MANY, Parser, whole
-from jaxnas.data.tokenizer import END_OF_TEXT, encode_special
+from jaxnas.data.tokenizer import END_OF_TEXT, special_reader
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model
 from jaxnas.export.tokens import end_tokens
@@ -110,7 +110,7 @@ def _write(text: str) -> None:
 def _tokens(model: LoadedModel, text: str, end: int | None, special: bool) -> list[int]:
     """The prompt's tokens. An empty one begins a new file: behind an end of text."""
     tokenizer = model.tokenizer
-    ids = encode_special(tokenizer, text) if special else tokenizer.encode(text).ids
+    ids = special_reader(tokenizer)(text) if special else tokenizer.encode(text).ids
     if ids:
         return ids
     if end is None:

@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> None:
 
     set_up()
     folder = model_in(options.model)
-    completer = Completer(folder, options.context, options.engine)
+    completer = Completer(
+        folder, options.context, options.engine, options.special_tokens
+    )
     bounds = Bounds(options.timeout, options.token)
     try:
         server = Server((options.host, options.port), folder, completer, bounds)
@@ -100,6 +102,12 @@ def _parser() -> Parser:
         default="auto",
         help="int8 multiplies 8-bit integers by onnxruntime, softmax attention alone, "
         "in half of the time; auto takes it where it can [auto]",
+    )
+    add(
+        "--special-tokens",
+        action="store_true",
+        help="special tokens that a prompt spells out, such as those of a chat, are "
+        "those, and no text",
     )
     add(
         "--timeout",

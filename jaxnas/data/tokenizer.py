@@ -4,7 +4,7 @@ Its alphabet is the 256 bytes, so every text has tokens and comes back exactly.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -62,11 +62,11 @@ def load_tokenizer(json: str) -> Tokenizer:
     return tokenizer
 
 
-def encode_special(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a text in which special tokens that are spelled out are those."""
+def special_reader(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    """Encodes texts in which special tokens that are spelled out are those."""
     # Another one, which is not set to take them for text.
     reading = Tokenizer.from_str(tokenizer.to_str())
-    return reading.encode(text, add_special_tokens=False).ids
+    return lambda text: reading.encode(text, add_special_tokens=False).ids
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:

@@ -19,7 +19,7 @@ from arch.decoding.loop import begin
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import unstack
 from jaxnas.data.fim import around, fim_ids
-from jaxnas.data.tokenizer import END_OF_TEXT
+from jaxnas.data.tokenizer import END_OF_TEXT, special_reader
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import load_model
 from jaxnas.export.tokens import end_tokens
@@ -47,7 +47,13 @@ class Completed(NamedTuple):
 class Completer:
     """Completes texts with a saved model, one at a time."""
 
-    def __init__(self, folder: Path, context: int, engine: str = "float32") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        context: int,
+        engine: str = "float32",
+        special: bool = False,
+    ) -> None:
         """Loads a model.
 
         Args:
@@ -55,6 +61,8 @@ class Completer:
           context: tokens before the cursor that are read, at most; the model's
             positions may allow fewer.
           engine: of ENGINES.
+          special: whether special tokens that a prompt spells out are those; what is
+            filled in is text in any case.
 
         Raises:
           UsageError: there is no model, it reads no prompt, or the engine does not
@@ -69,6 +77,8 @@ class Completer:
         self._ends = end_tokens(folder, self.tokenizer)
         self._first = self.tokenizer.token_to_id(END_OF_TEXT)
         self._fim = fim_ids(self.tokenizer)
+        self._text = lambda text: self.tokenizer.encode(text).ids
+        self._prompted = special_reader(self.tokenizer) if special else self._text
         self.limit = position_limit(self._config)
         self.context = context
         if self.limit is not None:
@@ -169,9 +179,9 @@ class Completer:
 
     def _prompt(self, request: Request) -> tuple[list[int], int]:
         """What the model reads, and how many tokens may follow."""
-        ids = self.tokenizer.encode(request.before).ids
+        ids = (self._text if request.after else self._prompted)(request.before)
         if request.after and self._fim is not None:
-            behind = self.tokenizer.encode(request.after).ids
+            behind = self._text(request.after)
             room = self.context - len(self._fim) - min(len(behind), self.context // 4)
             ids = ids[_left_out(len(ids), room) :]
             ids = around(ids, behind, self._fim, self.context)
