@@ -19,7 +19,7 @@ from jaxnas.storage.kinds import misfit, read_kept
 # By which share of the budget each part ends. What one leaves the next one has; the
 # last share is for scoring the winner, see `Clock.reserve`. Twice the time in the last
 # training is worth more than twice the candidates, see experiments/equal_time; where
-# that training is as long as the user says, the others have its time, see `Clock.ends`.
+# there is to be none, the others have its time, see `Clock.ends`.
 SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.3, 0.45, 0.95
 
 GRACE = 0.03  # of the budget, for what was predicted to end in time to end after all
@@ -27,6 +27,7 @@ GRACE = 0.03  # of the budget, for what was predicted to end in time to end afte
 LEAST = 30.0  # seconds
 
 WINNER: Final = "winner"  # the decision which candidate wins, by its id
+NO_LAST: Final = "no last training"  # that there is none, as the user wants it
 
 BEGAN = time.monotonic()  # when this process did, or nearly: imported first of all
 
@@ -102,8 +103,7 @@ class Clock:
         """Seconds after which a part ends, by its share of the budget."""
         if self.budget is None:
             return math.inf
-        open_ = self._decided.get("open")
-        if share <= PHASES_END and open_ is not None and "final_steps" not in open_:
+        if share <= PHASES_END and self._decided.get(NO_LAST):
             share *= TRAINING_ENDS / PHASES_END
         ends = share * self.budget
         return ends if share == 1 else min(ends, self.budget - self._reserve)

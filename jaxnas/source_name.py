@@ -63,7 +63,7 @@ class SourceName:
             "field": self.field,
             "largest": self.largest,
             "without": ",".join(map(str, self.without)),
-            "weight": None if self.weight == 1 else f"{self.weight:g}",
+            "weight": None if self.weight == 1 else _digits(self.weight),
         }
         return self.source + "".join(f"+{k}:{v}" for k, v in parts.items() if v)
 
@@ -94,6 +94,10 @@ def source_name(spec: str) -> SourceName:
         without=tuple(map(user_path, _listed(found.get("without")))),
         weight=_weight(spec, found["weight"]) if "weight" in found else 1.0,
     )
+
+
+def _digits(weight: float) -> str:
+    return f"{weight:.6f}".rstrip("0").rstrip(".")
 
 
 def source_names(spec: str) -> list[SourceName]:

@@ -17,6 +17,7 @@ from arch.cost import size_mib
 from arch.spaces import SPACES
 from jaxnas.clock import (
     GRACE,
+    NO_LAST,
     PHASES_END,
     SEARCH_ENDS,
     TRAINING_ENDS,
@@ -333,17 +334,17 @@ def test_damaged_decisions_are_one_line(tmp_path, text):
         Clock(60.0, path, 0.0)
 
 
-def test_what_a_last_training_of_the_users_own_leaves_the_others_have(tmp_path):
+def test_without_a_last_training_the_others_have_its_time(tmp_path):
     now = time.monotonic()
-    planned, own = (Clock(100.0, tmp_path / name, now) for name in ("a", "b"))
-    planned.decide("open", ["phases", "final_steps"])
-    own.decide("open", ["phases"])
-    assert planned.ends(SEARCH_ENDS) == pytest.approx(100 * SEARCH_ENDS)
-    assert own.ends(PHASES_END) == own.ends(TRAINING_ENDS) == 100 * TRAINING_ENDS
-    ratio = own.ends(SEARCH_ENDS) / planned.ends(SEARCH_ENDS)
+    with_it, without = (Clock(100.0, tmp_path / name, now) for name in ("a", "b"))
+    without.decide(NO_LAST, True)
+    assert with_it.ends(SEARCH_ENDS) == pytest.approx(100 * SEARCH_ENDS)
+    assert without.ends(PHASES_END) == pytest.approx(100 * TRAINING_ENDS)
+    ratio = without.ends(SEARCH_ENDS) / with_it.ends(SEARCH_ENDS)
     assert ratio == pytest.approx(TRAINING_ENDS / PHASES_END)
-    assert own.ends(1.0) == planned.ends(1.0) == 100
-    assert own.left(SEARCH_ENDS) == pytest.approx(own.ends(SEARCH_ENDS), abs=1)
+    assert without.ends(TRAINING_ENDS) == with_it.ends(TRAINING_ENDS)
+    assert without.ends(1.0) == with_it.ends(1.0) == 100
+    assert without.left(SEARCH_ENDS) == pytest.approx(without.ends(SEARCH_ENDS), abs=1)
     assert Clock(None, tmp_path / "c", now).ends(SEARCH_ENDS) == math.inf
 
 

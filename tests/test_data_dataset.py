@@ -91,7 +91,8 @@ def test_sources_are_read_together_each_as_often_as_its_weight_says(folder, tmp_
     counts = Counter(texts_of(data, "train"))
     own = {path.read_text() for path in folder.glob("*.py")}
     others = {path.read_text() for path in other.glob("1*.py")}
-    assert {counts[text] for text in own if text in counts} == {1}
+    copied = (folder / "0.py").read_text()
+    assert {counts[text] for text in own - {copied} if text in counts} == {1}
     assert set(counts) <= own | others
     times = [counts[text] for text in others]
     assert set(times) == {2, 3}  # by their contents: about as many of each
@@ -105,7 +106,17 @@ def test_sources_are_read_together_each_as_often_as_its_weight_says(folder, tmp_
     same(again, data)
     even = prepare(f"folder:{folder};folder:{other}", 400, tmp_path / "cache")
     assert max(Counter(texts_of(even, "train")).values()) == 1
-    assert even.corpus_hash == data.corpus_hash
+    # With other weights it is another corpus to train on: a resume refuses it.
+    assert even.corpus_hash != data.corpus_hash
+    # Of a file in both the greater weight counts, whatever the folders are called.
+    copied = (folder / "0.py").read_text()
+    assert Counter(texts_of(data, "train"))[copied] in (2, 3)
+
+
+def test_more_than_is_held_in_memory_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "LINES_BYTES", 100_000)
+    with pytest.raises(DataError, match="as often as their weights say"):
+        prepare(f"folder:{folder}+weight:9", 400, tmp_path / "cache")
 
 
 def test_of_a_weight_below_1_some_files_are_read(folder, tmp_path):

@@ -94,6 +94,9 @@ def test_paths_of_a_source_are_made_absolute(monkeypatch, tmp_path):
     for wrong in ("stdlib;", ";stdlib", "stdlib;;folder:a", ";"):
         with pytest.raises(UsageError, match="names nothing on one side"):
             anchored_source(wrong)
+    for weight in ("2.5", "0.000001", "12.345678", "100"):
+        named = source_name(f"stdlib+weight:{weight}")
+        assert str(named) == f"stdlib+weight:{weight}"
     for wrong in ("0", "101", "-1", "nan", "1e3", "much", "0.0000001"):
         with pytest.raises(UsageError, match="must be a number above 0, at most 100"):
             source_name(f"stdlib+weight:{wrong}")

@@ -25,6 +25,7 @@ from jaxnas.results.ranking import winner_of
 from jaxnas.results.trust import rank_correlation, trust_of
 from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
+from jaxnas.training.phase import FIRST
 from jaxnas.training.rungs import rungs_of
 from jaxnas.training.settings import TrainSettings
 
@@ -86,6 +87,17 @@ def test_the_winner_is_the_fittest_unless_a_clock_chose_another_finalist():
     for unknown in (1, 99):  # it failed; there is none
         assert winner_of(lines, unknown) is fittest
     assert winner_of([lines[1]], 1) is None
+
+
+def test_where_something_else_decides_it_goes_before_all():
+    lines = lines_of(9)
+    assert max(lines, key=lambda line: line.fitness).id != 0
+    worth = lambda line: -line.id
+    chosen = choose(lines, 1, lucky=0, seed=0, worth=worth)
+    assert [line.id for line in chosen.promoted] == [0]
+    pool = Pool(1, 0, 0, lambda line: line.objectives, worth)
+    pool.read(lines)
+    assert [line.id for line in pool.results] == [0]
 
 
 def test_the_lucky_are_drawn_from_the_others():
@@ -239,12 +251,13 @@ def test_where_seconds_are_left_what_trains_faster_is_worth_more():
         found = promotions.objectives(evaluator)(result)
         assert found == pytest.approx([comes_to], abs=1e-3)
         assert evaluator.worth(config, result, phase) == pytest.approx(-comes_to, 1e-3)
-    # Before it is recorded a training counts as it does afterwards.
+    # Before it is recorded a training counts as it does afterwards; the search's
+    # phase has no name.
     new = knowing(None, steps_ahead=ahead.__getitem__)
     assert new.worth(TINY, result, phase) == -3.0
-    assert new.worth(TINY, result, phase, training) == evaluator.worth(
-        TINY, result, phase
-    )
+    for same in (phase, FIRST):
+        found = new.worth(TINY, result, same, training)
+        assert found == evaluator.worth(TINY, result, phase)
     assert knowing(training).worth(TINY, result, phase) == result.fitness
 
 
@@ -269,11 +282,11 @@ def test_steps_ahead_are_those_of_the_budget_at_the_pace_that_was_planned_with(
         trainer.pace.learn("call", 1.0, 5.0)  # later than the plan: nothing changes
         assert ahead(TINY) == steps_ahead(clock, trainer)(TINY) == steps[factor]
     assert steps[1.0] == pytest.approx(2 * steps[2.0])
-    # What trains elsewhere has the seconds that it has there.
+    # What trains elsewhere has the seconds that it has there, also after a resume.
     seconds = 1000 * (TRAINING_ENDS - PHASES_END)
-    assert steps_ahead(clock, trainer, 2 * seconds)(TINY) == 2 * steps[2.0]
-    free = Clock(None, tmp_path / "none.json", 0.0)
-    assert steps_ahead(free, trainer, seconds)(TINY) > 0
+    clock.decide("ahead", 2 * seconds)
+    clock = Clock(1000.0, tmp_path / "2.0.json", 0.0)
+    assert steps_ahead(clock, trainer)(TINY) == 2 * steps[2.0]
 
 
 def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():

@@ -252,7 +252,7 @@ def test_special_tokens_are_text_unless_they_are_asked_for(tmp_path):
     ids, _ = chat._prompt(asked)
     assert ids == [special, *tokenizer.encode("def ").ids]
     # What stands in a file is text: an editor knows of no special tokens.
-    filling = dataclasses.replace(asked, after="\nx")
+    filling = dataclasses.replace(asked, plain=True)
     assert chat._prompt(filling) == plain._prompt(filling)
     drawn = "".join(chat.complete(asked, time.monotonic() + 60))
     assert chat.counts.prompt == len(ids)

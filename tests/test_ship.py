@@ -109,7 +109,7 @@ def test_from_code_to_a_file_that_llama_cpp_reads(tmp_path, monkeypatch, capsys,
     monkeypatch.setattr(command, "LEAST", 60.0)
     monkeypatch.setattr("jaxnas.pipeline.ship.CURSORS", 20)
     code, out = write_corpus(tmp_path / "code"), tmp_path / "out"
-    given = ["ship", f"folder:{code}", "--out", str(out), "--budget", "110s"]
+    given = ["ship", f"folder:{code}", "--out", str(out), "--budget", "130s"]
     given += ["--tracker", "my_tracker:log"]
     assert main(given) == 0
     assert {"candidate", "training"} <= {kind for kind, _, _ in told}

@@ -1,4 +1,4 @@
-"""Models alone for equal seconds, and which of them their first steps foretold.
+"""Models alone for equal seconds, and which of them their first steps would choose.
 
     python experiments/equal_time/alone.py --out experiments/equal_time
 

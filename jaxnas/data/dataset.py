@@ -25,6 +25,7 @@ from jaxnas.data.tokenizer import (
     train_tokenizer,
 )
 from jaxnas.storage import cache
+from jaxnas.storage.inputs import LINES_BYTES
 from jaxnas.storage.jsonl import Json
 
 FORMAT = 1  # of a cache entry; raise it when the same files give other tokens
@@ -36,7 +37,7 @@ class Dataset:
     """Tokens of a body of code, split by file."""
 
     spec: str
-    corpus_hash: str  # of the files kept, whatever their names and order
+    corpus_hash: str  # of the files kept and their weights, whatever their names
     train: np.ndarray  # ids[N] (`id_type`), the end-of-text token after each file
     validation: np.ndarray  # ids[N]
     test: np.ndarray  # ids[N]
@@ -119,9 +120,8 @@ def _key(files: list[SourceFile], vocab_size: int, own: str) -> str:
         **({"tokenizer": _hash(own)} if own else {}),
         **({"end": end} if end != END_OF_TEXT_ID else {}),
     }
-    weights = sorted((one.sha256, one.weight) for one in files if one.weight != 1)
-    if weights:
-        settings["weights"] = weights
+    if any(file.weight != 1 for file in files):
+        settings["weights"] = sorted(map(_identity, files))
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
@@ -146,7 +146,7 @@ def _build(
             raise _too_small(spec, name, parts, tokens[name].size)
     saved = tokenizer.to_str()
     facts = {
-        "corpus_hash": _hash("".join(sorted(file.sha256 for file in kept))),
+        "corpus_hash": _hash("".join(sorted(map(_identity, kept)))),
         "files_read": len(files),
         "files_kept": len(kept),
         "exact_duplicates": exact,
@@ -177,13 +177,28 @@ def _build(
     return out.getvalue()
 
 
+def _identity(file: SourceFile) -> str:
+    """What a file is worth to a training: its content, and how often it is read."""
+    return file.sha256 if file.weight == 1 else f"{file.sha256}*{file.weight}"
+
+
 def _as_often(files: list[SourceFile]) -> list[SourceFile]:
     """Each file as often as its weight says, once round all of them after another.
 
-    Of a weight's fraction the content decides which files are read once more.
+    Of a weight's fraction the content decides which files are read once more: bits of
+    its hash that neither deduplication nor the split has looked at.
+
+    Raises:
+      DataError: all of it is more than is held in memory.
     """
+    size = sum(file.weight * len(file.content) for file in files)
+    if size > LINES_BYTES:
+        raise DataError(
+            f"the training files are {size / 1e9:.1f} GB as often as their weights say, "
+            f"at most {LINES_BYTES / 1e9:.1f}: take lower weights"
+        )
     times = [
-        int(file.weight) + (int(file.sha256[:8], 16) / 2**32 < file.weight % 1)
+        int(file.weight) + (int(file.sha256[16:24], 16) / 2**32 < file.weight % 1)
         for file in files
     ]
     rounds = range(max(times, default=0))

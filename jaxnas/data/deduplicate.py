@@ -48,7 +48,9 @@ def deduplicate(files: Iterable[SourceFile]) -> Deduplicated:
     from datasketch import MinHash, MinHashLSH  # it imports scipy: 0.5 s
 
     by_name = sorted(files, key=lambda file: file.name, reverse=True)
-    unique = {file.sha256: file for file in by_name}  # the first name stays
+    by_name.sort(key=lambda file: file.weight)
+    # Of equal files the one with the greatest weight stays, then the first name.
+    unique = {file.sha256: file for file in by_name}
     order = sorted(unique)
     kept: dict[int, np.ndarray] = {}  # number in the order -> shingles
     hashes = TokenHashes()

@@ -39,8 +39,8 @@ def read_source(spec: str) -> Source:
             dataclasses.replace(file, name=f"{name.source}/{file.name}")
             for file in own.files
         )
-        left_out += Counter(own.left_out)
-        licences += Counter(own.licences)
+        left_out.update(own.left_out)
+        licences.update(own.licences)
         skipped += (f"{name.source}/{folder}" for folder in own.skipped_folders)
         if sum(len(file.content) for file in files) > LINES_BYTES:
             raise DataError(

@@ -354,9 +354,9 @@ class Evaluator:
         if self.steps_ahead is None or found.metrics is None:
             return found.fitness
         then = self.trainer.rungs[phase.rung].steps + self.steps_ahead(config)
-        return -self.foretold(config, found.metrics.loss, phase, then, training)
+        return -self.predicted_loss(config, found.metrics.loss, phase, then, training)
 
-    def foretold(
+    def predicted_loss(
         self,
         config: ArchitectureConfig,
         loss: float,
@@ -376,7 +376,7 @@ class Evaluator:
         curve: list[tuple[int, float]] = []
         for earlier in self.trainer.phases[: phase.rung + 1]:
             known = self.trainings.find(config, earlier)
-            if earlier == phase and training is not None:
+            if earlier.rung == phase.rung and training is not None:
                 known = training
             if known is not None and known.stopped is not None:
                 return loss

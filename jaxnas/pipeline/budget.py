@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from arch import ArchitectureConfig
 from arch.space import Space
 from jaxnas.clock import (
+    NO_LAST,
     PHASES_END,
     SEARCH_ENDS,
     TRAINING_ENDS,
@@ -198,6 +199,8 @@ def fit_to_budget(
     planned, probed = clock.decided("planned", Json), None
     if planned is None:
         clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
+        if given.final_steps == 0:
+            clock.decide(NO_LAST, True)
         population = given.population or _population(config, space, clock.budget)
         config = dataclasses.replace(config, population=population)
         tried = list(dict.fromkeys(map(training_config, first(config))))[:TRIED]

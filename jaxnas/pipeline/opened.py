@@ -88,14 +88,17 @@ def open_run(
         ),
     )
     stack.callback(trainer.close)
-    alone = config.size_weight == 0 == config.latency_weight
+    # Of a lone phase no curve is kept.
+    alone = several and config.size_weight == 0 == config.latency_weight
+    if ahead is not None:
+        ahead = ready.clock.decide("ahead", ahead)
     evaluator = make_evaluator(
         config,
         trainer,
         ready.table.space,
         hardware=ready.hardware,
         trainings=TrainingLog(trainings),
-        steps_ahead=steps_ahead(ready.clock, trainer, ahead) if alone else None,
+        steps_ahead=steps_ahead(ready.clock, trainer) if alone else None,
     )
     logs = trainings, lines
     return Opened(results, later, timings, logs, best_weights, progress, evaluator)

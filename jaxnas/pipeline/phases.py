@@ -65,6 +65,7 @@ class Promotions:
             self.lucky,
             self._seed(phase.rung),
             self.objectives(evaluator, phase),
+            _worth(evaluator, phase),
         )
 
     def pool(self, evaluator: Evaluator, candidates: int) -> Pool:
@@ -74,6 +75,7 @@ class Promotions:
             self.lucky,
             self._seed(0),
             self.objectives(evaluator),
+            _worth(evaluator, FIRST),
         )
 
     def objectives(
@@ -94,15 +96,24 @@ class Promotions:
         return self.seed * 1000 + rung
 
 
+def _worth(evaluator: Evaluator, phase: Phase) -> Callable[[Scored], float]:
+    """What decides which candidate of a phase wins."""
+
+    def worth(result: Scored) -> float:
+        found = evaluator.worth(result.config, result, phase)
+        assert found is not None
+        return found
+
+    return worth
+
+
 def _predicted(evaluator: Evaluator, phase: Phase, result: Scored) -> list[float]:
     """A result's objectives, with the loss that it comes to for its quality."""
     _, *others = result.objectives
     if evaluator.steps_ahead is not None:
-        worth = evaluator.worth(result.config, result, phase)
-        assert worth is not None
-        return [-worth, *others]
+        return [-_worth(evaluator, phase)(result), *others]
     last = evaluator.trainer.rungs[-1].steps
-    loss = evaluator.foretold(result.config, result.metrics.loss, phase, last)
+    loss = evaluator.predicted_loss(result.config, result.metrics.loss, phase, last)
     return [loss, *others]
 
 

@@ -32,6 +32,7 @@ def choose(
     lucky: int,
     seed: int,
     objectives: Callable[[Scored], Sequence[float]] = lambda result: result.objectives,
+    worth: Callable[[Scored], float] = lambda result: result.fitness,
 ) -> Chosen:
     """The results whose candidates go on.
 
@@ -56,9 +57,9 @@ def choose(
     table[: len(ok)] = rows
     order = np.asarray(_order(jnp.asarray(table, jnp.float32)))
     ranked = [ok[index] for index in order if index < len(ok)]
-    fittest = max(ok, key=lambda result: result.fitness)
-    ranked.remove(fittest)
-    ranked.insert(0, fittest)
+    best = max(ok, key=worth)
+    ranked.remove(best)
+    ranked.insert(0, best)
     rest = sorted(ranked[number:], key=lambda result: _lot(seed, result.id))
     return Chosen(ranked[:number], rest[:lucky])
 
@@ -80,9 +81,10 @@ class Pool:
         lucky: int,
         seed: int,
         objectives: Callable[[Scored], Sequence[float]],
+        worth: Callable[[Scored], float] = lambda result: result.fitness,
     ) -> None:
         """Arguments as for `choose`."""
-        self._rule = number, lucky, seed, objectives
+        self._rule = number, lucky, seed, objectives, worth
         self._generations = 0
         self.results: list[Scored] = []
 

@@ -165,22 +165,16 @@ def last_steps_ahead(
 
 
 def steps_ahead(
-    clock: Clock, trainer: Trainer, ahead: float | None = None
+    clock: Clock, trainer: Trainer
 ) -> Callable[[ArchitectureConfig], float] | None:
     """How many steps each model would do as the winner.
 
     At the speed that was measured before the first plan: what a model is judged by
-    does not change with what the run learns later.
-
-    Args:
-      clock: of the budget.
-      trainer: of the run.
-      ahead: seconds of the winner's last training; None for the clock's, if it plans
-        one.
-
-    Returns:
-      None where no seconds are planned for it.
+    does not change with what the run learns later. It trains for as long as the clock
+    has decided (`ahead`), or for the last training's share of the budget. None where
+    no seconds are planned for it.
     """
+    ahead = clock.decided("ahead", float)
     if ahead is None:
         if "final_steps" not in (clock.decided("open", list[str]) or ()):
             return None

@@ -117,6 +117,7 @@ def run(
     tidy(folder)
     close(folder, settings, summary, results, last, console)
     write_report(folder, ready.task.dataset, clock, console)  # nobody waits for it
+    clock.save()
     return summary
 
 
@@ -297,7 +298,7 @@ def _finish(
     write_whole(folder.best, winner.config.to_json())
     with progress.stage("latency"):  # of nothing that training changes
         number = 0 if clock.late(TRAINING_ENDS) else config.measure_top
-        best = top_results(last, number) if number else []
+        best = top_results(last, number, winner.id) if number else []
         measured = measure_finalists(
             best, evaluator.hardware, opened.timings, progress.say
         )
@@ -338,13 +339,13 @@ def _winner(
         return fittest
     worth = lambda result: evaluator.worth(result.config, result, phase)
     winner = max(scored(last), key=lambda result: (worth(result), -result.id))
-    if winner.id != fittest.id:
-        opened.progress.say(
-            f"{winner.id} wins: after phase {phase.name} it is behind {fittest.id}, "
-            f"and expected to end before it: it trains faster, or still falls"
-        )
     decided = winner_of(last, clock.decide(WINNER, winner.id))
     assert decided is not None
+    if decided.id != fittest.id:
+        opened.progress.say(
+            f"{decided.id} wins: after phase {phase.name} it is behind {fittest.id}, "
+            f"and expected to end before it: it trains faster, or still falls"
+        )
     return decided
 
 

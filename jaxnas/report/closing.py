@@ -95,7 +95,7 @@ def show_found(
       console: where to print.
       names: the user's objectives.
     """
-    console.print(top_table(last, number, names))
+    console.print(top_table(last, number, names, summary["winner"]["id"]))
     if len({result.config.arch_type for result in results}) > 1:
         console.print(family_table(results, names, _after_first(summary)))
     trust = summary["trust"]

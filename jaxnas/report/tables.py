@@ -119,16 +119,20 @@ def add_numbers(table: Table, *columns: str) -> None:
 
 
 def top_table(
-    results: Iterable[Result], number: int, extra: Sequence[str] = ()
+    results: Iterable[Result],
+    number: int,
+    extra: Sequence[str] = (),
+    winner: int | None = None,
 ) -> Table:
-    """The best candidates by fitness; the title says what they share.
+    """The winner, and the best others by fitness; the title says what they share.
 
     Args:
       results: of all candidates.
       number: of candidates at most.
       extra: the names of the user's objectives.
+      winner: its id; None for the fittest.
     """
-    best = top_results(results, number)
+    best = top_results(results, number, winner)
     weighed = is_weighed(best)
     shared, own = told_apart([result.config.to_dict() for result in best])
     all_ = f", all {' '.join(shared)}" if shared else ""

@@ -8,9 +8,14 @@ from jaxnas.results.result import Result, Scored, scored
 from search.pareto.exact_front import exact_front
 
 
-def top_results(results: Iterable[Result], number: int) -> list[Scored]:
-    """The best by fitness, the older first of equals."""
-    ranked = sorted(scored(results), key=lambda result: (-result.fitness, result.id))
+def top_results(
+    results: Iterable[Result], number: int, first: int | None = None
+) -> list[Scored]:
+    """The best by fitness, the older first of equals; before them all the `first`."""
+    ranked = sorted(
+        scored(results),
+        key=lambda result: (result.id != first, -result.fitness, result.id),
+    )
     return ranked[:number]
 
 
@@ -19,9 +24,7 @@ def winner_of(finalists: Sequence[Result], decided: int | None) -> Scored | None
 
     None if none has succeeded.
     """
-    ranked = top_results(finalists, len(finalists))
-    chosen = [result for result in ranked if result.id == decided]
-    return next(iter(chosen or ranked), None)
+    return next(iter(top_results(finalists, 1, decided)), None)
 
 
 def front_of(results: Iterable[Result]) -> list[int]:

@@ -179,7 +179,7 @@ class Completer:
 
     def _prompt(self, request: Request) -> tuple[list[int], int]:
         """What the model reads, and how many tokens may follow."""
-        ids = (self._text if request.after else self._prompted)(request.before)
+        ids = (self._text if request.plain else self._prompted)(request.before)
         if request.after and self._fim is not None:
             behind = self._text(request.after)
             room = self.context - len(self._fim) - min(len(behind), self.context // 4)

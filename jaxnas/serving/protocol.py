@@ -45,6 +45,7 @@ class Request:
     stops: tuple[str, ...] = ()
     seed: int = 0
     stream: bool = False
+    plain: bool = False  # whether special tokens are text in any case
     seconds: float | None = None
 
 
@@ -90,6 +91,7 @@ def infill_request(values: Mapping[str, Any]) -> Request:
     before += _text("prompt", values.get("prompt", ""))
     after = _text("input_suffix", values.get("input_suffix", ""))
     found = _request(values, before, after, "n_predict", 0.0)
+    found = dataclasses.replace(found, plain=True)
     limit = values.get("t_max_predict_ms")
     if limit is None or limit == 0:
         return found

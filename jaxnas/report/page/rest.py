@@ -99,7 +99,8 @@ def failures(record: Record) -> str:
 
 def drawings(view: PageView) -> str:
     """The best architectures, drawn."""
-    best = top_results(view.record.last, view.record.config.top_k)
+    winner = view.best and view.best.id
+    best = top_results(view.record.last, view.record.config.top_k, winner)
     cards = [
         tag(
             "figure",
