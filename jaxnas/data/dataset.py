@@ -194,8 +194,8 @@ def _as_often(files: list[SourceFile]) -> list[SourceFile]:
     size = sum(file.weight * len(file.content) for file in files)
     if size > LINES_BYTES:
         raise DataError(
-            f"the training files are {size / 1e9:.1f} GB as often as their weights say, "
-            f"at most {LINES_BYTES / 1e9:.1f}: take lower weights"
+            f"the training files are {size:,.0f} bytes as often as their weights say, "
+            f"at most {LINES_BYTES:,}: take lower weights"
         )
     times = [
         int(file.weight) + (int(file.sha256[16:24], 16) / 2**32 < file.weight % 1)

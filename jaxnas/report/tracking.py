@@ -15,8 +15,8 @@ from jaxnas.errors import UsageError, reason_of
 from jaxnas.evaluation.user_objectives import imported
 from jaxnas.results.result import Result, Scored
 
-# Told what they are of, candidate | phase NAME | training | compression; the candidate's number, or
-# the step; and the figures by their names.
+# Told what they are of, candidate | phase NAME | training | compression; the
+# candidate's number, or the step; and the figures by their names.
 Tracker: TypeAlias = Callable[[str, int, Mapping[str, float]], object]
 
 

@@ -99,7 +99,7 @@ def failures(record: Record) -> str:
 
 def drawings(view: PageView) -> str:
     """The best architectures, drawn."""
-    winner = view.best and view.best.id
+    winner = None if view.best is None else view.best.id
     best = top_results(view.record.last, view.record.config.top_k, winner)
     cards = [
         tag(
