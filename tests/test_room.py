@@ -125,6 +125,19 @@ def test_a_last_training_ends_in_time_where_it_becomes_slower(tmp_path, now, at)
     assert clock.left(TRAINING_ENDS) >= -60.1  # a call
 
 
+@pytest.mark.parametrize(("at", "longer"), [(150, True), (240, True), (360, False)])
+def test_where_it_becomes_faster_steps_are_added_until_the_rate_is_low(
+    tmp_path, now, at, longer
+):
+    """Of 420 steps the last half decay; in the last quarter none are added."""
+    clock = opened(tmp_path)
+    now[0] = 1000 * TRAINING_ENDS - 420
+    done, _ = trained_on(clock, now, lambda done: 1.0 if done < at else 0.5, 420)
+    assert (done > 420) is longer
+    if longer:
+        assert clock.left(TRAINING_ENDS) <= 0.05 * 420
+
+
 def test_a_resume_moves_the_end_where_it_was_moved(tmp_path, now):
     clock = opened(tmp_path)
     now[0] = 500.0

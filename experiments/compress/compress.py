@@ -71,6 +71,8 @@ def qat(model: LoadedModel, task: Task, scratch: Path) -> Row:
         row[f"int4 {how}"] = bits(found.config, task, found.params)
     found = rounded(Compressed(model.config, straight), task, "int4", "qat")
     row["int4 qat"] = bits(found.config, task, found.params)
+    found = rounded(Compressed(model.config, straight), task, "int4", "gptq")
+    row["int4 qat, then gptq"] = bits(found.config, task, found.params)
     return row
 
 

@@ -311,7 +311,8 @@ class Moving:
           name: under which moves are recorded.
           steps: as planned.
           most: that windows are drawn for.
-          decay_share: of the steps; while the learning rate decays, none are added.
+          decay_share: of the steps, in which the learning rate decays; none are added
+            once half of that is done, for the rate would rise again.
           target: steps that are wanted, if there is time; by default `most`.
           ends: the share.
         """
@@ -355,7 +356,7 @@ class Moving:
             return None
         fits = done + int(left * (done - first) / (now - began))
         other = max(done, min(self.most, fits, self._target()))
-        decays = done >= end - self._decay * end
+        decays = done >= end - self._decay / 2 * end
         if abs(other - end) <= _OFF * end or (other > end and decays):
             return None
         return other
