@@ -33,7 +33,7 @@ from jaxnas.training.task import Task
 
 SECONDS = (40, 120)
 SEEN = (600, 1200)  # steps of a curve
-EXPONENTS = (0.2, 0.3, 0.4, 0.5)
+EXPONENTS = (None, 0.2, 0.3, 0.4, 0.5)  # None: the loss as it is then
 VOCABULARY, WINDOW, WINDOWS, MOST = 1024, 64, 512, 40_000
 MEASURED = 200  # steps, to know how long one takes
 MODELS = {
@@ -153,13 +153,16 @@ def _print_tables(found: dict) -> None:
     for exponent in EXPONENTS:
         for seen in SEEN:
             cells = (_choice(found, str(s), str(seen), exponent) for s in SECONDS)
-            print(f"| {exponent} | {seen} | {' | '.join(cells)} |")
+            name = "the loss then" if exponent is None else exponent
+            print(f"| {name} | {seen} | {' | '.join(cells)} |")
 
 
-def _choice(found: dict, seconds: str, seen: str, exponent: float) -> str:
+def _choice(found: dict, seconds: str, seen: str, exponent: float | None) -> str:
     """What the curves would choose, and by how much it is worse than the best."""
     comes_to = {
-        name: extrapolated(row["curve"][seen], row["steps"][seconds], exponent)
+        name: row["curve"][seen][-1][1]
+        if exponent is None
+        else extrapolated(row["curve"][seen], row["steps"][seconds], exponent)
         for name, row in found.items()
     }
     bits = {name: row["bits"][seconds] for name, row in found.items()}
