@@ -17,7 +17,7 @@ from jaxnas.evaluation.fitness import FitnessSettings
 from jaxnas.evaluation.training_log import Training
 from jaxnas.pipeline.phases import Promotions
 from jaxnas.pipeline.promotion import Pool, choose, number_promoted
-from jaxnas.pipeline.room import steps_ahead
+from jaxnas.pipeline.room import FORESEEN, steps_ahead
 from jaxnas.population.train_states import States
 from jaxnas.population.trainer import Trainer
 from jaxnas.results.phases import Chosen, PhaseResult, finalists
@@ -98,6 +98,9 @@ def test_where_something_else_decides_it_goes_before_all():
     pool = Pool(1, 0, 0, lambda line: line.objectives, worth)
     pool.read(lines)
     assert [line.id for line in pool.results] == [0]
+    # Of those with one training the best stands for all.
+    pairs = choose(lines, 9, 0, 0, worth=worth, alike=lambda line: line.id // 2)
+    assert sorted(line.id for line in pairs.every) == [0, 2, 4, 6, 8]
 
 
 def test_the_lucky_are_drawn_from_the_others():
@@ -242,7 +245,8 @@ def test_where_seconds_are_left_what_trains_faster_is_worth_more():
     curve = tuple((step, 2 + 3 * (step + 1) ** -0.4) for step in range(10, 90, 10))
     ahead = {TINY: 900.0, dataclasses.replace(TINY, num_layers=3): 300.0}
     training = Training(key="", metrics={}, curve=curve)
-    evaluator = knowing(training, steps_ahead=ahead.__getitem__)
+    steps_of = lambda config, done: ahead[config]
+    evaluator = knowing(training, steps_ahead=steps_of)
     promotions = Promotions(share=0.25, lucky=0, seed=0, by=(0,), by_curve=False)
     phase = evaluator.trainer.phases[0]
     for config, steps in ahead.items():
@@ -253,7 +257,7 @@ def test_where_seconds_are_left_what_trains_faster_is_worth_more():
         assert evaluator.worth(config, result, phase) == pytest.approx(-comes_to, 1e-3)
     # Before it is recorded a training counts as it does afterwards; the search's
     # phase has no name.
-    new = knowing(None, steps_ahead=ahead.__getitem__)
+    new = knowing(None, steps_ahead=steps_of)
     assert new.worth(TINY, result, phase) == -3.0
     for same in (phase, FIRST):
         found = new.worth(TINY, result, same, training)
@@ -267,26 +271,34 @@ def test_steps_ahead_are_those_of_the_budget_at_the_pace_that_was_planned_with(
     settings = TrainSettings(window=16, batch=4, learning_rate=1e-3)
     task = SimpleNamespace(settings=settings)
     trainer = dataclasses.replace(trainer_of_three(), task=task)
-    assert steps_ahead(Clock(None, tmp_path / "none.json", 0.0), trainer) is None
+    deep = dataclasses.replace(TINY, num_layers=6)
+    typical = lambda: [TINY, TINY, deep]
+    none = Clock(None, tmp_path / "none.json", 0.0)
+    assert steps_ahead(none, trainer, typical) is None
     clock = Clock(1000.0, tmp_path / "budget.json", 0.0)
     clock.decide("open", ["phases"])
-    assert steps_ahead(clock, trainer) is None  # the user's own last training
+    assert steps_ahead(clock, trainer, typical) is None  # the user's own last training
     steps = {}
     for factor in (1.0, 2.0):
         clock = Clock(1000.0, tmp_path / f"{factor}.json", 0.0)
         clock.decide("open", ["final_steps"])
         clock.decide("pace", [1.0, factor])
-        ahead = steps_ahead(clock, trainer)
-        steps[factor] = ahead(TINY)
-        assert ahead(dataclasses.replace(TINY, num_layers=6)) < steps[factor]
+        ahead, many = steps_ahead(clock, trainer, typical), 10**9
+        steps[factor] = ahead(TINY, many)
+        assert ahead(deep, many) < steps[factor]
         trainer.pace.learn("call", 1.0, 5.0)  # later than the plan: nothing changes
-        assert ahead(TINY) == steps_ahead(clock, trainer)(TINY) == steps[factor]
+        again = steps_ahead(clock, trainer, lambda: [deep])
+        assert ahead(TINY, many) == again(TINY, many) == steps[factor]
+        # A curve of 10 steps says nothing of more than 8 times as many.
+        assert ahead(TINY, 10) == pytest.approx(FORESEEN * 10)
+        ratio = ahead(deep, 10) / ahead(TINY, 10)
+        assert ratio == pytest.approx(ahead(deep, many) / ahead(TINY, many))
     assert steps[1.0] == pytest.approx(2 * steps[2.0])
     # What trains elsewhere has the seconds that it has there, also after a resume.
     seconds = 1000 * (TRAINING_ENDS - PHASES_END)
     clock.decide("ahead", 2 * seconds)
     clock = Clock(1000.0, tmp_path / "2.0.json", 0.0)
-    assert steps_ahead(clock, trainer)(TINY) == 2 * steps[2.0]
+    assert steps_ahead(clock, trainer, typical)(TINY, many) == 2 * steps[2.0]
 
 
 def test_a_curve_foretells_what_is_left_to_fall_of_a_candidates_own_loss():

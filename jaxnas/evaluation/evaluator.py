@@ -70,8 +70,8 @@ class Evaluator:
       latency: which one is an objective, of `LATENCIES`.
       extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
-      steps_ahead: which a config would train on for as the winner, where what decides
-        is what it would reach; None where fitness does.
+      steps_ahead: which a config would train on for, told the steps that it has done,
+        where what decides is what it would reach; None where fitness does.
     """
 
     trainer: Trainer
@@ -82,7 +82,7 @@ class Evaluator:
     latency: str = "estimate"
     extra: Extra = dataclasses.field(default_factory=Extra)
     trainings: TrainingLog = dataclasses.field(default_factory=TrainingLog)
-    steps_ahead: Callable[[ArchitectureConfig], float] | None = None
+    steps_ahead: Callable[[ArchitectureConfig, int], float] | None = None
 
     @property
     def task(self) -> Task:
@@ -353,7 +353,8 @@ class Evaluator:
         """
         if self.steps_ahead is None or found.metrics is None:
             return found.fitness
-        then = self.trainer.rungs[phase.rung].steps + self.steps_ahead(config)
+        now = self.trainer.rungs[phase.rung].steps
+        then = now + self.steps_ahead(config, now)
         return -self.predicted_loss(config, found.metrics.loss, phase, then, training)
 
     def predicted_loss(

@@ -4,17 +4,22 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import numpy as np
 from rich.console import Console
 
+from arch import ArchitectureConfig
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.training_log import TrainingLog
+from jaxnas.keys import key_of
 from jaxnas.pipeline.build import (
     compressions_ahead,
     make_evaluator,
     make_trainer,
 )
 from jaxnas.pipeline.finish import log_failure
+from jaxnas.pipeline.limits import fields_of
 from jaxnas.pipeline.prepared import Ready
 from jaxnas.pipeline.room import steps_ahead
 from jaxnas.pipeline.search import most_candidates
@@ -27,6 +32,8 @@ from jaxnas.population.train_states import States
 from jaxnas.report.progress import Progress
 from jaxnas.results.result import ResultLog
 from jaxnas.storage.jsonl import Lines
+
+TYPICAL = 64  # models drawn, to know how long a step usually takes
 
 
 class Opened(NamedTuple):
@@ -92,16 +99,26 @@ def open_run(
     alone = several and config.size_weight == 0 == config.latency_weight
     if ahead is not None:
         ahead = ready.clock.decide("ahead", ahead)
+    ahead_of = steps_ahead(ready.clock, trainer, lambda: _some(ready))
     evaluator = make_evaluator(
         config,
         trainer,
         ready.table.space,
         hardware=ready.hardware,
         trainings=TrainingLog(trainings),
-        steps_ahead=steps_ahead(ready.clock, trainer) if alone else None,
+        steps_ahead=ahead_of if alone else None,
     )
     logs = trainings, lines
     return Opened(results, later, timings, logs, best_weights, progress, evaluator)
+
+
+def _some(ready: Ready) -> list[ArchitectureConfig]:
+    """Some models that the limits allow, the same each time; all kinds if none is."""
+    table, fields = ready.table, fields_of(ready.task)
+    drawn = table.space.sample(key_of(0, "typical"), TYPICAL)
+    over = np.asarray(jax.jit(jax.vmap(table.excess))(drawn))
+    allowed = drawn[over <= 0] if (over <= 0).any() else drawn
+    return [table.space.decode(genome, **fields) for genome in allowed]
 
 
 def _seconds_left(clock: Clock) -> Callable[[str], float]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
 from arch import ArchitectureConfig
@@ -66,6 +66,7 @@ class Promotions:
             self._seed(phase.rung),
             self.objectives(evaluator, phase),
             _worth(evaluator, phase),
+            _alike(evaluator),
         )
 
     def pool(self, evaluator: Evaluator, candidates: int) -> Pool:
@@ -76,6 +77,7 @@ class Promotions:
             self._seed(0),
             self.objectives(evaluator),
             _worth(evaluator, FIRST),
+            _alike(evaluator),
         )
 
     def objectives(
@@ -94,6 +96,13 @@ class Promotions:
 
     def _seed(self, rung: int) -> int:
         return self.seed * 1000 + rung
+
+
+def _alike(evaluator: Evaluator) -> Callable[[Scored], Hashable]:
+    """Of what one goes on: each training once, where accuracy alone decides."""
+    if evaluator.steps_ahead is None:
+        return lambda result: result.id
+    return lambda result: evaluator.trainer.key(result.config)
 
 
 def _worth(evaluator: Evaluator, phase: Phase) -> Callable[[Scored], float]:

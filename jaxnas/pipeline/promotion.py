@@ -6,7 +6,7 @@ objectives: Deb et al. 2002, doi:10.1109/4235.996017, order the candidates.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ def choose(
     seed: int,
     objectives: Callable[[Scored], Sequence[float]] = lambda result: result.objectives,
     worth: Callable[[Scored], float] = lambda result: result.fitness,
+    alike: Callable[[Scored], Hashable] = lambda result: result.id,
 ) -> Chosen:
     """The results whose candidates go on.
 
@@ -40,12 +41,18 @@ def choose(
       results: those that failed are never chosen.
       number: by non-dominated rank, then crowding distance, then the first
         objective (both ends of each objective are equally uncrowded, and few may
-        go on), then id; before them all the greatest fitness, for it would win.
+        go on), then id; before them all the one that is worth the most, for it would
+        win.
       lucky: of those not among them, at random.
       seed: decides which are drawn at random, whatever else comes.
       objectives: of a result, minimised.
+      worth: of a result; by default its fitness.
+      alike: of those with the same, the one that is worth the most stands for all.
     """
-    ok = scored(results)
+    found: dict[Hashable, Scored] = {}
+    for result in sorted(scored(results), key=lambda one: (-worth(one), one.id)):
+        found.setdefault(alike(result), result)
+    ok = list(found.values())
     if not ok:
         return Chosen([], [])
     told = [(objectives(result), result) for result in ok]
@@ -82,9 +89,10 @@ class Pool:
         seed: int,
         objectives: Callable[[Scored], Sequence[float]],
         worth: Callable[[Scored], float] = lambda result: result.fitness,
+        alike: Callable[[Scored], Hashable] = lambda result: result.id,
     ) -> None:
         """Arguments as for `choose`."""
-        self._rule = number, lucky, seed, objectives, worth
+        self._rule = number, lucky, seed, objectives, worth, alike
         self._generations = 0
         self.results: list[Scored] = []
 
