@@ -99,14 +99,16 @@ def open_run(
     alone = several and config.size_weight == 0 == config.latency_weight
     if ahead is not None:
         ahead = ready.clock.decide("ahead", ahead)
-    ahead_of = steps_ahead(ready.clock, trainer, lambda: _some(ready))
+    ahead_of = None
+    if alone:
+        ahead_of = steps_ahead(ready.clock, trainer, lambda: _some(ready))
     evaluator = make_evaluator(
         config,
         trainer,
         ready.table.space,
         hardware=ready.hardware,
         trainings=TrainingLog(trainings),
-        steps_ahead=ahead_of if alone else None,
+        steps_ahead=ahead_of,
     )
     logs = trainings, lines
     return Opened(results, later, timings, logs, best_weights, progress, evaluator)
