@@ -127,6 +127,10 @@ class Clock:
             raise UsageError(f"{self._path} is damaged: {wrong}")
         return value
 
+    def plans(self, setting: str) -> bool:
+        """Whether it decides what a setting is, which the user left open."""
+        return setting in (self.decided("open", list[str]) or ())
+
     def decide(self, name: str, value: Any) -> Any:
         """Records a decision of the clock's, once; returns the one that holds."""
         with self._writing:

@@ -12,7 +12,7 @@ from tasks import TINY, noise_task
 from jaxnas.clock import Clock
 from jaxnas.pipeline import beside as module
 from jaxnas.pipeline.beside import BaselinePlan, Beside
-from jaxnas.pipeline.room import Fixed, Moving
+from jaxnas.pipeline.last_end import Fixed, Moving
 from jaxnas.pipeline.winner import last_course, sums_of_splits
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.lengths import PhaseLength
@@ -210,7 +210,7 @@ def test_fewer_steps_where_the_time_is_for_fewer(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     clock = late_after(folder, 10**6)
     monkeypatch.setattr(module, "_seconds_of_a_step", lambda times: 3600.0 / 7.5)
-    monkeypatch.setattr("jaxnas.pipeline.room._OFF", 10)  # the end is not moved
+    monkeypatch.setattr("jaxnas.pipeline.last_end._OFF", 10)  # the end is not moved
     [found] = trained(plan(folder, clock), MODELS[:1])
     assert (found.steps, found.planned) == (FIRST + 7, FIRST + MORE)
     assert same(found.sums, alone(MODELS[0], more=7, drawn=MORE))

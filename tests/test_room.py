@@ -7,15 +7,10 @@ import pytest
 from tasks import TINY
 
 from jaxnas.clock import SEARCH_ENDS, TRAINING_ENDS, Clock, Deadline
-from jaxnas.pipeline import room as module
-from jaxnas.pipeline.room import (
-    Moving,
-    last_end,
-    last_steps,
-    most_that,
-    room_of,
-    those_that,
-)
+from jaxnas.pipeline import last_steps as module
+from jaxnas.pipeline.last_end import Moving, last_end
+from jaxnas.pipeline.last_steps import last_steps
+from jaxnas.pipeline.room import most_that, room_of, those_that
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from arch import ArchitectureConfig, Params
 from arch.cost import Hardware
 from jaxnas.errors import reason_of
 from jaxnas.evaluation.costs import Costs, costs_of
+from jaxnas.evaluation.expected import Ahead, Expected
 from jaxnas.evaluation.fitness import FitnessSettings, fitness_of, objectives_of
 from jaxnas.evaluation.training_log import Training, TrainingLog
 from jaxnas.evaluation.user_objectives import Extra, ObjectiveFailed, compression_of
@@ -17,7 +18,6 @@ from jaxnas.population.call import Outcome
 from jaxnas.population.pace import Allowance
 from jaxnas.population.trainer import NOTHING_AHEAD, Outlook, Trainer
 from jaxnas.storage.jsonl import Json
-from jaxnas.training.curves import extrapolated
 from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import Compression, Metrics
 from jaxnas.training.single import Report, TrainingFailed
@@ -43,20 +43,6 @@ class Evaluation:
 Found: TypeAlias = Callable[[ArchitectureConfig, Evaluation], None]
 
 
-class Judged(Protocol):
-    """What is known of a candidate: an `Evaluation`, or a result."""
-
-    @property
-    def metrics(self) -> Metrics | None:
-        """If it succeeded."""
-        ...
-
-    @property
-    def fitness(self) -> float | None:
-        """If it succeeded."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluator:
     """Evaluates configs on one task: trains what it does not know yet.
@@ -70,8 +56,7 @@ class Evaluator:
       latency: which one is an objective, of `LATENCIES`.
       extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
-      steps_ahead: which a config would train on for, told the steps that it has done,
-        where what decides is what it would reach; None where fitness does.
+      steps_ahead: see `Expected`.
     """
 
     trainer: Trainer
@@ -82,12 +67,17 @@ class Evaluator:
     latency: str = "estimate"
     extra: Extra = dataclasses.field(default_factory=Extra)
     trainings: TrainingLog = dataclasses.field(default_factory=TrainingLog)
-    steps_ahead: Callable[[ArchitectureConfig, int], float] | None = None
+    steps_ahead: Ahead | None = None
 
     @property
     def task(self) -> Task:
         """What it trains for."""
         return self.trainer.task
+
+    @property
+    def expected(self) -> Expected:
+        """What its candidates come to when they train on."""
+        return Expected(self.trainer, self.trainings, self.steps_ahead)
 
     def __call__(
         self,
@@ -329,63 +319,9 @@ class Evaluator:
             weights = outcome.weights_for(one.pruning_ratio)
             if weights is not None:
                 judged = self._judge(one, self._costs(one), training)
-                worth = self.worth(one, judged, phase, training)
+                worth = self.expected.worth(one, judged, phase, training)
                 observer.trained(one, weights, worth, phase)
         return training
-
-    def worth(
-        self,
-        config: ArchitectureConfig,
-        found: Judged,
-        phase: Phase,
-        training: Training | None = None,
-    ) -> float | None:
-        """What decides whether it wins: fitness, or less the loss that it comes to.
-
-        Args:
-          config: the candidate.
-          found: what is known of it in the phase.
-          phase: see `Phase`.
-          training: in that phase, if it is not recorded yet.
-
-        Returns:
-          Higher is better; None if it failed.
-        """
-        if self.steps_ahead is None or found.metrics is None:
-            return found.fitness
-        now = self.trainer.rungs[phase.rung].steps
-        then = now + self.steps_ahead(config, now)
-        return -self.predicted_loss(config, found.metrics.loss, phase, then, training)
-
-    def predicted_loss(
-        self,
-        config: ArchitectureConfig,
-        loss: float,
-        phase: Phase,
-        then: float,
-        training: Training | None = None,
-    ) -> float:
-        """A loss less what the learning curve still has to fall.
-
-        Args:
-          config: whose loss it is, after its compression.
-          loss: after the phase.
-          phase: see `Phase`.
-          then: the step at which training would end.
-          training: in that phase, if it is not recorded yet.
-        """
-        curve: list[tuple[int, float]] = []
-        for earlier in self.trainer.phases[: phase.rung + 1]:
-            known = self.trainings.find(config, earlier)
-            if earlier.rung == phase.rung and training is not None:
-                known = training
-            if known is not None and known.stopped is not None:
-                return loss
-            curve += () if known is None else known.curve
-        if len(curve) < 2:
-            return loss
-        now = self.trainer.rungs[phase.rung].steps
-        return loss - extrapolated(curve, now) + extrapolated(curve, then)
 
     def _costs(self, config: ArchitectureConfig) -> Costs:
         return costs_of(config, self.hardware, self.latency)

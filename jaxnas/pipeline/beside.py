@@ -18,7 +18,7 @@ import jax
 from arch import ArchitectureConfig, Params
 from jaxnas.clock import TRAINING_ENDS, Clock
 from jaxnas.errors import reason_of
-from jaxnas.pipeline.room import Fixed, Moving
+from jaxnas.pipeline.last_end import Fixed, Moving
 from jaxnas.pipeline.winner import (
     Course,
     End,

@@ -290,7 +290,7 @@ def with_later_phases(
       promoted: from the first phase.
     """
     rungs, settings = trainer.rungs, trainer.task.settings
-    if "phases" not in (clock.decided("open", list[str]) or ()) or len(rungs) < 2:
+    if not clock.plans("phases") or len(rungs) < 2:
         return config
     text = clock.decided("phases", str)
     if text is None:
@@ -346,7 +346,7 @@ def words(config: Settings, clock: Clock) -> str | None:
     later = list(config.named_phases())[1:]
     phases = f", phases {' and '.join(later)} until {until[PHASES_END]}"
     last = f"until {until[TRAINING_ENDS]}"
-    if "final_steps" not in (clock.decided("open", list[str]) or ()):
+    if not clock.plans("final_steps"):
         last = f"for {counted(config.final_steps, 'step')}"
     return (
         f"budget       {clock_words(clock.budget)}, of which "

@@ -24,7 +24,7 @@ from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model, save_model
 from jaxnas.export.tokens import keep_tokens
 from jaxnas.pipeline.corpus_task import keep_facts, shared_task
-from jaxnas.pipeline.room import seconds_of_a_step
+from jaxnas.pipeline.last_steps import seconds_of_a_step
 from jaxnas.pipeline.train import ENDS, SPENT_EVERY
 from jaxnas.pipeline.winner import HELD_OUT, Course, train_saved
 from jaxnas.report.steps import steps_shown

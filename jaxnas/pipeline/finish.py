@@ -15,14 +15,10 @@ from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
 from jaxnas.pipeline.beside import NO_TIME, Baseline, BaselinePlan, Beside
+from jaxnas.pipeline.last_end import Fixed, last_end
+from jaxnas.pipeline.last_steps import last_steps, last_steps_ahead
 from jaxnas.pipeline.obvious import Limits, choose_obvious
-from jaxnas.pipeline.room import (
-    Fixed,
-    last_end,
-    last_steps,
-    last_steps_ahead,
-    room_beside,
-)
+from jaxnas.pipeline.room import room_beside
 from jaxnas.pipeline.winner import (
     HELD_OUT,
     BestWeights,

@@ -19,9 +19,9 @@ from jaxnas.pipeline.build import (
     make_trainer,
 )
 from jaxnas.pipeline.finish import log_failure
+from jaxnas.pipeline.last_steps import steps_ahead
 from jaxnas.pipeline.limits import fields_of
 from jaxnas.pipeline.prepared import Ready
-from jaxnas.pipeline.room import steps_ahead
 from jaxnas.pipeline.search import most_candidates
 from jaxnas.pipeline.watcher import Watcher
 from jaxnas.pipeline.winner import BestWeights

@@ -163,7 +163,7 @@ def _search(
     """
     folder, config, clock, *_ = ready
     deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
-    open_ = "generations" in (clock.decided("open", list[str]) or ())
+    open_ = clock.plans("generations")
     with (
         Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
         opened.progress.stage("search"),
@@ -337,7 +337,7 @@ def _winner(
     [fittest] = top_results(last, 1)
     if evaluator.steps_ahead is None:
         return fittest
-    worth = lambda result: evaluator.worth(result.config, result, phase)
+    worth = lambda result: evaluator.expected.worth(result.config, result, phase)
     winner = max(scored(last), key=lambda result: (worth(result), -result.id))
     decided = winner_of(last, clock.decide(WINNER, winner.id))
     assert decided is not None

@@ -22,7 +22,8 @@ from jaxnas.export.model_folder import (
 )
 from jaxnas.export.tokens import keep_tokens
 from jaxnas.pipeline.corpus_task import keep_facts, shared_task
-from jaxnas.pipeline.room import Fixed, Moving, steps_in_time
+from jaxnas.pipeline.last_end import Fixed, Moving
+from jaxnas.pipeline.last_steps import steps_in_time
 from jaxnas.pipeline.train_plan import Trained, TrainPlan
 from jaxnas.pipeline.train_watch import TrainWatch
 from jaxnas.pipeline.train_words import TrainWords

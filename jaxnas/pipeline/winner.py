@@ -56,7 +56,7 @@ class BestWeights:
         Args:
           config: the candidate.
           params: its weights as they were scored, before quantisation.
-          worth: see `Evaluator.worth`; None if it failed.
+          worth: see `Expected.worth`; None if it failed.
           phase: that they are of; a later one beats all earlier ones, and those
             from other seeds do not count.
         """
@@ -118,7 +118,7 @@ def last_course(task: Task, steps: int, drawn: int | None = None) -> Course:
 
 
 class End(Protocol):
-    """When a training ends; see `jaxnas.pipeline.room`."""
+    """When a training ends; see `jaxnas.pipeline.last_end`."""
 
     @property
     def steps(self) -> int:
