@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 
 class UsageError(ValueError):
@@ -39,14 +40,15 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {line}"
 
 
-def no_platform(error: Exception) -> str | None:
+def no_platform(error: BaseException) -> str | None:
     """What to say if JAX has no device of the platform that is asked for, or None.
 
     Where a plugin is missing JAX fails an assertion without a word.
     """
     asked = os.environ.get("JAX_PLATFORMS", "")
     text = str(error)
-    if not asked or (text and "backend" not in text):
+    jax = isinstance(error, RuntimeError | AssertionError)
+    if not asked or not jax or (text and "backend" not in text):
         return None
     reason = f" ({text.splitlines()[0][:200]})" if text else ""
     return f"JAX_PLATFORMS={asked!r} names no device that is here{reason}"
@@ -56,15 +58,45 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a command as Ctrl-C does."""
 
 
-def interrupted(advice: str = "") -> int:
-    """Says that the command was stopped; returns the exit code for it.
+_asked: list[KeyboardInterrupt] = []  # what the signals raised
 
-    To be called while the exception is handled: 143 for `Terminated`, else 130.
+
+def asked_to_end(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that an error is, or that some library made the error of.
+
+    Code that is not Python's, such as an extension while it is imported, may raise
+    an error of its own where a signal's handler had raised.
     """
-    terminated = isinstance(sys.exception(), Terminated)
-    word = "terminated" if terminated else "interrupted"
-    print(f"\njaxnas: {word}{advice and f'; {advice}'}", file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        return error
+    return _asked[-1] if _asked else None
+
+
+def interrupted(error: KeyboardInterrupt) -> int:
+    """Says that the command was stopped, and the error's notes.
+
+    Returns:
+      The exit code for it: 143 for `Terminated`, else 130.
+    """
+    terminated = isinstance(error, Terminated)
+    words = ["terminated" if terminated else "interrupted"]
+    words += getattr(error, "__notes__", ())
+    print(f"\njaxnas: {'; '.join(words)}", file=sys.stderr)
     return 143 if terminated else 130
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends it with an exit code; at once where it was interrupted.
+
+    Threads that compile cannot be stopped, and crash where they outlive the
+    interpreter.
+    """
+    if code not in (130, 143):
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a pipe that was closed
+            stream.flush()
+    os._exit(code)
 
 
 def end_at_once_when_asked_twice() -> None:
@@ -79,7 +111,8 @@ def end_at_once_when_asked_twice() -> None:
 
     def first(*_: object) -> None:
         signal.signal(signal.SIGINT, at_once)
-        raise KeyboardInterrupt
+        _asked.append(KeyboardInterrupt())
+        raise _asked[-1]
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
         signal.signal(signal.SIGINT, first)
@@ -88,9 +121,11 @@ def end_at_once_when_asked_twice() -> None:
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Raises `Terminated` in the block when the process is told to end."""
+    _asked.clear()  # of an earlier command
 
     def end(*_: object) -> None:
-        raise Terminated
+        _asked.append(Terminated())
+        raise _asked[-1]
 
     try:
         before = signal.signal(signal.SIGTERM, end)

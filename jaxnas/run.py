@@ -10,7 +10,9 @@ from jaxnas.commands import COMMANDS
 from jaxnas.errors import (
     RunFailed,
     UsageError,
+    asked_to_end,
     end_at_once_when_asked_twice,
+    end_process,
     ended_by_sigterm,
     interrupted,
     no_platform,
@@ -45,20 +47,27 @@ def main(arguments: list[str] | None = None) -> int:
         command = importlib.import_module(f"jaxnas.commands.{module}")
         with ended_by_sigterm():
             command.main(arguments)
-    except (UsageError, RunFailed) as error:
-        print(f"jaxnas: {one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except OSError as error:  # a full disk, a pipe that was closed
-        print(f"jaxnas: {one_line(error)}", file=sys.stderr)
-        return 1
-    except (RuntimeError, AssertionError) as error:
-        if (said := no_platform(error)) is None:
-            raise
-        print(f"jaxnas: {said}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return interrupted()
+    except (Exception, KeyboardInterrupt) as error:
+        if (asked := asked_to_end(error)) is not None:
+            return interrupted(asked)
+        return _failed(error)
     return 0
+
+
+def _failed(error: BaseException) -> int:
+    """Says in a line what ended a command; returns the exit code.
+
+    Raises:
+      BaseException: the error, if it is one of the code's own.
+    """
+    said: str | None = one_line(error)
+    if not isinstance(error, UsageError | RunFailed | OSError):
+        said = no_platform(error)
+        if said is None:
+            raise error
+    print(f"jaxnas: {said}", file=sys.stderr)
+    # A full disk and a pipe that was closed are no mistakes of the user's.
+    return 1 if isinstance(error, RunFailed | OSError) else 2
 
 
 if __name__ == "__main__":
@@ -68,4 +77,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] in (["space"], ["report"], ["status"], ["show"], ["compare"]):
         os.environ["JAX_PLATFORMS"] = "cpu"
     end_at_once_when_asked_twice()
-    sys.exit(main())
+    end_process(main())

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from corpus import write_corpus
@@ -12,6 +13,7 @@ from corpus import write_corpus
 from jaxnas.checks import fault
 from jaxnas.errors import Terminated, ended_by_sigterm, interrupted
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
+from jaxnas.run import main as run_command
 
 
 def command(*arguments, folder, **settings):
@@ -52,25 +54,59 @@ def test_sixty_four_bits_are_for_others(tmp_path):
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(capsys):
     before = signal.getsignal(signal.SIGTERM)
-    codes = []
 
-    def wait():
+    def told_to_end():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    with pytest.raises(Terminated) as found, ended_by_sigterm():
+        told_to_end()
+    assert signal.getsignal(signal.SIGTERM) is before
+    found.value.add_note("go on")
+    assert interrupted(found.value) == 143
+    assert capsys.readouterr().err == "\njaxnas: terminated; go on\n"
+    assert interrupted(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "\njaxnas: interrupted\n"
+
+
+def test_a_library_may_make_another_error_of_an_interrupt(monkeypatch, capsys):
+    """An extension that is being imported raises an ImportError of its own."""
+
+    def imports(arguments):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
         except KeyboardInterrupt:
-            codes.append(interrupted("go on"))
-            raise
+            raise ImportError("while initializing the extension") from None
 
-    with ended_by_sigterm(), pytest.raises(Terminated):
-        wait()
-    assert codes == [143]
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert capsys.readouterr().err == "\njaxnas: terminated; go on\n"
-    try:
-        raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        assert interrupted() == 130
+    def fails(arguments):
+        raise ImportError("no such module")
+
+    command = types.SimpleNamespace(main=imports)
+    monkeypatch.setitem(sys.modules, "jaxnas.commands.space", command)
+    assert run_command(["space"]) == 143
+    assert capsys.readouterr().err == "\njaxnas: terminated\n"
+    command.main = fails  # another command: nobody asked it to end
+    with pytest.raises(ImportError, match="no such module"):
+        run_command(["space"])
+
+
+WORKS_ON = """
+import sys, threading, time
+from jaxnas.errors import end_process
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("said")
+end_process(int(sys.argv[1]))
+"""
+
+
+def test_an_interrupted_process_does_not_wait_for_its_threads():
+    start = time.monotonic()
+    for code in (130, 143):
+        given = [sys.executable, "-c", WORKS_ON, str(code)]
+        done = subprocess.run(given, capture_output=True, text=True, timeout=50)
+        assert (done.returncode, done.stdout) == (code, "said\n")
+    assert time.monotonic() - start < 50
 
 
 TWICE = """

@@ -1,6 +1,5 @@
 """`compress MODEL`: a trained model made smaller, and what that costs."""
 
-import sys
 from pathlib import Path
 
 from jaxnas.commands.of_model import (
@@ -14,7 +13,7 @@ from jaxnas.commands.of_model import (
 )
 from jaxnas.commands.options import Parser, add_tracking, check_flags, tracked_by
 from jaxnas.config import Values
-from jaxnas.errors import UsageError, interrupted
+from jaxnas.errors import UsageError
 from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder
 
@@ -52,8 +51,9 @@ def main(arguments: list[str]) -> None:
         try:
             with tracked_by(options, folder) as tracker:
                 compress(folder, plan, plain_console(), tracker)
-        except KeyboardInterrupt:
-            sys.exit(interrupted(f"go on with --resume {folder.path}"))
+        except KeyboardInterrupt as error:
+            error.add_note(f"go on with --resume {folder.path}")
+            raise
 
 
 def _kept(folder: RunFolder, kept: Values) -> Values:

@@ -1,6 +1,5 @@
 """`distil TEACHER STUDENT`: a small model learns from a larger one."""
 
-import sys
 from pathlib import Path
 
 from jaxnas.clock import BEGAN
@@ -16,7 +15,7 @@ from jaxnas.commands.of_model import (
 )
 from jaxnas.commands.options import Parser, add_tracking, check_flags, tracked_by
 from jaxnas.config import Values
-from jaxnas.errors import UsageError, interrupted
+from jaxnas.errors import UsageError
 from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder
 
@@ -58,8 +57,9 @@ def main(arguments: list[str]) -> None:
             plan, console = DistilPlan(**values), plain_console()
             with tracked_by(options, folder) as tracker:
                 distil(folder, plan, console, BEGAN, tracker)
-        except KeyboardInterrupt:
-            sys.exit(interrupted(f"go on with --resume {folder.path}"))
+        except KeyboardInterrupt as error:
+            error.add_note(f"go on with --resume {folder.path}")
+            raise
 
 
 def _kept(folder: RunFolder, kept: Values) -> Values:

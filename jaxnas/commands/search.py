@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from jaxnas.commands.options import (
     tracked_by,
 )
 from jaxnas.config import RunConfig, make_config, read_run_settings, read_toml
-from jaxnas.errors import UsageError, interrupted
+from jaxnas.errors import UsageError
 from jaxnas.presets import is_space_file
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
 
@@ -86,8 +85,9 @@ def main(arguments: list[str]) -> None:
                     ray=options.ray,
                     on_candidate=on_candidate(tracker),
                 )
-        except KeyboardInterrupt:
-            sys.exit(interrupted(f"go on with --resume {folder.path}"))
+        except KeyboardInterrupt as error:
+            error.add_note(f"go on with --resume {folder.path}")
+            raise
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from jaxnas.commands.options import (
     whole,
 )
 from jaxnas.config import Values
-from jaxnas.errors import UsageError, interrupted
+from jaxnas.errors import UsageError
 from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder
 
@@ -42,8 +41,9 @@ def main(arguments: list[str]) -> None:
     with _claimed(options) as (folder, values):
         try:
             _ship(folder, values, options)
-        except KeyboardInterrupt:
-            sys.exit(interrupted(f"go on with --resume {folder.path}"))
+        except KeyboardInterrupt as error:
+            error.add_note(f"go on with --resume {folder.path}")
+            raise
 
 
 def _ship(folder: RunFolder, values: Values, options: argparse.Namespace) -> None:

@@ -1,6 +1,5 @@
 """`train MODEL`: one model trained for long on a corpus of one's own."""
 
-import sys
 from pathlib import Path
 
 from jaxnas.clock import BEGAN
@@ -23,7 +22,7 @@ from jaxnas.commands.options import (
     whole,
 )
 from jaxnas.config import Values
-from jaxnas.errors import UsageError, interrupted
+from jaxnas.errors import UsageError
 from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.settings import FURTHER_SHARE, OPTIMIZERS
@@ -58,8 +57,9 @@ def main(arguments: list[str]) -> None:
             plan, console = TrainPlan(**values), plain_console()
             with tracked_by(options, folder) as tracker:
                 train(folder, plan, console, BEGAN, tracker)
-        except KeyboardInterrupt:
-            sys.exit(interrupted(f"go on with --resume {folder.path}"))
+        except KeyboardInterrupt as error:
+            error.add_note(f"go on with --resume {folder.path}")
+            raise
 
 
 def _kept(folder: RunFolder, kept: Values) -> Values:
