@@ -87,7 +87,7 @@ def _evaluate(config: RunConfig, console: Console) -> None:
     for name, baseline in BASELINES.items():
         console.print(f"training {name} ...")
         table.add_row(name, *_quality(evaluator(baseline)))
-    phase, data = evaluator.trainer.rungs[-1].phase, evaluator.task.dataset
+    phase, data = evaluator.trainer.rungs[0].phase, evaluator.task.dataset
     console.print(table)
     console.print(
         f"{phase.samples} windows of {evaluator.task.settings.window} tokens x "

@@ -21,12 +21,15 @@ from jaxnas.wording import listed
 Values: TypeAlias = dict[str, Any]  # settings by name, as they were written
 
 
-def _by_space(name: str) -> str:
-    """What a setting is by default on each space, for the help."""
+def _by_space(name: str, unset: str | None = "none") -> str:
+    """What a setting is by default on each space, for the help.
+
+    Where a space does not set it, it is `unset`, or left out.
+    """
     found: dict[object, list[str]] = {}
-    for space, search in SEARCHES.items():
-        found.setdefault(search.get(name, "none"), []).append(space)
-    found.setdefault(search_of("").get(name, "none"), []).append("your own")
+    for space, search in (*SEARCHES.items(), ("your own", search_of(""))):
+        if (value := search.get(name, unset)) is not None:
+            found.setdefault(value, []).append(space)
     return ", ".join(f"{value} on {listed(names)}" for value, names in found.items())
 
 
@@ -227,8 +230,9 @@ class Fields:
     repeats: int | None = setting(
         None,
         "training",
-        "trainings of the winner from other seeds, to learn how much is noise; 2 with "
-        "several phases, else 0",
+        f"trainings of the winner from other seeds, to learn how much is noise; "
+        f"{_by_space('repeats', unset=None)}, 0 with a budget, else 2 with several "
+        f"phases",
         least=0,
         most=2**10,
     )
@@ -281,7 +285,8 @@ class Fields:
     final_steps: int | None = setting(
         None,
         "training",
-        "steps that the winner trains on for; 0 for none",
+        f"steps that the winner trains on for; 0 for none; "
+        f"{_by_space('final_steps', unset=None)}",
         least=0,
         most=2**28,
     )
