@@ -54,6 +54,15 @@ def no_platform(error: BaseException) -> str | None:
     return f"JAX_PLATFORMS={asked!r} names no device that is here{reason}"
 
 
+def out_of_memory(error: BaseException) -> str | None:
+    """What to say if there was no memory for something, or None."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+        return None
+    reason = f" ({text.splitlines()[0][:200]})" if text else ""
+    return f"out of memory{reason}: a smaller --batch or --window takes less"
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a command as Ctrl-C does."""
 

@@ -17,6 +17,7 @@ from jaxnas.errors import (
     interrupted,
     no_platform,
     one_line,
+    out_of_memory,
 )
 
 DEFAULT = "search"
@@ -60,14 +61,17 @@ def _failed(error: BaseException) -> int:
     Raises:
       BaseException: the error, if it is one of the code's own.
     """
-    said: str | None = one_line(error)
-    if not isinstance(error, UsageError | RunFailed | OSError):
-        said = no_platform(error)
-        if said is None:
-            raise error
+    code, said = 2, no_platform(error)
+    if isinstance(error, UsageError):
+        said = one_line(error)
+    elif isinstance(error, RunFailed | OSError):  # a full disk, a pipe that was closed
+        code, said = 1, one_line(error)
+    elif said is None:
+        code, said = 1, out_of_memory(error)
+    if said is None:
+        raise error
     print(f"jaxnas: {said}", file=sys.stderr)
-    # A full disk and a pipe that was closed are no mistakes of the user's.
-    return 1 if isinstance(error, RunFailed | OSError) else 2
+    return code
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -99,6 +100,21 @@ def test_a_compression_that_was_stopped_goes_on_to_the_same_bytes(
     assert main([*resume, "--prune", "0.2"]) == 2
 
 
+def test_other_data_is_refused_when_it_goes_on(place, tmp_path, monkeypatch, capsys):
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    out, code = tmp_path / "out", shutil.copytree(place / "code", tmp_path / "code")
+    flags = ("--data", f"folder:{code}", "--prune", "0.3", "--recover-steps", "8")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "trained_on", stopped)
+        assert run(place, out, *flags) == 130
+    sorted(code.rglob("*.py"))[0].unlink()
+    capsys.readouterr()
+    assert main(["compress", "--resume", str(out)]) == 2
+    assert "was begun with other data" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("rounding", ["gptq", "qat"])
 def test_codes_are_kept(place, tmp_path, rounding):
     flags = ("--to", "q8_0", "--rounding", rounding, "--recover-steps", "4")
@@ -116,6 +132,7 @@ def test_codes_are_kept(place, tmp_path, rounding):
         (["--rounding", "magic"], "--rounding magic must be"),
         (["--max-size", "0.001"], "the limits cannot be kept"),
         (["--recover-steps", "-1"], "--recover-steps -1 must be"),
+        (["--window", "17"], "--window 17 is longer than the 16 tokens"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(place, tmp_path, capsys, flags, said):

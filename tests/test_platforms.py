@@ -91,6 +91,27 @@ def test_a_library_may_make_another_error_of_an_interrupt(monkeypatch, capsys):
         run_command(["space"])
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory: a smaller --batch"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: no 9 GB\nat"),
+            "(RESOURCE_EXHAUSTED: no 9 GB)",
+        ),
+    ],
+)
+def test_where_memory_is_short_it_is_one_line(monkeypatch, capsys, error, said):
+    def fails(arguments):
+        raise error
+
+    command = types.SimpleNamespace(main=fails)
+    monkeypatch.setitem(sys.modules, "jaxnas.commands.space", command)
+    assert run_command(["space"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
 WORKS_ON = """
 import sys, threading, time
 from jaxnas.errors import end_process

@@ -95,7 +95,7 @@ def test_where_something_else_decides_it_goes_before_all():
     worth = lambda line: -line.id
     chosen = choose(lines, 1, lucky=0, seed=0, worth=worth)
     assert [line.id for line in chosen.promoted] == [0]
-    pool = Pool(1, 0, 0, lambda line: line.objectives, worth)
+    pool = Pool(lambda known: 1, 0, 0, lambda line: line.objectives, worth)
     pool.read(lines)
     assert [line.id for line in pool.results] == [0]
     # Of those with one training the best stands for all.
@@ -121,7 +121,7 @@ def test_the_lucky_are_drawn_from_the_others():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_pool_loses_no_one_who_is_still_among_the_best(seed):
     lines = lines_of(40, seed)
-    pool = Pool(6, 2, 0, lambda line: line.objectives)
+    pool = Pool(lambda known: 6, 2, 0, lambda line: line.objectives)
     seen = set()
     for generation in range(10):
         known = lines[: 4 * generation + 4]
@@ -132,11 +132,27 @@ def test_a_pool_loses_no_one_who_is_still_among_the_best(seed):
         assert now <= before | new  # who dropped out does not come back
         assert len(now) <= 8
         seen |= now
-    again = Pool(6, 2, 0, lambda line: line.objectives)
+    again = Pool(lambda known: 6, 2, 0, lambda line: line.objectives)
     again.read(lines)  # as a resume does, at once
     assert again.results == pool.results
     fittest = max(lines, key=lambda line: line.fitness)
     assert fittest in pool.results
+
+
+def test_a_pool_grows_with_a_search_that_finds_more_than_was_planned():
+    """Else those that were drawn at random would come as if by rank."""
+    lines = lines_of(40, 1)
+    promotions = Promotions(share=0.25, lucky=2, seed=0, by=(0, 1, 2), by_curve=False)
+    evaluator = SimpleNamespace(steps_ahead=None)
+    pool = promotions.pool(evaluator, 12)
+    for known in range(4, 41, 4):
+        pool.read(lines[:known])
+        assert len(pool.results) == min(
+            known, number_promoted(max(12, known), 0.25) + 2
+        )
+    again = promotions.pool(evaluator, 12)
+    again.read(lines)  # as a resume does, at once
+    assert again.results == pool.results
 
 
 @pytest.mark.parametrize(

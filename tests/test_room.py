@@ -8,7 +8,7 @@ from tasks import TINY
 
 from jaxnas.clock import SEARCH_ENDS, TRAINING_ENDS, Clock, Deadline
 from jaxnas.pipeline import last_steps as module
-from jaxnas.pipeline.last_end import Moving, last_end
+from jaxnas.pipeline.last_end import Moving, enough_by, last_end
 from jaxnas.pipeline.last_steps import last_steps
 from jaxnas.pipeline.room import most_that, room_of, those_that
 
@@ -19,6 +19,18 @@ def now(monkeypatch):
     seconds = [0.0]
     monkeypatch.setattr("jaxnas.clock.time.monotonic", lambda: seconds[0])
     return seconds
+
+
+def test_a_training_ends_with_its_part_of_the_budget_and_after_a_resume(tmp_path, now):
+    path = tmp_path / "budget.json"
+    enough = enough_by(Clock(100.0, path, 0.0), "ended")
+    assert not enough(40)
+    now[0] = 96.0
+    assert enough(60)
+    now[0] = 0.0
+    again = enough_by(Clock(100.0, path, 0.0), "ended")
+    assert [again(done) for done in (40, 60, 80)] == [False, True, True]
+    assert not enough_by(Clock(None, tmp_path / "none.json", 0.0), "ended")(10**9)
 
 
 def test_most_that():

@@ -1,5 +1,7 @@
 """`serve --engine int8`: what rounding costs, and reading on from a cache."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.serving.completer import Completer
 from jaxnas.serving.integers import IntegerModel
+from jaxnas.serving.protocol import completion_request
 from jaxnas.training.loop import logits_of
 
 pytest.importorskip("onnx")
@@ -38,6 +41,21 @@ def test_logits_are_near_and_a_cut_cache_reads_on(model):
     network = build_model(loaded.config)
     exact = logits_of(network, loaded.params, np.asarray([second]))[0, -1]
     np.testing.assert_allclose(found, exact, rtol=0, atol=0.03 * np.ptp(exact))
+
+
+def test_what_compiles_ahead_reads_in_another_place(model):
+    """The text that is being completed goes on as if nothing else was read."""
+    body = {"prompt": "def f(x):", "max_tokens": 16, "temperature": 0}
+    request, never = completion_request(body), float("inf")
+    whole = "".join(Completer(model, 64, "int8").complete(request, never))
+    completer, stop = Completer(model, 64, "int8"), threading.Event()
+    stop.set()  # after one program
+    pieces = completer.complete(request, never)
+    first = next(pieces)
+    completer.warm(stop)
+    rest = list(pieces)
+    assert rest
+    assert first + "".join(rest) == whole
 
 
 def test_auto_takes_it_and_int8_refuses_what_it_cannot(model, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from corpus import write_corpus
 
 import jaxnas.commands.ship as command
+import jaxnas.pipeline.ship as module
 from arch.space import Space
 from arch.spaces import SPACES
 from jaxnas.errors import UsageError
@@ -77,6 +78,17 @@ def test_nothing_left_is_one_line():
     )
     with pytest.raises(UsageError, match="no model of space all can be exported"):
         shippable(space, class_for, 1024)
+
+
+def test_the_searchs_model_is_judged_on_the_windows_of_the_trained_one(tmp_path):
+    """Longer ones, on which either has fewer bits per byte."""
+    scores = {"winner": {"bits_per_byte": 1.25}}
+    summary = {
+        "before": {"validation": {"bits_per_byte": 1.5}},
+        "splits": {"validation": scores},
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert module._train(tmp_path, None, None, "cpu", 0.0, None, None) == (1.5, 1.25)
 
 
 def test_the_scores_are_said_in_words():

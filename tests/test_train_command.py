@@ -62,10 +62,10 @@ def place(tmp_path_factory):
     return folder
 
 
-def flags(place, out, *more):
+def flags(place, out, *more, model=None):
     return [
         "train",
-        str(place / "model"),
+        str(model or place / "model"),
         "--data",
         f"folder:{place / 'code'}",
         "--out",
@@ -78,6 +78,24 @@ def flags(place, out, *more):
 
 def _words(text):
     return text.split()
+
+
+def test_what_calibration_rounded_is_scored_as_it_is(place, tmp_path):
+    """To nearest it would be rounded to other weights, at a loss."""
+    small, out = tmp_path / "small", tmp_path / "out"
+    words = _words("--window 16 --to q4_0 --rounding gptq --final-windows 16")
+    corpus = ("--data", f"folder:{place / 'code'}", "--out", str(small))
+    assert main(["compress", str(place / "model"), *corpus, *words]) == 0
+    known = json.loads((small / "summary.json").read_text())["steps"][-1]
+    # It stays as it is, and so is at its best before it is rounded again.
+    rate = _words("--learning-rate 1e-9 --tokens 640 --evaluate-every 5")
+    assert main(flags(place, out, *rate, model=small / "model")) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["best_step"] == 0
+    for split, bits in known["bits_per_byte"].items():
+        before, after = summary["before"][split], summary["splits"][split]["winner"]
+        assert before["bits_per_byte"] == pytest.approx(bits, rel=1e-6)
+        assert after["bits_per_byte"] == pytest.approx(bits, rel=1e-6)
 
 
 def curve(folder):

@@ -2,7 +2,8 @@
 
 Each is trained as the winner was: from the same seed, on the same windows in the
 same order, with the same schedules, through the run's phases up to the winner's and
-then for as many steps more. Nothing of them is kept but their scores.
+then for as many steps more, as far as a budget's clock knows them. Nothing of them is
+kept but their scores.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import jax
 from arch import ArchitectureConfig, Params
 from jaxnas.clock import TRAINING_ENDS, Clock
 from jaxnas.errors import reason_of
-from jaxnas.pipeline.last_end import Fixed, Moving
+from jaxnas.pipeline.last_end import Fixed, Moving, enough_by
 from jaxnas.pipeline.winner import (
     Course,
     End,
@@ -44,17 +45,16 @@ class Baseline(NamedTuple):
 
     config: ArchitectureConfig
     steps: int
-    planned: int  # the winner's
     reason: str | None  # if it has no scores
     sums: dict[str, WindowSums]  # by split
 
-    def to_summary(self) -> Obvious:
-        """As the summary holds it."""
+    def to_summary(self, planned: int) -> Obvious:
+        """As the summary holds it; `planned` steps are all that the winner did."""
         metrics = {split: sums.metrics() for split, sums in self.sums.items()}
         return {
             "config": self.config.to_dict(),
             "steps": self.steps,
-            "planned": self.planned,
+            "planned": planned,
             "reason": self.reason,
             "splits": {
                 split: quality(dataclasses.asdict(found))
@@ -155,8 +155,7 @@ class Beside:
             reason, sums = reason_of(error), {}
         finally:
             self._begun[model].set()
-        planned = self._plan.rungs[-1].steps + self._end.result().now
-        return Baseline(model, steps, planned, reason, sums)
+        return Baseline(model, steps, reason, sums)
 
     def _train(self, model: ArchitectureConfig) -> tuple[int, Params]:
         """Steps done, and the parameters they left."""
@@ -180,7 +179,7 @@ class Beside:
                 checkpoints,
                 time.monotonic,
                 report,
-                self._enough(plan.name(model)),
+                enough_by(plan.clock, plan.name(model)),
             )
         plan.clock.decide(plan.name(model), int(state.step))  # also if a resume is late
         self._begun[model].set()  # an earlier process may have done all of it
@@ -212,18 +211,6 @@ class Beside:
             return Fixed(0)
         target = lambda: winners.now
         return Moving(clock, name, steps, winners.most, LAST_DECAY, target)
-
-    def _enough(self, name: str) -> Callable[[int], bool]:
-        """Whether a training ends, by the clock."""
-        clock = self._plan.clock
-
-        def enough(done: int) -> bool:
-            ended = clock.decided(name, int)
-            if ended is None and clock.late(TRAINING_ENDS):
-                ended = clock.decide(name, done)
-            return ended is not None and done >= ended
-
-        return enough
 
 
 def _seconds_of_a_step(times: Sequence[tuple[float, int]]) -> float | None:

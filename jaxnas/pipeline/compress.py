@@ -38,7 +38,7 @@ from jaxnas.export.model_folder import (
 )
 from jaxnas.export.tokens import keep_tokens
 from jaxnas.hardware import hardware_named
-from jaxnas.pipeline.corpus_task import shared_task
+from jaxnas.pipeline.corpus_task import check_positions, keep_facts, shared_task
 from jaxnas.pipeline.winner import HELD_OUT, last_course
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table
@@ -139,6 +139,7 @@ def compress(
     """
     set_up()
     loaded = load_model(plan.model)
+    check_positions(loaded.config, plan.window, plan.model)
     dataset = prepare(plan.data, loaded.config.vocab_size, tokenizer=loaded.tokenizer)
     settings = TrainSettings(
         window=plan.window, batch=plan.batch, learning_rate=plan.learning_rate
@@ -149,6 +150,7 @@ def compress(
     unrounded = dataclasses.replace(loaded.config, quantization="fp16")
     limits = CompressLimits.of(plan, loaded.config, record.hardware)
     limits.check(unrounded)
+    keep_facts(folder, dataset)
     record.add("as it was", Compressed(loaded.config, loaded.params))
     try:
         with steps_shown(console, "recovery") as show:

@@ -2,6 +2,8 @@
 
 import jax
 
+from arch import ArchitectureConfig
+from arch.decoding.generate import position_limit
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.pipeline.build import check_window
@@ -35,6 +37,22 @@ def shared_task(dataset: Dataset, settings: TrainSettings, seed: int) -> Task:
         dtype=compute_dtype(),
         mesh=batch_mesh(),
     )
+
+
+def check_positions(
+    config: ArchitectureConfig, window: int, name: str, advice: str = ""
+) -> None:
+    """Refuses windows that are longer than what a model's positions were trained for.
+
+    Raises:
+      UsageError: they are; it says the model's `name`, and the advice.
+    """
+    limit = position_limit(config)
+    if limit is not None and window > limit:
+        raise UsageError(
+            f"--window {window} is longer than the {limit} tokens that the positions "
+            f"of {name} were trained for{advice}"
+        )
 
 
 def keep_facts(folder: RunFolder, dataset: Dataset) -> None:

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from arch import ArchitectureConfig, Params, build_model
 from arch.cost import MIB, size_bytes
-from arch.decoding.generate import position_limit
 from arch.initial import draw_parameters
 from jaxnas.clock import Clock, seconds_of
 from jaxnas.data import prepare
@@ -23,7 +22,8 @@ from jaxnas.data.tokenizer import id_type
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model, save_model
 from jaxnas.export.tokens import keep_tokens
-from jaxnas.pipeline.corpus_task import keep_facts, shared_task
+from jaxnas.pipeline.corpus_task import check_positions, keep_facts, shared_task
+from jaxnas.pipeline.last_end import enough_by
 from jaxnas.pipeline.last_steps import seconds_of_a_step
 from jaxnas.pipeline.train import ENDS, SPENT_EVERY
 from jaxnas.pipeline.winner import HELD_OUT, Course, train_saved
@@ -139,13 +139,13 @@ def distil(
         params = draw_parameters(build_model(config), task.key("parameters"))
     steps = _steps(plan, clock, teacher, task, config, params)
     lesson, order = read_lesson(folder.path / "teacher", plan, teacher, task, steps)
-    order = order[: _left(clock, task, config, params, steps)]
+    taught = dataclasses.replace(task, lesson=lesson)
+    order = order[: _left(clock, taught, config, params, steps)]
     console.print(
         f"teacher      {len(lesson.tokens):,} tokens read, {plan.top} stored of each; "
         f"training {len(order):,} steps of {plan.batch} x {plan.window} tokens",
         soft_wrap=True,
     )
-    taught = dataclasses.replace(task, lesson=lesson)
     trained = _trained(folder, taught, config, params, order, clock, console, tracker)
     save_model(folder.model, config, trained, teacher.tokenizer)
     keep_tokens(Path(plan.teacher), folder.model)
@@ -184,13 +184,13 @@ def read_student(plan: DistilPlan, teacher: LoadedModel) -> Student:
             f"the student's vocab_size={config.vocab_size} is not the teacher's "
             f"{teacher.config.vocab_size}: they need the same tokens"
         )
-    for name, one in (("teacher", teacher.config), ("student", config)):
-        limit = position_limit(one)
-        if limit is not None and plan.window > limit and not (one is config and fresh):
-            raise UsageError(
-                f"--window {plan.window} is longer than the {limit} tokens that the "
-                f"positions of the {name} were trained for"
-            )
+    if plan.top > config.vocab_size:
+        raise UsageError(
+            f"--top {plan.top} is more than the {config.vocab_size} tokens there are"
+        )
+    check_positions(teacher.config, plan.window, "the teacher")
+    if not fresh:
+        check_positions(config, plan.window, "the student")
     longest = max(config.max_seq_length, plan.window)
     config = dataclasses.replace(config, max_seq_length=longest)
     return Student(config, None if fresh else params)
@@ -228,7 +228,10 @@ def _steps(
 def _left(
     clock: Clock, task: Task, config: ArchitectureConfig, params: Params, steps: int
 ) -> int:
-    """Of the steps, those that there is time for once the teacher has read."""
+    """Of the steps, those that there is time for once the teacher has read.
+
+    They are measured with what it has read, in the program that will train.
+    """
     if clock.budget is None:
         return steps
     if (decided := clock.decided("steps left", int)) is not None:
@@ -335,7 +338,14 @@ def _trained(
         begun = starting_state(config, task, params)
         try:
             return train_saved(
-                config, task, begun, course, checkpoints, time.monotonic, report
+                config,
+                task,
+                begun,
+                course,
+                checkpoints,
+                time.monotonic,
+                report,
+                enough_by(clock, "ended", ENDS),
             ).params
         except TrainingFailed as error:
             raise RunFailed(f"{error}: a lower --learning-rate may help") from None

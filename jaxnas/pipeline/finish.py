@@ -85,14 +85,12 @@ def finish(
         splits = score_splits(evaluator.task, last.sums, config.final_windows)
         found = {one.config: one for one in beside.results()}
     planned = evaluator.trainer.rungs[phase.rung].steps + last.steps
-    baselines = [
-        found.get(one) or Baseline(one, 0, planned, NO_TIME, {}) for one in obvious
-    ]
+    baselines = [found.get(one) or Baseline(one, 0, NO_TIME, {}) for one in obvious]
     return {
         "steps": last.steps,
         "reason": last.reason,
         "splits": splits,
-        "baseline": [one.to_summary() for one in baselines],
+        "baseline": [one.to_summary(planned) for one in baselines],
         "gain": best_gain(last.sums, [one.sums for one in baselines]),
     }
 

@@ -38,6 +38,23 @@ class Fixed(NamedTuple):
         """Nothing is recorded."""
 
 
+def enough_by(
+    clock: Clock, name: str, ends: float = TRAINING_ENDS
+) -> Callable[[int], bool]:
+    """Whether a training ends after so many steps, by a share of the budget.
+
+    The number is recorded under the name: a resume ends there too.
+    """
+
+    def enough(done: int) -> bool:
+        ended = clock.decided(name, int)
+        if ended is None and clock.late(ends):
+            ended = clock.decide(name, done)
+        return ended is not None and done >= ended
+
+    return enough
+
+
 class Moving:
     """When a last training ends: as planned, moved if the time needs it.
 

@@ -146,8 +146,8 @@ def seconds_of_a_step(
     calls, settings = 4, task.settings
     steps = calls * settings.steps_per_call
     phase = PhaseLength(samples=steps * settings.batch, epochs=1)
-    tokens = len(task.dataset.train)
-    starts = batch_starts(task.seed, tokens, settings, phase, "finish")
+    read = task.dataset.train if task.lesson is None else task.lesson.tokens
+    starts = batch_starts(task.seed, len(read), settings, phase, "finish")
     begun = starting_state(model, task, params)
     ends: list[float] = []
     for _ in continue_training(model, task, begun, starts, "finish"):

@@ -70,9 +70,9 @@ class Promotions:
         )
 
     def pool(self, evaluator: Evaluator, candidates: int) -> Pool:
-        """Which can be promoted from the first phase, of this many at most."""
+        """Which can be promoted from the first phase, of this many or more."""
         return Pool(
-            number_promoted(candidates, self.share),
+            lambda known: number_promoted(max(candidates, known), self.share),
             self.lucky,
             self._seed(0),
             self.objectives(evaluator),

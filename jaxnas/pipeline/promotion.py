@@ -84,15 +84,16 @@ class Pool:
 
     def __init__(
         self,
-        number: int,
+        number: Callable[[int], int],
         lucky: int,
         seed: int,
         objectives: Callable[[Scored], Sequence[float]],
         worth: Callable[[Scored], float] = lambda result: result.fitness,
         alike: Callable[[Scored], Hashable] = lambda result: result.id,
     ) -> None:
-        """Arguments as for `choose`."""
-        self._rule = number, lucky, seed, objectives, worth, alike
+        """Arguments as for `choose`, but `number`, told how many have succeeded."""
+        self._number = number
+        self._rule = lucky, seed, objectives, worth, alike
         self._generations = 0
         self.results: list[Scored] = []
 
@@ -100,6 +101,8 @@ class Pool:
         """Enters the new candidates of the generations it has not seen."""
         last = max((result.generation for result in results), default=-1)
         for generation in range(self._generations, last + 1):
-            new = [result for result in results if result.generation == generation]
-            self.results = choose([*self.results, *new], *self._rule).every
+            known = [one for one in scored(results) if one.generation <= generation]
+            new = [result for result in known if result.generation == generation]
+            number = self._number(len(known))
+            self.results = choose([*self.results, *new], number, *self._rule).every
         self._generations = max(self._generations, last + 1)

@@ -106,11 +106,10 @@ def ship(
     seconds = seconds_of(plan.budget)
     config = _search_settings(out, plan, backend, SEARCH_SHARE * seconds)
     ahead = (TRAINED_BY - SEARCH_SHARE) * seconds
-    searched = _searched(out / "search", config, ahead, console, tracker)
+    _search(out / "search", config, ahead, console, tracker)
     left = TRAINED_BY * seconds - _spent(out / "search")
     training = out / "training"
-    trained = _trained(training, plan, config, backend, left, console, tracker)
-    # Judged on the validation split: the test split is for what is told.
+    searched, trained = _train(training, plan, config, backend, left, console, tracker)
     folder = "search" if searched < trained else "training"
     better = out / folder
     model = better / "model"
@@ -156,39 +155,37 @@ def _spent(search: Path) -> float:
     return spent["spent"]
 
 
-def _searched(
+def _search(
     path: Path,
     config: RunConfig,
     ahead: float,
     console: Console,
     tracker: Tracker | None,
-) -> float:
-    """Bits per byte of the search's winner on the validation split."""
-    summary = path / "summary.json"
-    if not summary.exists():
-        console.rule("search")
-        resumed = (path / "config.toml").exists()
-        copy = path.parent / SPACE
-        text = read_text(copy) if is_space_file(config.space or "") else None
-        opened = (
-            existing_run(path)
-            if resumed
-            else new_run(path, "search", config.to_toml(), text)
+) -> None:
+    """Searches, unless that is done."""
+    if (path / "summary.json").exists():
+        return
+    console.rule("search")
+    resumed = (path / "config.toml").exists()
+    copy = path.parent / SPACE
+    text = read_text(copy) if is_space_file(config.space or "") else None
+    opened = (
+        existing_run(path)
+        if resumed
+        else new_run(path, "search", config.to_toml(), text)
+    )
+    with opened as folder:
+        run(
+            folder,
+            config,
+            resumed=resumed,
+            began=time.monotonic(),
+            on_candidate=on_candidate(tracker),
+            ahead=ahead,
         )
-        with opened as folder:
-            run(
-                folder,
-                config,
-                resumed=resumed,
-                began=time.monotonic(),
-                on_candidate=on_candidate(tracker),
-                ahead=ahead,
-            )
-    found = read_json(summary)["final"]["splits"]["validation"]
-    return float(found["winner"]["bits_per_byte"])
 
 
-def _trained(
+def _train(
     path: Path,
     plan: ShipPlan,
     config: RunConfig,
@@ -196,8 +193,12 @@ def _trained(
     left: float,
     console: Console,
     tracker: Tracker | None,
-) -> float:
-    """Bits per byte of the trained model on the validation split."""
+) -> tuple[float, float]:
+    """Bits per byte on validation of the search's model and of the trained one.
+
+    Both on the training's windows, which are longer than the search's, with more in
+    view: a model scores better on them. The test split is for what is told.
+    """
     summary = path / "summary.json"
     if not summary.exists():
         console.rule("training")
@@ -228,8 +229,10 @@ def _trained(
         )
         with opened as folder:
             train(folder, wanted, console, time.monotonic(), tracker)
-    found = read_json(summary)["splits"]["validation"]
-    return float(found["winner"]["bits_per_byte"])
+    found = read_json(summary)
+    searched = found["before"]["validation"]
+    trained = found["splits"]["validation"]["winner"]
+    return float(searched["bits_per_byte"]), float(trained["bits_per_byte"])
 
 
 def _scored(model: Path, plan: ShipPlan) -> tuple[Json, str]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from arch import ArchitectureConfig, Params, build_model
-from arch.decoding.generate import position_limit
 from arch.initial import draw_parameters
 from jaxnas.clock import Clock, seconds_of
 from jaxnas.data import Dataset, prepare
 from jaxnas.data.fim import fim_tokens, with_fim
-from jaxnas.errors import RunFailed, UsageError
+from jaxnas.errors import RunFailed
 from jaxnas.export.model_folder import (
     LoadedModel,
     load_codes,
@@ -21,7 +20,7 @@ from jaxnas.export.model_folder import (
     save_model,
 )
 from jaxnas.export.tokens import keep_tokens
-from jaxnas.pipeline.corpus_task import keep_facts, shared_task
+from jaxnas.pipeline.corpus_task import check_positions, keep_facts, shared_task
 from jaxnas.pipeline.last_end import Fixed, Moving
 from jaxnas.pipeline.last_steps import steps_in_time
 from jaxnas.pipeline.train_plan import Trained, TrainPlan
@@ -82,7 +81,8 @@ def train(
     budget = None if plan.budget is None else seconds_of(plan.budget)
     clock = Clock(budget, folder.budget, began)
     begin = time.monotonic()
-    before = sums_of_splits(config, task, model.params, plan.final_windows)
+    number = plan.final_windows
+    before = sums_of_splits(config, task, model.params, number, stored=True)
     clock.reserve(time.monotonic() - begin)  # as long again for the trained one
     words = TrainWords(console, plan, config, clock, tracker)
     words.begin(dataset, before)
@@ -94,8 +94,8 @@ def train(
     codes = load_codes(plan.model) if kept else None
     save_model(folder.model, config, trained.params, tokenizer, codes=codes)
     keep_tokens(Path(plan.model), folder.model)
-    after = sums_of_splits(config, task, trained.params, plan.final_windows)
-    scores = score_splits(task, after, plan.final_windows)
+    after = sums_of_splits(config, task, trained.params, number, stored=kept)
+    scores = score_splits(task, after, number)
     write_json(folder.summary, _summary(plan, trained, scores, before))
     words.end(trained, scores, before, folder)
     return scores
@@ -147,12 +147,8 @@ def _rearranged(plan: TrainPlan, task: Task) -> Task:
 
 def _long_enough(config: ArchitectureConfig, plan: TrainPlan) -> ArchitectureConfig:
     """The model for windows of this length."""
-    limit = position_limit(config)
-    if limit is not None and plan.window > limit and not plan.fresh:
-        raise UsageError(
-            f"--window {plan.window} is longer than the {limit} tokens that the "
-            f"positions of {plan.model} were trained for: --fresh begins anew"
-        )
+    if not plan.fresh:
+        check_positions(config, plan.window, plan.model, ": --fresh begins anew")
     longest = max(config.max_seq_length, plan.window)
     return dataclasses.replace(config, max_seq_length=longest)
 
@@ -178,7 +174,7 @@ def _trained(
     ):
         watch = TrainWatch(folder.best_weights, plan, config, task, curve, words)
         if not plan.fresh:  # the training may make them worse
-            watch.evaluate(0, params)
+            watch.evaluate(0, params, stored=True)
 
         saved = time.monotonic()
 

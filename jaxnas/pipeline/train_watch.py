@@ -1,6 +1,5 @@
 """A long training is watched: evaluated, its best weights kept, ended early."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxnas.export.model_folder import read_arrays, write_arrays
 from jaxnas.pipeline.train_plan import TrainPlan
 from jaxnas.pipeline.train_words import TrainWords
 from jaxnas.storage.jsonl import Lines
-from jaxnas.training.scoring import WindowSums, score_windows
+from jaxnas.training.scoring import score_stored, score_windows
 from jaxnas.training.single import TrainingFailed
 from jaxnas.training.task import Task
 
@@ -33,9 +32,7 @@ class TrainWatch:
         self.loss: float | None = None
         self._best, self._plan, self._curve, self._words = best, plan, curve, words
         self._windows = task.windows("validation", plan.eval_windows)
-        self._score: Callable[[Params], WindowSums] = lambda params: score_windows(
-            config, task, params, self._windows
-        )
+        self._model = config, task
         self._begun = False
 
     def __call__(self, done: int, params: Params) -> bool:
@@ -53,11 +50,18 @@ class TrainWatch:
         scores = [line["bits_per_byte"] for line in list(self._curve)]
         return len(scores) - 1 - int(np.argmin(scores)) >= patience
 
-    def evaluate(self, done: int, params: Params) -> None:
-        """Adds a line to the curve, unless the step has one."""
+    def evaluate(self, done: int, params: Params, stored: bool = False) -> None:
+        """Adds a line to the curve, unless the step has one.
+
+        Args:
+          done: steps.
+          params: the weights after them.
+          stored: they are a saved model's, rounded already.
+        """
         if any(line["step"] == done for line in list(self._curve)):
             return
-        metrics = self._score(params).metrics()
+        score = score_stored if stored else score_windows
+        metrics = score(*self._model, params, self._windows).metrics()
         if metrics is None:
             raise TrainingFailed(f"the validation loss is not finite at step {done}")
         found = metrics.bits_per_byte

@@ -20,7 +20,7 @@ from jaxnas.training.keys import training_key
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import Schedule, TrainState, batch_starts
 from jaxnas.training.phase import FIRST, Phase
-from jaxnas.training.scoring import WindowSums, score_windows
+from jaxnas.training.scoring import WindowSums, score_stored, score_windows
 from jaxnas.training.settings import LAST_DECAY
 from jaxnas.training.single import Report, continue_training, starting_state
 from jaxnas.training.task import Task
@@ -250,11 +250,20 @@ def _saving(
 
 
 def sums_of_splits(
-    config: ArchitectureConfig, task: Task, params: Params, number: int
+    config: ArchitectureConfig,
+    task: Task,
+    params: Params,
+    number: int,
+    stored: bool = False,
 ) -> dict[str, WindowSums]:
-    """A compressed model on so many windows of the held-out splits."""
+    """A compressed model on so many windows of the held-out splits.
+
+    Weights that are `stored` are compressed already: what calibration has rounded
+    would be other weights if they were rounded to nearest once more.
+    """
+    score = score_stored if stored else score_windows
     return {
-        split: score_windows(config, task, params, task.windows(split, number))
+        split: score(config, task, params, task.windows(split, number))
         for split in HELD_OUT
     }
 

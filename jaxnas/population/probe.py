@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxnas.population.compiler import Compiler
@@ -12,6 +13,7 @@ from jaxnas.population.devices import Machine
 from jaxnas.population.lanes import Group, Running
 from jaxnas.population.pace import Pace
 from jaxnas.population.plan import Bucket, Plan
+from jaxnas.population.pool import check_memory, too_large
 from jaxnas.population.program import Compiled, Program
 from jaxnas.training.loop import Schedule
 from jaxnas.training.scoring import Compression
@@ -38,6 +40,8 @@ def probe(
     machine: Machine,
 ) -> Probed:
     """Compiles and runs two of the plan's programs, as a generation would.
+
+    Nothing is learned from one that takes more memory than there is.
 
     Args:
       pace: learns from it.
@@ -71,7 +75,15 @@ def probe(
                 if time.monotonic() - begin > LONGEST:
                     break
 
-        list(pool.map(run, buckets, ready))
+        def try_to_run(bucket: Bucket, compiled: Compiled) -> None:
+            try:
+                check_memory(compiled, machine.memory)
+                run(bucket, compiled)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if too_large(error) is None:
+                    raise
+
+        list(pool.map(try_to_run, buckets, ready))
     return Probed(tuple(bucket.program for bucket in buckets), compiler)
 
 

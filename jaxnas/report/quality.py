@@ -50,11 +50,11 @@ def quality_rows(final: Final) -> Iterator[tuple[str, str, str, str]]:
 
 
 def obvious_words(one: Obvious) -> str:
-    """An obvious model, by what tells it apart; and its steps, if it has not all."""
+    """An obvious model, by what tells it apart; and its steps, if they are others."""
     shape = shape_words(ArchitectureConfig.from_dict(one["config"]))
-    short = one["steps"] < one["planned"]
-    cut = f" ({one['steps']} of {one['planned']} steps)" if short else ""
-    return f"obvious model {shape}{cut}"
+    other = one["steps"] != one["planned"]
+    steps = f" ({one['steps']} steps, the winner {one['planned']})" if other else ""
+    return f"obvious model {shape}{steps}"
 
 
 def shape_words(model: ArchitectureConfig) -> str:

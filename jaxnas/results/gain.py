@@ -25,8 +25,8 @@ def quality(metrics: Mapping[str, Any]) -> Quality:
 class Obvious(TypedDict):
     """An obvious model that was trained beside the winner.
 
-    `steps` of the `planned` ones, which are all of the winner's, were trained;
-    without metrics there is a reason.
+    It trained for `steps`, the winner for the `planned` ones: others where a budget's
+    clock ended the one or the other. Without metrics there is a reason.
     """
 
     config: Json

@@ -32,6 +32,7 @@ from jaxnas.serving.reader import PIECE, Reader
 
 ROOM = 64  # tokens that are compiled for ahead
 BLOCK = 8  # tokens that are drawn at once
+MOST = 4096  # that are drawn, where no position limits them: a cache has room for all
 ENGINES = ("auto", "int8", "float32")
 LEAST_STOP = 4  # characters of a line behind the cursor, for it to end a completion
 
@@ -86,14 +87,11 @@ class Completer:
                 raise UsageError(f"{folder} reads {self.limit} token: no prompt")
             self.context = min(context, self.limit - self.limit // 2)
         self.counts = Completed(0, 0, "length")
-        self._integers: IntegerModel | None = None
         if self.engine == "int8":
             self._integers = IntegerModel(folder, loaded)
-            return
-        self._weights = unstack(params)
-        self._reader = Reader(
-            self._config, self._weights, self.context + ROOM, compute_dtype()
-        )
+        else:
+            self._weights = unstack(params)
+        self._reader = self._new_reader()
 
     def complete(self, request: Request, until: float) -> Iterator[str]:
         """The text, piece by piece; `counts` are set when it has ended.
@@ -110,7 +108,8 @@ class Completer:
         last: list[Generated] = []
 
         def watched() -> Iterator[Generated]:
-            for part in self._drawn(prompt, most, request.sampling, request.seed):
+            about = prompt, most, request.sampling, request.seed
+            for part in self._drawn(self._reader, *about):
                 last[:] = [part]
                 yield part
                 if time.monotonic() > until:
@@ -132,27 +131,41 @@ class Completer:
     def warm(self, stop: threading.Event) -> None:
         """Compiles for prompts of all lengths, the longest first.
 
-        Texts may be completed meanwhile; it stops after a program once told to.
+        Texts may be completed meanwhile, with what is read of them in another place;
+        it stops after a program once told to.
         """
+        reader = self._new_reader()
         longest = min(PIECE, self.context)
         sizes = sorted({bucket(n) for n in range(1, longest + 1)}, reverse=True)
         for size in sizes:
             for sampling in (GREEDY, Sampling(temperature=0.8)):
                 # None begins as another does, so that all of it is read.
                 prompt = [size % self._config.vocab_size] * min(size, longest)
-                for _ in self._drawn(prompt, 2, sampling, 0):
+                for _ in self._drawn(reader, prompt, 2, sampling, 0):
                     pass
                 if stop.is_set():
                     return
 
+    def _new_reader(self) -> Reader | IntegerModel:
+        """One that has read nothing; each is one thread's."""
+        if self.engine == "int8":
+            return self._integers.another()
+        capacity = self.context + ROOM
+        return Reader(self._config, self._weights, capacity, compute_dtype())
+
     def _drawn(
-        self, prompt: Sequence[int], most: int, sampling: Sampling, seed: int
+        self,
+        reader: Reader | IntegerModel,
+        prompt: Sequence[int],
+        most: int,
+        sampling: Sampling,
+        seed: int,
     ) -> Iterator[Generated]:
         """Tokens behind the prompt, at most so many."""
         key = key_of(seed, "serve", 0)
         sampling = _all_on(sampling, self._config.vocab_size)
-        if self._integers is not None:
-            yield from self._integers.drawn(key, prompt, most, sampling, self._ends)
+        if isinstance(reader, IntegerModel):
+            yield from reader.drawn(key, prompt, most, sampling, self._ends)
             return
         if most > ROOM:
             yield from stream(
@@ -167,7 +180,7 @@ class Completer:
             )
             return
         settings = settings_of(sampling, self._ends)
-        logits, states = self._reader.read(prompt)
+        logits, states = reader.read(prompt)
         last = begun = begin(ROOM, settings, key, states, logits)
         about = (self._config, compute_dtype(), self._weights, settings)
         try:
@@ -175,7 +188,7 @@ class Completer:
                 yield so_far(last, most)
         finally:
             drawn = so_far(last, int(last.drawn)).tokens[0].tolist()
-            self._reader.take_back(drawn, last.states)
+            reader.take_back(drawn, last.states)
 
     def _prompt(self, request: Request) -> tuple[list[int], int]:
         """What the model reads, and how many tokens may follow."""
@@ -188,10 +201,8 @@ class Completer:
         elif not ids:
             ids = [0 if self._first is None else self._first]
         ids = ids[_left_out(len(ids), self.context) :]
-        most = request.max_new
-        if self.limit is not None:
-            most = min(most, self.limit - len(ids))
-        return ids, most
+        room = MOST if self.limit is None else self.limit - len(ids)
+        return ids, min(request.max_new, room)
 
     def _length(self, prompt: Sequence[int], drawn: Sequence[int]) -> int:
         """Characters of what was drawn."""

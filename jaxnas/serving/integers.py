@@ -1,5 +1,6 @@
 """A model in onnxruntime, whose products are of 8-bit integers."""
 
+import copy
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,8 +57,15 @@ class IntegerModel:
         self._outputs = [one.name for one in self._session.get_outputs()]
         self._names = [name for name in inputs if name.startswith("past_")]
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
-        self._cache = {name: self._value(nothing) for name in self._names}
+        self._nothing = {name: self._value(nothing) for name in self._names}
+        self._cache = self._nothing
         self._ids: list[int] = []
+
+    def another(self) -> "IntegerModel":
+        """The same model with nothing read; both may read at once."""
+        found = copy.copy(self)
+        found._cache, found._ids = self._nothing, []
+        return found
 
     def drawn(
         self,
