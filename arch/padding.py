@@ -29,7 +29,7 @@ from arch.families import USES, VARIANTS, has_heads
 from arch.layers.heads import head_channels
 from arch.layout import input_axes, layout_of
 from arch.model import Params, build_model
-from arch.traits import Traits, channel_index
+from arch.traits import Traits, channel_index, traits_of
 
 # What runs along each axis of a tensor, layer left out; None is the same for
 # all members, and heads are two axes, heads and the channels of each. By the module
@@ -77,19 +77,36 @@ _AXES: dict[tuple[str, int], tuple[str | None, ...]] = {
 # Where there are no groups, each query head has a key head of its own.
 _UNGROUPED = {"grouped_query_attention": "transformer"}
 
+# The traits that a model chooses: all that are not its size.
+_CHOICES = (
+    "normalization",
+    "activation",
+    "position_encoding",
+    "attention_dropout",
+    "residual_dropout",
+)
+
 # The fields that members of one shape share, and those of `VARIANTS`.
 _SHARED = ("arch_type", "vocab_size", "max_seq_length", "tie_embeddings")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape(ArchitectureConfig):
-    """What holds several configs; its own heads only lay out its tensors."""
+    """What holds several configs; its own heads only lay out its tensors.
 
-    members: tuple[Heads, ...]  # how members may split their channels, in order
+    Attributes:
+      members: how they may split their channels, in order.
+      agreed: traits that all of them have as the shape does, and that need not be
+        data.
+    """
+
+    members: tuple[Heads, ...]
+    agreed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         members = tuple(Heads(*heads) for heads in self.members)  # JSON has lists
         object.__setattr__(self, "members", members)
+        object.__setattr__(self, "agreed", tuple(self.agreed))
         super().__post_init__()
 
     @property
@@ -117,15 +134,18 @@ def shape_key(config: ArchitectureConfig) -> tuple:
     return (family, *shared, odd, own, *variants)
 
 
-def common_shape(configs: Sequence[ArchitectureConfig]) -> Shape:
+def common_shape(configs: Sequence[ArchitectureConfig], narrow: bool = False) -> Shape:
     """The smallest shape that holds all the configs.
 
     Args:
       configs: of one `shape_key`.
+      narrow: whether it holds no other than their norm, activation, position encoding
+        and dropout, where they have one.
 
     Returns:
       A config whose norm, activation and position encoding are the ones that
-      leave room for any; its depth is the greatest.
+      leave room for any, unless it is narrow; its depth is the greatest. Where none
+      has dropout it holds none that has any.
 
     Raises:
       ValueError: the configs do not fit together.
@@ -160,6 +180,8 @@ def common_shape(configs: Sequence[ArchitectureConfig]) -> Shape:
     }
     if any(map(_has_gate, configs)):
         fields["activation"] = "geglu"
+    agreed = _agreed(configs, narrow)
+    fields |= agreed | {"agreed": tuple(agreed)}
     if "inner_dim" in USES[family]:
         fields["inner_dim"] = inner
     else:
@@ -187,7 +209,46 @@ def holds(shape: ArchitectureConfig, config: ArchitectureConfig) -> bool:
         and shape.inner_channels >= config.inner_channels
         and (_has_gate(shape) or not _has_gate(config))
         and set(_heads_of(config)) <= set(_heads_of(shape))
+        and (not isinstance(shape, Shape) or _agrees(shape, config))
     )
+
+
+def with_constants(traits: Traits, shape: ArchitectureConfig, vmapped: bool) -> Traits:
+    """A member's traits, with constants for what no member of the shape has otherwise.
+
+    Args:
+      traits: as data.
+      shape: from `common_shape`; any other config leaves all of them data.
+      vmapped: whether members run at once. Then they have the shape's depth: a layer
+        of zeros is the identity, and chosen by data both would run.
+    """
+    names = shape.agreed if isinstance(shape, Shape) else ()
+    names = (*names, "depth") if vmapped else names
+    own = traits_of(shape)._asdict()
+    known: dict[str, Any] = {name: own[name] for name in names}
+    return traits._replace(**known)
+
+
+def _agrees(shape: Shape, config: ArchitectureConfig) -> bool:
+    config = config.canonical()
+    return all(getattr(shape, name) == getattr(config, name) for name in shape.agreed)
+
+
+def _agreed(configs: Sequence[ArchitectureConfig], narrow: bool) -> dict[str, Any]:
+    """Traits that the configs have in common, of those that need not be data.
+
+    Most programs that are compiled for some models serve others later; but dropout
+    costs where there is none, and what a family lacks no model of it will have.
+    """
+    found = {}
+    for name in _CHOICES:
+        values = {getattr(config.canonical(), name) for config in configs}
+        value = next(iter(values))
+        lacking = all(name not in USES[config.arch_type] for config in configs)
+        data = any(isinstance(one, Shape) and name not in one.agreed for one in configs)
+        if len(values) == 1 and not data and (narrow or lacking or value == 0.0):
+            found[name] = value
+    return found
 
 
 def pad(tree: Params, config: ArchitectureConfig, shape: ArchitectureConfig) -> Params:

@@ -85,12 +85,22 @@ def same(first, second):
 
 def test_each_is_trained_and_scored_as_it_would_be_alone(whole):
     for model, found in zip(MODELS, whole, strict=True):
-        assert found[:4] == (model, FIRST + MORE, FIRST + MORE, None)
+        assert found[:3] == (model, FIRST + MORE, None)
         assert same(found.sums, alone(model))
-        summary = found.to_summary()
+        summary = found.to_summary(FIRST + MORE)
         assert summary["config"] == model.to_dict()
         metrics = found.sums["test"].metrics()
         assert summary["splits"]["test"] == dataclasses.asdict(metrics)
+
+
+def test_one_after_the_other_they_train_the_same(tmp_path, whole):
+    in_turn = dataclasses.replace(plan(tmp_path), at_once=1)
+    with Beside(in_turn, MODELS, lambda *_: None) as beside:
+        beside.train_on_until(Fixed(MORE))
+        found = beside.results()
+    for first, again in zip(whole, found, strict=True):
+        assert first[:3] == again[:3]
+        assert same(first.sums, again.sums)
 
 
 @pytest.mark.parametrize("calls", [1, 4, 6, 7])

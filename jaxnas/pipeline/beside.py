@@ -75,6 +75,7 @@ class BaselinePlan:
       rungs: the phases that the winner was trained in.
       windows: of each held-out split, that score.
       failed: told of a model that failed, and how.
+      at_once: models that train at the same time, the last first; None for all.
     """
 
     folder: RunFolder
@@ -83,6 +84,7 @@ class BaselinePlan:
     rungs: Sequence[Rung]
     windows: int
     failed: Callable[[ArchitectureConfig, str], None]
+    at_once: int | None = None
 
     def first_course(self) -> Course:
         """The phases, as one training without a stop."""
@@ -112,8 +114,10 @@ class Beside:
         self._begun = {model: threading.Event() for model in models}
 
     def __enter__(self) -> Self:
-        self._pool = ThreadPoolExecutor(max(1, len(self._models)))
-        self._futures = [self._pool.submit(self._outcome, one) for one in self._models]
+        self._pool = ThreadPoolExecutor(self._plan.at_once or max(1, len(self._models)))
+        self._futures = {
+            one: self._pool.submit(self._outcome, one) for one in self._models[::-1]
+        }
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -136,7 +140,7 @@ class Beside:
     def results(self) -> list[Baseline]:
         """Waits for them; in the models' order."""
         self._alone.set()
-        return [future.result() for future in self._futures]
+        return [self._futures[model].result() for model in self._models]
 
     def _outcome(self, model: ArchitectureConfig) -> Baseline:
         """Trains and scores a model; whatever it fails of is in the result."""

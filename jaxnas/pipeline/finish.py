@@ -126,7 +126,17 @@ class Ending:
             rungs=self.evaluator.trainer.rungs[: self.phase.rung + 1],
             windows=self.config.final_windows,
             failed=functools.partial(log_failure, self.folder),
+            at_once=self._at_once(),
         )
+
+    def _at_once(self) -> int | None:
+        """Models that train beside the winner at a time: it has a core of its own.
+
+        Where the clock ends them all, they all begin with the winner.
+        """
+        if self.clock.budget is not None:
+            return None
+        return max(1, self.evaluator.trainer.machine.cores - 1)
 
     def obvious(self) -> list[ArchitectureConfig]:
         """The obvious models to compare the winner with; says which, and why."""

@@ -173,8 +173,11 @@ class Planner:
         """The cheapest, with one new program that is shared or without."""
         shared: list[list[Program]] = [[]]
         if not shape_key(demands[0].config)[-1]:  # a width that cannot be padded
-            shape = common_shape([one.config for one in demands])
             now = sum(one.at is not None for one in demands)
+            # What fewer than one more of each is to come for serves these alone.
+            last = all(one.number < 2 for one in demands if one.at is not None)
+            configs = [one.config for one in demands]
+            shape = common_shape(configs, narrow=last and now > 0)
             new = self._elastic(shape, now or len(demands))
             shared += [[program] for program in new if not self._too_large(program)]
         ways = [

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch import ArchitectureConfig, LanguageModel, Params
-from arch.padding import extract, pad
+from arch.padding import extract, pad, with_constants
 from arch.traits import Traits, traits_of
 from jaxnas.training.loop import Schedule, Trained, TrainState, training_functions
 from jaxnas.training.settings import TrainSettings
@@ -47,9 +47,8 @@ def member_training(
         stop: jax.Array,
     ) -> Trained:
         traits = member.traits
-        if traits is not None and vmapped:
-            # A layer of zeros is the identity; chosen by data, both would run.
-            traits = traits._replace(depth=model.config.num_layers)
+        if traits is not None:
+            traits = with_constants(traits, model.config, vmapped)
         return run(state, tokens, starts, member.schedule, member.key, stop, traits)
 
     def train(

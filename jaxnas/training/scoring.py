@@ -13,6 +13,7 @@ import numpy as np
 from arch import ArchitectureConfig, LanguageModel, Params, build_model
 from arch.config import QUANTIZATIONS
 from arch.cost import kept_channels
+from arch.padding import with_constants
 from arch.traits import Traits
 from jaxnas.compress import prune_in_place, pruned_in_place, round_weights
 from jaxnas.training.loop import logits_of, next_token_losses
@@ -235,8 +236,8 @@ def scoring(model: LanguageModel, lone: Compression | None, vmapped: bool) -> Ca
         token_bytes: jax.Array,
         quantization: jax.Array,
     ) -> Sums:
-        if traits is not None and vmapped:
-            traits = traits._replace(depth=model.config.num_layers)
+        if traits is not None:
+            traits = with_constants(traits, model.config, vmapped)
         own = quantization if lone is None else _index(lone)
         if lone is None or lone.pruning_ratio > 0:
             params = prune_in_place(params, kept)
