@@ -249,6 +249,39 @@ def check_members(bucket, wanted, vmapped):
     assert losses[:5].mean() - losses[-5:].mean() > 0.01
 
 
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_members_of_a_narrow_shape_train_as_they_do_alone(vmapped):
+    """What they share is compiled in, and their dropout is data."""
+    first = ArchitectureConfig(
+        arch_type="transformer",
+        num_layers=2,
+        hidden_dim=32,
+        num_heads=4,
+        ffn_multiplier=2.0,
+        normalization="rmsnorm",
+        activation="swiglu",
+        position_encoding="alibi",
+        residual_dropout=0.1,
+        vocab_size=VOCAB,
+    )
+    second = dataclasses.replace(
+        first, num_layers=1, hidden_dim=16, num_heads=2, residual_dropout=0.0
+    )
+    members = [Training(first, 1e-4, 0), Training(second, 2e-4, 1)]
+    bucket = Bucket(common_shape([first, second], narrow=True), members)
+    assert "residual_dropout" not in bucket.shape.agreed
+    assert set(bucket.shape.agreed) == {
+        *("normalization", "activation", "position_encoding", "attention_dropout")
+    }
+    states = [member.state() for member in members]
+    found = together(bucket, states, vmapped)
+    for member, (state, losses) in zip(members, found, strict=True):
+        own = extract_state(state, member.config, bucket.shape)
+        end, wanted = alone(member, member.state())
+        np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+        assert_close(own.params, end.params)
+
+
 # ---- bit for bit ----
 
 
@@ -256,7 +289,7 @@ def as_wide(shape):
     """A config that fills a shape, with the last of its heads."""
     query, key_value = shape.heads[-1]
     fields = {name: getattr(shape, name) for name in shape.to_dict()}
-    del fields["members"]
+    del fields["members"], fields["agreed"]
     own = {"num_heads": query, "kv_heads": key_value}
     return ArchitectureConfig(**fields | own).canonical()
 

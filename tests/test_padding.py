@@ -14,6 +14,7 @@ from arch.config import QUANTIZATIONS
 from arch.cost import kept_channels
 from arch.families import FAMILIES, USES, has_heads
 from arch.padding import (
+    Shape,
     common_shape,
     extract,
     holds,
@@ -191,6 +192,35 @@ def test_the_common_shape_of_a_shape_is_itself(family):
         assert shape == shape.canonical()
         for some in ([shape], [shape, *bucket], bucket[::-1]):
             assert common_shape(some) == shape
+
+
+def test_a_narrow_shape_holds_what_its_members_chose_alone():
+    first = of_family("transformer", normalization="rmsnorm", activation="swiglu")
+    second = dataclasses.replace(first, hidden_dim=16, position_encoding="alibi")
+    wide, narrow = (common_shape([first, second], narrow=one) for one in (False, True))
+    assert "position_encoding" not in narrow.agreed  # they differ there
+    assert {"normalization", "activation"} <= set(narrow.agreed)
+    for shape in (wide, narrow):
+        assert Shape(**dataclasses.asdict(shape)) == shape  # as from JSON
+        for config in (first, second):
+            assert holds(shape, config)
+            tree = tree_of(config)
+            assert_same(extract(pad(tree, config, shape), config, shape), tree)
+    for change in (
+        {"normalization": "layernorm"},
+        {"activation": "gelu"},
+        {"activation": "geglu"},
+    ):
+        other = dataclasses.replace(first, **change)
+        assert holds(wide, other)
+        assert not holds(narrow, other)
+        assert holds(common_shape([narrow, other], narrow=True), other)
+    # A trait is data in a shape that holds a shape in which it is.
+    assert common_shape([wide, first], narrow=True).agreed == wide.agreed
+    # What nobody has is never data.
+    dropping = dataclasses.replace(first, attention_dropout=0.1)
+    assert not holds(wide, dropping)
+    assert holds(common_shape([first, dropping]), first)
 
 
 @pytest.mark.parametrize("odd", [10, 12, 36])
