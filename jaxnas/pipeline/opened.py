@@ -11,6 +11,7 @@ from rich.console import Console
 from arch import ArchitectureConfig
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock
 from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.expected import Ahead
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.keys import key_of
 from jaxnas.pipeline.build import (
@@ -29,6 +30,7 @@ from jaxnas.population.observer import Observer
 from jaxnas.population.plan import Plan
 from jaxnas.population.plan_log import Plans
 from jaxnas.population.train_states import States
+from jaxnas.population.trainer import Trainer
 from jaxnas.report.progress import Progress
 from jaxnas.results.result import ResultLog
 from jaxnas.storage.jsonl import Lines
@@ -70,48 +72,59 @@ def open_run(
     if ready.cluster is not None:
         ready.cluster.say, ready.cluster.watch = progress.say, progress.workers
     best_weights = BestWeights(folder.best_weights)
-    several = len(config.named_phases()) > 1
-    plans, compilers = Plans(lines), {}
-    if ready.probed is not None:
-        programs, compiler = ready.probed
-        plans.add([], Plan(buckets=(), prepared=programs, seconds=0.0))
-        compilers = {compiler.lone: compiler}
-    trainer = make_trainer(
-        config,
-        ready.task,
-        compilers=compilers,
-        compressions=compressions_ahead(config, ready.table.space),
-        states=States(folder.states) if several else None,
-        plans=plans,
-        machine=ready.machine,
-        cluster=ready.cluster,
-        pace=ready.pace,
-        observer=Observer(
-            planned=lambda plan: progress.planned(plan, verbose),
-            ran=progress.plan_has_run,
-            trained=best_weights.offer,
-            failed=lambda *failure: log_failure(folder, *failure),
-            say=progress.say,
-        ),
+    observer = Observer(
+        planned=lambda plan: progress.planned(plan, verbose),
+        ran=progress.plan_has_run,
+        trained=best_weights.offer,
+        failed=lambda *failure: log_failure(folder, *failure),
+        say=progress.say,
     )
+    trainer = _trainer(ready, Plans(lines), observer)
     stack.callback(trainer.close)
-    # Of a lone phase no curve is kept.
-    alone = several and config.size_weight == 0 == config.latency_weight
     if ahead is not None:
-        ahead = ready.clock.decide("ahead", ahead)
-    ahead_of = None
-    if alone:
-        ahead_of = steps_ahead(ready.clock, trainer, lambda: _some(ready))
+        ready.clock.decide("ahead", ahead)
     evaluator = make_evaluator(
         config,
         trainer,
         ready.table.space,
         hardware=ready.hardware,
         trainings=TrainingLog(trainings),
-        steps_ahead=ahead_of,
+        steps_ahead=_steps_ahead(ready, trainer),
     )
     logs = trainings, lines
     return Opened(results, later, timings, logs, best_weights, progress, evaluator)
+
+
+def _trainer(ready: Ready, plans: Plans, observer: Observer) -> Trainer:
+    """Of all phases, with the programs that are there already."""
+    config, compilers = ready.config, {}
+    if ready.probed is not None:
+        programs, compiler = ready.probed
+        plans.add([], Plan(buckets=(), prepared=programs, seconds=0.0))
+        compilers = {compiler.lone: compiler}
+    several = len(config.named_phases()) > 1
+    return make_trainer(
+        config,
+        ready.task,
+        compilers=compilers,
+        compressions=compressions_ahead(config, ready.table.space),
+        states=States(ready.folder.states) if several else None,
+        plans=plans,
+        machine=ready.machine,
+        cluster=ready.cluster,
+        pace=ready.pace,
+        observer=observer,
+    )
+
+
+def _steps_ahead(ready: Ready, trainer: Trainer) -> Ahead | None:
+    """See `Expected`; None where fitness decides."""
+    config = ready.config
+    accuracy_alone = config.size_weight == 0 == config.latency_weight
+    # Of a lone phase no curve is kept.
+    if not accuracy_alone or len(config.named_phases()) == 1:
+        return None
+    return steps_ahead(ready.clock, trainer, lambda: _some(ready))
 
 
 def _some(ready: Ready) -> list[ArchitectureConfig]:

@@ -52,8 +52,7 @@ def quality_rows(final: Final) -> Iterator[tuple[str, str, str, str]]:
 def obvious_words(one: Obvious) -> str:
     """An obvious model, by what tells it apart; and its steps, if they are others."""
     shape = shape_words(ArchitectureConfig.from_dict(one["config"]))
-    other = one["steps"] != one["planned"]
-    steps = f" ({one['steps']} steps, the winner {one['planned']})" if other else ""
+    steps = f" ({one['steps']:,} steps)" if one["steps"] != one["planned"] else ""
     return f"obvious model {shape}{steps}"
 
 
@@ -67,12 +66,15 @@ def gain_lines(final: Final) -> Iterator[str]:
     """What the winner gains, or that it was not compared."""
     gain = final.get("gain")
     if gain is not None:
-        over = f"the {obvious_words(final['baseline'][gain['over']])}"
+        rival, winner = final["baseline"][gain["over"]], "the winner"
+        if rival["steps"] != rival["planned"]:
+            winner = f"the winner ({rival['planned']:,} steps)"
+        over = f"the {obvious_words(rival)}"
         parts = [
             f"{each['bits_per_byte']:+.4f} bits/byte on {split}{_error(gain, split)}"
             for split, each in gain["splits"].items()
         ]
-        yield f"gain         of the winner over {over}: {', '.join(parts)}"
+        yield f"gain         of {winner} over {over}: {', '.join(parts)}"
     for one in final.get("baseline", []):
         if one["reason"] is not None:
             yield f"gain         unknown over the {obvious_words(one)}: {one['reason']}"
