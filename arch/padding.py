@@ -16,7 +16,7 @@ number of heads.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -78,7 +78,7 @@ _AXES: dict[tuple[str, int], tuple[str | None, ...]] = {
 _UNGROUPED = {"grouped_query_attention": "transformer"}
 
 # The traits that a model chooses: all that are not its size.
-_CHOICES = (
+CHOSEN = (
     "normalization",
     "activation",
     "position_encoding",
@@ -134,18 +134,23 @@ def shape_key(config: ArchitectureConfig) -> tuple:
     return (family, *shared, odd, own, *variants)
 
 
-def common_shape(configs: Sequence[ArchitectureConfig], narrow: bool = False) -> Shape:
+def common_shape(
+    configs: Sequence[ArchitectureConfig],
+    narrow: bool = False,
+    settled: Collection[str] = (),
+) -> Shape:
     """The smallest shape that holds all the configs.
 
     Args:
       configs: of one `shape_key`.
       narrow: whether it holds no other than their norm, activation, position encoding
-        and dropout, where they have one.
+        and dropout, where they agree.
+      settled: those of these that no model has otherwise which may ever be asked for.
 
     Returns:
       A config whose norm, activation and position encoding are the ones that
-      leave room for any, unless it is narrow; its depth is the greatest. Where none
-      has dropout it holds none that has any.
+      leave room for any, where they are neither settled nor narrow; its depth is the
+      greatest.
 
     Raises:
       ValueError: the configs do not fit together.
@@ -180,7 +185,7 @@ def common_shape(configs: Sequence[ArchitectureConfig], narrow: bool = False) ->
     }
     if any(map(_has_gate, configs)):
         fields["activation"] = "geglu"
-    agreed = _agreed(configs, narrow)
+    agreed = _agreed(configs, CHOSEN if narrow else settled)
     fields |= agreed | {"agreed": tuple(agreed)}
     if "inner_dim" in USES[family]:
         fields["inner_dim"] = inner
@@ -234,20 +239,20 @@ def _agrees(shape: Shape, config: ArchitectureConfig) -> bool:
     return all(getattr(shape, name) == getattr(config, name) for name in shape.agreed)
 
 
-def _agreed(configs: Sequence[ArchitectureConfig], narrow: bool) -> dict[str, Any]:
-    """Traits that the configs have in common, of those that need not be data.
+def _agreed(
+    configs: Sequence[ArchitectureConfig], names: Collection[str]
+) -> dict[str, Any]:
+    """Traits that the configs have in common, of these and what no family of them has.
 
-    Most programs that are compiled for some models serve others later; but dropout
-    costs where there is none, and what a family lacks no model of it will have.
+    Others are data: most programs that are compiled for some models serve others.
     """
     found = {}
-    for name in _CHOICES:
+    for name in CHOSEN:
         values = {getattr(config.canonical(), name) for config in configs}
-        value = next(iter(values))
         lacking = all(name not in USES[config.arch_type] for config in configs)
         data = any(isinstance(one, Shape) and name not in one.agreed for one in configs)
-        if len(values) == 1 and not data and (narrow or lacking or value == 0.0):
-            found[name] = value
+        if len(values) == 1 and not data and (lacking or name in names):
+            found[name] = next(iter(values))
     return found
 
 

@@ -255,7 +255,8 @@ def test_nothing_is_compiled_for_what_is_known(seed):
 
 def test_similar_candidates_need_no_new_program():
     planner = planner_of(DEAR)
-    known = planner.plan(trained(MIXED)).programs()
+    # Where others like each are to come; for the last ones programs may be narrow.
+    known = planner.plan(trained(MIXED), horizon=1.0).programs()
     changes = [
         {"normalization": name, "position_encoding": position, "num_layers": layers}
         for name in ("layernorm", "rmsnorm", "groupnorm")

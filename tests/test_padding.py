@@ -217,10 +217,12 @@ def test_a_narrow_shape_holds_what_its_members_chose_alone():
         assert holds(common_shape([narrow, other], narrow=True), other)
     # A trait is data in a shape that holds a shape in which it is.
     assert common_shape([wide, first], narrow=True).agreed == wide.agreed
-    # What nobody has is never data.
+    # What is settled is no data in a wide one either.
     dropping = dataclasses.replace(first, attention_dropout=0.1)
-    assert not holds(wide, dropping)
-    assert holds(common_shape([first, dropping]), first)
+    assert holds(wide, dropping)
+    without = common_shape([first], settled=("attention_dropout",))
+    assert holds(without, dataclasses.replace(first, normalization="groupnorm"))
+    assert not holds(without, dropping)
 
 
 @pytest.mark.parametrize("odd", [10, 12, 36])

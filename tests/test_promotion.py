@@ -143,7 +143,7 @@ def test_a_pool_grows_with_a_search_that_finds_more_than_was_planned():
     """Else those that were drawn at random would come as if by rank."""
     lines = lines_of(40, 1)
     promotions = Promotions(share=0.25, lucky=2, seed=0, by=(0, 1, 2), by_curve=False)
-    evaluator = SimpleNamespace(steps_ahead=None)
+    evaluator = knowing(None)
     pool = promotions.pool(evaluator, 12)
     for known in range(4, 41, 4):
         pool.read(lines[:known])

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from arch import ArchitectureConfig
+from arch.padding import CHOSEN
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.expected import Ahead
@@ -108,6 +109,7 @@ def _trainer(ready: Ready, plans: Plans, observer: Observer) -> Trainer:
         ready.task,
         compilers=compilers,
         compressions=compressions_ahead(config, ready.table.space),
+        settled=[name for name in CHOSEN if len(ready.table.space.values(name)) == 1],
         states=States(ready.folder.states) if several else None,
         plans=plans,
         machine=ready.machine,

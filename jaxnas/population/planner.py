@@ -68,6 +68,7 @@ class Planner:
       speeds: of each local device, relative to the one of the rates.
       cores: that compile.
       shares_cores: whether training takes the same cores.
+      settled: traits that all models which may be asked for have alike.
     """
 
     rates: Rates
@@ -79,6 +80,7 @@ class Planner:
     speeds: tuple[float, ...] = (1.0,)
     cores: int = 1
     shares_cores: bool = True
+    settled: Collection[str] = ()
 
     def plan(
         self,
@@ -177,7 +179,7 @@ class Planner:
             # What fewer than one more of each is to come for serves these alone.
             last = all(one.number < 2 for one in demands if one.at is not None)
             configs = [one.config for one in demands]
-            shape = common_shape(configs, narrow=last and now > 0)
+            shape = common_shape(configs, last and now > 0, self.settled)
             new = self._elastic(shape, now or len(demands))
             shared += [[program] for program in new if not self._too_large(program)]
         ways = [
@@ -235,7 +237,8 @@ class Planner:
             if exact:
                 program = Program(shape=config)
             else:
-                program = self._elastic(common_shape(alike), len(alike))[0]
+                shape = common_shape(alike, settled=self.settled)
+                program = self._elastic(shape, len(alike))[0]
             chosen.setdefault(program, []).append(at)
         compiling = Compiling(self.rates, (), None, compile_weight=1.0)
         return self._planned(chosen, candidates, compiling)
@@ -370,9 +373,13 @@ class Planner:
 
 
 def planner_for(
-    machine: Machine, settings: TrainSettings, steps: int, scoring: float
+    machine: Machine,
+    settings: TrainSettings,
+    steps: int,
+    scoring: float,
+    settled: Collection[str] = (),
 ) -> Planner:
-    """The planner of a machine, for trainings of this many steps."""
+    """The planner of a machine, for trainings of this many steps; see `Planner`."""
     return Planner(
         rates=machine.rates,
         settings=settings,
@@ -383,6 +390,7 @@ def planner_for(
         speeds=(1.0,) * machine.number,
         cores=machine.cores,
         shares_cores=machine.shares_cores,
+        settled=settled,
     )
 
 

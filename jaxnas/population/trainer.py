@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -65,6 +65,7 @@ class Trainer:
       recovery_share: of a rung's steps, that pruned weights train on for.
       flat: share of its loss that a training has to win to go on, see `Work`.
       compressions: scored after every training, for those that may ask later.
+      settled: traits that all candidates that may come have alike.
       states: where trainings go on from, between phases; None keeps none.
       plans: what shared programs before, and will.
       machine: what it trains on.
@@ -79,6 +80,7 @@ class Trainer:
     recovery_share: float = 0.0
     flat: float = 0.0
     compressions: Sequence[Compression] = ()
+    settled: Collection[str] = ()
     states: States | None = None
     plans: Plans = dataclasses.field(default_factory=Plans)
     machine: Machine = dataclasses.field(default_factory=local_machine)
@@ -246,7 +248,9 @@ class Trainer:
         if recovery is not None:
             pruned = {one.pruning_ratio for one in ahead} - {0.0}
             scoring += len(pruned) * len(recovery)
-        return planner_for(self.machine, settings, rung.new_steps, scoring)
+        return planner_for(
+            self.machine, settings, rung.new_steps, scoring, self.settled
+        )
 
     def _compiler(self, wanted: set[Compression], phase: Phase) -> Compiler:
         """The programs; where all of a run ask for one compression, it is built in."""
