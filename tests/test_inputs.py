@@ -80,6 +80,7 @@ def test_no_more_than_the_bound_is_read(tmp_path):
         (read_json, "NaN", "NaN is no finite number"),
         (read_json, "[-Infinity]", "is no finite number"),
         (read_json, "1e999", "1e999 is no finite number"),
+        (read_json, f"[-1{'0' * 400}]", "is no finite number"),
         (read_json, "{", "is not JSON"),
         (read_toml, f"a = {DEEP}", "nested too deeply"),
         (read_toml, f"a = {DIGITS}", "thousands of digits"),

@@ -24,6 +24,7 @@ SETTINGS_BYTES = 2**20  # of a TOML file, or one of a folder's facts
 JSON_BYTES = 2**27  # of a tokenizer, a summary, an index of shards
 LINES_BYTES = 2**31  # of a file of lines
 MODEL_BYTES = 2**40  # of weights
+_LARGEST = 10**300  # of a JSON integer
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -124,7 +125,9 @@ def parse_json(text: str | bytes) -> Any:
       ValueError: it is none, in one line.
     """
     try:
-        return json.loads(text, parse_float=_finite, parse_constant=_no_number)
+        return json.loads(
+            text, parse_float=_finite, parse_int=_whole, parse_constant=_no_number
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -173,6 +176,12 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 def _finite(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _no_number(text)
+
+
+def _whole(text: str) -> int:
+    """An integer that a float can hold, about: others meet floats in a division."""
+    value = int(text)
+    return value if abs(value) < _LARGEST else _no_number(text)
 
 
 def _no_number(text: str) -> NoReturn:
