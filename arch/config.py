@@ -120,10 +120,10 @@ class ArchitectureConfig:
         _require(
             is_real(multiplier)
             and 0 < self.hidden_dim * multiplier < math.inf
-            and self.feedforward_dim >= 1,
+            and is_count(self.feedforward_dim),
             "ffn_multiplier",
             self,
-            "a number above 0 that leaves at least one channel",
+            f"a number above 0 that leaves 1 to {MOST_COUNT:,} channels",
         )
         for name in _SWITCHES:
             _require(isinstance(getattr(self, name), bool), name, self, "true | false")

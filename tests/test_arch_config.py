@@ -116,6 +116,7 @@ def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name, value, a
         ({"shared_norm": True}, "shared_norm=True .* false where parallel_residual is"),
         ({"head_bias": True}, "head_bias=True .* false where embeddings are tied"),
         ({"ffn_multiplier": 0.01, "ffn_dim": None}, "ffn_multiplier=0.01 .* channel"),
+        ({"ffn_multiplier": 1e30, "ffn_dim": None}, "ffn_multiplier=1e.30 .* channels"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(changes, message):

@@ -93,14 +93,10 @@ def changed(tmp_path, monkeypatch):
         values = {name: field.contents() for name, field in reader.fields.items()}
         values = {k: v for k, v in values.items() if k not in without}
         values |= settings or {}
-        fields = {
-            name: SimpleNamespace(contents=lambda value=value: value)
-            for name, value in values.items()
-        }
-        found = SimpleNamespace(fields=fields, tensors=list(reader.tensors))
+        found = SimpleNamespace(tensors=list(reader.tensors))
         if tensors is not None:
             tensors(found.tensors)
-        monkeypatch.setattr(module, "_open", lambda source: found)
+        monkeypatch.setattr(module, "_open", lambda source: (found, values))
         return import_gguf(tmp_path / "file.gguf", tmp_path / "back")
 
     return run
@@ -153,6 +149,16 @@ def test_a_tensor_without_a_place_is_named(changed):
 
     with pytest.raises(UsageError, match=r"is missing|rope_freqs\.weight has no place"):
         changed(tensors=rename)
+
+
+def test_a_setting_that_is_no_text_is_one_line(tmp_path, capsys):
+    folder, file = saved(LLAMA, tmp_path / "model"), tmp_path / "file.gguf"
+    export_gguf(folder, file)
+    # The first value: of general.architecture.
+    file.write_bytes(file.read_bytes().replace(b"llama", b"\xff\xfeama", 1))
+    assert main(["import", str(file), "--out", str(tmp_path / "out")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"cannot read {file}: 'utf-8' codec" in line
 
 
 def test_the_command_takes_a_file(tmp_path, capsys):

@@ -95,9 +95,8 @@ def import_gguf(source: Path, out: Path) -> Imported:
         nothing is written.
     """
     check_free(out)
-    reader = _open(source)
+    reader, settings = _open(source)
     try:
-        settings = {name: field.contents() for name, field in reader.fields.items()}
         architecture = _architecture(settings)
         tensors = {tensor.name: tensor for tensor in reader.tensors}
         config = _config(architecture, settings, tensors)
@@ -113,13 +112,15 @@ def import_gguf(source: Path, out: Path) -> Imported:
     return Imported(f"{architecture.name} (GGUF)", config, parameters, size)
 
 
-def _open(source: Path) -> "gguf.GGUFReader":
+def _open(source: Path) -> tuple["gguf.GGUFReader", dict[str, Any]]:
+    """The file, and its settings by name."""
     if importlib.util.find_spec(_PACKAGE) is None:
         raise UsageError(f"GGUF needs the package {_PACKAGE}: pip install {_PACKAGE}")
     import gguf
 
     try:
-        return gguf.GGUFReader(source)
+        reader = gguf.GGUFReader(source)
+        return reader, {name: one.contents() for name, one in reader.fields.items()}
     except Exception as error:  # a broken file ends in whatever NumPy raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"cannot read {source}: {reason}") from None
