@@ -151,6 +151,13 @@ def test_a_tensor_without_a_place_is_named(changed):
         changed(tensors=rename)
 
 
+@pytest.mark.parametrize("name", ["block_count", "context_length"])
+def test_no_room_is_made_for_what_is_not_there(changed, name):
+    """Names of 4e9 layers would take hundreds of gigabytes."""
+    with pytest.raises(UsageError, match="numbers are there, the config asks for"):
+        changed({f"llama.{name}": 2**32 - 1, "llama.block_count": 2**32 - 1})
+
+
 def test_a_setting_that_is_no_text_is_one_line(tmp_path, capsys):
     folder, file = saved(LLAMA, tmp_path / "model"), tmp_path / "file.gguf"
     export_gguf(folder, file)

@@ -10,7 +10,6 @@ import safetensors
 from tokenizers import Tokenizer
 
 from arch import ArchitectureConfig
-from arch.cost.totals import parameters as count
 from jaxnas.data import check_room, load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_named
@@ -23,7 +22,7 @@ from jaxnas.export.tokens import (
     special_ids,
     write_generation,
 )
-from jaxnas.export.weights import from_tensors, guessed
+from jaxnas.export.weights import check_size, from_tensors, guessed
 from jaxnas.storage.inputs import JSON_BYTES, read_json, read_text, regular_file
 from jaxnas.storage.jsonl import Json
 
@@ -65,8 +64,8 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
     text = _tokenizer(source if tokenizer is None else tokenizer, config)
     try:
         tensors = _tensors(source, native.buffers)
+        check_size(config, sum(x.size for x in tensors.values()))
         config = guessed(native, config, tensors)
-        _check_size(config, tensors)
         params = from_tensors(native, config, tensors)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
@@ -77,13 +76,6 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
         size = (folder / WEIGHTS).stat().st_size
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     return Imported(native.architecture, config, parameters, size)
-
-
-def _check_size(config: ArchitectureConfig, tensors: dict[str, np.ndarray]) -> None:
-    """Refuses a config of far more parameters than there are, before room is made."""
-    held, number = sum(x.size for x in tensors.values()), count(config)
-    if number > 2 * held:
-        raise UsageError(f"{held:,} numbers are there, {CONFIG} asks for {number:,}")
 
 
 def _keep(source: Path, content: Json, folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from arch import ArchitectureConfig, Params
+from arch.cost import parameters
 from arch.initial import embedding_deviation
 from arch.layers.positions import sinusoidal
 from arch.model import POSITION_SCALE
@@ -60,6 +61,18 @@ def to_tensors(
     if native.positions is not None and not config.learned_positions:
         tensors[native.positions] = position_table(config)
     return tensors
+
+
+def check_size(config: ArchitectureConfig, held: int) -> None:
+    """Refuses a config of far more parameters than there are, before room is made.
+
+    Raises:
+      UsageError: so many are `held`, and the config asks for more than twice as many,
+        or for more layers.
+    """
+    number = parameters(config)
+    if number > 2 * held or config.num_layers > held:
+        raise UsageError(f"{held:,} numbers are there, the config asks for {number:,}")
 
 
 def guessed(
@@ -147,9 +160,9 @@ def _check_rest(
 
 def is_sinusoid(positions: np.ndarray, config: ArchitectureConfig) -> bool:
     """Whether a table is the one that export writes."""
+    if positions.shape != (config.max_seq_length, config.hidden_dim):
+        return False  # the table of an absurd length is never made
     table = position_table(config)
-    if positions.shape != table.shape:
-        return False
     allowed = _POSITION_TOLERANCE * _position_scale(config)
     rounded = table.astype(np.float16).astype(np.float32)
     return bool(

@@ -35,7 +35,7 @@ from jaxnas.export.model_folder import WEIGHTS, save_model
 from jaxnas.export.read import Imported
 from jaxnas.export.rows import layout_at
 from jaxnas.export.settings import built
-from jaxnas.export.weights import is_sinusoid
+from jaxnas.export.weights import check_size, is_sinusoid
 
 if TYPE_CHECKING:
     import gguf
@@ -159,6 +159,7 @@ def _config(
         names = [name for name, ours in _NUMBERS.items() if ours in missing]
         raise UsageError(f"{begin}{', '.join(names)} is missing")
     config = built(architecture.takes, {}, numbers)
+    check_size(config, sum(int(one.n_elements) for one in tensors.values()))
     positions = tensors.get(architecture.positions or "")
     if positions is not None and not is_sinusoid(_values(positions), config):
         config = dataclasses.replace(config, learned_positions=True)
