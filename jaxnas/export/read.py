@@ -64,8 +64,10 @@ def import_folder(source: Path, out: Path, tokenizer: Path | None = None) -> Imp
     text = _tokenizer(source if tokenizer is None else tokenizer, config)
     try:
         tensors = _tensors(source, native.buffers)
-        check_size(config, sum(x.size for x in tensors.values()))
+        held = sum(x.size for x in tensors.values())
+        check_size(config, held)
         config = guessed(native, config, tensors)
+        check_size(config, held)  # with a table of positions it may ask for more
         params = from_tensors(native, config, tensors)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None

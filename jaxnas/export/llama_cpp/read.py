@@ -159,10 +159,12 @@ def _config(
         names = [name for name, ours in _NUMBERS.items() if ours in missing]
         raise UsageError(f"{begin}{', '.join(names)} is missing")
     config = built(architecture.takes, {}, numbers)
-    check_size(config, sum(int(one.n_elements) for one in tensors.values()))
+    held = sum(int(one.n_elements) for one in tensors.values())
+    check_size(config, held)
     positions = tensors.get(architecture.positions or "")
     if positions is not None and not is_sinusoid(_values(positions), config):
         config = dataclasses.replace(config, learned_positions=True)
+        check_size(config, held)
     reasons = list(_differences(architecture.keys(config), found))
     reasons += [
         f"{field}={getattr(config, field)!r}: needs {' or '.join(map(repr, values))}"
