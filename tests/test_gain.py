@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxnas.errors import UsageError
 from jaxnas.pipeline.obvious import llama_like
 from jaxnas.report.quality import show_quality
+from jaxnas.results import summary
 from jaxnas.results.gain import best_gain, split_gain
 from jaxnas.training.scoring import WindowSums
 
@@ -136,6 +138,17 @@ def test_a_line_warns_of_each_that_the_winner_loses_to(figures, rivals):
     assert len(lines) == len(rivals)
     for line, rival in zip(lines, rivals, strict=True):
         assert f"loses to the {rival} on test: {figures['winner']:.3f}" in line
+
+
+@pytest.mark.parametrize("part", ["splits", "gain"])
+def test_a_summary_without_one_split_is_damaged(tmp_path, monkeypatch, part):
+    found = final(1.5)
+    monkeypatch.setattr(summary, "read_kept", lambda path, kind: {"final": found})
+    assert summary.read_summary(tmp_path)["final"] is found
+    scores = found["splits"] if part == "splits" else found["gain"]["splits"]
+    scores["other"] = scores.pop("test")
+    with pytest.raises(UsageError, match="damaged: no scores of test"):
+        summary.read_summary(tmp_path)
 
 
 def test_without_obvious_models_the_rest_is_shown():

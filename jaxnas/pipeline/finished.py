@@ -11,16 +11,15 @@ from jaxnas.report.quality import show_quality
 from jaxnas.report.tables import top_table
 from jaxnas.results.phases import last_phase
 from jaxnas.results.result import read_results
-from jaxnas.results.summary import Summary
+from jaxnas.results.summary import Summary, read_summary
 from jaxnas.storage import disk
-from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import RunFolder
 
 
 def already_done(folder: RunFolder, config: Settings, console: Console) -> Summary:
     """A finished run is shown again, not run again, if its files are whole."""
     try:
-        summary: Summary = read_kept(folder.summary, Summary)
+        summary = read_summary(folder.summary)
         results = read_results(folder.results)
         number = len(summary["search"]["top"])
         names = objective_names(config.objectives)

@@ -15,7 +15,7 @@ from jaxnas.evaluation.user_objectives import objective_names
 from jaxnas.results.phases import last_phase
 from jaxnas.results.ranking import winner_of
 from jaxnas.results.result import Result, Scored, read_results
-from jaxnas.results.summary import Summary
+from jaxnas.results.summary import Summary, read_summary
 from jaxnas.storage.inputs import LINES_BYTES, read_bytes
 from jaxnas.storage.jsonl import Json, read_lines
 from jaxnas.storage.kinds import misfit, read_kept
@@ -140,7 +140,7 @@ def read_record(path: Path, ended: bool = False) -> Record:
         later=read_results(folder.rungs) if folder.rungs.exists() else [],
         timings=_timings(folder.timings) if folder.timings.exists() else [],
         clock=read_kept(folder.budget, Spent) if folder.budget.exists() else None,
-        summary=_json(folder.summary, Summary) if folder.summary.exists() else None,
+        summary=read_summary(folder.summary) if folder.summary.exists() else None,
         failures=_text(folder.failures) if folder.failures.exists() else "",
     )
 

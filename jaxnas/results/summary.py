@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from jaxnas.config import Settings
+from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.results.gain import Gain, Obvious, Quality
 from jaxnas.results.phases import PhaseResult
@@ -13,6 +15,9 @@ from jaxnas.results.result import Measurement, Result, Scored, scored
 from jaxnas.results.spread import Spread, objective_spread, score_spread
 from jaxnas.results.trust import PhaseCounts, Trust, phase_summary, trust_of
 from jaxnas.storage.jsonl import Json
+from jaxnas.storage.kinds import read_kept
+
+_SPLITS = ("validation", "test")
 
 
 class Winner(TypedDict):
@@ -96,6 +101,20 @@ class Summary(TypedDict):
     trust: Trust
     latency: Latency
     files: dict[str, str]  # SHA-256 of what all this is about
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary of a finished run.
+
+    Raises:
+      UsageError: it is damaged.
+    """
+    found: Summary = read_kept(path, Summary)
+    final = found["final"]
+    for scores in (final["splits"], (final["gain"] or {"splits": _SPLITS})["splits"]):
+        if missing := [split for split in _SPLITS if split not in scores]:
+            raise UsageError(f"{path} is damaged: no scores of {missing[0]}")
+    return found
 
 
 def summary_of(
