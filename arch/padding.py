@@ -235,8 +235,12 @@ def with_constants(traits: Traits, shape: ArchitectureConfig, vmapped: bool) -> 
 
 
 def _agrees(shape: Shape, config: ArchitectureConfig) -> bool:
-    config = config.canonical()
-    return all(getattr(shape, name) == getattr(config, name) for name in shape.agreed)
+    uses = USES[config.arch_type]
+    return all(
+        getattr(shape, name) == getattr(config, name)
+        for name in shape.agreed
+        if name in uses
+    )
 
 
 def _agreed(
@@ -246,12 +250,12 @@ def _agreed(
 
     Others are data: most programs that are compiled for some models serve others.
     """
+    uses = frozenset().union(*(USES[config.arch_type] for config in configs))
     found = {}
     for name in CHOSEN:
-        values = {getattr(config.canonical(), name) for config in configs}
-        lacking = all(name not in USES[config.arch_type] for config in configs)
+        values = {getattr(config, name) for config in configs}
         data = any(isinstance(one, Shape) and name not in one.agreed for one in configs)
-        if len(values) == 1 and not data and (lacking or name in names):
+        if name not in uses or (len(values) == 1 and not data and name in names):
             found[name] = next(iter(values))
     return found
 

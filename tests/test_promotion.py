@@ -270,16 +270,16 @@ def test_where_seconds_are_left_what_trains_faster_is_worth_more():
         comes_to = 3.0 - 3 * (101**-0.4 - (101 + steps) ** -0.4)
         found = promotions.objectives(evaluator)(result)
         assert found == pytest.approx([comes_to], abs=1e-3)
-        worth = evaluator.expected.worth(config, result, phase)
+        worth = evaluator.prospects.worth(config, result, phase)
         assert worth == pytest.approx(-comes_to, 1e-3)
     # Before it is recorded a training counts as it does afterwards; the search's
     # phase has no name.
     new = knowing(None, steps_ahead=steps_of)
-    assert new.expected.worth(TINY, result, phase) == -3.0
+    assert new.prospects.worth(TINY, result, phase) == -3.0
     for same in (phase, FIRST):
-        found = new.expected.worth(TINY, result, same, training)
-        assert found == evaluator.expected.worth(TINY, result, phase)
-    assert knowing(training).expected.worth(TINY, result, phase) == result.fitness
+        found = new.prospects.worth(TINY, result, same, training)
+        assert found == evaluator.prospects.worth(TINY, result, phase)
+    assert knowing(training).prospects.worth(TINY, result, phase) == result.fitness
 
 
 def test_steps_ahead_are_those_of_the_budget_at_the_pace_that_was_planned_with(

@@ -196,7 +196,7 @@ def test_a_strategy_is_told_what_candidates_come_to(tmp_path, now):
     assert all(0 < value < 1 for value in told)  # 1 - accuracy
     evaluator.steps_ahead = lambda config, done: 100.0
     worth = lambda config, found, phase: -float(100 + config.num_layers)
-    evaluator.expected = types.SimpleNamespace(worth=worth)
+    evaluator.prospects = types.SimpleNamespace(worth=worth)
     now[0], reached = 0.0, told.copy()
     told.clear()
     searched(tmp_path / "come to", now, evaluator, 2, strategy)

@@ -10,8 +10,8 @@ from arch import ArchitectureConfig, Params
 from arch.cost import Hardware
 from jaxnas.errors import reason_of
 from jaxnas.evaluation.costs import Costs, costs_of
-from jaxnas.evaluation.expected import Ahead, Expected
 from jaxnas.evaluation.fitness import FitnessSettings, fitness_of, objectives_of
+from jaxnas.evaluation.prospects import Ahead, Prospects
 from jaxnas.evaluation.training_log import Training, TrainingLog
 from jaxnas.evaluation.user_objectives import Extra, ObjectiveFailed, compression_of
 from jaxnas.population.call import Outcome
@@ -56,7 +56,7 @@ class Evaluator:
       latency: which one is an objective, of `LATENCIES`.
       extra: the user's objectives, asked for each of the trainer's compressions.
       trainings: what was trained before, and what will be from now on.
-      steps_ahead: see `Expected`.
+      steps_ahead: see `Prospects`.
     """
 
     trainer: Trainer
@@ -75,9 +75,9 @@ class Evaluator:
         return self.trainer.task
 
     @property
-    def expected(self) -> Expected:
+    def prospects(self) -> Prospects:
         """What its candidates come to when they train on."""
-        return Expected(self.trainer, self.trainings, self.steps_ahead)
+        return Prospects(self.trainer, self.trainings, self.steps_ahead)
 
     def __call__(
         self,
@@ -319,7 +319,7 @@ class Evaluator:
             weights = outcome.weights_for(one.pruning_ratio)
             if weights is not None:
                 judged = self._judge(one, self._costs(one), training)
-                worth = self.expected.worth(one, judged, phase, training)
+                worth = self.prospects.worth(one, judged, phase, training)
                 observer.trained(one, weights, worth, phase)
         return training
 

@@ -10,7 +10,7 @@ import numpy as np
 from arch import ArchitectureConfig, Params
 from jaxnas.clock import PHASES_END, TRAINING_ENDS, Clock
 from jaxnas.config import Settings
-from jaxnas.evaluation.expected import Ahead
+from jaxnas.evaluation.prospects import Ahead
 from jaxnas.pipeline.room import BESIDE, seconds_alone
 from jaxnas.population.pace import KINDS, Pace
 from jaxnas.population.trainer import Trainer

@@ -12,7 +12,7 @@ from arch import ArchitectureConfig
 from arch.padding import CHOSEN
 from jaxnas.clock import PHASES_END, SEARCH_ENDS, Clock
 from jaxnas.evaluation.evaluator import Evaluator
-from jaxnas.evaluation.expected import Ahead
+from jaxnas.evaluation.prospects import Ahead
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.keys import key_of
 from jaxnas.pipeline.build import (
@@ -120,7 +120,7 @@ def _trainer(ready: Ready, plans: Plans, observer: Observer) -> Trainer:
 
 
 def _steps_ahead(ready: Ready, trainer: Trainer) -> Ahead | None:
-    """See `Expected`; None where fitness decides."""
+    """See `Prospects`; None where fitness decides."""
     config = ready.config
     accuracy_alone = config.size_weight == 0 == config.latency_weight
     # Of a lone phase no curve is kept.

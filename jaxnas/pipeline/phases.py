@@ -31,7 +31,7 @@ class Promotions:
       by: which objectives order the candidates.
       by_curve: whether quality is the loss that a learning curve leads to, by the
         last phase's end, instead of the one at hand. Where the clock plans the last
-        training it is what each comes to in its time, see `Expected.worth`.
+        training it is what each comes to in its time, see `Prospects.worth`.
     """
 
     share: float
@@ -109,7 +109,7 @@ def _worth(evaluator: Evaluator, phase: Phase) -> Callable[[Scored], float]:
     """What decides which candidate of a phase wins."""
 
     def worth(result: Scored) -> float:
-        found = evaluator.expected.worth(result.config, result, phase)
+        found = evaluator.prospects.worth(result.config, result, phase)
         assert found is not None
         return found
 
@@ -122,7 +122,7 @@ def _predicted(evaluator: Evaluator, phase: Phase, result: Scored) -> list[float
     if evaluator.steps_ahead is not None:
         return [-_worth(evaluator, phase)(result), *others]
     last = evaluator.trainer.rungs[-1].steps
-    loss = evaluator.expected.loss(result.config, result.metrics.loss, phase, last)
+    loss = evaluator.prospects.loss(result.config, result.metrics.loss, phase, last)
     return [loss, *others]
 
 

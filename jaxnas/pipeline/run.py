@@ -337,7 +337,7 @@ def _winner(
     [fittest] = top_results(last, 1)
     if evaluator.steps_ahead is None:
         return fittest
-    worth = lambda result: evaluator.expected.worth(result.config, result, phase)
+    worth = lambda result: evaluator.prospects.worth(result.config, result, phase)
     winner = max(scored(last), key=lambda result: (worth(result), -result.id))
     decided = winner_of(last, clock.decide(WINNER, winner.id))
     assert decided is not None

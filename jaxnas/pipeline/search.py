@@ -288,7 +288,7 @@ class Search:
         objectives = result.objectives
         warm = self.settings.warm_start is not None
         if self.evaluator.steps_ahead is not None and not warm:
-            worth = self.evaluator.expected.worth(result.config, result, FIRST)
+            worth = self.evaluator.prospects.worth(result.config, result, FIRST)
             assert worth is not None
             objectives = [-worth, *objectives[1:]]
         return [objectives[column] for column in self.columns]

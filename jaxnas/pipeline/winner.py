@@ -56,7 +56,7 @@ class BestWeights:
         Args:
           config: the candidate.
           params: its weights as they were scored, before quantisation.
-          worth: see `Expected.worth`; None if it failed.
+          worth: see `Prospects.worth`; None if it failed.
           phase: that they are of; a later one beats all earlier ones, and those
             from other seeds do not count.
         """

@@ -20,7 +20,7 @@ class Observer(NamedTuple):
       ran: with each plan that has run as planned, its seconds those that were
         expected as it began, and the seconds that it took.
       trained: with each newly trained config, its weights as they are scored, what
-        it is worth (`Expected.worth`, None if it failed) and its phase, before the
+        it is worth (`Prospects.worth`, None if it failed) and its phase, before the
         training is recorded.
       failed: with each config whose training failed and the traceback.
       say: with a line about what goes otherwise than planned.

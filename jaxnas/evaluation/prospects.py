@@ -30,7 +30,7 @@ class Judged(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Expected:
+class Prospects:
     """What candidates come to when they train on.
 
     Attributes:
