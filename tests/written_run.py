@@ -47,7 +47,11 @@ def written_summary(bits):
     return {
         "winner": {"id": 0, "config": {}},
         "search": search | lists | parts | {"exhausted": False},
-        "final": {"steps": 1, "reason": None, "splits": {"test": split}}
+        "final": {
+            "steps": 1,
+            "reason": None,
+            "splits": {"validation": split, "test": split},
+        }
         | {"baseline": [], "gain": None},
         "phases": [],
         "trust": {"phases": [], "noise": noise},

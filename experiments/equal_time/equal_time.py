@@ -4,12 +4,14 @@
 
 Each cell is one run of `python -m jaxnas.run --budget` with the given limit and
 seed: the default strategy, `random`, `genetic`, and the obvious model alone, which
-has all of the time for its training (a space of that one model). A cell that is in
-result.json is not run again. The README says how to read the table.
+has all of the time for its training (a space of that one model). Each begins with
+an empty cache. A cell that is in result.json is not run again, and processes with
+arms of their own can share the file. The README says how to read the table.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,16 +45,21 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     options = parser.parse_args()
     file = options.out / "result.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
+    found = _read(file)
     for seed in range(options.seeds):
         for size in options.sizes:
             for arm in options.arms:
                 name = f"{options.budget} {size:g} MiB {arm} seed {seed}"
                 if name not in found:
-                    found[name] = _run(arm, size, seed, options.budget)
+                    cell = _run(arm, size, seed, options.budget)
+                    found = _read(file) | {name: cell}
                     write_json(file, found)
                     print(f"{name}: {_line(found[name])}", flush=True)
     _print_table(found, options)
+
+
+def _read(file: Path) -> dict:
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def _line(cell: dict) -> str:
@@ -80,8 +87,11 @@ def _run(arm: str, size: float, seed: int, budget: str) -> dict:
             *("--max-size", size, "--max-latency", LATENCY[size], "--seed", seed),
             *("--latency", "estimate", "--no-baseline", *given),
         ]
+        empty = os.environ | {"JAXNAS_CACHE": f"{folder}/cache"}
         began = time.monotonic()
-        ended = subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL)
+        ended = subprocess.run(
+            list(map(str, command)), env=empty, stdout=subprocess.DEVNULL
+        )
         if ended.returncode:
             sys.exit(f"{arm}, {size:g} MiB, seed {seed}: the run ended with an error")
         seconds = {"all": time.monotonic() - began} | _stages(out / "timings.jsonl")
