@@ -98,7 +98,7 @@ def search(
 
     Raises:
       UsageError: a setting or the folder cannot be used.
-      RunFailed: no candidate succeeded.
+      RunFailed: no candidate succeeded, or no model of the space keeps the limits.
     """
     config = RunConfig(**settings).anchored()
     path = None if out is None else Path(out)
@@ -122,7 +122,7 @@ def resume(
 
     Raises:
       UsageError: the folder holds no run, or one that cannot be resumed.
-      RunFailed: no candidate succeeded.
+      RunFailed: no candidate succeeded, or no model of the space keeps the limits.
     """
     with existing_run(Path(out)) as folder:
         config = read_run_settings(folder.config)

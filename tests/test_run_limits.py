@@ -8,7 +8,7 @@ from searching import jitted
 
 from arch.spaces import SPACES
 from jaxnas.config import RunConfig
-from jaxnas.errors import UsageError
+from jaxnas.errors import RunFailed
 from jaxnas.evaluation.costs import costs_of
 from jaxnas.evaluation.fitness import FitnessSettings, deciding
 from jaxnas.hardware import hardware_named
@@ -53,7 +53,7 @@ def test_nothing_over_the_limits_is_asked(name, seed):
     settings = settings_of(strategy=name, latency="estimate", **random_limits(rng))
     try:
         table = costs_of_space(settings, HARDWARE, FIELDS)
-    except UsageError:  # the two limits together leave nothing
+    except RunFailed:  # the two limits together leave nothing
         return
     scores = make_fitness(settings)
     columns = deciding(scores, 3)
@@ -76,7 +76,7 @@ def test_nothing_over_the_limits_is_asked(name, seed):
 
 def test_limits_that_no_model_keeps_to_are_said_in_one_line():
     settings = settings_of(space="nano", max_size=0.001, max_latency=5.0)
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(RunFailed) as raised:
         costs_of_space(settings, HARDWARE, FIELDS)
     said = str(raised.value)
     assert "\n" not in said

@@ -7,7 +7,7 @@ from arch.cost import Hardware
 from arch.space import Space
 from jaxnas.analytic.cost_table import CostTable, cost_table, limits_in_words
 from jaxnas.config import Settings
-from jaxnas.errors import UsageError
+from jaxnas.errors import RunFailed
 from jaxnas.spaces import load_space
 from jaxnas.training.task import Task
 
@@ -27,7 +27,8 @@ def costs_of_space(
       space: of the run; by default the one that the settings name.
 
     Raises:
-      UsageError: they allow none, or the space is too large for a table.
+      RunFailed: they allow none.
+      UsageError: the space is too large for a table.
     """
     space = load_space(settings.space) if space is None else space
     phase = next(iter(settings.named_phases().values()))
@@ -43,7 +44,7 @@ def costs_of_space(
     )
     if not table.feasible:
         least = table.costs.min(axis=0)
-        raise UsageError(
+        raise RunFailed(
             f"no model of space {space.name} keeps to "
             f"{limits_in_words(settings.max_size, most)}: the smallest has "
             f"{least[0]:.3g} MiB, the fastest takes {least[1]:.3g} ms"

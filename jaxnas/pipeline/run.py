@@ -91,7 +91,7 @@ def run(
 
     Raises:
       UsageError: the settings or the folder cannot be used.
-      RunFailed: no candidate succeeded.
+      RunFailed: no candidate succeeded, or no model of the space keeps the limits.
     """
     began = time.monotonic() if began is None else began
     console = plain_console() if console is None else console

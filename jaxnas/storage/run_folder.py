@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxnas.errors import UsageError
+from jaxnas.errors import RunFailed, UsageError
 from jaxnas.storage import disk
 from jaxnas.storage.files import PARTIAL, write_whole
 
@@ -182,8 +182,8 @@ def new_run(
 ) -> Iterator[RunFolder]:
     """Makes and locks the folder of a new run, with its settings in it.
 
-    If the block finds that the run cannot be used (a UsageError) before anything
-    was evaluated, what was made is taken back.
+    If the block finds that the run cannot be used (a UsageError), or can find
+    nothing (a RunFailed), before anything was evaluated, what was made is taken back.
 
     Args:
       path: the folder itself, absent or empty; None takes the first free
@@ -208,7 +208,7 @@ def new_run(
         write_whole(folder.config, settings)  # last: now there is a run
         try:
             yield folder
-        except UsageError:
+        except (UsageError, RunFailed):
             if not folder.holds_work():
                 _take_back(folder, made)
             raise
