@@ -5,7 +5,9 @@ import errno
 import hashlib
 import logging
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -98,7 +100,8 @@ class Checkpoints:
             return None
         path = self._folder / str(newest.step)
         try:
-            facts = self._orbax.metadata(newest.step).custom_metadata
+            with quiet():
+                facts = self._orbax.metadata(newest.step).custom_metadata
             found = facts.get("known")
             if found is None:
                 return None
@@ -154,11 +157,28 @@ def damaged(path: Path, error: Exception, cure: str) -> UsageError:
 def _forget_tasks() -> None:
     """Orbax leaves tasks behind: their tracebacks would follow the one line."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+
+
+class _AllButTasks:
+    """Reports what Python could not raise, but for what Orbax's tasks leave."""
+
+    def __init__(self, report: Callable[..., object]) -> None:
+        """Around what reported until now."""
+        self._report = report
+
+    def __call__(self, found: Any) -> None:
+        code = getattr(found.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in Path(code.co_filename).parts
+        if not of_orbax and str(found.exc_value) != "Event loop is closed":
+            self._report(found)
 
 
 def _reason(error: Exception) -> str:
     if _FULL in str(error):  # among a thousand other characters
         return _FULL
+    if "handler" in str(error):  # all that it says is which of its classes failed
+        return "Orbax cannot read it"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -189,26 +209,31 @@ def folders_first() -> ocp.Context:
 
 
 _SILENCED = threading.Lock()
-_silent: list[int] = []  # the logger's level before the first of those inside
+_LOGGERS = (logging.getLogger("absl"), logging.getLogger())
+_silent: list[list[int]] = []  # their levels before the first of those inside
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Orbax logs what it raises as well; the user gets one line, from us.
 
-    Several threads may be inside: the last one out lets the logger speak again.
+    Several threads may be inside: the last one out lets the loggers speak again.
     """
-    logger = logging.getLogger("absl")
     with _SILENCED:
-        _silent.append(_silent[0] if _silent else logger.level)
-        logger.setLevel(logging.CRITICAL)
+        if not isinstance(sys.unraisablehook, _AllButTasks):
+            sys.unraisablehook = _AllButTasks(sys.unraisablehook)
+        levels = [logger.level for logger in _LOGGERS]
+        _silent.append(_silent[0] if _silent else levels)
+        for logger in _LOGGERS:
+            logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         with _SILENCED:
             before = _silent.pop()
             if not _silent:
-                logger.setLevel(before)
+                for logger, level in zip(_LOGGERS, before, strict=True):
+                    logger.setLevel(level)
 
 
 def digest(state: Any) -> str:
