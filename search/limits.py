@@ -139,6 +139,8 @@ def limited(
         raise ValueError(
             f"known must have shape (K, {length}) with K at least 1, got {rows.shape}"
         )
+    if rows.dtype.kind not in "iu":
+        raise ValueError(f"known must hold integers, got {rows.dtype}")
     rows = rows.astype(np.int32)
     limits = Limited(genes=genes, excess=excess, known=rows, keep=keep)
     allowed = np.asarray(jax.jit(jax.vmap(limits.valid))(rows))
@@ -149,4 +151,6 @@ def limited(
 
 def unlimited(genes: Genes) -> Genes:
     """The space without its limits, if it has any."""
-    return genes.genes if isinstance(genes, Limited) else genes
+    while isinstance(genes, Limited):
+        genes = genes.genes
+    return genes

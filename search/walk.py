@@ -38,8 +38,12 @@ def genome_at(
     Returns:
       i32[G], within bounds; not every one needs to be valid.
     """
+    choices = cardinality.max()
+    if walk_length(cardinality) == choices:  # one gene has all of them: no two to mix
+        order = jnp.argsort(mixed(jnp.arange(choices, dtype=jnp.uint32) ^ salts[0, 0]))
+        return jnp.where(cardinality == choices, order[position], 0).astype(jnp.int32)
     # Beyond MOST genes would always be 0: their divisor is not needed.
-    steps = np.cumprod([1, *cardinality[:0:-1].astype(object)])[::-1]
+    steps = np.cumprod(np.asarray([1, *cardinality[:0:-1]], object))[::-1]
     steps = np.minimum(steps, MOST).astype(np.int32)
     digits = position // steps % cardinality
     even = np.arange(len(cardinality)) % 2 == 0

@@ -158,6 +158,8 @@ def test_limits_come_off_again():
     genes, _ = limits("loose")
     assert unlimited(genes) is SMALL
     assert unlimited(SMALL) is SMALL
+    twice = limited(genes, lambda genome: jnp.float32(0), genes.known)
+    assert unlimited(twice) is SMALL
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,7 @@ def test_limits_come_off_again():
             None,
             r"known must be allowed, \[\[2, 5, 0, 0\]\]",
         ),
+        (np.full((1, 4), 0.9), None, "known must hold integers, got float64"),
         (np.zeros((0, 4)), None, r"known must have shape \(K, 4\)"),
         (np.zeros((1, 3)), None, r"known must have shape \(K, 4\)"),
         (np.zeros((1, 4)), 4, "keep must be in 0 to 3, got 4"),

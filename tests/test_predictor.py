@@ -161,6 +161,8 @@ def test_rays_measure_hypervolume_and_what_a_point_adds(key, number):
     volumes = jax.vmap(lambda point: hypervolume(with_one(point), reference))(points)
     found = gains(reach[:, :30], longest, number)
     np.testing.assert_allclose(found, volumes - whole, atol=0.004)
+    # What the front holds already adds nothing, to the last bit.
+    assert (gains(reach[:, :20], longest, number) == 0).all()
 
 
 def test_expected_gain_over_draws_is_expected_hypervolume_improvement(key):
@@ -195,6 +197,14 @@ def test_the_view_does_not_depend_on_the_units(key):
         for those in (points, points * units)
     ]
     np.testing.assert_allclose(*reaches, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e7])
+def test_a_front_of_one_point_is_seen_as_wide_as_all_that_succeeded(unit):
+    points = unit * jnp.array([[1.0, 5.0], [1.5, 7.0], [3.0, 6.0], [jnp.nan, 0.0]])
+    view = view_of(jax.random.key(0), points, 64)
+    np.testing.assert_allclose(view.width, unit * jnp.array([2.0, 2.0]), rtol=1e-6)
+    assert (view.reach(points)[:, 0] > 0).all()
 
 
 def test_every_direction_finds_its_best(key):

@@ -1,10 +1,12 @@
 """Operators of real genes, and the walk without repeats."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from searching import Capped
 
 from search import polynomial, random_search, simulated_binary
+from search.walk import draw_salts, genome_at
 
 LOW, HIGH = np.float32([0, -2, 5]), np.float32([1, 3, 9])
 FIRST, SECOND = np.float32([0.2, -2, 7]), np.float32([0.9, 3, 7])
@@ -30,6 +32,22 @@ def test_polynomial_mutation_stays_within_bounds_and_changes_at_its_rate(key):
         # At its bound the second gene can only move one way.
         share = (found != FIRST).mean(axis=0)[[0, 2]]
         np.testing.assert_allclose(share, rate, atol=0.04)
+
+
+def test_a_fixed_gene_stays(key):
+    low, high = jnp.array([0.0, 2.0]), jnp.array([1.0, 2.0])
+    found = polynomial(key, jnp.array([0.5, 2.0]), low, high, rate=1.0)
+    assert found[1] == 2.0
+    assert jnp.isfinite(found).all()
+
+
+def test_one_gene_is_walked_in_random_order(key):
+    cardinality = np.asarray([1, 20, 1], np.int32)
+    walk = jax.vmap(lambda place: genome_at(draw_salts(key, 3), place, cardinality))
+    genomes = np.asarray(walk(jnp.arange(20)))
+    assert sorted(genomes[:, 1].tolist()) == list(range(20))
+    assert not genomes[:, [0, 2]].any()
+    assert len(set(np.diff(genomes[:, 1]).tolist())) > 5
 
 
 def test_random_search_repeats_nothing_before_all_were_asked(key):

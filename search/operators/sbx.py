@@ -61,7 +61,7 @@ def polynomial(
     Args:
       key: PRNG key, consumed.
       genome: f32[G], within bounds.
-      low, high: f32[G], the bounds, low below high.
+      low, high: f32[G], the bounds; where they are equal nothing changes.
       rate: in [0, 1], how likely each gene changes.
       eta: at least 0; the larger, the smaller the changes.
 
@@ -73,7 +73,7 @@ def polynomial(
     down = drawn < 0.5
     width = high - low
     # The share of the way to the bound on that side, 1 there.
-    room = jnp.where(down, genome - low, high - genome) / width
+    room = jnp.where(down, genome - low, high - genome) / jnp.where(width > 0, width, 1)
     tail = 2 * jnp.where(down, drawn, 1 - drawn)
     reach = tail + (1 - tail) * _power(1 - room, eta + 1)
     step = (1 - _power(reach, 1 / (eta + 1))) * width

@@ -85,12 +85,13 @@ def aging(
 
     def ask(key: jax.Array, state: Individuals) -> jax.Array:
         for_first, for_children = jax.random.split(key)
+        there = jnp.where(state.used[:, None], state.genomes, -1)
         return jax.lax.cond(
             state.used.all(),
             lambda: jax.vmap(child, (0, None))(
                 jax.random.split(for_children, population), state
             ),
-            lambda: first(for_first, among(listed, state.genomes)),
+            lambda: first(for_first, among(listed, there)),
         )
 
     def tell(

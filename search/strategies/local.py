@@ -1,5 +1,6 @@
 """Local search: look at the neighbours of what is best."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from search.hashing import is_told, remember
 from search.individuals import (
     Individuals,
     best,
+    copies,
     keep,
     merge,
     start_of,
@@ -37,6 +39,7 @@ def local(
     population: int = 50,
     archive: int = 100,
     ordered: np.ndarray | None = None,
+    canonical: Callable[[jax.Array], jax.Array] = lambda genome: genome,
     seeds: jax.Array | None = None,
     stratum: int | None = None,
     proposals: jax.Array | None = None,
@@ -56,6 +59,8 @@ def local(
       population: B, individuals asked at once.
       archive: members at most.
       ordered: bool[G], genes whose choices are in an order; None for none.
+      canonical: i32[G] -> i32[G], the one genome of all that mean the same, valid
+        where the genome is; it is told these.
       seeds, stratum, proposals, share: of a first population, see
         `first_population`.
 
@@ -80,15 +85,15 @@ def local(
         for choice in range(choices)
     ]
     gene, choice = np.asarray(changes, np.int32).T
-    listed = proposed(genes, proposals)
+    listed = jax.jit(jax.vmap(canonical))(proposed(genes, proposals))
     # Neighbours that are not allowed are left out: moved, they would be others'.
     free = unlimited(genes)
-    allowed = jax.vmap(jax.vmap(genes.valid))
+    allowed = jax.vmap(genes.valid)
 
     def neighbours(genome: jax.Array) -> jax.Array:
         """i32[G] -> i32[K, G], one for each choice of each gene."""
         changed = lambda gene, choice: free.repair(genome.at[gene].set(choice))
-        return jax.vmap(changed)(gene, choice)
+        return jax.vmap(lambda *one: canonical(changed(*one)))(gene, choice)
 
     def init(key: jax.Array) -> LocalState:
         del key  # nothing is drawn before the first ask
@@ -98,13 +103,15 @@ def local(
     def ask(key: jax.Array, state: LocalState) -> jax.Array:
         for_first, for_order = jax.random.split(key)
         near = jax.vmap(neighbours)(state.front.genomes)
-        known = is_told(state.told, near)
-        open_ = state.front.used[:, None] & ~known & allowed(near)
+        there = jnp.repeat(state.front.used, near.shape[1])
+        near = near.reshape(-1, near.shape[-1])
+        # Those of free places come last: no other is a copy of theirs.
+        open_ = there & ~copies(near) & ~is_told(state.told, near)
+        open_ &= allowed(near)
         order = jax.random.uniform(for_order, open_.shape)
         chance, chosen = _largest(jnp.where(open_, order, -1.0), population)
-        genomes = near.reshape(-1, near.shape[-1])[chosen]
-        anything = first(for_first, is_told(state.told, listed))
-        return jnp.where((chance >= 0)[:, None], genomes, anything)
+        anything = jax.vmap(canonical)(first(for_first, is_told(state.told, listed)))
+        return jnp.where((chance >= 0)[:, None], near[chosen], anything)
 
     def tell(
         state: LocalState,
@@ -121,7 +128,7 @@ def local(
 
 
 def _largest(values: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
-    """The largest of f32[A, K] and where they are; -1 where there are too few."""
-    flat = jnp.pad(values.ravel(), (0, number), constant_values=-1.0)
-    chance, chosen = jax.lax.top_k(flat, number)
+    """The largest of f32[N] and where they are; -1 where there are too few."""
+    padded = jnp.pad(values, (0, number), constant_values=-1.0)
+    chance, chosen = jax.lax.top_k(padded, number)
     return chance, jnp.minimum(chosen, values.size - 1)

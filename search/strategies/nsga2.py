@@ -136,6 +136,8 @@ def nsga2_with(
 
 def new_first(state: Individuals, children: jax.Array) -> jax.Array:
     """[K, G] -> [K, G], copies of each other or of the state come last."""
-    both = jnp.concatenate([state.genomes, children])
+    # A free place is no genome: the best stands there once more.
+    known = jnp.where(state.used[:, None], state.genomes, state.genomes[:1])
+    both = jnp.concatenate([known, children])
     old = copies(both)[len(state.genomes) :]
     return children[stable_order(old.astype(jnp.int32))]

@@ -28,13 +28,24 @@ class View(NamedTuple):
 
 
 def view_of(key: jax.Array, objectives: jax.Array, number: int) -> View:
-    """The front of f32[N, M], which may hold failures, along R = number rays."""
-    front = non_dominated(objectives)[:, None]
-    best = jnp.where(front, objectives, jnp.inf).min(axis=0)
-    worst = jnp.where(front, objectives, -jnp.inf).max(axis=0)
-    width = jnp.where(worst > best, worst - best, 1.0)
+    """The front of f32[N, M], which may hold failures, along R = number rays.
+
+    Where the front is one point in an objective, it is as wide as all that
+    succeeded; where these are, 1.
+    """
+    low, high = _range(objectives, ~failed(objectives))
+    best, worst = _range(objectives, non_dominated(objectives))
+    width = jnp.where(worst > best, worst - best, high - low)
+    width = jnp.where(width > 0, width, 1.0)
     rays = draw_rays(key, number, objectives.shape[1])
     return View(worst + MARGIN * width, width, rays)
+
+
+def _range(objectives: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """f32[M] twice, the least and the greatest of the rows."""
+    rows = rows[:, None]
+    least = jnp.where(rows, objectives, jnp.inf).min(axis=0)
+    return least, jnp.where(rows, objectives, -jnp.inf).max(axis=0)
 
 
 def draw_rays(key: jax.Array, number: int, objectives: int) -> jax.Array:
@@ -78,8 +89,7 @@ def volume(longest: jax.Array, objectives: int) -> jax.Array:
 
     The part of a ball in the positive orthant, averaged over its directions.
     """
-    ball = math.pi ** (objectives / 2) / math.gamma(objectives / 2 + 1)
-    return ball / 2**objectives * (longest**objectives).mean(axis=0)
+    return _orthant(objectives) * (longest**objectives).mean(axis=0)
 
 
 def gains(reach: jax.Array, longest: jax.Array, objectives: int) -> jax.Array:
@@ -93,5 +103,13 @@ def gains(reach: jax.Array, longest: jax.Array, objectives: int) -> jax.Array:
     Returns:
       f32[N].
     """
-    both = jnp.maximum(reach, longest[:, None])
-    return volume(both, objectives) - volume(longest, objectives)
+    longest = longest[:, None]
+    # Ray by ray: a point that adds nothing adds 0, whatever sums are rounded to.
+    more = jnp.maximum(reach, longest) ** objectives - longest**objectives
+    return _orthant(objectives) * more.mean(axis=0)
+
+
+def _orthant(objectives: int) -> float:
+    """The volume of a ball of radius 1 in the positive orthant."""
+    ball = math.pi ** (objectives / 2) / math.gamma(objectives / 2 + 1)
+    return ball / 2**objectives

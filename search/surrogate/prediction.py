@@ -42,7 +42,7 @@ def posterior_mean(
       at: i32[K, G], where to predict; None for the measured genomes.
 
     Returns:
-      Of K rows, those of `at`. NaN if nothing was measured.
+      Of K rows, those of `at`. The mean is NaN if nothing was measured.
 
     Raises:
       ValueError: `ordered` is not bool[G].
