@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from jaxnas.data.sources import DataError
 from jaxnas.data.tokenizer import (
@@ -50,6 +50,38 @@ def test_decoding_gives_the_text_back(tokenizer, text):
     assert END_OF_TEXT_ID not in tokens[:-1]
     assert tokenizer.decode(tokens[:-1].tolist()) == text
     assert token_bytes(tokenizer)[tokens].sum() == len(text.encode())
+
+
+def test_added_tokens_are_their_text(tokenizer):
+    own = load_tokenizer(tokenizer.to_str())
+    own.add_tokens(["        ", "naïve!"])
+    own.add_special_tokens(["<mark>"])
+    text = "def f(naïve!):\n        return 水\n"
+    tokens = encode(own, [text])
+    assert own.token_to_id("        ") in tokens
+    assert token_bytes(own)[tokens].sum() == len(text.encode())
+    assert token_bytes(own)[own.token_to_id("<mark>")] == 0
+
+
+def test_a_vocabulary_of_words_and_bytes_is_counted_as_text():
+    """As SentencePiece's are spelled."""
+    spelled = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words = ["▁", "d", "e", "f", "x", "▁d", "▁de", "▁def", "▁x"]
+    vocabulary = {token: i for i, token in enumerate(spelled + words)}
+    merges = [("▁", "d"), ("▁d", "e"), ("▁de", "f"), ("▁", "x")]
+    model = models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>")
+    own = Tokenizer(model)
+    own.normalizer = normalizers.Replace(" ", "▁")
+    own.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    own.add_special_tokens(["<unk>", "<s>", "</s>"])
+    start = [("<s>", vocabulary["<s>"])]
+    own.post_processor = processors.TemplateProcessing("<s> $A", None, start)
+    text = " def\n\n x 水"
+    tokens = encode(load_tokenizer(own.to_str()), [text])
+    assert vocabulary["<s>"] == tokens[0]
+    assert token_bytes(own)[tokens].sum() == len(text.encode())
 
 
 def test_texts_follow_each_other_with_the_end_of_text_after_each(tokenizer):

@@ -104,6 +104,18 @@ def test_a_rearranged_piece_is_all_of_its_text(texts, tokenizer):
     assert any(len(middle) > 5 for _, _, middle in found)
 
 
+@pytest.mark.parametrize("length", [7, 8, 9])
+def test_no_character_is_divided_and_no_piece_is_empty(tokenizer, length):
+    """A piece ends inside a character of three tokens, or before the end of text."""
+    tokens = encode(tokenizer, ["漢字" * 20, "é" * 4, ""])
+    stream = fim_tokens(tokens, tokenizer, 1.0, length, seed=0)
+    found = parts_of(stream, fim_ids(tokenizer))
+    assert len(found) > 5
+    for parts in found:
+        assert any(parts)
+        assert not any("\ufffd" in tokenizer.decode(part) for part in parts)
+
+
 def test_a_share_is_rearranged_and_the_rest_stays(texts, tokenizer):
     tokens = encode(tokenizer, texts)
     np.testing.assert_array_equal(fim_tokens(tokens, tokenizer, 0.0, 32, 0), tokens)

@@ -1,5 +1,7 @@
 """Rounding with data in view, in the blocks that are shipped."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,9 +82,16 @@ def test_nothing_and_unread_inputs_stay_finite(rounding):
     np.testing.assert_allclose(values(found, 64), rows, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_is_saved_with_the_codes_it_was_given(family, tmp_path):
-    config = of_family(family, vocab_size=258, quantization="int4")
+LEARNED = {"position_encoding": "absolute", "learned_positions": True}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*map(of_family, FAMILIES), of_family("transformer", **LEARNED)],
+    ids=[*FAMILIES, "learned positions"],
+)
+def test_a_model_is_saved_with_the_codes_it_was_given(config, tmp_path):
+    config = dataclasses.replace(config, vocab_size=258, quantization="int4")
     params = perturbed(config)
     windows = np.random.default_rng(0).integers(0, 258, (3, 12)).astype(np.int32)
     stored, codes = round_calibrated(config, params, windows, "int4", gptq)

@@ -27,7 +27,8 @@ _Path: TypeAlias = tuple[str, ...]  # below "params"
 _Seen: TypeAlias = dict[_Path, jax.Array]  # of a layer: sums of products of inputs
 Codes: TypeAlias = tuple[np.ndarray, np.ndarray]  # and scales, of a matrix
 
-_EMBEDDING, _HEAD = ("embed", "embedding"), ("head", "kernel")
+_TABLES = (("embed", "embedding"), ("positions", "embedding"))
+_HEAD = ("head", "kernel")
 
 
 def round_calibrated(
@@ -39,7 +40,7 @@ def round_calibrated(
 ) -> tuple[Params, dict[str, Codes]]:
     """The values that a model has once it is stored, and its codes.
 
-    The embedding, whose rows are looked up, is rounded with all channels alike.
+    Embeddings, whose rows are looked up, are rounded with all channels alike.
 
     Args:
       config: of the model, nothing left to prune.
@@ -55,7 +56,9 @@ def round_calibrated(
     model = build_model(config)
     whole = _Rounded(params, quantization)
     alike = Moments(np.eye(config.hidden_dim))
-    whole.round(_EMBEDDING, alike, by_importance)
+    for table in _TABLES:
+        if table in whole.raw:
+            whole.round(table, alike, by_importance)
     batches = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
     with jax.default_matmul_precision("float32"):
         xs = [_embedded(model, whole.tree(), tokens) for tokens in batches]

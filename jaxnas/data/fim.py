@@ -26,6 +26,8 @@ SPELLINGS = (
     ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # CodeGeeX4
 )
 
+_DIVIDED = "\ufffd"  # what decoding writes for a part of a character
+
 
 def fim_names(tokenizer: Tokenizer) -> tuple[str, str, str] | None:
     """The three tokens as this tokenizer spells them; None if it lacks one."""
@@ -122,7 +124,7 @@ def fim_tokens(
       seed: of what is drawn.
 
     Returns:
-      ids[N + a few a piece], the end of text after each piece that was rearranged.
+      ids[about N + 3 a piece], the end of text after each piece that was rearranged.
 
     Raises:
       DataError: the tokenizer lacks a token.
@@ -137,11 +139,15 @@ def fim_tokens(
     texts = tokenizer.decode_batch(
         [pieces[at].tolist() for at in chosen], skip_special_tokens=True
     )
+    # A character whose tokens a piece divides is left out.
+    texts = [text.strip(_DIVIDED) for text in texts]
+    chosen = chosen[np.asarray([bool(text) for text in texts], bool)]
     parts: list[str] = []
-    for text in texts:
+    for text in filter(None, texts):
         first, second = sorted(rng.integers(0, len(text) + 1, 2).tolist())
         parts += [text[:first], text[second:], text[first:second]]
-    encoded = [one.ids for one in tokenizer.encode_batch_fast(parts)]
+    encodings = tokenizer.encode_batch_fast(parts, add_special_tokens=False)
+    encoded = [one.ids for one in encodings]
     marks = dict(zip(chosen.tolist(), range(len(chosen)), strict=True))
     out: list[Sequence[int] | np.ndarray] = []
     for at, piece in enumerate(pieces):

@@ -4,6 +4,8 @@ Its alphabet is the 256 bytes, so every text has tokens and comes back exactly.
 """
 
 import itertools
+import json
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -18,6 +20,9 @@ END_OF_TEXT_ID = 0  # in tokenizers of ours
 _ENDS = (END_OF_TEXT, "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")  # noqa: RUF001
 MIN_VOCAB_SIZE = 257  # 256 bytes and the end of text
 MAX_VOCAB_SIZE = 65_536  # of a tokenizer that is made here: ids fit in 16 bits
+
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def check_vocab_size(vocab_size: int) -> None:
@@ -53,9 +58,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return load_tokenizer(tokenizer.to_str())
 
 
-def load_tokenizer(json: str) -> Tokenizer:
+def load_tokenizer(text: str) -> Tokenizer:
     """From the text of a `tokenizer.json`, as `Tokenizer.to_str` writes it."""
-    tokenizer = Tokenizer.from_str(json)
+    tokenizer = Tokenizer.from_str(text)
     # A source file may spell out the end-of-text token: there it is plain text.
     # The saved form doesn't carry this setting.
     tokenizer.encode_special_tokens = True
@@ -123,8 +128,18 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
 def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
     """i32[V]: how many bytes of text each token is; 0 for those that are no text."""
     sizes = np.zeros(room_of(tokenizer), np.int32)
-    end = end_of_text(tokenizer)
+    form = json.loads(tokenizer.to_str())
+    # The byte-level alphabet spells each byte as one character.
+    by_byte = "ByteLevel" in str((form["pre_tokenizer"], form["decoder"]))
+    size = len if by_byte else _spelled_bytes
     for token, i in tokenizer.get_vocab(with_added_tokens=False).items():
-        # The byte-level alphabet spells each byte as one character.
-        sizes[i] = 0 if i == end else len(token)
+        sizes[i] = size(token)
+    for i, added in tokenizer.get_added_tokens_decoder().items():
+        sizes[i] = 0 if added.special else len(added.content.encode())
+    sizes[end_of_text(tokenizer)] = 0
     return sizes
+
+
+def _spelled_bytes(token: str) -> int:
+    """Of a vocabulary as SentencePiece has them: spaces are ▁, bytes <0x0A>."""
+    return 1 if _BYTE.fullmatch(token) else len(token.replace("▁", " ").encode())
