@@ -100,14 +100,13 @@ class ArchitectureConfig:
         for name in _RATES:
             rate = getattr(self, name)
             _require(is_real(rate) and 0 <= rate < 1, name, self, "a number in [0, 1)")
+            object.__setattr__(self, name, float(rate))
         for name in _POSITIVE:
             value = getattr(self, name)
             fits = is_real(value) and 0 < value <= MOST_REAL
             needed = f"a number above 0, at most {MOST_REAL:g}"
             _require(fits, name, self, needed)
-            object.__setattr__(
-                self, name, float(value)
-            )  # an int may not fit in 32 bits
+            object.__setattr__(self, name, float(value))
         for name in _OVERRIDES:
             value = getattr(self, name)
             _require(
@@ -125,6 +124,7 @@ class ArchitectureConfig:
             self,
             f"a number above 0 that leaves 1 to {MOST_COUNT:,} channels",
         )
+        object.__setattr__(self, "ffn_multiplier", float(multiplier))
         for name in _SWITCHES:
             _require(isinstance(getattr(self, name), bool), name, self, "true | false")
         self._check_shapes()
@@ -246,7 +246,7 @@ class ArchitectureConfig:
         return self.activation in GATED_ACTIVATIONS
 
     def canonical(self) -> "ArchitectureConfig":
-        """The one config of all in its family that build the same model.
+        """The one config of all in its family that say the same model.
 
         Fields the family does not read take a fixed value, and an override
         (`ffn_dim`, `kv_heads`, `inner_dim`, `attention_dim`) that only repeats its

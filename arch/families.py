@@ -25,6 +25,7 @@ COMMON = frozenset(
         "vocab_size",
         "max_seq_length",
         "tie_embeddings",
+        "norm_epsilon",
     }
 )
 # What published or pruned models have otherwise than ours, and ours: a field as

@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from arch.config import NORM_GROUPS, ArchitectureConfig, Heads
 from arch.families import USES, VARIANTS, has_heads
 from arch.layers.heads import head_channels
-from arch.layout import input_axes, layout_of
+from arch.layout import fan_in, input_axes, layout_of
 from arch.model import Params, build_model
 from arch.traits import Traits, channel_index, traits_of
 
@@ -311,9 +311,7 @@ def parameter_shapes(config: ArchitectureConfig) -> Params:
     return jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
 
 
-def true_first(
-    path: tuple, shape: tuple[int, ...], traits: Traits, channels: int
-) -> jax.Array | None:
+def true_first(path: tuple, shape: tuple[int, ...], traits: Traits) -> jax.Array | None:
     """The order that sets the true inputs of a padded matrix first.
 
     Quantised blocks run along a matrix's rows; in this order the blocks are
@@ -323,25 +321,25 @@ def true_first(
       path: `jax.tree_util` key path of the matrix below "params".
       shape: of the padded matrix.
       traits: the member's.
-      channels: the shape's, of the residual stream.
 
     Returns:
       i32[row length], or None if the true inputs come first as they are.
     """
-    width = traits.width
-    if isinstance(width, int) and width == channels:
-        return None
     layout = layout_of(path)
     axes = _axes_of(tuple(entry.key for entry in path), len(shape))
     along = axes[input_axes(layout)[0]]
-    if along == "stream":
-        _, true = channel_index(channels, width)
-    elif along == "heads":
-        heads = traits.query_heads
-        head, channel = jnp.divmod(jnp.arange(channels), channels // heads)
-        true = (head < heads) & (channel < width // heads)
-    else:
+    if along not in ("stream", "heads"):
         return None
+    length = fan_in(layout, shape)
+    own = traits.width if along == "stream" else traits.attention
+    if isinstance(own, int) and own == length:
+        return None
+    if along == "stream":
+        _, true = channel_index(length, own)
+    else:
+        heads = traits.query_heads
+        head, channel = jnp.divmod(jnp.arange(length), length // heads)
+        true = (head < heads) & (channel < own // heads)
     return jnp.argsort(~true, stable=True)
 
 

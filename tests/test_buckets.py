@@ -146,8 +146,7 @@ def one_a_key(planner, configs):
     for key in dict.fromkeys(map(shape_key, configs)):
         inside = [config for config in configs if shape_key(config) == key]
         options = [Program(shape=inside[0])]
-        if not key[-1]:
-            options += planner._elastic(common_shape(inside), len(inside))
+        options += planner._elastic(common_shape(inside), len(inside))
         fitting = [
             [(program, config) for config in inside]
             for program in options

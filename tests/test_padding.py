@@ -329,7 +329,17 @@ def stored(params, kept, quantization, traits):
 def test_padding_does_not_change_what_is_stored(family, tied):
     # Blocks of 32 end inside the rows, of the stream and of what is inside.
     config = of_family(family, hidden_dim=72, tie_embeddings=tied)
-    larger = dataclasses.replace(config, num_layers=3, hidden_dim=96, num_heads=6)
+    wider = dataclasses.replace(config, num_layers=3, hidden_dim=96, num_heads=6)
+    check_stored(config, wider)
+
+
+def test_attention_of_another_width_is_stored_as_it_is():
+    config = of_family("transformer", attention_dim=48, num_heads=3)
+    check_stored(config, dataclasses.replace(config, num_layers=3, num_heads=6))
+
+
+def check_stored(config, larger):
+    """Rounded in a shape that holds both, the config's weights are as alone."""
     shape, traits = common_shape([config, larger]), traits_array(config)
     params = tree_of(config)
     padded = pad(params, config, shape)

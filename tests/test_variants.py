@@ -11,10 +11,20 @@ from arch import build_model, cost
 from arch.decoding.unrolled import forward_with_cache, init_layers, unstack
 from arch.families import VARIANTS
 from arch.initial import draw_parameters
-from arch.padding import common_shape, extract, holds, pad, shape_key
+from arch.padding import (
+    common_shape,
+    extract,
+    holds,
+    pad,
+    parameter_shapes,
+    shape_key,
+)
 from arch.space import ALLOWED_GENES
 from jaxnas.compress import prune, prune_in_place
+from jaxnas.training.keys import training_key
+from jaxnas.training.loop import rate_factor
 from jaxnas.training.members import traits_array
+from jaxnas.training.single import training_config
 
 BIASED = dataclasses.replace(
     cell("grouped_query_attention", "layernorm", "absolute", "gelu", kv_heads=2),
@@ -157,3 +167,54 @@ def test_of_a_window_the_tokens_in_it_are_counted():
     for tokens in (32, 1000):
         within = cost.state_bytes(whole, tokens=min(tokens, 64))
         assert cost.state_bytes(cut, tokens=tokens) == within
+
+
+@pytest.mark.parametrize(
+    ("family", "field"),
+    [
+        ("mamba", "biases"),
+        ("linear_transformer", "qkv_bias"),
+        ("linear_transformer", "biases"),
+        ("rwkv", "head_bias"),
+        ("flash_attention", "sliding_window"),
+    ],
+)
+def test_what_a_family_does_not_read_changes_no_model(family, field):
+    plain = dataclasses.replace(cell("transformer"), arch_type=family)
+    value = 5 if field == "sliding_window" else True
+    config = dataclasses.replace(plain, **{field: value})
+    params = drawn(config)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == cost.parameters(config)
+    assert cost.parameters(config) == cost.parameters(plain)
+    np.testing.assert_array_equal(logits(config, params), logits(plain, params))
+
+
+def test_a_window_is_trained_as_it_is():
+    config = dataclasses.replace(
+        cell("transformer"), sliding_window=64, max_seq_length=512
+    )
+    assert training_config(config).sliding_window == 64
+    assert training_config(config).arch_type == "transformer"
+
+
+def test_whole_numbers_and_fractions_are_one_training():
+    whole = dataclasses.replace(
+        cell("transformer"), ffn_multiplier=4, residual_dropout=0, pruning_ratio=0
+    )
+    other = dataclasses.replace(
+        cell("transformer"), ffn_multiplier=4.0, residual_dropout=0.0, pruning_ratio=0.0
+    )
+    assert whole.to_json() == other.to_json()
+    # Whichever was asked for first.
+    assert training_key.__wrapped__(whole) == training_key.__wrapped__(other)
+
+
+def test_positions_learn_as_tokens_do():
+    """At the rate of the embedding, and orthogonal under no optimizer."""
+    config = dataclasses.replace(BIASED, hidden_dim=768, num_heads=12)
+    rates = {
+        path[0].key: rate_factor(path, 768)
+        for path, _ in jax.tree_util.tree_leaves_with_path(parameter_shapes(config))
+        if path[-1].key == "embedding"
+    }
+    assert rates["positions"] == rates["embed"]

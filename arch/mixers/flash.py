@@ -49,7 +49,7 @@ def attend(
 
 def choose_way(q: jax.Array, scoring: Scoring, whole: bool) -> str:
     """ "dense", "blocks" or "cudnn"; arguments as `attend`."""
-    if q.shape[1] <= DENSE_TOKENS:
+    if q.shape[1] <= DENSE_TOKENS or scoring.window is not None:
         return "dense"
     head_dim = q.shape[-1]
     served = (
@@ -105,7 +105,7 @@ def attend_by_blocks(
 
     Args:
       q, k, v, positions: see `attend_densely`.
-      scoring: see `Scoring`; it has no gradient.
+      scoring: see `Scoring`, without a window; it has no gradient.
       block: queries and keys of a block, at most.
     """
     mixed = _attend(

@@ -161,7 +161,7 @@ TERMS = (
         source=f"{_KAPLAN}: a few percent over a wide range; the range is that of "
         "open models, the growth is assumed, that of the aspect ratio",
         applies=has_heads,
-        outside=lambda sizes: _beyond(sizes.hidden / sizes.heads, *_HEAD_RANGE),
+        outside=lambda sizes: _beyond(sizes.attention / sizes.heads, *_HEAD_RANGE),
     ),
     ShapeTerm(
         name="kv_heads",

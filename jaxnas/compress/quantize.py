@@ -59,7 +59,7 @@ def round_weights(
         rows = to_rows(layout, weights, xp)
         order = None
         if traits is not None:
-            order = true_first(path, weights.shape, traits, channels)
+            order = true_first(path, weights.shape, traits)
         if order is not None:
             rows = xp.take(rows, order, axis=-1)
         rows = choose(quantization, rounds, rows)
@@ -68,7 +68,6 @@ def round_weights(
         return from_rows(layout, rows, weights.shape, xp)
 
     rounds = [functools.partial(_round_rows, name, xp) for name in QUANTIZATIONS]
-    channels = params["embed"]["embedding"].shape[1]
     # NumPy warns of what becomes infinite and of what is no number; JAX does not.
     with np.errstate(over="ignore", invalid="ignore"):
         return jax.tree_util.tree_map_with_path(round_one, params)

@@ -268,9 +268,7 @@ class Extra:
 
 def config_key(config: ArchitectureConfig) -> str:
     """The same for all configs that are one model."""
-    ratio = float(config.pruning_ratio)  # 0 is 0.0
-    fields = config.canonical().to_dict() | {"pruning_ratio": ratio}
-    text = json.dumps(fields, sort_keys=True)
+    text = json.dumps(config.canonical().to_dict(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """Runs a plan: each worker of a device trains the next call whose program is there."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -95,8 +96,9 @@ def execute(
         for outcome in outcomes:
             if not take(outcome):
                 return
-        for program in prepared:
-            program.exception()  # reported when the program is needed
+        while concurrent.futures.wait(prepared, LOOKS).not_done:
+            if allowance.over():  # what failed is reported when it is needed
+                return
 
 
 def _outcomes(

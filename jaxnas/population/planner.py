@@ -146,8 +146,6 @@ class Planner:
         rows: dict[tuple, list[Demand]] = {}
         for config, number, at in every:
             key = shape_key(config)
-            if at is None and key[-1]:  # a width that cannot be padded
-                continue
             takes = [program for program in usable if program.takes(config)]
             takes.sort(
                 key=lambda one: self.member_seconds(one, config, len(candidates))
@@ -173,15 +171,14 @@ class Planner:
 
     def _part(self, demands: list[Demand], compiling: Compiling) -> Part:
         """The cheapest, with one new program that is shared or without."""
+        now = sum(one.at is not None for one in demands)
+        # What fewer than one more of each is to come for serves these alone.
+        last = all(one.number < 2 for one in demands if one.at is not None)
+        configs = [one.config for one in demands]
+        shape = common_shape(configs, last and now > 0, self.settled)
+        new = self._elastic(shape, now or len(demands))
         shared: list[list[Program]] = [[]]
-        if not shape_key(demands[0].config)[-1]:  # a width that cannot be padded
-            now = sum(one.at is not None for one in demands)
-            # What fewer than one more of each is to come for serves these alone.
-            last = all(one.number < 2 for one in demands if one.at is not None)
-            configs = [one.config for one in demands]
-            shape = common_shape(configs, last and now > 0, self.settled)
-            new = self._elastic(shape, now or len(demands))
-            shared += [[program] for program in new if not self._too_large(program)]
+        shared += [[program] for program in new if not self._too_large(program)]
         ways = [
             self._served(demands, programs, alone, compiling)
             for programs, alone in itertools.product(shared, (False, True))

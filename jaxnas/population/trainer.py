@@ -95,8 +95,8 @@ class Trainer:
         return [Phase(number, rung.name) for number, rung in enumerate(self.rungs)]
 
     def below(self, phase: Phase) -> Phase:
-        """The phase before one that is not the first."""
-        return self.phases[phase.rung - 1]
+        """The phase before one that is not the first, from the same seed."""
+        return self.phases[phase.rung - 1]._replace(repeat=phase.repeat)
 
     def key(self, config: ArchitectureConfig, phase: Phase = FIRST) -> str:
         """What a config's training in a phase is known by."""

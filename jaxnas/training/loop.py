@@ -270,8 +270,8 @@ def rate_factor(
 
     A hidden matrix takes less the wider the model, so that what it adds to a
     channel stays the same (Yang et al. 2022, arXiv:2203.03466); what has a row for
-    each token and all vectors take the same at any width, and so does what Muon
-    makes orthogonal. The numbers were fitted, see experiments/recipe.
+    each token or position and all vectors take the same at any width, and so does
+    what Muon makes orthogonal. The numbers were fitted, see experiments/recipe.
 
     Args:
       path: `jax.tree_util` key path below "params".
@@ -283,9 +283,12 @@ def rate_factor(
     return REST_FACTOR
 
 
+_TABLES = ("embed", "positions", "head")  # a row for each token or position
+
+
 def _is_hidden(path: tuple) -> bool:
     layout = layout_of(path)
-    return layout.matrix and layout.module not in ("embed", "head")
+    return layout.matrix and layout.module not in _TABLES
 
 
 def _is_matrix(params: Params) -> Params:

@@ -11,7 +11,11 @@ LAST_DECAY = 0.5  # of the winner's last training's steps, see experiments/recip
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Hyperparameters of one training; the same for all candidates of a run."""
+    """Hyperparameters of one training; the same for all candidates of a run.
+
+    Raises:
+      ValueError: one of them cannot be used.
+    """
 
     window: int  # tokens a sample
     batch: int  # samples a step
@@ -27,3 +31,15 @@ class TrainSettings:
     teaching: float = 0.0  # share of the loss that is the distance to a teacher
     # What weights are rounded to in the forward pass, see `jaxnas.compress.straight`.
     rounding: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("window", "batch", "accumulate", "steps_per_call"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch={self.batch}, got {self.accumulate}"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            allowed = " | ".join(OPTIMIZERS)
+            raise ValueError(f"optimizer must be {allowed}, got {self.optimizer!r}")

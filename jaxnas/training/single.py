@@ -23,7 +23,7 @@ from jaxnas.training.task import Task
 Report = Callable[[int, int, float], None]  # steps done, all steps, last loss
 
 
-ALIKE = ("transformer", "flash_attention")  # without dropout of attention
+ALIKE = ("transformer", "flash_attention")  # without dropout of attention, or window
 DENSE_TOKENS = 128  # one block of flash attention
 
 
@@ -42,13 +42,14 @@ def _trainer(
 def training_config(config: ArchitectureConfig) -> ArchitectureConfig:
     """The config as far as training knows it: equal for equal trainings.
 
-    Compression comes after training, and dense attention without dropout is the
-    same function as flash attention: long sequences take the one that needs less
+    Compression comes after training, and dense attention without dropout and window
+    is the same function as flash attention: long sequences take the one that needs less
     memory, short ones the one that takes less time.
     """
     config = config.canonical()
     changes: dict = {"quantization": "fp16", "pruning_ratio": 0.0}
-    if config.arch_type in ALIKE and config.attention_dropout == 0:
+    whole = config.attention_dropout == 0 and config.sliding_window is None
+    if config.arch_type in ALIKE and whole:
         long = config.max_seq_length > DENSE_TOKENS
         changes["arch_type"] = "flash_attention" if long else "transformer"
     return dataclasses.replace(config, **changes)
