@@ -132,6 +132,7 @@ def test_codes_are_kept(place, tmp_path, rounding):
         (["--rounding", "magic"], "--rounding magic must be"),
         (["--max-size", "0.001"], "the limits cannot be kept"),
         (["--recover-steps", "-1"], "--recover-steps -1 must be"),
+        (["--rounding", "qat", "--recover-steps", "0"], "--recover-steps of 1 or more"),
         (["--window", "17"], "--window 17 is longer than the 16 tokens"),
     ],
 )

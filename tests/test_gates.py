@@ -154,6 +154,14 @@ def test_what_does_nothing_goes_first():
     )
 
 
+def test_alibi_keeps_its_heads():
+    """A head's slope is its place among all of them."""
+    config = dataclasses.replace(SMALL, position_encoding="alibi")
+    gates = open_gates(config)
+    parts = {cut.part for cut in cuts(config, gates, gates)}
+    assert parts == {"inner channels", "layers"}
+
+
 def test_one_of_each_part_stays():
     gates = open_gates(SMALL)
     while found := cuts(SMALL, gates, gates):

@@ -167,6 +167,32 @@ def test_fresh_weights_and_patience(place, whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("limit", "parts"), [(64, 1), (12, 1), (8, 2), (7, 2), (5, 3), (1, 12)]
+)
+def test_windows_are_parted_into_the_same_tokens(limit, parts):
+    windows = np.arange(26).reshape(2, 13)
+    found = winner.parted(windows, limit)
+    assert found.shape == (2 * parts, 12 // parts + 1)
+    np.testing.assert_array_equal(found[:, 1:].reshape(2, 12), windows[:, 1:])
+    np.testing.assert_array_equal(found[:, :-1].reshape(2, 12), windows[:, :-1])
+
+
+def test_longer_windows_leave_the_old_positions_as_they_are(place, tmp_path):
+    """Those of a table end: what it was before is said of windows that it can read."""
+    learned = {"position_encoding": "absolute", "learned_positions": True}
+    config = dataclasses.replace(
+        TINY, vocab_size=300, max_seq_length=16, arch_type="transformer", **learned
+    )
+    params = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(tmp_path / "old", config, params, load_model(place / "model").tokenizer)
+    out, more = tmp_path / "out", ["--fresh", "--window", "32", "--tokens", "640"]
+    assert main(flags(place, out, *more, model=tmp_path / "old")) == 0
+    assert load_model(out / "model").config.max_seq_length == 32
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["before"].keys() == {"validation", "test"}
+
+
+@pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--batch", "0"], "--batch 0 must be at least 1"),

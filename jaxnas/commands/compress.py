@@ -103,6 +103,8 @@ def _checked(values: Values) -> Values:
     check_flags(values, bounds, open_=open_)
     if values["rounding"] == "qat" and values["to"] == "f16":
         raise UsageError("--rounding qat needs --to q8_0 or q4_0: f16 has no blocks")
+    if values["rounding"] == "qat" and values["recover_steps"] == 0:
+        raise UsageError("--rounding qat needs --recover-steps of 1 or more")
     return values
 
 

@@ -127,7 +127,9 @@ def cuts(config: ArchitectureConfig, gates: Gates, worth: Gates) -> list[Cut]:
     if fewer >= CHANNEL_MULTIPLE:
         kept = _best(gates.inner, worth.inner, fewer)
         found.append(Cut("inner channels", gates._replace(inner=kept)))
-    if (groups := int(gates.groups[:1].sum())) > 1:
+    groups = int(gates.groups[:1].sum())
+    # ALiBi's slopes go by a head's place among all: without one they are others.
+    if groups > 1 and config.position_encoding != "alibi":
         kept = _best(gates.groups, worth.groups, groups - 1)
         found.append(Cut("heads", gates._replace(groups=kept)))
     if (layers := int(gates.layers.sum())) > 1:

@@ -82,7 +82,7 @@ def train(
     clock = Clock(budget, folder.budget, began)
     begin = time.monotonic()
     number = plan.final_windows
-    before = sums_of_splits(config, task, model.params, number, stored=True)
+    before = sums_of_splits(model.config, task, model.params, number, stored=True)
     clock.reserve(time.monotonic() - begin)  # as long again for the trained one
     words = TrainWords(console, plan, config, clock, tracker)
     words.begin(dataset, before)
@@ -92,7 +92,8 @@ def train(
         raise RunFailed(f"{error}: a lower --learning-rate may help") from None
     kept = trained.best_step == 0 and not plan.fresh  # then as it was rounded
     codes = load_codes(plan.model) if kept else None
-    save_model(folder.model, config, trained.params, tokenizer, codes=codes)
+    exact = kept and config.quantization == "fp16"  # an import may be wider
+    save_model(folder.model, config, trained.params, tokenizer, exact, codes)
     keep_tokens(Path(plan.model), folder.model)
     after = sums_of_splits(config, task, trained.params, number, stored=kept)
     scores = score_splits(task, after, number)

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from arch import ArchitectureConfig, Params
+from arch.decoding.generate import position_limit
 from jaxnas.data import score_bigram, score_unigram
 from jaxnas.errors import RunFailed
 from jaxnas.export.model_folder import read_arrays, write_arrays
@@ -258,14 +259,26 @@ def sums_of_splits(
 ) -> dict[str, WindowSums]:
     """A compressed model on so many windows of the held-out splits.
 
+    A window that is longer than the model's positions is read in parts of one length:
+    the same tokens, with less before each.
+
     Weights that are `stored` are compressed already: what calibration has rounded
     would be other weights if they were rounded to nearest once more.
     """
     score = score_stored if stored else score_windows
+    limit = position_limit(config) or task.settings.window
     return {
-        split: score(config, task, params, task.windows(split, number))
+        split: score(config, task, params, parted(task.windows(split, number), limit))
         for split in HELD_OUT
     }
+
+
+def parted(windows: np.ndarray, limit: int) -> np.ndarray:
+    """i32[N, T+1] -> i32[N P, T/P+1], for the fewest P that reads at most `limit`."""
+    length = windows.shape[1] - 1
+    part = next(n for n in range(min(limit, length), 0, -1) if length % n == 0)
+    places = np.arange(0, length, part)[:, None] + np.arange(part + 1)[None]
+    return windows[:, places].reshape(-1, part + 1)
 
 
 def score_splits(
