@@ -86,6 +86,21 @@ CHOSEN = (
     "residual_dropout",
 )
 
+# What a shape has where its members do not decide: room for any of them.
+_ROOMY: dict[str, Any] = {
+    "normalization": "layernorm",
+    "activation": "gelu",
+    "position_encoding": "absolute",
+    "attention_dropout": 0.0,
+    "residual_dropout": 0.0,
+    "quantization": "fp16",
+    "pruning_ratio": 0.0,
+    "ffn_multiplier": 4.0,
+    "ffn_dim": None,
+    "inner_dim": None,
+    "kv_heads": None,
+}
+
 # The fields that members of one shape share, and those of `VARIANTS`.
 _SHARED = ("arch_type", "vocab_size", "max_seq_length", "tie_embeddings")
 
@@ -160,49 +175,42 @@ def common_shape(
     if len(keys) > 1:
         raise ValueError(f"these configs share no shape: {sorted(map(str, keys))}")
     grouped = any(config.arch_type in _UNGROUPED for config in configs)
-    family = next(iter(_UNGROUPED)) if grouped else first.arch_type
-    width = max(config.hidden_dim for config in configs)
-    inner = max(config.inner_channels for config in configs)
-    members = tuple(sorted({heads for one in configs for heads in _heads_of(one)}))
-    row = first.attention_dim or width
-    heads = max(own.query for own in members if row % own.query == 0)
-    fields: dict[str, Any] = {
-        "arch_type": family,
+    agreed = _agreed(configs, CHOSEN if narrow else settled)
+    sizes = {
+        "arch_type": next(iter(_UNGROUPED)) if grouped else first.arch_type,
         "num_layers": max(config.num_layers for config in configs),
-        "hidden_dim": width,
-        "num_heads": heads,
-        "normalization": "layernorm",
-        "activation": "gelu",
-        "position_encoding": "absolute",
-        "attention_dropout": 0.0,
-        "residual_dropout": 0.0,
-        "quantization": "fp16",
-        "pruning_ratio": 0.0,
-        "ffn_dim": None,
-        "inner_dim": None,
-        "kv_heads": None,
-        "members": members,
+        "hidden_dim": max(config.hidden_dim for config in configs),
     }
+    fields = _ROOMY | sizes | _inner_of(configs) | _heads_for(configs)
     if any(map(_has_gate, configs)):
         fields["activation"] = "geglu"
-    agreed = _agreed(configs, CHOSEN if narrow else settled)
     fields |= agreed | {"agreed": tuple(agreed)}
-    if "inner_dim" in USES[family]:
-        fields["inner_dim"] = inner
-    else:
-        fields |= {"ffn_dim": inner, "ffn_multiplier": 4.0}
-    if "kv_heads" in USES[family]:
-        channels = max(own.key_value * (row // own.query) for own in members)
-        fields["kv_heads"] = next(
-            number
-            for number in range(1, heads + 1)
-            if heads % number == 0 and number * (row // heads) >= channels
-        )
     every = {field.name for field in dataclasses.fields(ArchitectureConfig)}
     shared = {name: getattr(first, name) for name in every.difference(fields)}
     shape = Shape(**fields, **shared).canonical()
     assert isinstance(shape, Shape)
     return shape
+
+
+def _inner_of(configs: Sequence[ArchitectureConfig]) -> dict[str, Any]:
+    """The field that has the most inner channels of any."""
+    inner = max(config.inner_channels for config in configs)
+    own = "inner_dim" if "inner_dim" in USES[configs[0].arch_type] else "ffn_dim"
+    return {own: inner}
+
+
+def _heads_for(configs: Sequence[ArchitectureConfig]) -> dict[str, Any]:
+    """All splits into heads, and one of them that has room for any keys and values."""
+    members = tuple(sorted({heads for one in configs for heads in _heads_of(one)}))
+    row = max(config.attention_channels for config in configs)
+    heads = max(own.query for own in members if row % own.query == 0)
+    channels = max(own.key_value * (row // own.query) for own in members)
+    kv_heads = next(
+        number
+        for number in range(1, heads + 1)
+        if heads % number == 0 and number * (row // heads) >= channels
+    )
+    return {"members": members, "num_heads": heads, "kv_heads": kv_heads}
 
 
 def holds(shape: ArchitectureConfig, config: ArchitectureConfig) -> bool:
