@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import jaxnas.benchmarks.lines as module
 from arch import build_model
 from arch.initial import draw_parameters
 from jaxnas.benchmarks.bits import bits
+from jaxnas.benchmarks.form import form
 from jaxnas.benchmarks.lines import (
     Cursor,
     Drawn,
@@ -22,9 +24,12 @@ from jaxnas.benchmarks.lines import (
     lines,
     similarity,
 )
+from jaxnas.benchmarks.longest_match import matched_lines
+from jaxnas.data import SourceFile
 from jaxnas.data.fim import with_fim
 from jaxnas.data.tokenizer import train_tokenizer
 from jaxnas.errors import UsageError
+from jaxnas.export.generation import GENERATION
 from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.run import main
 
@@ -91,6 +96,32 @@ def test_what_is_drawn_is_what_the_model_writes(place):
     alone = [text for one in places for text in module.drawn_lines(model, [one], 256)]
     assert together == alone
     assert all(together)
+
+
+def test_nothing_before_a_cursor_is_the_beginning_of_a_text(place):
+    file = SourceFile("a.c", b"\n\n\nint main() {\n")
+    places = cursors([file], 1, seed=0)
+    assert places[0].before == ""
+    model = load_model(place / "model")
+    end = model.tokenizer.token_to_id("<|endoftext|>")
+    assert module.prompt_of(model, places[0], 64) == [end]
+    assert lines(model, places, 64)["cursors"] == 1
+    assert form(model, places, 64)["completions"] == 1
+    assert matched_lines(model, f"folder:{place / 'code'}", places, 64)
+
+
+def test_what_is_drawn_ends_where_the_model_s_folder_says(place, tmp_path):
+    """A model of others ends its texts by tokens of its own."""
+    shutil.copytree(place / "model", tmp_path / "model")
+    places = [Cursor("def f(x):", "?")]
+    free = next(module.drawn_at(load_model(place / "model"), places, 256)).tokens
+    end = next(token for token in free if token != free[0])
+    ids = {"eos_token_id": [end, TINY.vocab_size]}
+    (tmp_path / "model" / GENERATION).write_text(json.dumps(ids))
+    model = load_model(tmp_path / "model")
+    assert model.ends == (end,)  # no other one is ever drawn
+    found = next(module.drawn_at(model, places, 256)).tokens
+    assert found == free[: free.index(end) + 1] != free
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def command(folder, capfdbinary):
 
 def drawn_text(prompt, number=0, sampling=None, model="model", new=20):
     """The text that a saved model draws behind a text or tokens."""
-    config, params, tokenizer = load_model(model)
+    config, params, tokenizer, _ = load_model(model)
     ids = tokenizer.encode(prompt).ids if isinstance(prompt, str) else prompt
     done = generate(
         key_of(0, "generate", number),
@@ -298,8 +298,12 @@ def test_bad_input_is_one_line(command, arguments, said):
 
 def test_an_empty_prompt_needs_a_token_to_begin_with(command, folder):
     plain = (folder / "model" / "tokenizer.json").read_text()
+    # Another one's end of text does, too.
+    renamed = plain.replace("<|endoftext|>", "</s>")
+    (folder / "model" / "tokenizer.json").write_text(renamed)
+    assert command("model", "--prompt", "", "--max-new", 2)[0] == 0
     renamed = plain.replace("<|endoftext|>", "<|other|>")
     (folder / "model" / "tokenizer.json").write_text(renamed)
     code, text, lines = command("model", "--prompt", "")
     assert (code, text) == (2, "")
-    assert "the prompt is empty, and the tokenizer has no <|endoftext|>" in lines[0]
+    assert "the prompt is empty, and the tokenizer has no token" in lines[0]

@@ -16,6 +16,7 @@ from jaxnas.data.tokenizer import END_OF_TEXT
 from jaxnas.errors import UsageError
 from jaxnas.export import export_folder, import_folder
 from jaxnas.export.choice import class_named
+from jaxnas.export.generation import end_tokens
 from jaxnas.export.model_folder import (
     CONFIG,
     TOKENIZER,
@@ -25,7 +26,7 @@ from jaxnas.export.model_folder import (
     save_model,
 )
 from jaxnas.export.settings import from_settings
-from jaxnas.export.tokens import chat_template, end_tokens
+from jaxnas.export.tokens import chat_template
 
 CELLS = {
     "llama": cell("grouped_query_attention", kv_heads=1),

@@ -125,6 +125,21 @@ def test_what_is_drawn_ends_at_a_stop_or_the_window(tmp_path):
     assert all(cut(text, short.stops) == text for text in texts)
 
 
+def test_a_sample_ends_where_the_model_says(tmp_path):
+    (problem, _), model = read_humaneval(write(tmp_path, HUMANEVAL)), tiny()
+    problem = problem._replace(prompt="x = ", stops=())
+    given = (problem, 1, GREEDY, 8)
+    weights = module.unstack(model.params)
+    (free,) = module._samples(jax.random.key(1), model, weights, *given)
+    last = next(char for char in free if char.isascii())  # a token of its own
+    ended = model._replace(ends=tuple(model.tokenizer.encode(last).ids))
+    (found,) = module._samples(jax.random.key(1), ended, weights, *given)
+    assert found == free[: free.index(last) + 1] != free
+    # An empty prompt is a text's beginning.
+    given = (problem._replace(prompt=""), *given[1:])
+    assert module._samples(jax.random.key(1), model, weights, *given)
+
+
 def test_mbpp_is_read(tmp_path):
     (problem,) = read_mbpp(write(tmp_path, [MBPP]))
     assert problem.name == "MBPP/7"

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from arch.decoding.generate import generate, position_limit
 from arch.decoding.unrolled import unstack
 from jaxnas.benchmarks.confidence import log_probabilities
-from jaxnas.data import END_OF_TEXT, SourceFile, deduplicate, read_source, split
+from jaxnas.data import SourceFile, deduplicate, read_source, split
 from jaxnas.data.fim import around, fim_ids
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel
@@ -174,7 +174,12 @@ def drawn_at(
     filling: bool = False,
     most: int = MAX_NEW,
 ) -> Iterator[Drawn]:
-    """The likeliest tokens at each cursor, `most` at most."""
+    """The likeliest tokens at each cursor, `most` at most.
+
+    Raises:
+      UsageError: the model reads too little, was not trained to fill in the middle,
+        or begins no text.
+    """
     config, tokenizer = model.config, model.tokenizer
     limit = position_limit(config)
     if limit is not None:
@@ -184,11 +189,10 @@ def drawn_at(
         raise UsageError(f"a model of {limit} positions completes no line")
     if filling and fim_ids(tokenizer) is None:
         raise UsageError("the model was not trained to fill in the middle")
-    end = tokenizer.token_to_id(END_OF_TEXT)
     weights = unstack(model.params)
     for begin in range(0, len(places), BATCH):
         batch = places[begin : begin + BATCH]
-        prompts = [prompt_of(tokenizer, place, context, filling) for place in batch]
+        prompts = [prompt_of(model, place, context, filling) for place in batch]
         prompts += [prompts[-1]] * (BATCH - len(batch))  # one program for all
         found = generate(
             jax.random.key(0),
@@ -196,7 +200,7 @@ def drawn_at(
             weights,
             prompts,
             max_new=room,
-            stop_tokens=[] if end is None else [end],
+            stop_tokens=model.ends,
             dtype=compute_dtype(),
         )
         rows = [
@@ -214,13 +218,20 @@ def drawn_at(
 
 
 def prompt_of(
-    tokenizer: Tokenizer, place: Cursor, context: int, filling: bool = False
+    model: LoadedModel, place: Cursor, context: int, filling: bool = False
 ) -> list[int]:
-    """What a model reads at a cursor."""
+    """What a model reads at a cursor: at least one token.
+
+    Where nothing stands before the cursor, that is what begins a text.
+
+    Raises:
+      UsageError: nothing does, and the tokenizer has no token to begin with.
+    """
+    tokenizer = model.tokenizer
     before = tokenizer.encode(place.before[-16 * context :]).ids
     ids = fim_ids(tokenizer)
     if not filling or ids is None:
-        return before[-context:]
+        return before[-context:] or [model.first_token()]
     after = tokenizer.encode(place.after[: 16 * context]).ids
     return around(before, after, ids, context)
 

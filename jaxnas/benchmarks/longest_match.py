@@ -79,7 +79,7 @@ def matched_lines(
 
     def drawn() -> Iterator[tuple[str, str]]:
         for place in places:
-            tokens = ngram.continued(prompt_of(tokenizer, place, context), MAX_NEW)
+            tokens = ngram.continued(prompt_of(model, place, context), MAX_NEW)
             yield first_line(tokenizer.decode(tokens)), place.line
 
     found = list(drawn())

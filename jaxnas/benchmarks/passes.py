@@ -10,7 +10,6 @@ from arch.decoding.sampling import Sampling
 from arch.decoding.unrolled import Weights, unstack
 from jaxnas.benchmarks.problems import CodeProblem, cut
 from jaxnas.benchmarks.sandbox import Sandbox, SandboxLimits, judge_all
-from jaxnas.data import END_OF_TEXT
 from jaxnas.export.model_folder import LoadedModel
 from jaxnas.runtime import compute_dtype
 from jaxnas.storage.jsonl import Json
@@ -131,13 +130,12 @@ def _samples(
 ) -> list[str]:
     """What the model writes; nothing if the prompt fills its window."""
     config, tokenizer = model.config, model.tokenizer
-    prompt = tokenizer.encode(problem.prompt).ids
+    prompt = tokenizer.encode(problem.prompt).ids or [model.first_token()]
     limit = position_limit(config)
     room = max_new if limit is None else min(max_new, limit - len(prompt))
     if room < 1:
         return []
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    before = len(tokenizer.decode(prompt))
+    before, ends = len(tokenizer.decode(prompt)), set(model.ends)
     texts: list[str] = []
     for found in stream(
         key,
@@ -146,7 +144,7 @@ def _samples(
         [prompt] * samples,
         max_new=room,
         sampling=sampling,
-        stop_tokens=[] if end is None else [end],
+        stop_tokens=model.ends,
         dtype=compute_dtype(),
         block=BLOCK,
     ):
@@ -156,7 +154,7 @@ def _samples(
         ]
         texts = [tokenizer.decode([*prompt, *tokens])[before:] for tokens in rows]
         if all(
-            end in tokens or cut(text, problem.stops) != text
+            not ends.isdisjoint(tokens) or cut(text, problem.stops) != text
             for tokens, text in zip(rows, texts, strict=True)
         ):
             break

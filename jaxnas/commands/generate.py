@@ -11,10 +11,9 @@ from arch.decoding.generate import Generated, check, position_limit, stream
 from arch.decoding.sampling import Sampling
 from arch.decoding.unrolled import unstack
 from jaxnas.commands.options import MANY, Parser, whole
-from jaxnas.data.tokenizer import END_OF_TEXT, special_reader
+from jaxnas.data.tokenizer import special_reader
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model
-from jaxnas.export.tokens import end_tokens
 from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype, set_up
 from jaxnas.serving.pieces import pieces
@@ -38,14 +37,11 @@ def main(arguments: list[str]) -> None:
         raise UsageError("--num must be at least 1, --seed in 0 to 2**32 - 1")
     if "" in options.stop:
         raise UsageError("--stop must not be empty")
-    folder = model_in(options.model)
-    model = load_model(folder)
-    end = model.tokenizer.token_to_id(END_OF_TEXT)
-    prompt = _tokens(model, text, end, options.special_tokens)
-    ends = end_tokens(folder, model.tokenizer)
+    model = load_model(model_in(options.model))
+    prompt = _tokens(model, text, options.special_tokens)
     max_new = _max_new(options.max_new, model, len(prompt))
     try:
-        check(model.config, [prompt], max_new, ends)
+        check(model.config, [prompt], max_new)
     except ValueError as error:
         raise UsageError(str(error)) from None
     set_up()
@@ -61,7 +57,7 @@ def main(arguments: list[str]) -> None:
                 [prompt],
                 max_new=max_new,
                 sampling=sampling,
-                stop_tokens=ends,
+                stop_tokens=model.ends,
                 dtype=compute_dtype(),
             )
             watched = speed.watch(parts)
@@ -107,17 +103,11 @@ def _write(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def _tokens(model: LoadedModel, text: str, end: int | None, special: bool) -> list[int]:
+def _tokens(model: LoadedModel, text: str, special: bool) -> list[int]:
     """The prompt's tokens. An empty one begins a new file: behind an end of text."""
     tokenizer = model.tokenizer
     ids = special_reader(tokenizer)(text) if special else tokenizer.encode(text).ids
-    if ids:
-        return ids
-    if end is None:
-        raise UsageError(
-            f"the prompt is empty, and the tokenizer has no {END_OF_TEXT} to begin with"
-        )
-    return [end]
+    return ids or [model.first_token()]
 
 
 def _max_new(wanted: int | None, model: LoadedModel, prompt: int) -> int:

@@ -74,14 +74,19 @@ def special_reader(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
     return lambda text: reading.encode(text, add_special_tokens=False).ids
 
 
+def known_end_of_text(tokenizer: Tokenizer) -> int | None:
+    """As `end_of_text`; None if it has none."""
+    ids = map(tokenizer.token_to_id, _ENDS)
+    return next((i for i in ids if i is not None), None)
+
+
 def end_of_text(tokenizer: Tokenizer) -> int:
     """The token that stands behind each file.
 
     Raises:
       DataError: it has none.
     """
-    ids = map(tokenizer.token_to_id, _ENDS)
-    found = next((i for i in ids if i is not None), None)
+    found = known_end_of_text(tokenizer)
     if found is None:
         raise DataError(
             f"the tokenizer has no token that ends a text: none of {', '.join(_ENDS)}"

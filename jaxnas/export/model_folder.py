@@ -26,7 +26,9 @@ from arch.padding import parameter_shapes
 from jaxnas.compress import Blocks, from_blocks, host_codes, prune
 from jaxnas.compress.quantize import BLOCK
 from jaxnas.data import check_room, load_tokenizer
+from jaxnas.data.tokenizer import known_end_of_text
 from jaxnas.errors import UsageError
+from jaxnas.export.generation import end_tokens
 from jaxnas.storage import disk
 from jaxnas.storage.files import write_whole
 from jaxnas.storage.inputs import JSON_BYTES, read_text, regular_file
@@ -40,11 +42,32 @@ Codes: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 class LoadedModel(NamedTuple):
-    """What `load_model` reads."""
+    """What `load_model` reads.
+
+    Attributes:
+      config: of the model.
+      params: float32, as stored: rounded.
+      tokenizer: the one it was trained with.
+      ends: tokens that end a text, each below the config's `vocab_size`.
+    """
 
     config: ArchitectureConfig
-    params: Params  # float32, as stored: rounded
+    params: Params
     tokenizer: Tokenizer
+    ends: tuple[int, ...] = ()
+
+    def first_token(self) -> int:
+        """What an empty prompt is read as: the token that ended the text before it.
+
+        Raises:
+          UsageError: the tokenizer has none.
+        """
+        end = known_end_of_text(self.tokenizer)
+        if end is None and not self.ends:
+            raise UsageError(
+                "the prompt is empty, and the tokenizer has no token to begin with"
+            )
+        return self.ends[0] if end is None else end
 
 
 def save_model(
@@ -111,8 +134,8 @@ def load_model(folder: str | Path) -> LoadedModel:
 
     Raises:
       UsageError: the folder lacks a file, or holds other tensors than its
-        config asks for, more tokens than it has room for, or weights that are
-        not finite.
+        config asks for, more tokens than it has room for, weights that are not
+        finite, or a generation config that is none.
     """
     folder = Path(folder)
     try:
@@ -143,7 +166,9 @@ def load_model(folder: str | Path) -> LoadedModel:
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: _restored(path, leaf.shape, tensors), shapes
     )
-    return LoadedModel(config, params, tokenizer)
+    # An id without a row in the embedding is never drawn.
+    ends = (id_ for id_ in end_tokens(folder, tokenizer) if id_ < config.vocab_size)
+    return LoadedModel(config, params, tokenizer, tuple(ends))
 
 
 def _check_size(config: ArchitectureConfig, weights: Path) -> None:

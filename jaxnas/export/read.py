@@ -14,14 +14,10 @@ from jaxnas.data import check_room, load_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_named
 from jaxnas.export.folder import check_free, whole_folder
+from jaxnas.export.generation import write_generation
 from jaxnas.export.model_folder import CONFIG, TOKENIZER, WEIGHTS, save_model
 from jaxnas.export.settings import from_settings
-from jaxnas.export.tokens import (
-    copy_settings,
-    keep_tokens,
-    special_ids,
-    write_generation,
-)
+from jaxnas.export.tokens import copy_settings, keep_tokens, special_ids
 from jaxnas.export.weights import check_size, from_tensors, guessed
 from jaxnas.storage.inputs import JSON_BYTES, read_json, read_text, regular_file
 from jaxnas.storage.jsonl import Json

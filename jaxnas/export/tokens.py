@@ -11,13 +11,16 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from jaxnas.data.tokenizer import END_OF_TEXT
-from jaxnas.errors import UsageError
+from jaxnas.export.generation import (
+    GENERATION,
+    generation_config,
+    write_generation,
+)
 from jaxnas.export.model_folder import TOKENIZER
 from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.inputs import JSON_BYTES, read_bytes, read_json, read_text
 from jaxnas.storage.jsonl import Json
 
-GENERATION = "generation_config.json"
 # Version 5 of transformers writes the chat template as a file of its own.
 TEMPLATE = "chat_template.jinja"
 SETTINGS, _SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
@@ -60,11 +63,6 @@ def write_tokens(
     return ids
 
 
-def write_generation(out: Path, ids: Mapping[str, object]) -> None:
-    """A generation config that is greedy and ends at the end of the text."""
-    write_json(out / GENERATION, {"do_sample": False, **ids})
-
-
 def keep_tokens(source: Path, out: Path) -> bool:
     """Copies the settings of another's tokenizer, if the source has them all."""
     if not all((source / name).is_file() for name in (SETTINGS, GENERATION)):
@@ -104,31 +102,3 @@ def chat_template(folder: Path) -> str | None:
 def special_ids(content: Json) -> Mapping[str, object]:
     """The ids of special tokens that a config holds, null where it has none."""
     return {name: content.get(name) for name in _IDS}
-
-
-def generation_config(folder: Path) -> Json:
-    """What a folder's generation config says; nothing if there is none.
-
-    Raises:
-      UsageError: it is no JSON object.
-    """
-    path = folder / GENERATION
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no JSON object")
-    return content
-
-
-def end_tokens(folder: Path, tokenizer: Tokenizer) -> list[int]:
-    """The tokens that end a text of a model folder.
-
-    Those that its generation config names, else our end of text; none if the
-    tokenizer has neither.
-    """
-    ids = generation_config(folder).get("eos_token_id")
-    if ids is None:
-        ids = tokenizer.token_to_id(END_OF_TEXT)
-    ends = ids if isinstance(ids, list) else [ids]
-    return [end for end in ends if type(end) is int and end >= 0]

@@ -18,10 +18,11 @@ from jaxnas.errors import UsageError
 from jaxnas.export.card import CARD, model_card
 from jaxnas.export.choice import class_for
 from jaxnas.export.folder import check_free, whole_folder
+from jaxnas.export.generation import write_generation
 from jaxnas.export.model_folder import CONFIG, WEIGHTS, load_model, narrowest
 from jaxnas.export.native import NativeClass
 from jaxnas.export.settings import to_settings
-from jaxnas.export.tokens import special_ids, write_generation, write_tokens
+from jaxnas.export.tokens import special_ids, write_tokens
 from jaxnas.export.weights import to_tensors
 from jaxnas.keys import key_of
 from jaxnas.storage.files import write_json, write_whole
@@ -48,7 +49,7 @@ def export_folder(model: Path, out: Path) -> Exported:
         `out` is not free. Then nothing is written.
     """
     check_free(out)
-    config, params, tokenizer = load_model(model)
+    config, params, tokenizer, _ = load_model(model)
     native = class_for(config)
     tensors = to_tensors(native, config, params)
     with whole_folder(out) as folder:

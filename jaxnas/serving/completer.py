@@ -19,10 +19,9 @@ from arch.decoding.loop import begin
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import unstack
 from jaxnas.data.fim import around, fim_ids
-from jaxnas.data.tokenizer import END_OF_TEXT, special_reader
+from jaxnas.data.tokenizer import special_reader
 from jaxnas.errors import UsageError
-from jaxnas.export.model_folder import load_model
-from jaxnas.export.tokens import end_tokens
+from jaxnas.export.model_folder import LoadedModel, load_model
 from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype
 from jaxnas.serving.integers import IntegerModel, missing
@@ -70,13 +69,13 @@ class Completer:
             take it.
         """
         loaded = load_model(folder)
-        self._config, params, self.tokenizer = loaded
+        self._config, self.tokenizer = loaded.config, loaded.tokenizer
         reason = missing(self._config) if engine != "float32" else None
         if engine == "int8" and reason is not None:
             raise UsageError(f"--engine int8 cannot serve {folder}: {reason}")
         self.engine = "float32" if reason or engine == "float32" else "int8"
-        self._ends = end_tokens(folder, self.tokenizer)
-        self._first = self.tokenizer.token_to_id(END_OF_TEXT)
+        self._ends = loaded.ends
+        self._first = _first_token(loaded)
         self._fim = fim_ids(self.tokenizer)
         self._text = lambda text: self.tokenizer.encode(text).ids
         self._prompted = special_reader(self.tokenizer) if special else self._text
@@ -90,7 +89,7 @@ class Completer:
         if self.engine == "int8":
             self._integers = IntegerModel(folder, loaded)
         else:
-            self._weights = unstack(params)
+            self._weights = unstack(loaded.params)
         self._reader = self._new_reader()
 
     def complete(self, request: Request, until: float) -> Iterator[str]:
@@ -199,7 +198,7 @@ class Completer:
             ids = ids[_left_out(len(ids), room) :]
             ids = around(ids, behind, self._fim, self.context)
         elif not ids:
-            ids = [0 if self._first is None else self._first]
+            ids = [self._first]
         ids = ids[_left_out(len(ids), self.context) :]
         room = MOST if self.limit is None else self.limit - len(ids)
         return ids, min(request.max_new, room)
@@ -230,6 +229,14 @@ def _all_on(sampling: Sampling, vocabulary: int) -> Sampling:
         top_p=min(sampling.top_p, 1 - 1e-6),
         min_p=max(sampling.min_p, 1e-9),
     )
+
+
+def _first_token(model: LoadedModel) -> int:
+    """What an empty prompt is read as; any token, if none begins a text."""
+    try:
+        return model.first_token()
+    except UsageError:
+        return 0
 
 
 def _line_behind(after: str) -> list[str]:

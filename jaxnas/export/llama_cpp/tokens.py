@@ -16,12 +16,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 from arch import ArchitectureConfig
 from jaxnas.data.tokenizer import END_OF_TEXT, load_tokenizer
 from jaxnas.errors import UsageError
-from jaxnas.export.tokens import (
-    SETTINGS,
-    chat_template,
-    generation_config,
-    write_generation,
-)
+from jaxnas.export.generation import generation_config, write_generation
+from jaxnas.export.tokens import SETTINGS, chat_template
 from jaxnas.storage.files import write_json
 from jaxnas.storage.jsonl import Json
 

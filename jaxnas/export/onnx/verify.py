@@ -18,7 +18,7 @@ def agreement_of(loaded: LoadedModel, content: bytes) -> Agreed:
     """
     import onnxruntime
 
-    reference = reference_of(*loaded)
+    reference = reference_of(loaded.config, loaded.params, loaded.tokenizer)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     # By default it rounds what is multiplied with codes to 8 bits; 1 is float32.
