@@ -11,11 +11,13 @@ import threading
 import time
 
 import jax
+import numpy as np
 import pytest
 from tasks import TINY
 
 import jaxnas.serving.server as module
 from arch import build_model
+from arch.decoding.generate import Generated
 from arch.decoding.generate import generate as generate_tokens
 from arch.decoding.sampling import GREEDY
 from arch.decoding.unrolled import unstack
@@ -25,8 +27,15 @@ from jaxnas.data.fim import fim_ids, with_fim
 from jaxnas.data.tokenizer import train_tokenizer
 from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.run import main
-from jaxnas.serving.completer import Completer
-from jaxnas.serving.protocol import BadRequest, Request, infill_request
+from jaxnas.serving.completer import Completer, line_behind
+from jaxnas.serving.pieces import _held_back, pieces
+from jaxnas.serving.protocol import (
+    STOP_LENGTH,
+    BadRequest,
+    Request,
+    completion_request,
+    infill_request,
+)
 from jaxnas.serving.server import Bounds, Server
 
 CODE = ["def f(x):\n    return x\n", "import os\nprint(os.getcwd())\n"]
@@ -128,16 +137,59 @@ def test_an_infill_ends_before_the_line_behind(model):
     request = Request(before="def ", max_new=6, sampling=infill_request({}).sampling)
     free = "".join(completer.complete(request, time.monotonic() + 60))
     assert len(free) > 3
-    after = f"){chr(10)}{free[2:]}"
     with pytest.MonkeyPatch.context() as patch:
-        # Whatever the noise is, the line behind the cursor begins in the midst of it.
-        patch.setattr("jaxnas.serving.completer._line_behind", lambda text: [free[2:]])
-        request = Request(
-            before="def ", after=after, max_new=6, sampling=request.sampling
-        )
+        # Whatever the noise is, the line behind the cursor is the end of it.
+        patch.setattr("jaxnas.serving.completer.line_behind", lambda text: "line")
+        patch.setattr("jaxnas.serving.completer.pieces", cut_at_two)
+        request = dataclasses.replace(request, after="\nline\n")
         found = "".join(completer.complete(request, time.monotonic() + 60))
     assert found == free[:2]
     assert completer.counts.reason == "stop"
+
+
+def cut_at_two(parts, tokenizer, stops, prompt, line):
+    assert line == "line"
+    yield "".join(pieces(parts, tokenizer, stops, prompt))[:2]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "text"),
+    [
+        ("y\n    x = 1\nz", "y"),
+        ("y\r\n    x = 1\r\nz", "y\r"),
+        ("y\n    x = 1", "y"),
+        ("y\n    x = 10", "y\n    x = 10"),
+        ("y\n    x = 10\n    x = 1\n", "y\n    x = 10"),
+        ("    x = 1\n", "    x = 1\n"),
+        ("y\n    x =", "y\n    x ="),
+    ],
+)
+def test_a_line_ends_a_text_where_it_is_a_whole_one(drawn, text):
+    tokenizer = train_tokenizer(["ab"], 257)
+    ids = np.array([tokenizer.encode(drawn).ids])
+    parts = [Generated(ids, np.array([size + 1])) for size in range(ids.size)]
+    found = list(pieces(iter(parts), tokenizer, (), (), "    x = 1"))
+    assert "".join(found) == text
+
+
+@pytest.mark.parametrize(
+    ("after", "line"),
+    [
+        (")\n\n    x = 1  \ny", "    x = 1"),
+        (")", ""),
+        (")\n\n}\n", ""),
+        (")\n" + "x" * STOP_LENGTH, "x" * STOP_LENGTH),
+        (")\n" + "x" * (STOP_LENGTH + 1), ""),
+    ],
+)
+def test_the_next_line_that_says_something_ends_a_completion(after, line):
+    assert line_behind(after) == line
+
+
+def test_a_long_stop_is_not_compared_at_every_length():
+    began = time.monotonic()
+    assert _held_back("xa", ["a" * 10**6]) == 1
+    assert time.monotonic() - began < 5
 
 
 def test_eight_at_once(server):
@@ -147,6 +199,93 @@ def test_eight_at_once(server):
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(8))) == [200] * 8
+
+
+def request_of(path, **body):
+    raw = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nContent-Length: {len(raw)}\r\n\r\n"
+    return head.encode() + raw
+
+
+def wait_for(holds):
+    """Waits for something to happen, 20 seconds at most."""
+    end = time.monotonic() + 20
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert holds()
+
+
+@contextlib.contextmanager
+def watched(model, monkeypatch):
+    """A server that draws without an end, what it does, and what it cannot handle."""
+    with serving(model) as server:
+        done, raised = [], []
+
+        def complete(request, until):
+            done.append("begun")
+            try:
+                while True:
+                    yield "x"
+                    time.sleep(0.01)
+            finally:
+                done.append("in turn" if server.drawing.locked() else "out of turn")
+
+        close = server.shutdown_request
+
+        def closed(line):
+            close(line)
+            done.append("closed")
+
+        monkeypatch.setattr(server.completer, "complete", complete)
+        monkeypatch.setattr(server, "handle_error", lambda *_: raised.append(_))
+        monkeypatch.setattr(server, "shutdown_request", closed)
+        yield server, done
+        assert raised == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_is_drawn_for_a_client_that_is_gone(model, monkeypatch, stream):
+    """Its completion ends before the turn does: the next one has what was read."""
+    with watched(model, monkeypatch) as (server, done):
+        with socket.create_connection(server.server_address[:2], timeout=10) as line:
+            line.sendall(request_of("/infill", prompt="a", stream=stream))
+            wait_for(lambda: done)
+        wait_for(lambda: "closed" in done)
+        assert done == ["begun", "in turn", "closed"]
+
+
+def test_a_client_that_goes_while_it_waits_has_no_turn(model, monkeypatch):
+    with watched(model, monkeypatch) as (server, done):
+        with (
+            server.drawing,
+            socket.create_connection(server.server_address[:2], timeout=10) as line,
+        ):
+            line.sendall(request_of("/infill", prompt="a"))
+            wait_for(lambda: server.places._value == module.WAITING)
+        wait_for(lambda: done)
+        assert done == ["closed"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/none"])
+def test_an_answer_that_nobody_takes_is_no_error(model, monkeypatch, path):
+    def gone(*_):
+        raise BrokenPipeError
+
+    with watched(model, monkeypatch) as (server, done):
+        monkeypatch.setattr(module._Handler, "_send", gone)
+        with pytest.raises(http.client.RemoteDisconnected):
+            ask(server, path)
+        with pytest.raises(http.client.RemoteDisconnected):
+            ask(server, path, {})
+        wait_for(lambda: done == ["closed"] * 2)
+
+
+def test_one_draws_and_sixteen_wait(server):
+    places = server.places
+    taken = [places for _ in range(40) if places.acquire(blocking=False)]
+    for one in taken:
+        one.release()
+    assert len(taken) == 1 + module.WAITING == 17
 
 
 def test_time_and_turns_are_bounded(model, monkeypatch):
@@ -184,6 +323,14 @@ def test_the_token_is_asked_for(model):
         ("/infill", {"t_max_predict_ms": -5}, 400, "t_max_predict_ms"),
         ("/v1/completions", {"prompt": ["a", "b"]}, 400, "prompt must be a text"),
         ("/v1/completions", {"n": 3}, 400, "n=3 must be 1"),
+        ("/v1/completions", {"suffix": 1}, 400, "suffix must be a text"),
+        ("/v1/completions", {"echo": True}, 400, "echo=True must be false"),
+        ("/v1/completions", {"logprobs": 5}, 400, "logprobs=5 must be false"),
+        ("/v1/completions", {"logit_bias": {"5": 9}}, 400, "must be {}"),
+        ("/v1/completions", {"frequency_penalty": 0.5}, 400, "must be 0"),
+        ("/v1/completions", {"presence_penalty": 1}, 400, "must be 0"),
+        ("/infill", {"repeat_penalty": 1.1}, 400, "repeat_penalty=1.1 must be 1"),
+        ("/infill", {"stop": ["a" * 501]}, 400, "stop must have at most 500"),
         ("/v1/completions", {"top_p": 0}, 400, "top_p"),
         ("/v1/completions", {"stop": ["a"] * 99}, 400, "stop must be"),
         ("/v1/completions", {"stream": "yes"}, 400, "stream"),
@@ -194,6 +341,44 @@ def test_what_cannot_be_used_is_one_line(server, path, body, status, said):
     assert (found, answer["error"]["code"]) == (status, status)
     assert said in answer["error"]["message"]
     assert "\n" not in answer["error"]["message"]
+
+
+def test_what_asks_for_nothing_is_let_pass():
+    """What llama.vscode sends with each request, and the defaults of others."""
+    editor = {
+        "input_extra": [{"filename": "a.py", "text": "x"}],
+        "samplers": ["top_k", "top_p", "infill"],
+        "cache_prompt": True,
+        "n_indent": 4,
+        "t_max_prompt_ms": 500,
+        "response_fields": ["content"],
+    }
+    neutral = {"n": 1, "best_of": 1, "echo": False, "logprobs": None, "logit_bias": {}}
+    neutral |= {"frequency_penalty": 0.0, "presence_penalty": 0, "repeat_penalty": 1.0}
+    for values in (editor, neutral, dict.fromkeys(neutral)):
+        assert infill_request(values | {"seed": 1}) == infill_request({"seed": 1})
+
+
+def test_a_suffix_stands_behind_the_cursor():
+    asked = completion_request({"prompt": "def f(", "suffix": "):\n    pass"})
+    assert (asked.before, asked.after) == ("def f(", "):\n    pass")
+    assert completion_request({"suffix": None}).after == ""
+
+
+def test_nothing_is_drawn_of_no_tokens(server):
+    """llama.vim asks so to have other files read ahead."""
+    status, found = ask(server, "/infill", {"prompt": "a", "n_predict": 0})
+    assert (status, found["content"], found["tokens_predicted"]) == (200, "", 0)
+
+
+def test_without_a_seed_each_text_is_another(server):
+    def text(**more):
+        body = {"prompt": "def ", "max_tokens": 6, "temperature": 1.5, **more}
+        return ask(server, "/v1/completions", body)[1]["choices"][0]["text"]
+
+    for more in ({}, {"seed": None}, {"seed": -1}):
+        assert len({text(**more) for _ in range(5)}) > 1
+    assert len({text(seed=0) for _ in range(3)}) == 1
 
 
 def test_bodies_are_bounded(server, monkeypatch):

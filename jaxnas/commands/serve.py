@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxnas.commands.options import MANY, Parser, whole
 from jaxnas.errors import UsageError
+from jaxnas.serving.engines import ENGINES
 from jaxnas.storage.run_folder import model_in
 
 PORT = 8012  # the one that llama.vscode asks by default
@@ -17,7 +18,7 @@ at /v1/completions (as OpenAI's interface, with streaming), /infill (as llama.cp
 and /health, until it is interrupted. Only this machine is answered by default.
 """
 _EDITORS = """\
-serving     {model} at {url}, {context} tokens before the cursor, {engine}
+serving     {model} at {url}, prompts of up to {context} tokens, {engine}
 try it      curl {url}/v1/completions -d '{{"prompt": "def main(", "max_tokens": 32}}'
 VS Code     llama.vscode: "llama-vscode.endpoint": "{url}"
 Continue    provider: openai, apiBase: {url}/v1, model: {model}, roles: [autocomplete]
@@ -94,11 +95,12 @@ def _parser() -> Parser:
         type=whole(MANY),
         default=512,
         metavar="N",
-        help="tokens before the cursor, at most; the model may allow fewer [512]",
+        help="tokens of a prompt, at most, both sides of a cursor together; the model "
+        "may allow fewer [512]",
     )
     add(
         "--engine",
-        choices=("auto", "int8", "float32"),
+        choices=ENGINES,
         default="auto",
         help="int8 multiplies 8-bit integers by onnxruntime, softmax attention alone, "
         "in half of the time; auto takes it where it can [auto]",

@@ -1,8 +1,9 @@
 """Completions of one model, one at a time, compiled before they are asked for."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +27,13 @@ from jaxnas.keys import key_of
 from jaxnas.runtime import compute_dtype
 from jaxnas.serving.integers import IntegerModel, missing
 from jaxnas.serving.pieces import pieces
-from jaxnas.serving.protocol import Request
+from jaxnas.serving.protocol import STOP_LENGTH, Request
 from jaxnas.serving.reader import PIECE, Reader
 
 ROOM = 64  # tokens that are compiled for ahead
 BLOCK = 8  # tokens that are drawn at once
 MOST = 4096  # that are drawn, where no position limits them: a cache has room for all
-ENGINES = ("auto", "int8", "float32")
-LEAST_STOP = 4  # characters of a line behind the cursor, for it to end a completion
+LEAST_LINE = 4  # characters of a line behind the cursor, for it to end a completion
 
 
 class Completed(NamedTuple):
@@ -58,9 +58,9 @@ class Completer:
 
         Args:
           folder: of the model.
-          context: tokens before the cursor that are read, at most; the model's
-            positions may allow fewer.
-          engine: of ENGINES.
+          context: tokens of a prompt, at most, with what it has from behind the
+            cursor; the model's positions may allow fewer.
+          engine: see `jaxnas.serving.engines`.
           special: whether special tokens that a prompt spells out are those; what is
             filled in is text in any case.
 
@@ -92,8 +92,11 @@ class Completer:
             self._weights = unstack(loaded.params)
         self._reader = self._new_reader()
 
-    def complete(self, request: Request, until: float) -> Iterator[str]:
+    def complete(self, request: Request, until: float) -> Generator[str, None, None]:
         """The text, piece by piece; `counts` are set when it has ended.
+
+        Whoever does not take all of it must close it before another begins: both
+        go on from what the model has read.
 
         Args:
           request: see `Request`.
@@ -102,26 +105,30 @@ class Completer:
         if request.seconds is not None:
             until = min(until, time.monotonic() + request.seconds)
         prompt, most = self._prompt(request)
+        if most < 1:
+            self.counts = Completed(len(prompt), 0, "length")
+            return
         filling = bool(request.after) and self._fim is not None
-        stops = [*request.stops, *_line_behind(request.after)]
+        # What is before the middle token is no text to go on with.
+        read = [] if filling else prompt
         last: list[Generated] = []
 
-        def watched() -> Iterator[Generated]:
-            about = prompt, most, request.sampling, request.seed
-            for part in self._drawn(self._reader, *about):
+        def watched(parts: Iterator[Generated]) -> Iterator[Generated]:
+            for part in parts:
                 last[:] = [part]
                 yield part
                 if time.monotonic() > until:
                     return
 
-        # What is before the middle token is no text to go on with.
-        parts = pieces(watched(), self.tokenizer, stops, () if filling else prompt)
+        about = prompt, most, request.sampling, request.seed
         size = 0
-        for piece in parts:
-            size += len(piece)
-            yield piece
+        with contextlib.closing(self._drawn(self._reader, *about)) as parts:
+            line = line_behind(request.after)
+            text = pieces(watched(parts), self.tokenizer, request.stops, read, line)
+            for piece in text:
+                size += len(piece)
+                yield piece
         drawn = last[0].tokens[0, : last[0].lengths[0]].tolist()
-        read = [] if filling else prompt
         stopped = drawn[-1] in self._ends or size < self._length(read, drawn)
         self.counts = Completed(
             len(prompt), len(drawn), "stop" if stopped else "length"
@@ -159,7 +166,7 @@ class Completer:
         most: int,
         sampling: Sampling,
         seed: int,
-    ) -> Iterator[Generated]:
+    ) -> Generator[Generated, None, None]:
         """Tokens behind the prompt, at most so many."""
         key = key_of(seed, "serve", 0)
         sampling = _all_on(sampling, self._config.vocab_size)
@@ -239,10 +246,12 @@ def _first_token(model: LoadedModel) -> int:
         return 0
 
 
-def _line_behind(after: str) -> list[str]:
-    """The next line behind the cursor's own, if it says something."""
+def line_behind(after: str) -> str:
+    """The next line behind the cursor's own that ends a completion.
+
+    Empty if that says nothing, or is too short or too long to be compared.
+    """
     _, _, below = after.partition("\n")
-    for line in below.splitlines():
-        if line.strip():
-            return ["\n" + line.rstrip()] if len(line.strip()) >= LEAST_STOP else []
-    return []
+    line = next((line.rstrip() for line in below.splitlines() if line.strip()), "")
+    long_enough = len(line.strip()) >= LEAST_LINE
+    return line if long_enough and len(line) <= STOP_LENGTH else ""

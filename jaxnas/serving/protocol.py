@@ -1,12 +1,13 @@
 """What is asked for, read from the JSON of OpenAI's and llama.cpp's interfaces.
 
 `/v1/completions`: platform.openai.com/docs/api-reference/completions; `/infill`:
-github.com/ggml-org/llama.cpp, tools/server/README.md. Fields that change nothing
-here are let pass, as both do.
+github.com/ggml-org/llama.cpp, tools/server/README.md. Fields that are unknown here
+are let pass, as both do; those that ask for what is not done are refused.
 """
 
 import dataclasses
 import json
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,20 @@ from jaxnas.storage.jsonl import Json
 
 MAX_TOKENS = 64  # of a completion, where nothing is said
 MOST_STOPS = 16
+STOP_LENGTH = 500  # characters of a text that ends a completion
 _TEXT = 2**20  # characters of a prompt
+
+# What is not done here, and the values that ask for nothing.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "logprobs": (False,),
+    "logit_bias": ({}, [], False),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repeat_penalty": (1,),
+}
 
 
 class BadRequest(ValueError):
@@ -30,7 +44,7 @@ class Request:
     Attributes:
       before: the text to go on with.
       after: what stands behind the cursor, empty if nothing does.
-      max_new: tokens, at most.
+      max_new: tokens, at most; 0 draws none.
       sampling: see `Sampling`.
       stops: texts before which it ends.
       seed: of what is drawn.
@@ -69,20 +83,24 @@ def read_json(body: bytes) -> Json:
 def completion_request(values: Mapping[str, Any]) -> Request:
     """A request of `/v1/completions`; its temperature is 1 where it says none.
 
+    Its `suffix` is what stands behind the cursor.
+
     Raises:
       BadRequest: a field that cannot be used: which, and what is allowed.
     """
     prompt = values.get("prompt", "")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
-    for name, only in (("n", 1), ("best_of", 1), ("echo", False)):
-        if values.get(name) not in (None, only):
-            raise BadRequest(f"{name}={values[name]!r:.40} must be {json.dumps(only)}")
-    return _request(values, _text("prompt", prompt), "", "max_tokens", 1.0)
+    after = values.get("suffix")
+    after = "" if after is None else _text("suffix", after)
+    return _request(values, _text("prompt", prompt), after, "max_tokens", 1.0)
 
 
 def infill_request(values: Mapping[str, Any]) -> Request:
     """A request of `/infill`; it takes the likeliest tokens where it says nothing.
+
+    `input_extra`, pieces of other files, is let pass and not read: editors send it
+    with all that they ask.
 
     Raises:
       BadRequest: as `completion_request`.
@@ -102,6 +120,10 @@ def infill_request(values: Mapping[str, Any]) -> Request:
 def _request(
     values: Mapping[str, Any], before: str, after: str, most: str, temperature: float
 ) -> Request:
+    for name, neutral in _NEUTRAL.items():
+        if (value := values.get(name)) is not None and value not in neutral:
+            only = json.dumps(neutral[0])
+            raise BadRequest(f"{name}={value!r:.40} must be {only}")
     stops = values.get("stop") or []
     stops = [stops] if isinstance(stops, str) else stops
     if not isinstance(stops, list) or len(stops) > MOST_STOPS:
@@ -121,19 +143,25 @@ def _request(
     return Request(
         before=before,
         after=after,
-        max_new=_whole(values, most, MAX_TOKENS, least=1, most=2**20),
+        max_new=_whole(values, most, MAX_TOKENS, least=0, most=2**20),
         sampling=sampling,
-        stops=tuple(_text("stop", one) for one in stops if one != ""),
-        seed=max(0, _whole(values, "seed", 0, least=-1, most=2**32 - 1)),
+        stops=tuple(_text("stop", one, STOP_LENGTH) for one in stops if one != ""),
+        seed=_seed(values),
         stream=stream,
     )
 
 
-def _text(name: str, value: object) -> str:
+def _seed(values: Mapping[str, Any]) -> int:
+    """The one that is given; without one, or with -1, each text is another."""
+    given = _whole(values, "seed", -1, least=-1, most=2**32 - 1)
+    return secrets.randbits(32) if given == -1 else given
+
+
+def _text(name: str, value: object, most: int = _TEXT) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"{name} must be a text")
-    if len(value) > _TEXT:
-        raise BadRequest(f"{name} must have at most {_TEXT} characters")
+    if len(value) > most:
+        raise BadRequest(f"{name} must have at most {most} characters")
     try:
         value.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell

@@ -4,10 +4,12 @@ One completion is drawn at a time; those that wait are bounded in number, bodies
 size, and every completion in time.
 """
 
+import contextlib
 import hmac
 import http
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from jaxnas.serving.protocol import (
 from jaxnas.storage.jsonl import Json
 
 BODY = 2**22  # bytes of a request, at most
-WAITING = 16  # requests, at most
+WAITING = 16  # requests, at most, beside the one that is drawn for
 SLOW = 30.0  # seconds that a client may take to send
 
 
@@ -60,7 +62,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.model = "/".join(resolved.parts[-2:])
         self.completer, self.bounds = completer, bounds
         self.drawing = threading.Lock()
-        self.places = threading.BoundedSemaphore(WAITING)
+        self.places = threading.BoundedSemaphore(WAITING + 1)
 
     def begin(self) -> None:
         """Compiles in the background what will be asked for."""
@@ -85,6 +87,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = SLOW
+
+    def handle(self) -> None:
+        """Answers one request after the other, until the client is gone."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """`/health` and `/v1/models`."""
@@ -111,14 +118,39 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._authorised()
             read, answer = routes[self.path]
             request = read(read_json(body))
-            with _Turn(self.server) as until:
-                answer(request, until)
+            complete = self.server.completer.complete
+            # Closed within the turn: the next one goes on from what was read.
+            with (
+                _Turn(self.server) as until,
+                contextlib.closing(complete(request, until)) as pieces,
+            ):
+                answer(request, self._while_there(pieces))
         except BadRequest as error:
             self._refuse(http.HTTPStatus.BAD_REQUEST, str(error))
         except _Refused as error:
             self._refuse(error.status, str(error))
-        except (ConnectionError, TimeoutError):  # the client is gone
-            self.close_connection = True
+
+    def _while_there(self, pieces: Iterator[str]) -> Iterator[str]:
+        """The pieces, as long as the client is there.
+
+        Raises:
+          ConnectionError: it is gone, perhaps before its turn.
+        """
+        self._check_client()
+        for piece in pieces:
+            self._check_client()
+            yield piece
+
+    def _check_client(self) -> None:
+        """Raises a ConnectionError if the client has closed its side."""
+        self.connection.settimeout(0)
+        try:
+            if not self.connection.recv(1, socket.MSG_PEEK):
+                raise ConnectionAbortedError("the client is gone")
+        except BlockingIOError:  # it has no more to say, and waits
+            pass
+        finally:
+            self.connection.settimeout(self.timeout)
 
     def _body(self) -> bytes:
         """The request's body; one that is too long is not read."""
@@ -139,7 +171,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             reason = "the token is missing or wrong"
             raise _Refused(http.HTTPStatus.UNAUTHORIZED, reason)
 
-    def _as_openai(self, request: Request, until: float) -> None:
+    def _as_openai(self, request: Request, pieces: Iterator[str]) -> None:
         def answer(text: str, reason: str | None) -> Json:
             choice = {
                 "index": 0,
@@ -155,7 +187,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "choices": [choice],
             }
 
-        pieces = self.server.completer.complete(request, until)
         if request.stream:
             self._stream(answer(piece, None) for piece in pieces)
             self._event(answer("", self.server.completer.counts.reason))
@@ -170,8 +201,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         }
         self._send(answer(text, counts.reason) | {"usage": usage})
 
-    def _as_llama(self, request: Request, until: float) -> None:
-        pieces = self.server.completer.complete(request, until)
+    def _as_llama(self, request: Request, pieces: Iterator[str]) -> None:
         if request.stream:
             self._stream({"content": piece, "stop": False} for piece in pieces)
         text = "" if request.stream else "".join(pieces)
