@@ -145,6 +145,23 @@ def anchored_source(spec: str) -> str:
     return BETWEEN.join(str(_anchored(name)) for name in source_names(spec))
 
 
+def source_without_folders(spec: str) -> str:
+    """The names with the last part of their paths alone, for others to read.
+
+    Raises:
+      UsageError: as `source_names`.
+    """
+    return BETWEEN.join(str(_without_folders(name)) for name in source_names(spec))
+
+
+def _without_folders(name: SourceName) -> SourceName:
+    if name.kind in _PATHS and name.rest:
+        last = user_path(name.rest).resolve().name
+        name = dataclasses.replace(name, source=f"{name.kind}:{last}")
+    without = tuple(Path(path.resolve().name) for path in name.without)
+    return dataclasses.replace(name, without=without)
+
+
 def _anchored(name: SourceName) -> SourceName:
     if name.kind in _PATHS and name.rest:
         path = user_path(name.rest).resolve()

@@ -366,6 +366,14 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "b").stat().st_size > (tmp_path / "ours.gguf").stat().st_size
 
 
+BITS = {"validation": 1.0, "test": 1.25}
+
+
+def kept(name, bits):
+    """A step of `compress`, as its summary keeps it."""
+    return {"name": name, "bytes": 1, "ms": 1.0, "bits_per_byte": {"test": bits}}
+
+
 def test_a_card_says_what_the_run_recorded(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     saved(SMALL, tmp_path / "run" / "model")
@@ -376,7 +384,7 @@ def test_a_card_says_what_the_run_recorded(tmp_path, monkeypatch, capsys):
     assert "rounded to q4_0, which is not what was scored" in card
     assert card.count("not recorded beside the model") == 2
     data = {
-        "source": "folder:code",
+        "source": f"folder:{tmp_path / 'code'}",
         "corpus_hash": "c0ffee",
         "splits": {"train": {"files": 3, "tokens": 1234}},
     }
@@ -396,6 +404,17 @@ def test_a_card_says_what_the_run_recorded(tmp_path, monkeypatch, capsys):
     ):
         assert line in card.splitlines()
     assert str(tmp_path) not in card  # where it lay is nobody's concern
+    for name, summary in (
+        ("compressed", {"steps": [kept("as it was", 1.5), kept("rounded", 1.625)]}),
+        ("distilled", {"steps": 7, "bits_per_byte": {"x": BITS, "student": BITS}}),
+    ):
+        (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+        assert main([*export, "--out", f"{name}.gguf"]) == 0
+    lines = (tmp_path / "compressed.md").read_text().splitlines()
+    assert "| test | as it was | 1.500 |" in lines
+    assert "| test | this model | 1.625 |" in lines
+    lines = (tmp_path / "distilled.md").read_text().splitlines()
+    assert {"| test | x | 1.250 |", "| test | this model | 1.250 |"} <= {*lines}
     (tmp_path / "new.md").write_text("mine")
     capsys.readouterr()
     assert main([*export, "--out", "new.gguf"]) == 2

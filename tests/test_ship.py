@@ -1,6 +1,7 @@
 """`ship`: what is searched can be exported, and all of it ends in one folder."""
 
 import json
+import shlex
 
 import jax
 import pytest
@@ -14,7 +15,7 @@ from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_for
 from jaxnas.export.llama_cpp.architectures import architecture_for
 from jaxnas.export.model_folder import load_model
-from jaxnas.pipeline.ship import score_rows
+from jaxnas.pipeline.ship import ShipPlan, score_rows, shown_command
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.run import main
 from jaxnas.spaces import parse_space
@@ -89,6 +90,24 @@ def test_the_searchs_model_is_judged_on_the_windows_of_the_trained_one(tmp_path)
     }
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert module._train(tmp_path, None, None, "cpu", 0.0, None, None) == (1.5, 1.25)
+
+
+def test_the_command_of_a_card_is_for_a_shell_and_names_no_home():
+    plan = ShipPlan(
+        data="folder:/home/me/my code+include:*.py+without:/home/me/he.gz;stdlib",
+        budget="20m",
+        max_size=1.5,
+        max_latency=None,
+        fim=0.0,
+        seed=3,
+        exports=None,
+    )
+    words = shlex.split(shown_command(plan, "llama.cpp"))
+    assert words[4] == "folder:my code+include:*.py+without:he.gz;stdlib"
+    assert words[5:] == [
+        *("--budget", "20m", "--max-size", "1.5", "--seed", "3"),
+        *("--runs-on", "llama.cpp"),
+    ]
 
 
 def test_the_scores_are_said_in_words():

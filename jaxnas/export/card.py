@@ -1,11 +1,13 @@
 """The model card beside an export: what the model is, learnt from, and scores."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from arch import ArchitectureConfig
 from arch.cost import MIB, size_bytes, stored_parameters
 from jaxnas.errors import UsageError
+from jaxnas.source_name import source_without_folders
 from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import RunFolder
@@ -24,7 +26,7 @@ def model_card(
     """A card in Markdown, with the front matter of the Hugging Face hub.
 
     Data, evaluation and seed are those of the run that the model is of; of another
-    folder the card says that they are not recorded.
+    folder the card says that they are not recorded. Of paths it has the names alone.
 
     Args:
       model: the folder that is exported.
@@ -32,8 +34,8 @@ def model_card(
       form: what is exported, as the command's `--format` calls it.
       notes: sentences on what is not in the export as the model holds it.
       scores: on the test files, more than the run has: what and how much.
-      made_by: the one command that made all of it; None for the run's and the
-        export's.
+      made_by: the one command that made all of it, as a shell reads it; None for
+        the run's and the export's.
     """
     run = RunFolder(model.resolve().parent)
     of_run = model.resolve() == run.model
@@ -43,7 +45,7 @@ def model_card(
         _front_matter(form),
         _what(config, notes),
         _data(manifest.get("data")),
-        _evaluation(summary.get("final") or summary),
+        _evaluation(summary),
         _scores(scores),
         _making(run, model.resolve().name, form, manifest, made_by),
     )
@@ -84,7 +86,7 @@ def _data(data: Json | None) -> Iterator[str]:
     yield from _table(
         ("", ""),
         [
-            ("source", data.get("source")),
+            ("source", source_without_folders(str(data.get("source")))),
             ("hash of the corpus", data.get("corpus_hash")),
             ("hash of the tokenizer", data.get("tokenizer_hash")),
             *(
@@ -103,12 +105,33 @@ def _licences(found: object) -> str:
     return ", ".join(f"{name} ({number})" for name, number in found.items())
 
 
-def _evaluation(final: Json | None) -> Iterator[str]:
+def _evaluation(summary: Json) -> Iterator[str]:
     yield "## Evaluation"
     yield ""
-    if not final or "splits" not in final:
+    final = summary.get("final") or summary
+    if "splits" in final:
+        yield from _beside_ngrams(final)
+    elif found := _bits_per_byte(summary):
+        *others, (_, own) = found
+        rows = [
+            (split, name, f"{bits:.3f}")
+            for name, scores in (*others, ("this model", own))
+            for split, bits in scores.items()
+        ]
+        yield from _table(("split", "model", "bits per byte"), rows)
+    else:
         yield "It is not recorded beside the model."
-        return
+
+
+def _bits_per_byte(summary: Json) -> list[tuple[str, dict[str, float]]]:
+    """By model and split, as `compress` and `distil` keep them; the last is the own."""
+    steps = summary.get("steps")
+    if isinstance(steps, list):
+        return [(step["name"], step["bits_per_byte"]) for step in steps]
+    return list(summary.get("bits_per_byte", {}).items())
+
+
+def _beside_ngrams(final: Json) -> Iterator[str]:
     rows = []
     for split, found in final["splits"].items():
         for name, scores in found.items():
@@ -139,8 +162,10 @@ def _making(
         yield made_by
     else:
         if "seed" in manifest:
-            yield f"python -m jaxnas.run --config {name}/{run.config.name} --out NEW"
-        yield f"python -m jaxnas.run export {name}/{model} --format {form}"
+            settings = shlex.quote(f"{name}/{run.config.name}")
+            yield f"python -m jaxnas.run --config {settings} --out NEW"
+        folder = shlex.quote(f"{name}/{model}")
+        yield f"python -m jaxnas.run export {folder} --format {form}"
     yield "```"
     if manifest:
         versions = manifest.get("versions", {})

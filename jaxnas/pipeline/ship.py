@@ -5,6 +5,7 @@ own, each as the command of its name does it, each gone on with where it was sto
 """
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from jaxnas.pipeline.train import train
 from jaxnas.pipeline.train_plan import TrainPlan
 from jaxnas.presets import default_space, is_space_file
 from jaxnas.report.tracking import Tracker, on_candidate
+from jaxnas.source_name import source_without_folders
 from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.jsonl import Json
@@ -280,6 +282,23 @@ def score_rows(scores: Json) -> list[tuple[str, str]]:
     return rows
 
 
+def shown_command(plan: ShipPlan, runtime: str) -> str:
+    """What was asked for, for a shell; of the data's paths the names alone."""
+    limits = [
+        part
+        for name in ("max_size", "max_latency", "fim")
+        if (value := getattr(plan, name))
+        for part in (f"--{name.replace('_', '-')}", f"{value:g}")
+    ]
+    return shlex.join(
+        [
+            *("python", "-m", "jaxnas.run", "ship", source_without_folders(plan.data)),
+            *("--budget", plan.budget, *limits),
+            *("--seed", str(plan.seed), "--runs-on", runtime),
+        ]
+    )
+
+
 def close(
     out: Path,
     plan: ShipPlan,
@@ -290,16 +309,8 @@ def close(
 ) -> None:
     """Writes the model's card, and says what there is and how to use it."""
     rows = score_rows(read_json(out / SCORES))
-    limits = "".join(
-        f" --{name.replace('_', '-')} {value:g}"
-        for name in ("max_size", "max_latency", "fim")
-        if (value := getattr(plan, name))
-    )
-    made_by = (
-        f"python -m jaxnas.run ship {plan.data} --budget {plan.budget}{limits} "
-        f"--seed {plan.seed} --runs-on {runtime}"
-    )
     config = load_model(model).config
+    made_by = shown_command(plan, runtime)
     text = model_card(model, config, shipped.form, shipped.notes, rows, made_by)
     write_whole(out / CARD, text)
     console.rule("shipped")
