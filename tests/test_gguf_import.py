@@ -117,6 +117,11 @@ def changed(tmp_path, monkeypatch):
         ({"llama.block_count": 3}, "tensor blk.2.attn_norm.weight is missing"),
         ({"tokenizer.ggml.pre": "olmo"}, "with pre='olmo': only 'gpt2' with 'gpt-2'"),
         ({"tokenizer.ggml.model": "llama"}, "model='llama'"),
+        ({"tokenizer.ggml.add_bos_token": True}, "add_bos_token=True: ours adds no"),
+        ({"tokenizer.ggml.add_eos_token": True}, "add_eos_token=True: ours adds no"),
+        ({"tokenizer.ggml.token_type": [1, 2]}, "tokens have 2 types"),
+        ({"tokenizer.ggml.merges": [1]}, "merges is no list of str"),
+        ({"tokenizer.ggml.bos_token_id": 2**32 - 1}, "bos_token_id=4294967295 is no"),
         (
             {"llama.expert_count": 2, "llama.rope.dimension_count": 8},
             "dimension_count=8: ours would have 16; llama.expert_count=2: ours has no",
@@ -136,6 +141,12 @@ def test_a_setting_that_ours_cannot_represent_is_named(changed, settings, said):
 def test_what_is_missing_is_named(changed, name):
     with pytest.raises(UsageError, match=f"{name} is missing"):
         changed(without=(f"llama.{name}",))
+
+
+@pytest.mark.parametrize("name", ["token_type", "merges"])
+def test_a_tokenizer_that_lacks_something_is_one_line(changed, name):
+    with pytest.raises(UsageError, match=rf"tokenizer\.ggml\.{name} is missing"):
+        changed(without=(f"tokenizer.ggml.{name}",))
 
 
 def test_what_old_files_leave_out_is_assumed(changed):

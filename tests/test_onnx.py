@@ -190,6 +190,17 @@ def test_the_file_has_the_size_that_was_counted(tmp_path, quantization):
     assert agreement.greedy == agreement.new
 
 
+@pytest.mark.parametrize("quantization", ["fp16", "int4"])
+def test_what_a_file_cannot_hold_is_refused(tmp_path, monkeypatch, quantization):
+    config = cell("transformer", hidden_dim=256, quantization=quantization)
+    folder = saved(config, tmp_path / "model", exact=False)
+    size = export_onnx(folder, tmp_path / "out")[0].counted
+    monkeypatch.setattr("jaxnas.export.onnx.graph.MOST_BYTES", size - 1)
+    with pytest.raises(UsageError, match="ONNX holds at most"):
+        export_onnx(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_graph_that_computes_something_else_is_not_kept(
     tmp_path, monkeypatch, capsys
 ):

@@ -193,7 +193,8 @@ def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
       size: tokens of the model.
 
     Raises:
-      UsageError: it is no byte-level BPE, or splits texts by a rule unknown here.
+      UsageError: it is no byte-level BPE, splits texts by a rule unknown here, or
+        adds tokens to them; or a setting is missing.
     """
     kind, name = (settings.get(f"{_FILE}.{key}") for key in ("model", "pre"))
     rules = {known: rule for rule, known in RULES}
@@ -202,7 +203,17 @@ def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
             f"{_FILE}.model={kind!r} with pre={name!r}: only 'gpt2' with "
             f"{' or '.join(map(repr, rules))} can be read"
         )
-    texts, types = settings[f"{_FILE}.tokens"], settings[f"{_FILE}.token_type"]
+    for added in ("add_bos_token", "add_eos_token"):
+        if settings.get(f"{_FILE}.{added}"):
+            raise UsageError(f"{_FILE}.{added}=True: ours adds no token to a text")
+    texts, types = _list(settings, "tokens", str), _list(settings, "token_type", int)
+    merges = _list(settings, "merges", str)
+    if len(types) != len(texts):
+        raise UsageError(f"{_FILE}: {len(texts)} tokens have {len(types)} types")
+    for role in _ROLES.values():
+        token = settings.get(f"{_FILE}.{role}_token_id")
+        if token is not None and token not in range(len(texts)):
+            raise UsageError(f"{_FILE}.{role}_token_id={token!r} is no token's")
     used = [
         (i, text, kind)
         for i, (text, kind) in enumerate(zip(texts, types, strict=True))
@@ -224,7 +235,7 @@ def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
         "model": {
             **_PLAIN_BPE,
             "vocab": {text: i for i, text, _ in used},
-            "merges": [merge.split(" ", 1) for merge in settings[f"{_FILE}.merges"]],
+            "merges": [merge.split(" ", 1) for merge in merges],
         },
     }
     try:
@@ -234,6 +245,20 @@ def tokenizer_of(settings: Mapping[str, Any], size: int) -> Tokenizer:
     if tokenizer.get_vocab_size() > size:
         raise UsageError(f"the tokenizer has more tokens than the model's {size}")
     return tokenizer
+
+
+def _list(settings: Mapping[str, Any], name: str, kind: type) -> list:
+    """A setting that is a list of this type.
+
+    Raises:
+      UsageError: it is missing, or no such list.
+    """
+    found = settings.get(f"{_FILE}.{name}")
+    if found is None:
+        raise UsageError(f"{_FILE}.{name} is missing")
+    if not isinstance(found, list) or not all(type(one) is kind for one in found):
+        raise UsageError(f"{_FILE}.{name} is no list of {kind.__name__}")
+    return found
 
 
 def write_kept(settings: Mapping[str, Any], folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from jaxnas.compress.quantize import BLOCK
+from jaxnas.errors import UsageError
 from jaxnas.export.rows import Rows
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ Setting: TypeAlias = int | float | str | list[int]  # of a node
 # The first with what is used here, and the version of the file that goes with it.
 OPSET, IR_VERSION = 18, 9
 CODES_OPSET, CODES_IR_VERSION = 21, 10  # the first with blocks of codes
+
+# Of a file, which protobuf bounds: nodes and names have the rest of 2 GiB.
+MOST_BYTES = 2**31 - 2**24
 
 FLOAT, UINT8, INT64, BOOL = 1, 2, 7, 9  # element types, as nodes spell them
 
@@ -144,10 +148,18 @@ class Graph:
         """The whole, checked.
 
         Raises:
+          UsageError: a file cannot hold its weights.
           onnx.checker.ValidationError: it is no valid graph.
         """
         import onnx
 
+        size = sum(values.nbytes for values in self.weights.values())
+        size += sum(codes.size // 2 for codes in self.int4.values())
+        if size > MOST_BYTES:
+            raise UsageError(
+                f"ONNX holds at most {MOST_BYTES / 2**30:.2f} GiB of weights in a "
+                f"file, this model has {size / 2**30:.2f}"
+            )
         weights = [onnx.numpy_helper.from_array(x, n) for n, x in self.weights.items()]
         weights += [_int4(name, codes) for name, codes in self.int4.items()]
         graph = onnx.helper.make_graph(

@@ -42,7 +42,8 @@ def export_onnx(
 
     Raises:
       UsageError: it is no softmax attention, there is no model, a package is
-        missing, or `out` is not free. Then nothing is written.
+        missing, a file cannot hold the weights, or `out` is not free. Then nothing
+        is written.
       RunFailed: onnxruntime computes something else.
     """
     check_free(out)
