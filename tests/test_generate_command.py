@@ -72,7 +72,7 @@ def command(folder, capfdbinary):
 
 def drawn_text(prompt, number=0, sampling=None, model="model", new=20):
     """The text that a saved model draws behind a text or tokens."""
-    config, params, tokenizer, _ = load_model(model)
+    config, params, tokenizer = load_model(model)
     ids = tokenizer.encode(prompt).ids if isinstance(prompt, str) else prompt
     done = generate(
         key_of(0, "generate", number),

@@ -1,5 +1,6 @@
 """Problems, their programs, pass@k, and what is said of a completion's form."""
 
+import dataclasses
 import gzip
 import itertools
 import json
@@ -132,7 +133,7 @@ def test_a_sample_ends_where_the_model_says(tmp_path):
     weights = module.unstack(model.params)
     (free,) = module._samples(jax.random.key(1), model, weights, *given)
     last = next(char for char in free if char.isascii())  # a token of its own
-    ended = model._replace(ends=tuple(model.tokenizer.encode(last).ids))
+    ended = dataclasses.replace(model, ends=tuple(model.tokenizer.encode(last).ids))
     (found,) = module._samples(jax.random.key(1), ended, weights, *given)
     assert found == free[: free.index(last) + 1] != free
     # An empty prompt is a text's beginning.

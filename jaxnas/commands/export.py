@@ -133,7 +133,7 @@ def _to_ollama(options: argparse.Namespace) -> None:
     model, name = options.model, "model.gguf"
     with whole_folder(options.out) as folder:
         written, verified = _gguf(options, folder / name)
-        config, _, tokenizer, _ = load_model(model)
+        config, _, tokenizer = load_model(model)
         text = modelfile(name, config, tokenizer, chat=written.chat)
         write_whole(folder / MODELFILE, text)
         card = model_card(model, config, "ollama", written.notes)

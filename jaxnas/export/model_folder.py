@@ -6,10 +6,11 @@ was not trained here can be kept exactly: then all of it is float32, or fp16 if
 that is exact.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,9 @@ _Path: TypeAlias = tuple[jax.tree_util.DictKey, ...]
 Codes: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
-class LoadedModel(NamedTuple):
-    """What `load_model` reads.
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """What `load_model` reads; as a tuple it is config, params and tokenizer.
 
     Attributes:
       config: of the model.
@@ -55,6 +57,9 @@ class LoadedModel(NamedTuple):
     params: Params
     tokenizer: Tokenizer
     ends: tuple[int, ...] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.config, self.params, self.tokenizer))
 
     def first_token(self) -> int:
         """What an empty prompt is read as: the token that ended the text before it.

@@ -49,7 +49,7 @@ def export_folder(model: Path, out: Path) -> Exported:
         `out` is not free. Then nothing is written.
     """
     check_free(out)
-    config, params, tokenizer, _ = load_model(model)
+    config, params, tokenizer = load_model(model)
     native = class_for(config)
     tensors = to_tensors(native, config, params)
     with whole_folder(out) as folder:

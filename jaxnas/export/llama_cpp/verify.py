@@ -66,7 +66,7 @@ def verify(model: Path, file: Path, f32: Path) -> Verified:
       RunFailed: llama.cpp cannot load or run a file; the line says why.
     """
     check_runtime()
-    config, params, tokenizer, _ = load_model(model)
+    config, params, tokenizer = load_model(model)
     ids = [tokenizer.encode(text).ids for text in TEXTS]
     # Its length is what the file states, and llama.cpp keeps to.
     reference = reference_of(config, params, tokenizer)
