@@ -9,6 +9,7 @@ from jaxnas.data.tokenizer import (
     END_OF_TEXT,
     END_OF_TEXT_ID,
     encode,
+    inner_tokens,
     load_tokenizer,
     token_bytes,
     train_tokenizer,
@@ -81,6 +82,7 @@ def test_a_vocabulary_of_words_and_bytes_is_counted_as_text():
     text = " def\n\n x 水"
     tokens = encode(load_tokenizer(own.to_str()), [text])
     assert vocabulary["<s>"] == tokens[0]
+    assert inner_tokens(own, text) == tokens[1:-1].tolist()
     assert token_bytes(own)[tokens].sum() == len(text.encode())
 
 

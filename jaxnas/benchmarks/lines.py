@@ -19,6 +19,7 @@ from arch.decoding.unrolled import unstack
 from jaxnas.benchmarks.confidence import log_probabilities
 from jaxnas.data import SourceFile, deduplicate, read_source, split
 from jaxnas.data.fim import around, fim_ids
+from jaxnas.data.tokenizer import inner_tokens
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel
 from jaxnas.runtime import compute_dtype
@@ -232,7 +233,7 @@ def prompt_of(
     ids = fim_ids(tokenizer)
     if not filling or ids is None:
         return before[-context:] or [model.first_token()]
-    after = tokenizer.encode(place.after[: 16 * context]).ids
+    after = inner_tokens(tokenizer, place.after[: 16 * context])
     return around(before, after, ids, context)
 
 

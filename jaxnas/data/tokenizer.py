@@ -74,6 +74,12 @@ def special_reader(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
     return lambda text: reading.encode(text, add_special_tokens=False).ids
 
 
+def inner_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Of a text that others stand before: without what begins one."""
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
 def known_end_of_text(tokenizer: Tokenizer) -> int | None:
     """As `end_of_text`; None if it has none."""
     ids = map(tokenizer.token_to_id, _ENDS)

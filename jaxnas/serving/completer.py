@@ -20,7 +20,7 @@ from arch.decoding.loop import begin
 from arch.decoding.sampling import GREEDY, Sampling
 from arch.decoding.unrolled import unstack
 from jaxnas.data.fim import around, fim_ids
-from jaxnas.data.tokenizer import special_reader
+from jaxnas.data.tokenizer import inner_tokens, special_reader
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import LoadedModel, load_model
 from jaxnas.keys import key_of
@@ -200,7 +200,7 @@ class Completer:
         """What the model reads, and how many tokens may follow."""
         ids = (self._text if request.plain else self._prompted)(request.before)
         if request.after and self._fim is not None:
-            behind = self._text(request.after)
+            behind = inner_tokens(self.tokenizer, request.after)
             room = self.context - len(self._fim) - min(len(behind), self.context // 4)
             ids = ids[_left_out(len(ids), room) :]
             ids = around(ids, behind, self._fim, self.context)
