@@ -12,7 +12,7 @@ from written_run import drawn_results, written_run
 from arch.baselines import BASELINES
 from arch.padding import parameter_shapes
 from jaxnas.benchmarks.lines import held_out
-from jaxnas.commands import report, show, status
+from jaxnas.commands import compare, report, show, status, verify
 from jaxnas.data import prepare, train_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import save_model
@@ -82,6 +82,14 @@ def test_a_report_lies_where_it_is_asked_for(run, tmp_path, capsys):
         (report, ["nowhere"], "does not exist"),
         (show, ["nowhere"], "no shape 'nowhere'"),
         (show, ["mamba", "--id", "3"], "no run of a search"),
+        (show, ["~nosuchuser/x"], "no such user"),
+        (status, ["x" * 300], "does not exist"),
+        (report, ["x" * 300], "does not exist"),
+        (verify, ["x" * 300], "does not exist"),
+        (show, ["x" * 300], "no shape 'x"),
+        (compare, ["x" * 300, "llama-3-8b"], "no shape 'x"),
+        (compare, ["~nosuchuser/x", "llama-3-8b"], "no such user"),
+        (status, ["a\0b"], "does not exist"),
     ],
 )
 def test_what_is_not_there_is_said_in_a_line(

@@ -1,5 +1,6 @@
 """`compare SHAPE SHAPE ...` or `compare RUN RUN ...`: side by side."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +20,15 @@ from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.results.comparison import groups_of
 from jaxnas.results.record import read_record
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.inputs import is_file, user_path
 from jaxnas.storage.run_folder import RunFolder
 
 _ABOUT = """\
 What shapes cost side by side, and how much more than the first. A SHAPE is written
 as for `explain`: llama-3-8b, FILE.json, or hidden=4096,layers=32,heads=32,...
 Or what searches found, by their folders: those that differ in their seed alone are one
-group, and a permutation test says how often chance tells two groups as far apart.
+group, and a permutation test over seeds says how often chance tells two groups as far
+apart.
 """
 
 
@@ -51,6 +54,7 @@ def main(arguments: list[str]) -> None:
     if any(runs):
         if not all(runs):
             raise UsageError(f"{options.shapes[runs.index(False)]} holds no run")
+        _check_runs(options, parser)
         _compare_runs(options.shapes, options.svg)
         return
     if options.svg is not None:
@@ -69,11 +73,24 @@ def main(arguments: list[str]) -> None:
 
 def is_run(text: str) -> bool:
     """Whether it is the folder of a run."""
-    return RunFolder(Path(text)).config.is_file()
+    return is_file(RunFolder(user_path(text)).config)
+
+
+def _check_runs(options: argparse.Namespace, parser: Parser) -> None:
+    """Raises a UsageError for flags that are of shapes, and for a run named twice."""
+    for name, value in vars(options).items():
+        if name not in ("shapes", "svg") and value != parser.get_default(name):
+            raise UsageError(f"--{name} is for shapes: these are runs")
+    folders: set[Path] = set()
+    for text in options.shapes:
+        folder = user_path(text).resolve()
+        if folder in folders:
+            raise UsageError(f"{text} is named twice: a run counts once")
+        folders.add(folder)
 
 
 def _compare_runs(paths: Sequence[str], svg: Path | None) -> None:
-    groups = groups_of([read_record(Path(path)) for path in paths])
+    groups = groups_of([read_record(user_path(path)) for path in paths])
     console = plain_console()
     console.print(runs_table(groups))
     console.print("\n".join(lines_of(groups)), soft_wrap=True)

@@ -25,6 +25,7 @@ from jaxnas.export.onnx.write import export_onnx
 from jaxnas.export.reference import LIKELY, Agreed
 from jaxnas.report.tables import plain_console
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.inputs import is_file
 from jaxnas.storage.run_folder import model_in
 
 _ABOUT = """\
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> None:
         out = options.out
         _print_folder(out, _export(options.model, out, options.init_seed))
         return
-    if options.model.is_file() or options.init_seed is not None:
+    if is_file(options.model) or options.init_seed is not None:
         raise UsageError(
             f"--format {options.format} needs a model's folder: it holds the tokenizer"
         )
@@ -173,7 +174,7 @@ def _verify(model: Path, file: Path, written: Written) -> Verified:
 
 
 def _export(model: Path, out: Path, seed: int | None) -> Exported:
-    if model.is_file():
+    if is_file(model):
         if seed is None or not 0 <= seed < 2**32:
             raise UsageError(
                 f"{model} has no weights: draw them with --init-seed in 0 to 2**32 - 1"

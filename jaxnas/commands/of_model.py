@@ -36,13 +36,13 @@ def found_model(path: Path) -> tuple[Path, Path | None]:
     Raises:
       UsageError: there is no model.
     """
-    if not path.is_dir():
+    if not inputs.is_folder(path):
         raise UsageError(f"{path} is no folder: give a run's, or a model's")
     model = model_in(path)
-    if not (model / "config.json").is_file():
+    if not inputs.is_file(model / "config.json"):
         raise UsageError(f"{path} holds no model (no config.json)")
     settings = model.parent / "config.toml"
-    return model.resolve(), settings if settings.is_file() else None
+    return model.resolve(), settings if inputs.is_file(settings) else None
 
 
 def settings_of(run: Path | None, further: bool = True) -> Values:

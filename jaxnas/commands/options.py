@@ -107,11 +107,12 @@ def file_to_write(text: str) -> Path:
     path = Path(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_folder = path.is_dir()
     except OSError as error:
         raise argparse.ArgumentTypeError(
-            f"cannot make the folder {path.parent}: {error.strerror}"
+            f"cannot write {path}: {error.strerror}"
         ) from None
-    if path.is_dir():
+    if is_folder:
         raise argparse.ArgumentTypeError(f"{text} is a folder")
     return path
 

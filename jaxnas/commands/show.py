@@ -1,6 +1,5 @@
 """`show WHAT`: a model drawn, and where its figures go."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
@@ -21,6 +20,7 @@ from jaxnas.report.tables import add_numbers, plain_console, plain_table, prints
 from jaxnas.report.words import describe
 from jaxnas.results.record import Record, read_record
 from jaxnas.storage.files import write_whole
+from jaxnas.storage.inputs import is_file, is_folder, user_path
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import RunFolder
 
@@ -92,14 +92,14 @@ def shown_as(what: str, identity: int | None = None) -> Shown:
     Raises:
       UsageError: there is none.
     """
-    path = Path(what).expanduser()
-    if RunFolder(path).config.is_file() and not RunFolder(path).curve.exists():
+    path = user_path(what)
+    if is_file(RunFolder(path).config) and not RunFolder(path).curve.exists():
         return _of_run(read_record(path), identity)
     if identity is not None:
         raise UsageError(f"--id {identity}: {what} is no run of a search")
-    if path.is_dir():
+    if is_folder(path):
         inside = RunFolder(path).model
-        folder = path if (path / "config.json").is_file() else inside
+        folder = path if is_file(path / "config.json") else inside
         return Shown(what, named_shape(str(folder / "config.json")))
     if what in BASELINES:
         return Shown(what, BASELINES[what])

@@ -11,7 +11,14 @@ from jaxnas.report.page.scales import scale_over
 from jaxnas.report.page.tags import label, tag
 from jaxnas.report.tables import add_numbers, mebibytes, plain_table
 from jaxnas.report.words import describe
-from jaxnas.results.comparison import SeedGroup, best_so_far, permutation, test_bits
+from jaxnas.results.comparison import (
+    SeedGroup,
+    best_so_far,
+    bits_by_seed,
+    permutation,
+    test_bits,
+)
+from jaxnas.wording import counted
 
 _COLORS = ("#2f6fb5", "#c07400", "#0b8a72", "#8a4fb0", "#c23b4e", "#4d7d1f")
 
@@ -43,14 +50,18 @@ def runs_table(groups: Sequence[SeedGroup]) -> Table:
 
 def lines_of(groups: Sequence[SeedGroup]) -> Iterator[str]:
     """Each group over its seeds, and what is chance between each two."""
-    values = [finished_bits(group) for group in groups]
+    values = [[*bits_by_seed(group).values()] for group in groups]
     for number, (group, bits) in enumerate(zip(groups, values, strict=True), 1):
-        over = f"{len(group.runs)} runs" if len(group.runs) > 1 else "1 run"
+        over = counted(len(group.runs), "run")
         if bits:
             least, most = min(bits), max(bits)
             over += f", test bits/byte {np.mean(bits):.3f}"
             over += f" ({least:.3f} to {most:.3f})" if len(bits) > 1 else ""
         yield f"group {number}     {group.name}: {over}"
+        finished = sum(test_bits(record) is not None for record in group.runs)
+        if finished > len(bits):
+            seeds = counted(len(bits), "seed")
+            yield f"            {finished} finished runs of {seeds}: the first counts"
     for (i, one), (j, other) in itertools.combinations(enumerate(values, 1), 2):
         if min(len(one), len(other)) < 2:
             yield f"{i} against {j}  needs two finished seeds of each to tell chance"
@@ -61,12 +72,6 @@ def lines_of(groups: Sequence[SeedGroup]) -> Iterator[str]:
             f"apart with p = {found.p:.3f} (so few runs cannot have less than "
             f"{found.least:.3f})"
         )
-
-
-def finished_bits(group: SeedGroup) -> list[float]:
-    """Bits per byte on the test split of the runs that are finished."""
-    found = [test_bits(record) for record in group.runs]
-    return [bits for bits in found if bits is not None]
 
 
 def bands_svg(groups: Sequence[SeedGroup]) -> str:

@@ -1,5 +1,6 @@
 """Searches side by side: seeds of the same settings as one group, and chance."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -7,13 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnas.presets import is_space_file
 from jaxnas.results.record import Record
 from jaxnas.results.result import scored
 from jaxnas.storage.jsonl import Json
 
 EXACT = 20_000  # ways to share out runs, all of which are counted up to here
-# What may differ between runs of one group, or follows from the rest.
-_FREE = ("seed", "hardware_profile", "tokenizer_hash")
+# Means as far apart as observed differ by rounding, as a share of the largest value.
+_ROUNDING = 1e-9
+# What may differ between runs of one group: the seed, and what is kept and shown.
+_FREE = ("seed", "top_k", "measure_top", "checkpoint_every", "keep_checkpoints")
+# Settings that say where to look; what was found there counts.
+_PLACES = ("data", "hardware")
 
 
 class SeedGroup(NamedTuple):
@@ -25,34 +31,42 @@ class SeedGroup(NamedTuple):
 
 def groups_of(records: Sequence[Record]) -> list[SeedGroup]:
     """The runs by their settings, in the order in which they were given."""
-    found: dict[str, list[Record]] = {}
-    settings: dict[str, Json] = {}
+    found: dict[tuple, list[Record]] = {}
+    settings: dict[tuple, Json] = {}
     for record in records:
         own = _settings(record)
-        key = repr(sorted(own.items()))
+        key = tuple(sorted(own.items()))
         found.setdefault(key, []).append(record)
         settings[key] = own
     every = list(settings.values())
-    different = [
-        name for name in every[0] if len({repr(own.get(name)) for own in every}) > 1
-    ]
+    different = [name for name in every[0] if len({own[name] for own in every}) > 1]
 
     def name(own: Json) -> str:
-        words = [f"{one}={own[one]}" for one in different if own.get(one) is not None]
+        words = [f"{one}={_word(own[one])}" for one in different]
         return " ".join(words) or "the same settings"
 
     return [SeedGroup(name(settings[key]), runs) for key, runs in found.items()]
 
 
+def _word(value: object) -> object:
+    return "none" if value is None else value
+
+
 def _settings(record: Record) -> Json:
-    """What was asked for; what a budget's clock planned is not."""
+    """What was asked for, and of what: the same names for every run."""
     decides: Json = {**record.manifest.get("decides", {})}
-    clock = record.clock
-    planned = () if clock is None else clock["decided"].get("open", ())
-    left_out = {*_FREE, *planned, "repeats"} if planned else set(_FREE)
-    own = {name: value for name, value in decides.items() if name not in left_out}
-    if "corpus_hash" in own:
-        own["corpus_hash"] = own["corpus_hash"][:8]
+    own: Json = dataclasses.asdict(record.config)
+    for name in (*_FREE, *_PLACES):
+        del own[name]
+    if is_space_file(own["space"]) and "space_hash" in decides:
+        own["space"] = "your own"  # wherever it lies
+    planned = () if record.clock is None else record.clock["decided"].get("open", ())
+    for name in {*planned, *(["repeats"] if planned else [])} & own.keys():
+        own[name] = "planned"  # by the clock: not what was asked for
+    for name in ("corpus_hash", "space_hash"):
+        own[name] = str(decides[name])[:8] if name in decides else None
+    own["backend"] = decides.get("backend")
+    own["device"] = (decides.get("hardware_profile") or {}).get("name")
     return own
 
 
@@ -61,6 +75,19 @@ def test_bits(record: Record) -> float | None:
     if record.summary is None:
         return None
     return record.summary["final"]["splits"]["test"]["winner"]["bits_per_byte"]
+
+
+def bits_by_seed(group: SeedGroup) -> dict[int, float]:
+    """Bits per byte on the test split, of the first finished run of each seed.
+
+    Another run of a seed is no other draw: counted too, it would make chance look
+    smaller than it is.
+    """
+    found: dict[int, float] = {}
+    for record in group.runs:
+        if (bits := test_bits(record)) is not None:
+            found.setdefault(record.config.seed, bits)
+    return found
 
 
 def best_so_far(record: Record) -> np.ndarray:
@@ -97,7 +124,7 @@ def permutation(first: Sequence[float], second: Sequence[float]) -> Chance:
         extra = 1  # the observed one is a way too
     sums = values[chosen].sum(axis=1)
     means = sums / size - (values.sum() - sums) / (len(values) - size)
-    as_far = np.abs(means) >= abs(observed) * (1 - 1e-12)
+    as_far = np.abs(means) >= abs(observed) - _ROUNDING * np.abs(values).max()
     p = (as_far.sum() + extra) / (len(chosen) + extra)
     both = 2 if 2 * size == len(values) else 1
     return Chance(float(observed), float(p), both / ways)

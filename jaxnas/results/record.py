@@ -16,7 +16,7 @@ from jaxnas.results.phases import last_phase
 from jaxnas.results.ranking import winner_of
 from jaxnas.results.result import Result, Scored, read_results
 from jaxnas.results.summary import Summary, read_summary
-from jaxnas.storage.inputs import LINES_BYTES, read_bytes
+from jaxnas.storage.inputs import LINES_BYTES, is_file, is_folder, read_bytes
 from jaxnas.storage.jsonl import Json, read_lines
 from jaxnas.storage.kinds import misfit, read_kept
 from jaxnas.storage.run_folder import LOCK, RunFolder
@@ -123,8 +123,8 @@ def read_record(path: Path, ended: bool = False) -> Record:
       UsageError: there is none, or a file is damaged.
     """
     folder = RunFolder(path)
-    if not folder.config.is_file():
-        what = "holds no run" if path.is_dir() else "does not exist"
+    if not is_file(folder.config):
+        what = "holds no run" if is_folder(path) else "does not exist"
         raise UsageError(f"{path} {what} (no {folder.config.name})")
     if folder.curve.exists():
         raise UsageError(f"{path} holds a training: it takes the folder of a search")

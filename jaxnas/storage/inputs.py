@@ -98,6 +98,36 @@ def user_path(text: str) -> Path:
         raise UsageError(f"{text}: there is no such user, or no home") from None
 
 
+# What the system says of a name that nothing can be at.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there.
+
+    Raises:
+      UsageError: the system does not say, for a folder above is closed.
+    """
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; errors as for `is_file`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    """Of what is there; 0 if nothing is, or can be."""
+    try:
+        return path.stat().st_mode
+    except ValueError:  # a NUL in the name
+        return 0
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return 0
+        raise _unreadable(path, error) from None
+
+
 def regular_file(path: Path, most: int = MODEL_BYTES) -> Path:
     """The path, for a library that opens it itself; errors as for `read_bytes`."""
     with opened(path, most):

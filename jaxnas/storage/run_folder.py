@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxnas.errors import RunFailed, UsageError
 from jaxnas.storage import disk
 from jaxnas.storage.files import PARTIAL, write_whole
+from jaxnas.storage.inputs import is_file, is_folder
 
 LOCK = ".lock"
 _LOCKING = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -173,7 +174,7 @@ class RunFolder:
 def model_in(path: Path) -> Path:
     """The folder of a saved model: this one, or that of the run which it holds."""
     inside = RunFolder(path).model
-    return inside if inside.is_dir() and not (path / "config.json").is_file() else path
+    return inside if is_folder(inside) and not is_file(path / "config.json") else path
 
 
 @contextlib.contextmanager
@@ -253,8 +254,8 @@ def existing_run(path: Path, to: str = "resume") -> Iterator[RunFolder]:
       UsageError: there is no run, or another process works on it.
     """
     folder = RunFolder(path)
-    if not folder.config.is_file():
-        what = "holds no run" if path.is_dir() else "does not exist"
+    if not is_file(folder.config):
+        what = "holds no run" if is_folder(path) else "does not exist"
         raise UsageError(f"cannot {to}: {path} {what} (no {folder.config.name})")
     _check_kinds(folder)
     with folder.locked():
