@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from corpus import write_corpus
 
@@ -11,9 +12,11 @@ import jaxnas
 from jaxnas import run as command
 from jaxnas.errors import UsageError
 from jaxnas.pipeline.verify import verify
+from jaxnas.population.train_states import States
 from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.jsonl import Lines, to_line
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.loop import TrainState
 
 SETTINGS = {
     "population": 3,
@@ -40,9 +43,29 @@ def whole(tmp_path_factory):
     return root / "run"
 
 
+def contents(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 @pytest.fixture
 def copy(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "run")
+
+
+@pytest.fixture
+def unfinished(copy):
+    """What a run of several phases with a budget holds behind its last phase."""
+    run = RunFolder(copy)
+    run.summary.unlink()
+    run.budget.write_text('{"spent": 12.5, "decided": {}}')
+    run.stopped.write_text('{"generations": 2, "id": 3}')
+    weights = {"table": np.arange(999.0)}
+    with Checkpoints(run.finishing / "abc-0.0-1-4", keep=1) as checkpoints:
+        checkpoints.save(2, weights)
+    States(run.states).save("abc", TrainState(weights, weights, np.int32(2)))
+    for folder in (run.checkpoints, run.states):  # as a kill leaves them
+        (folder / "9.orbax-checkpoint-tmp-1").mkdir()
+    return run.path
 
 
 def wrong(run):
@@ -50,14 +73,83 @@ def wrong(run):
 
 
 def test_a_whole_run_belongs_together(whole, capsys):
-    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    before = contents(whole)
     assert wrong(whole) == {}
     assert command.main(["verify", str(whole)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == f"{whole} belongs together"
     assert any(line.startswith("ok    results.jsonl   ") for line in printed)
-    after = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    assert after == before
+    assert contents(whole) == before
+
+
+def test_an_unfinished_run_is_read_and_not_changed(unfinished, capsys):
+    """What a kill has left behind stays, and no lock is made."""
+    run = unfinished
+    (run / ".lock").unlink()
+    before, names = contents(run), sorted(run.rglob("*"))
+    assert command.main(["verify", str(run)]) == 0
+    said = capsys.readouterr().out
+    parts = [line.split()[1] for line in said.splitlines() if line.startswith("ok ")]
+    assert [part.split("/")[0] for part in parts] == [
+        *("config.toml", "manifest.json", "budget.json", "stopped.json"),
+        *("results.jsonl", "trainings.jsonl", "plans.jsonl", "rungs.jsonl"),
+        *(
+            "timings.jsonl",
+            "checkpoints",
+            "finishing",
+            "states",
+            "model",
+            "summary.json",
+        ),
+    ]
+    assert contents(run) == before
+    assert sorted(run.rglob("*")) == names
+
+
+def test_a_run_that_is_worked_on_is_left_alone(unfinished, capsys):
+    with RunFolder(unfinished).locked():
+        assert command.main(["verify", str(unfinished)]) == 2
+    assert "is in use by another process" in capsys.readouterr().err
+
+
+def flipped(folder):
+    """Changes a byte in the middle of the arrays that are saved in a folder."""
+
+    def damage(run):
+        [path] = (run / folder).rglob("state/d/*")
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 255
+        path.write_bytes(bytes(raw))
+
+    return damage
+
+
+def written(name, text):
+    return lambda run: (run / name).write_text(text)
+
+
+def cut(run):
+    path = run / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (flipped("states"), "states/"),
+        (flipped("finishing"), "finishing/"),
+        (cut, "manifest.json"),
+        (written("manifest.json", "{}"), "manifest.json"),
+        (written("budget.json", '{"spent": "long"}'), "budget.json"),
+        (written("stopped.json", "[]"), "stopped.json"),
+        (written("config.toml", "population = 3"), "config.toml"),
+    ],
+)
+def test_damage_that_a_resume_refuses_is_found(unfinished, damage, part):
+    damage(unfinished)
+    [found] = wrong(unfinished)
+    assert found.startswith(part)
+    assert command.main(["verify", str(unfinished)]) == 1
 
 
 def lines_of(path):

@@ -5,13 +5,14 @@ from pathlib import Path
 from jaxnas.commands.options import Parser
 from jaxnas.errors import RunFailed
 from jaxnas.report.tables import plain_console
-from jaxnas.storage.run_folder import existing_run
+from jaxnas.storage.run_folder import run_to_read
 
 _ABOUT = """\
 Reads all of a run's folder: each line of its files against the digest that it ends
-with, the newest checkpoint against the lines that it knows, the model and the
-summary against the results. Says what is lost where something does not belong.
-Nothing is changed. The exit code is 0 if all belongs together, else 1.
+with, the newest checkpoints against the lines that they know, what a resume goes on
+from, the settings and decisions, the model and the summary against the results. Says
+what is lost where something does not belong. Nothing is changed. The exit code is 0
+if all belongs together, else 1.
 """
 
 
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser = Parser(prog="python -m jaxnas.run verify", description=_ABOUT)
     parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
     path = parser.parse_args(arguments).run
-    with existing_run(path, to="verify") as folder:
+    with run_to_read(path, to="verify") as folder:
         from jaxnas.pipeline.verify import verify  # only now, for it takes seconds
 
         console, wrong = plain_console(), []

@@ -84,7 +84,7 @@ def manifest_of(
         "data": data,
         "decides": {
             **settings,
-            **({"space_hash": _hash_of(space)} if space.exists() else {}),
+            **({"space_hash": hash_of(space)} if space.exists() else {}),
             "backend": jax.default_backend(),
             "hardware_profile": dataclasses.asdict(hardware),
             "corpus_hash": data["corpus_hash"],
@@ -93,7 +93,8 @@ def manifest_of(
     }
 
 
-def _hash_of(file: Path) -> str:
+def hash_of(file: Path) -> str:
+    """SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

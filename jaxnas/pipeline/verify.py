@@ -1,38 +1,29 @@
 """Whether the parts of a run's folder belong together, and what is lost if not."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxnas.clock import WINNER, Spent
+from jaxnas.config import read_run_settings
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.training_log import training_of
 from jaxnas.export.model_folder import load_model
+from jaxnas.pipeline.finding import Finding
+from jaxnas.pipeline.manifest import hash_of
+from jaxnas.pipeline.verify_saved import saved_parts
+from jaxnas.pipeline.watcher import Stopped
 from jaxnas.results.phases import last_of
 from jaxnas.results.ranking import front_of, top_results, winner_of
+from jaxnas.results.record import Manifest
 from jaxnas.results.result import Result
-from jaxnas.storage.checkpoints import Checkpoints
-from jaxnas.storage.inputs import read_bytes, read_json
-from jaxnas.storage.jsonl import DamagedLine, Line, mark_of, scan
+from jaxnas.storage.inputs import read_bytes, read_json, read_toml
+from jaxnas.storage.jsonl import DamagedLine, Line, scan
 from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import RunFolder
 
 _FILE_BYTES = 2**36  # of a file of the model's, at most
-
-
-class Finding(NamedTuple):
-    """A part of the folder, as it was found.
-
-    Attributes:
-      name: of the file or folder.
-      said: what it is, or what is wrong with it.
-      lost: what is lost with it; None if nothing is wrong.
-    """
-
-    name: str
-    said: str
-    lost: str | None = None
 
 
 class Log(NamedTuple):
@@ -44,7 +35,8 @@ class Log(NamedTuple):
 
 
 def verify(folder: RunFolder) -> Iterator[Finding]:
-    """Each part of a run's folder, which the caller has locked; changes nothing."""
+    """Each part of a run's folder, where no one works now; changes nothing."""
+    yield from _facts(folder)
     logs = {
         path.name: _log(path)
         for path in (
@@ -59,15 +51,44 @@ def verify(folder: RunFolder) -> Iterator[Finding]:
     }
     for log in logs.values():
         yield _log_part(log)
-    for path, what in ((folder.checkpoints, "generation"), (folder.finishing, "step")):
-        if path.is_dir() and any(entry.name.isdigit() for entry in path.iterdir()):
-            yield _checkpoint_part(path, what, logs)
+    yield from saved_parts(folder, {name: log.lines for name, log in logs.items()})
     if folder.model.is_dir():
         yield _model_part(folder)
     if folder.summary.exists():
         yield _summary_part(folder, logs)
     else:
         yield Finding(folder.summary.name, "not there: the run is not finished")
+
+
+def _facts(folder: RunFolder) -> Iterator[Finding]:
+    """The files that say what the run is; a resume reads all of them."""
+    of_search = folder.results.exists()
+    parts: tuple[tuple[Path, Callable[[Path], object], str], ...] = (
+        (folder.config, read_run_settings if of_search else read_toml, "the settings"),
+        (folder.manifest, _began_with, "what the run began with"),
+        (folder.budget, lambda path: read_kept(path, Spent), "what the clock decided"),
+        (folder.stopped, lambda path: read_kept(path, Stopped), "that it was ended"),
+    )
+    for path, read, lost in parts:
+        if not path.exists():
+            continue
+        try:
+            read(path)
+        except UsageError as error:
+            yield Finding(path.name, str(error), f"{lost}: a resume is refused")
+        else:
+            yield Finding(path.name, "can be read")
+
+
+def _began_with(path: Path) -> None:
+    """Raises a UsageError if a resume could not hold a run against its manifest."""
+    manifest: Manifest = read_kept(path, Manifest)
+    if "decides" not in manifest:
+        raise UsageError(f"{path} is damaged: it is no manifest")
+    space = RunFolder(path.parent).space
+    began = manifest["decides"].get("space_hash")
+    if space.exists() and began is not None and hash_of(space) != began:
+        raise UsageError(f"{space} is not the space that the run began with")
 
 
 def digests(folder: RunFolder) -> dict[str, str]:
@@ -126,30 +147,6 @@ def _log_part(log: Log) -> Finding:
     elif name == "trainings.jsonl":
         lost += ": those candidates would be trained again"
     return Finding(name, f"line {number + 1}: {log.damage}", lost)
-
-
-def _checkpoint_part(path: Path, what: str, logs: Mapping[str, Log]) -> Finding:
-    numbers = sorted(int(p.name) for p in path.iterdir() if p.name.isdigit())
-    name = f"{path.name}/{numbers[-1]}"
-    before = f"{what} {numbers[-2]}" if len(numbers) > 1 else "the beginning"
-    lost = f"a resume would go on from {before}, once it is removed"
-    try:
-        with Checkpoints(path, keep=len(numbers)) as checkpoints:
-            checkpoints.check()
-            known = checkpoints.known()
-    except UsageError as error:
-        return Finding(name, str(error), lost)
-    wrong = []
-    for file, mark in (known or {}).items():
-        lines = logs[file].lines if file in logs else []
-        if len(lines) < mark.lines:
-            wrong.append(f"{file} has {len(lines)} whole lines, it knows {mark.lines}")
-        elif mark_of(lines, mark.lines) != mark:
-            wrong.append(f"the first {mark.lines} lines of {file} are others")
-    if wrong:
-        return Finding(name, "; ".join(wrong), lost)
-    words = ", ".join(f"{mark.lines} of {file}" for file, mark in (known or {}).items())
-    return Finding(name, f"whole; it knows the lines {words}" if words else "whole")
 
 
 def _model_part(folder: RunFolder) -> Finding:

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
-from jaxnas.errors import UsageError
 from jaxnas.results.result import Result
 from jaxnas.storage.files import write_json
-from jaxnas.storage.inputs import read_json
+from jaxnas.storage.kinds import read_kept
 
 # Told of a candidate in a phase; a true value ends the search.
 OnCandidate: TypeAlias = Callable[[Result], bool | None]
+
+
+class Stopped(TypedDict):
+    """What the decision's file holds: how many generations the search has."""
+
+    generations: int
 
 
 class Watcher:
@@ -30,10 +35,8 @@ class Watcher:
         self._ends: int | None = None
         if not path.exists():
             return
-        try:
-            self._ends = int(read_json(path)["generations"])
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{path} is damaged: it holds no decision") from None
+        found: Stopped = read_kept(path, Stopped)
+        self._ends = found["generations"]
 
     def ends_after(self, generations: int) -> bool:
         """Whether the callback ended the search within so many generations."""

@@ -1,8 +1,6 @@
 """What a run's folder holds by now, whoever may be writing to it."""
 
 import dataclasses
-import fcntl
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -19,7 +17,7 @@ from jaxnas.results.summary import Summary, read_summary
 from jaxnas.storage.inputs import LINES_BYTES, is_file, is_folder, read_bytes
 from jaxnas.storage.jsonl import Json, read_lines
 from jaxnas.storage.kinds import misfit, read_kept
-from jaxnas.storage.run_folder import LOCK, RunFolder
+from jaxnas.storage.run_folder import RunFolder
 
 STATES = ("running", "finished", "stopped")
 
@@ -38,6 +36,7 @@ class Decides(TypedDict, total=False):
 
     backend: str
     corpus_hash: str
+    space_hash: str
     hardware_profile: Hardware
 
 
@@ -154,16 +153,10 @@ def _state(path: Path, whole: bool, ended: bool) -> str:
 def is_locked(path: Path) -> bool:
     """Whether a process works in a run's folder."""
     try:
-        handle = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # none ever did, or it is another user's
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+        with RunFolder(path).still():
+            return False
+    except UsageError:
         return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _timings(path: Path) -> list[Json]:

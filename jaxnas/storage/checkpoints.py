@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
@@ -101,31 +101,16 @@ class Checkpoints:
         path = self._folder / str(newest.step)
         try:
             with quiet():
-                facts = self._orbax.metadata(newest.step).custom_metadata
-            found = facts.get("known")
-            if found is None:
-                return None
-            return {name: Mark(int(n), str(said)) for name, (n, said) in found.items()}
+                return _known(self._orbax.metadata(newest.step).custom_metadata)
         except Exception as error:  # as below
             raise damaged(path, error, _CURE) from None
-
-    def check(self) -> None:
-        """Reads the newest checkpoint, whatever it holds, if there is one.
-
-        Raises:
-          UsageError: it is damaged.
-        """
-        newest = self._orbax.latest
-        if newest is not None:
-            self._load(newest.step, None)
 
     def _load(self, step: int, like: Any) -> Any:
         path = self._folder / str(step)
         try:
             with quiet():
                 facts = self._orbax.metadata(step)
-                form = facts.metadata if like is None else like
-                state = self._orbax.load(step, form)
+                state = self._orbax.load(step, like)
                 said = facts.custom_metadata["digest"]
         except Exception as error:  # as above: whatever it raises, it is damaged
             raise damaged(path, error, _CURE) from None
@@ -146,6 +131,50 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Saved(NamedTuple):
+    """What Orbax has written in one folder.
+
+    Attributes:
+      tree: of arrays.
+      known: the lines that it goes with; None if it does not say.
+    """
+
+    tree: Any
+    known: dict[str, Mark] | None
+
+
+def read_saved(path: Path) -> Saved:
+    """A checkpoint or a state, whatever it holds; nothing is changed.
+
+    Raises:
+      UsageError: it is damaged.
+    """
+    try:
+        with quiet():
+            facts = ocp.metadata(path)
+            tree = ocp.load(path, facts.metadata)
+            said = facts.custom_metadata["digest"]
+            known = _known(facts.custom_metadata)
+    except Exception as error:  # as above
+        raise damaged(path, error, _CURE) from None
+    if digest(tree) != said:
+        raise damaged(path, ValueError(CHANGED), _CURE)
+    return Saved(tree, known)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether Orbax was killed before it renamed this into place."""
+    return ".orbax-checkpoint-tmp" in path.name
+
+
+def _known(facts: Json) -> dict[str, Mark] | None:
+    """What the facts beside a checkpoint say of lines."""
+    found = facts.get("known")
+    if found is None:
+        return None
+    return {name: Mark(int(n), str(said)) for name, (n, said) in found.items()}
 
 
 def damaged(path: Path, error: Exception, cure: str) -> UsageError:

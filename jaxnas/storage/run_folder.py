@@ -15,6 +15,7 @@ from jaxnas.storage.inputs import is_file, is_folder
 
 LOCK = ".lock"
 _LOCKING = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +171,27 @@ class RunFolder:
                 raise UsageError(f"{self.path} is in use by another process") from None
             yield
 
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """Keeps those out who would change the folder, and changes nothing itself.
+
+        Raises:
+          UsageError: another process works in the folder.
+        """
+        try:
+            handle = os.open(self.path / LOCK, _READING)
+        except OSError:  # none ever did, or it is another user's
+            yield
+            return
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"{self.path} is in use by another process") from None
+            yield
+        finally:
+            os.close(handle)
+
 
 def model_in(path: Path) -> Path:
     """The folder of a saved model: this one, or that of the run which it holds."""
@@ -243,23 +265,40 @@ def _left_behind(path: Path, folder: RunFolder, space: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def existing_run(path: Path, to: str = "resume") -> Iterator[RunFolder]:
+def existing_run(path: Path) -> Iterator[RunFolder]:
     """Locks the folder of a run to go on with, and yields its RunFolder.
+
+    Raises:
+      UsageError: there is no run, or another process works on it.
+    """
+    folder = _existing(path, "resume")
+    with folder.locked():
+        yield folder
+
+
+@contextlib.contextmanager
+def run_to_read(path: Path, to: str) -> Iterator[RunFolder]:
+    """The folder of a run, which no one changes meanwhile.
 
     Args:
       path: of the folder.
       to: what is done with it.
 
     Raises:
-      UsageError: there is no run, or another process works on it.
+      UsageError: as for `existing_run`.
     """
+    folder = _existing(path, to)
+    with folder.still():
+        yield folder
+
+
+def _existing(path: Path, to: str) -> RunFolder:
     folder = RunFolder(path)
     if not is_file(folder.config):
         what = "holds no run" if is_folder(path) else "does not exist"
         raise UsageError(f"cannot {to}: {path} {what} (no {folder.config.name})")
     _check_kinds(folder)
-    with folder.locked():
-        yield folder
+    return folder
 
 
 _FOLDERS = ("states", "checkpoints", "finishing", "model", "tensorboard")
