@@ -1,8 +1,10 @@
 """The page of a run: what is on it, and what it does in a browser."""
 
 import dataclasses
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -10,19 +12,23 @@ import numpy as np
 import pytest
 from results import made_result
 from tasks import TINY
-from written_run import drawn_results, written_run
+from written_run import drawn_results, written_run, written_summary
 
 from arch.baselines import BASELINES
 from arch.cost import size_bytes, stored_parameters
 from arch.families import FAMILIES
-from jaxnas.report.drawing import drawing_file, drawing_text, stages_of, together
+from jaxnas.export.choice import class_for
+from jaxnas.export.llama_cpp.architectures import architecture_for
+from jaxnas.report.drawing import drawing_file, drawing_text, stages_of
+from jaxnas.report.page.genes import AXES
 from jaxnas.report.page.scales import Scale, scale_over
 from jaxnas.report.page.tags import tag
 from jaxnas.report.page.view import MOST, PageView
 from jaxnas.report.page.write import SECTIONS, page_of
-from jaxnas.results.effects import effects
+from jaxnas.results.effects import choice_of, effects
 from jaxnas.results.growth import growth
 from jaxnas.results.record import read_record
+from jaxnas.storage.jsonl import to_line
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(
@@ -92,6 +98,56 @@ def test_a_config_can_be_put_together_from_the_page(folder, page):
         assert data["shared"] | own["config"] == one.config.to_dict()
 
 
+def test_the_page_knows_the_choices_that_a_family_reads(folder, page):
+    data = data_in(page)
+    assert "activation" in data["genes"]
+    for one in read_record(folder.path).results[:24]:
+        own = data["candidates"][str(one.id)]["choices"]
+        assert own == [choice_of(one.config, gene) for gene in data["genes"]]
+        if one.config.arch_type == "rwkv":
+            assert own[data["genes"].index("activation")] is None
+
+
+def commands_of(page):
+    """The words of each command under "From here", and of the one to run it again."""
+    shown = page[: page.index("<script")]
+    found = re.findall(r"python -m jaxnas\.run ([^<]*)<", shown)
+    return [shlex.split(html.unescape(words)) for words in found]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_an_export_that_there_is_is_suggested(tmp_path, family):
+    [best, *others] = drawn_results(4)
+    llama = BASELINES["llama-like"]
+    config = dataclasses.replace(llama, arch_type=family).canonical()
+    best = dataclasses.replace(best, config=config, fitness=9.0)
+    run = written_run(tmp_path / "a run", [best, *others], written_summary(1.5))
+    exports = [words for words in commands_of(page_of(read_record(run.path)))
+               if words[0] == "export"]  # fmt: skip
+    assert bool(exports) == (family != "linear_transformer")
+    for _, model, *flags in exports:
+        assert model == str(run.model)
+        checks = {"gguf": architecture_for, "hf": class_for}
+        checks[flags[1]](config)
+    assert [words for words in exports if "gguf" in words] or family in (
+        "rwkv",
+        "linear_transformer",
+    )
+
+
+def test_commands_can_be_copied(tmp_path):
+    """Whatever the folder is called; the space is the one that the run kept."""
+    run = written_run(tmp_path / "it's a run; <b>", summary=written_summary(1.5))
+    run.space.write_text("")
+    found = commands_of(page_of(read_record(run.path)))
+    assert ["show", str(run.path)] in found
+    assert ["serve", str(run.path)] in found
+    again = ["--config", str(run.config), "--space", str(run.space), "--out", "NEW"]
+    assert again in found
+    data = data_in(page_of(read_record(run.path)))
+    assert shlex.split(data["show"])[3:] == ["show", str(run.path), "--id"]
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_run_that_has_just_begun_has_a_page(tmp_path, number):
     run = written_run(tmp_path / "new", drawn_results()[:number])
@@ -124,6 +180,23 @@ def test_the_front_and_the_best_are_always_drawn(tmp_path):
     assert len(view.drawn) <= MOST + 1
     assert view.front <= {one.id for one in view.drawn}
     assert view.best.id in {one.id for one in view.drawn}
+
+
+def test_the_winner_of_a_later_phase_is_always_drawn(tmp_path):
+    """After the first phase it may be anywhere among thousands."""
+    results = drawn_results(50)
+    many = [
+        dataclasses.replace(results[n % 50], id=n, objectives=[0.9, 2.0, 9.0 + n])
+        for n in range(50, 3 * MOST)
+    ]
+    plain = many[1001]
+    run = written_run(tmp_path / "many", [*results, *many])
+    assert plain.id not in {one.id for one in PageView(read_record(run.path)).drawn}
+    later = dataclasses.replace(plain, phase="1600", fitness=9.0)
+    run.rungs.write_bytes(to_line(later.to_row()))
+    view = PageView(read_record(run.path))
+    assert view.best.id == plain.id in {one.id for one in view.drawn}
+    assert len(view.drawn) <= MOST + 1
 
 
 def test_growth_never_falls_and_ends_with_the_front_alone():
@@ -171,8 +244,9 @@ def test_effects_count_a_gene_only_where_its_family_reads_it():
 def test_stages_add_up_to_the_model(family, tied):
     changes = {"arch_type": family, "tie_embeddings": tied, "pruning_ratio": 0.25}
     config = dataclasses.replace(BASELINES["llama-like"], **changes).canonical()
-    counted = together(stages_of(config))
-    assert counted == (stored_parameters(config), size_bytes(config))
+    stages = stages_of(config)
+    assert sum(stage.parameters for stage in stages) == stored_parameters(config)
+    assert sum(stage.bytes for stage in stages) == size_bytes(config)
     text = drawing_text(config, plain=True)
     assert text.isascii()
     for columns in (60, 80, 85):
@@ -218,10 +292,19 @@ const cube = document.querySelector(".cube");
 const before = cube.innerHTML;
 press(cube, "ArrowRight", { shiftKey: true });
 said.push(cube.innerHTML !== before);
+const rowsLeft = () => document.querySelectorAll("#all tbody tr:not(.off)").length;
 const choice = document.querySelector(".choice");
 press(choice, "Enter");
-const left = document.querySelectorAll("#all tbody tr:not(.off)").length;
-said.push(left > 0 && left < 24, choice.getAttribute("aria-pressed") === "true");
+said.push(rowsLeft() > 0 && rowsLeft() < 24);
+said.push(choice.getAttribute("aria-pressed") === "true");
+press(choice, "Enter");
+const left = {};
+for (const one of document.querySelectorAll(".choice")) {
+  one.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  left[`${one.dataset.gene} ${one.dataset.value}`] = rowsLeft();
+  one.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+}
+press(choice, "Enter");
 document.getElementById("clear").click();
 said.push(document.querySelectorAll("#all tbody tr:not(.off)").length === 24);
 const head = document.querySelectorAll("#all th button")[4];
@@ -231,13 +314,13 @@ const sizes = rows.map((row) => +row.cells[4].textContent);
 said.push(sizes.every((size, n) => !n || sizes[n - 1] <= size));
 const root = document.documentElement;
 said.push(root.scrollWidth <= root.clientWidth);
-document.title = JSON.stringify(said);
+document.title = JSON.stringify({ said, left });
 </script>"""
 
 
 @needs_chromium
 @pytest.mark.parametrize("width", [800, 1600])
-def test_a_browser_runs_the_page_without_a_complaint(page, tmp_path, width):
+def test_a_browser_runs_the_page_without_a_complaint(folder, page, tmp_path, width):
     file = tmp_path / "page.html"
     file.write_text(page.replace("</body>", f"{SCRIPT}</body>"))
     done = subprocess.run(
@@ -257,7 +340,15 @@ def test_a_browser_runs_the_page_without_a_complaint(page, tmp_path, width):
         timeout=120,
     )
     said = re.search(r"<title>(.*?)</title>", done.stdout)[1]
-    assert json.loads(said) == [True] * 10
+    found = json.loads(said)
+    assert found["said"] == [True] * 10
+    genes = effects(read_record(folder.path).results)[:AXES]
+    # A model that does not read a gene has no value of it, whatever its config says.
+    assert found["left"] == {
+        f"{gene.name} {choice.value}": choice.number
+        for gene in genes
+        for choice in gene.choices
+    }
     assert "CONSOLE" not in done.stderr
 
 

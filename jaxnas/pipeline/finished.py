@@ -9,11 +9,12 @@ from jaxnas.pipeline.verify import verify
 from jaxnas.report.closing import show_found
 from jaxnas.report.quality import show_quality
 from jaxnas.report.tables import top_table
-from jaxnas.results.phases import last_phase
+from jaxnas.results.phases import last_of
 from jaxnas.results.result import read_results
 from jaxnas.results.summary import Summary, read_summary
 from jaxnas.storage import disk
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.wording import command
 
 
 def already_done(folder: RunFolder, config: Settings, console: Console) -> Summary:
@@ -23,7 +24,8 @@ def already_done(folder: RunFolder, config: Settings, console: Console) -> Summa
         results = read_results(folder.results)
         number = len(summary["search"]["top"])
         names = objective_names(config.objectives)
-        last = last_phase(folder.rungs, results)
+        later = read_results(folder.rungs) if folder.rungs.exists() else []
+        last = last_of(later, results)
         top_table(last, number, names)
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
@@ -34,11 +36,11 @@ def already_done(folder: RunFolder, config: Settings, console: Console) -> Summa
         if part.lost is not None:
             raise UsageError(f"{folder.path} is damaged: {part.name}: {part.said}")
     tidy(folder)
-    console.print(f"{folder.path} is finished already")
+    console.print(f"{folder.path} is finished already", soft_wrap=True)
     show_found(summary, results, last, number, console, names)
     show_quality(summary["final"], console)
     # Of a run that was killed behind its summary there is none.
-    how = f"python -m jaxnas.run report {folder.path}"
+    how = command("report", folder.path)
     page = folder.report if folder.report.exists() else f"written by {how}"
     console.print(f"{'report':<11} {page}", soft_wrap=True)
     return summary

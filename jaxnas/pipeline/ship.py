@@ -35,6 +35,7 @@ from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import existing_run, new_run
+from jaxnas.wording import command
 
 # By when, as shares of the budget, the search ends, and the training of its winner
 # from untrained weights; scores and export have the rest.
@@ -320,6 +321,6 @@ def close(
         ("model", f"{shipped.path} ({shipped.mib:.2f} MiB)"),
         ("card", str(out / CARD)),
         ("completions", str(out / SAMPLES)),
-        ("editor", f"python -m jaxnas.run serve {model}"),
+        ("editor", command("serve", model)),
     ):
         console.print(f"{name:<11} {words}", soft_wrap=True)

@@ -1,7 +1,6 @@
 """An architecture as a drawing: in SVG for a page, in characters for a terminal."""
 
 import textwrap
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from arch import ArchitectureConfig
@@ -204,8 +203,3 @@ def drawing_text(
         elif place < len(stages) - 1 and not stage.inside:
             rows.append(f"  {' ' * (width // 2)}{flow}")
     return "\n".join(rows)
-
-
-def together(stages: Sequence[Stage]) -> tuple[int, int]:
-    """Parameters and bytes of all stages."""
-    return sum(one.parameters for one in stages), sum(one.bytes for one in stages)

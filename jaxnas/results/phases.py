@@ -1,10 +1,9 @@
 """Results of the phases after the first, and what was chosen for them."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from jaxnas.results.result import Result, Scored, read_results, scored
+from jaxnas.results.result import Result, Scored, scored
 
 
 class Chosen(NamedTuple):
@@ -43,17 +42,12 @@ def finalists(
     return 0, list(results)
 
 
-def last_phase(rungs: Path, results: Sequence[Result]) -> list[Result]:
-    """A finished run's finalists: the last phase in which one succeeded.
+def last_of(later: Sequence[Result], results: Sequence[Result]) -> list[Result]:
+    """The finalists of a run as it was read: the last phase in which one succeeded.
 
     Args:
-      rungs: the file of the later phases' results; it may be absent.
-      results: of the first phase.
+      later: results of the phases after the first.
+      results: of the first.
     """
-    return last_of(read_results(rungs) if rungs.exists() else [], results)
-
-
-def last_of(later: Sequence[Result], results: Sequence[Result]) -> list[Result]:
-    """`last_phase` of the later phases' results, as they were read."""
     names = [result.phase for result in scored(later)]
     return [one for one in later if one.phase == names[-1]] if names else list(results)

@@ -10,7 +10,7 @@ from jaxnas.clock import WINNER, Spent
 from jaxnas.config import Settings, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.user_objectives import objective_names
-from jaxnas.results.phases import last_phase
+from jaxnas.results.phases import last_of
 from jaxnas.results.ranking import winner_of
 from jaxnas.results.result import Result, Scored, read_results
 from jaxnas.results.summary import Summary, read_summary
@@ -102,7 +102,7 @@ class Record:
     @property
     def last(self) -> list[Result]:
         """Results of the last phase in which a candidate succeeded."""
-        return last_phase(self.folder.rungs, self.results)
+        return last_of(self.later, self.results)
 
     @property
     def best(self) -> Scored | None:

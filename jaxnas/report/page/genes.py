@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from arch.families import FAMILIES
 from jaxnas.report.page.charts import color_of, family_legend, path_of, picture
 from jaxnas.report.page.front import measures
 from jaxnas.report.page.scales import Scale, figure, scale_over
@@ -175,5 +174,5 @@ def _choice(gene: str, word: str, y: float, x: float) -> str:
         aria_pressed="false",
         aria_label=f"{gene} {word}",
         data_gene=gene,
-        data_value=FAMILIES.index(word) if gene == "arch_type" else word,
+        data_value=word,
     )

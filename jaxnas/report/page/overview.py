@@ -12,7 +12,7 @@ from jaxnas.report.quality import gain_lines, quality_rows, warnings
 from jaxnas.report.tables import mebibytes, millions
 from jaxnas.report.words import describe, phases_in_words
 from jaxnas.results.record import Record
-from jaxnas.wording import counted
+from jaxnas.wording import command, counted
 
 
 class Completion(TypedDict):
@@ -113,7 +113,10 @@ def _asked(record: Record) -> Iterator[tuple[str, str]]:
             f"{manifest.get('device')}, {manifest.get('cores')} cores, "
             f"Python {manifest.get('python')}, jax {versions.get('jax')}",
         )
-    yield "again", f"python -m jaxnas.run --config {record.folder.config} --out NEW"
+    folder = record.folder
+    # The user's own file may be another by now.
+    space = ("--space", folder.space) if folder.space.exists() else ()
+    yield "again", command("--config", folder.config, *space, "--out", "NEW")
 
 
 def limits_words(config: Settings) -> str:

@@ -72,7 +72,7 @@
     });
     const pre = add("pre", config);
     pre.tabIndex = 0;
-    add("p", `python -m jaxnas.run show ${data.run} --id ${id}`).className = "small";
+    add("p", `${data.show} ${id}`).className = "small";
     card.hidden = false;
     close.focus({ preventScroll: true });
   }
@@ -124,20 +124,13 @@
   function show() {
     for (const [id, own] of marks) {
       const one = known[id];
-      const value = (gene) => {
-        const config = one.config[gene] === undefined ? data.shared[gene] : one.config[gene];
-        return gene === "arch_type" ? one.family : config;
-      };
       const off = one && (hidden.has(one.family) || [...wanted].some(([gene, values]) =>
-        values.size && ![...values].some((word) => same(word, value(gene)))));
+        values.size && !values.has(one.choices[data.genes.indexOf(gene)])));
       own.forEach((mark) => mark.classList.toggle("off", Boolean(off)));
       const row = document.querySelector(`#all [data-open="${id}"]`);
       if (row) row.closest("tr").classList.toggle("off", Boolean(off));
     }
   }
-  const same = (word, value) =>
-    typeof value === "number" ? Math.abs(Number(word) - value) < 1e-4 * Math.max(1, Math.abs(value))
-      : String(value).toLowerCase() === word.toLowerCase();
   for (const button of all("[data-family]"))
     button.addEventListener("click", () => {
       const family = Number(button.dataset.family);

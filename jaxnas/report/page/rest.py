@@ -1,7 +1,9 @@
 """Latency, failures, drawings, every candidate, and how to go on."""
 
 import collections
+from collections.abc import Iterator, Sequence
 
+from jaxnas.export.formats import READERS, format_for
 from jaxnas.latency.finalists import Finalist
 from jaxnas.report.drawing import drawing_svg
 from jaxnas.report.page.charts import (
@@ -19,6 +21,7 @@ from jaxnas.report.tables import mebibytes, millions
 from jaxnas.report.words import describe
 from jaxnas.results.ranking import top_results
 from jaxnas.results.record import Record
+from jaxnas.wording import command
 
 TRACEBACK = 4000  # characters of the failures' log, the last ones
 
@@ -150,26 +153,28 @@ def candidates(view: PageView) -> str:
     )
 
 
-def next_steps(record: Record) -> str:
+def next_steps(view: PageView) -> str:
     """Commands that go on from here."""
-    run = record.folder.path
-    commands = []
-    if record.state != "finished":
-        commands.append((f"--resume {run}", "goes on, once nobody works on it"))
-        commands.append((f"status {run}", "how far it is"))
-    if record.summary is not None:
-        commands += [
-            (f'generate {run}/model --prompt "def "', "text from the winner"),
-            (f"serve {run}", "completions in an editor"),
-            (
-                f"export {run}/model --format gguf",
-                "for llama.cpp",
-            ),
-            (f"train {run} --fresh --budget 4h", "the winner, trained for long"),
-        ]
-    commands.append((f"show {run}", "the best so far, part by part"))
     rows = [
-        [tag("code", text(f"python -m jaxnas.run {command}")), text(about)]
-        for command, about in commands
+        [tag("code", text(command(*words))), text(about)]
+        for words, about in _commands(view)
     ]
     return table(("", ""), rows)
+
+
+def _commands(view: PageView) -> Iterator[tuple[Sequence[object], str]]:
+    """Their words, and what each is for."""
+    record, run = view.record, view.record.folder.path
+    if record.state != "finished":
+        yield ("--resume", run), "goes on, once nobody works on it"
+        yield ("status", run), "how far it is"
+    if record.summary is not None and view.best is not None:
+        model = record.folder.model
+        yield ("generate", model, "--prompt", "def "), "text from the winner"
+        yield ("serve", run), "completions in an editor"
+        if (fitting := format_for(view.best.config)) is not None:
+            out = () if fitting == "gguf" else ("--out", "NEW")
+            yield ("export", model, "--format", fitting, *out), READERS[fitting]
+        long = ("train", run, "--fresh", "--budget", "4h")
+        yield long, "the winner, trained for long"
+    yield ("show", run), "the best so far, part by part"

@@ -10,11 +10,12 @@ from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.report.page.charts import Dot
 from jaxnas.report.page.tags import tag
 from jaxnas.report.words import describe
-from jaxnas.results.effects import Gene, effects
+from jaxnas.results.effects import Gene, choice_of, effects
 from jaxnas.results.ranking import front_of, top_results
 from jaxnas.results.record import Record
 from jaxnas.results.result import Scored, scored
 from jaxnas.storage.jsonl import Json
+from jaxnas.wording import command
 
 MOST = 1500  # candidates drawn, the front and the best among them
 BEST = 200  # that are never left out
@@ -38,10 +39,16 @@ class PageView:
 
     @functools.cached_property
     def drawn(self) -> list[Scored]:
-        """Those that are drawn: all, or the front, the best and an even share."""
+        """Those that are drawn: all, or the front, the best and an even share.
+
+        The best of the first phase, and of the last one, whose best is the winner.
+        """
         if len(self.found) <= MOST:
             return self.found
-        kept = self.front | {one.id for one in top_results(self.found, BEST)}
+        winner = None if self.best is None else self.best.id
+        ranked = top_results(self.found, BEST)
+        ranked += top_results(self.record.last, BEST, winner)
+        kept = self.front | {one.id for one in ranked}
         step = -(-len(self.found) // max(1, MOST - len(kept)))
         kept |= {one.id for one in self.found[::step]}
         return [one for one in self.found if one.id in kept]
@@ -86,6 +93,7 @@ def data_of(view: PageView) -> str:
         for name, value in (rows[0] if rows else {}).items()
         if all(row[name] == value for row in rows)
     }
+    genes = [gene.name for gene in view.genes]
     later: dict[int, dict[str, float]] = {}
     for result in scored(view.record.later):
         later.setdefault(result.id, {})[str(result.phase)] = result.metrics.accuracy
@@ -103,11 +111,17 @@ def data_of(view: PageView) -> str:
             "parameters": one.costs.stored_parameters,
             "kind": view.kind(one.id),
             "config": own,
+            "choices": [choice_of(one.config, gene) for gene in genes],
             **({"later": later[one.id]} if one.id in later else {}),
             **({"own": own_values} if (own_values := view.own(one)) else {}),
         }
-    run = str(view.record.folder.path)
-    text = json.dumps({"shared": shared, "candidates": candidates, "run": run})
+    data = {
+        "shared": shared,
+        "genes": genes,
+        "candidates": candidates,
+        "show": command("show", view.record.folder.path, "--id"),
+    }
+    text = json.dumps(data)
     # Nothing inside can end the element.
     escaped = text.replace("<", "\\u003c")
     return f'<script type="application/json" id="data">{escaped}</script>'

@@ -43,7 +43,7 @@ SECTIONS: dict[str, tuple[str, Callable[[PageView], str]]] = {
     "candidates": ("Candidates", candidates),
     "time": ("Time", lambda view: times(view.record)),
     "failures": ("Failures", lambda view: failures(view.record)),
-    "next": ("From here", lambda view: next_steps(view.record)),
+    "next": ("From here", next_steps),
 }
 
 
