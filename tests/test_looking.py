@@ -1,26 +1,30 @@
 """`report`, `status` and `show`: a run or a model looked at, nothing changed."""
 
+import dataclasses
 import fcntl
 import json
+import os
 import types
 
 import jax
 import pytest
 from corpus import write_corpus
-from written_run import drawn_results, written_run
+from written_run import drawn_results, written_run, written_summary
 
 from arch.baselines import BASELINES
 from arch.padding import parameter_shapes
 from jaxnas.benchmarks.lines import held_out
 from jaxnas.commands import compare, report, show, status, verify
+from jaxnas.config import RunConfig
 from jaxnas.data import prepare, train_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import save_model
 from jaxnas.pipeline import completions
 from jaxnas.pipeline import report as page
-from jaxnas.report.standing import last_written, standing
+from jaxnas.report.standing import last_written, lines_of, standing
 from jaxnas.report.tables import plain_console
 from jaxnas.results.record import read_record
+from jaxnas.storage.jsonl import to_line
 from jaxnas.storage.run_folder import LOCK
 
 
@@ -53,8 +57,39 @@ def test_what_is_left_is_counted_by_the_candidates_so_far(tmp_path):
     about = standing(read_record(run.path), last_written(run.path))
     assert about["doing"] == "searching"
     assert about["left"] == 24.0  # as many again
+    assert "left        about 0:24 of the search" in lines_of(about)
     assert about["spent"] is None
     assert about["resumable"]
+
+
+def test_what_is_spent_of_a_budget_grows_by_the_second(run):
+    """However lately a page, a plan or a checkpoint was written."""
+    config = RunConfig(space="nano", generations=2, budget="10m")
+    run.config.write_text(config.to_toml())
+    run.budget.write_text('{"spent": 100.0, "decided": {}}')
+    written = run.budget.stat().st_mtime
+    for path in run.path.iterdir():
+        os.utime(path, (written + 50, written + 50))
+    os.utime(run.budget, (written, written))
+    run.report.write_text("")
+    os.utime(run.report, (written + 55, written + 55))
+    with run.locked():
+        about = standing(read_record(run.path), written + 60)
+    assert about["spent"] == pytest.approx(160)
+    assert about["left"] == pytest.approx(440)
+    assert about["silent"] == pytest.approx(10)
+    assert "left        about 7:20 of the budget" in lines_of(about)
+    stopped = standing(read_record(run.path), written + 60)
+    assert stopped["spent"] == 100
+
+
+def test_what_was_read_is_not_read_again(run):
+    best = read_record(run.path).results[7]
+    later = dataclasses.replace(best, phase="1600")
+    run.rungs.write_bytes(to_line(later.to_row()))
+    record = read_record(run.path)
+    run.rungs.unlink()
+    assert record.best == later
 
 
 def test_programs_can_read_it(run, capsys):
@@ -98,6 +133,28 @@ def test_what_is_not_there_is_said_in_a_line(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=said):
         command.main(arguments)
+
+
+@pytest.mark.parametrize("command", [status, report, show])
+def test_a_run_of_an_earlier_version_is_shown(command, run, capsys):
+    """Before 0.1.0 a summary had no obvious models and no digests."""
+    summary = written_summary(1.5)
+    del summary["final"]["baseline"], summary["final"]["gain"], summary["files"]
+    run.summary.write_text(json.dumps(summary))
+    run.completions.write_text('{"completions": []}')
+    command.main([str(run.path)])
+    assert str(run.path) in capsys.readouterr().out
+
+
+def test_a_gain_over_no_model_is_damage(run):
+    summary = written_summary(1.5)
+    sums = {"bits_per_byte": 0.1, "standard_error": None, "windows": 8}
+    gain = {"over": 0, "splits": {"validation": sums, "test": sums}}
+    run.summary.write_text(
+        json.dumps(summary | {"final": summary["final"] | {"gain": gain}})
+    )
+    with pytest.raises(UsageError, match="damaged: no obvious model 0"):
+        read_record(run.path)
 
 
 def test_damage_is_said_in_a_line(run):

@@ -261,6 +261,17 @@ def test_settings_that_no_run_wrote_start_none(copy, settings):
         jaxnas.resume(copy)
 
 
+def test_a_finished_run_of_an_earlier_version_is_shown(copy, capsys):
+    path = copy / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["final"]["baseline"], summary["final"]["gain"], summary["files"]
+    path.write_text(json.dumps(summary))
+    assert command.main(["verify", str(copy)]) == 0
+    assert "of an earlier version, without digests" in capsys.readouterr().out
+    assert jaxnas.resume(copy)["winner"] == summary["winner"]
+    assert "is finished already" in capsys.readouterr().out
+
+
 def test_a_run_of_an_earlier_version_goes_on(copy, capsys, monkeypatch):
     """Lines and checkpoints without digests are taken as they are, which is said."""
     results = [json.loads(line) for line in lines_of(copy / "results.jsonl")]

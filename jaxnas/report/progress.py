@@ -9,6 +9,7 @@ from typing import Self
 import rich.progress
 from rich.console import Console
 
+from jaxnas.clock import clock_words
 from jaxnas.population.plan import Plan
 from jaxnas.report.plans import plan_table
 from jaxnas.report.words import describe
@@ -108,7 +109,7 @@ class Progress:
                 completed=done,
                 total=total,
                 visible=done < total,
-                left=f"loss {loss:.3f}, {_clock(left)} left",
+                left=f"loss {loss:.3f}, {clock_words(left)} left",
             )
 
         return report
@@ -172,7 +173,7 @@ class Progress:
         seconds = self._spent / max(1, self._trained) * open_
         if (by_clock := self._ends(self._part)) < math.inf:
             seconds, open_ = by_clock, 1
-        return _clock(max(1.0, seconds) if open_ else 0.0)
+        return clock_words(max(1.0, seconds) if open_ else 0.0)
 
     def say(self, text: str) -> None:
         """Prints a line above the bars."""
@@ -189,8 +190,3 @@ def _outcome(result: Result) -> str:
         f"{costs.size_mib:.1f} MiB  {costs.latency_ms:.2f} ms  "
         f"fitness {result.fitness:.4f}"
     )
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d}"

@@ -10,6 +10,8 @@ from jaxnas.report.words import describe
 from jaxnas.results.record import Record
 from jaxnas.results.result import Result, scored
 from jaxnas.storage.jsonl import Json, read_lines
+from jaxnas.storage.run_folder import RunFolder
+from jaxnas.wording import command
 
 # What a run does once a stage is done and the next one is not, in their order.
 _STAGES = (
@@ -34,6 +36,7 @@ def standing(record: Record, now: float | None = None) -> Json:
     done = {str(entry["stage"]) for entry in record.timings if "stage" in entry}
     doing = next((words for name, words in _STAGES if name not in done), "scoring")
     seen, trainings = last_written(record.folder.path), record.folder.trainings
+    left, part = _left(record, now)
     return {
         "run": str(record.folder.path),
         "state": record.state,
@@ -47,8 +50,9 @@ def standing(record: Record, now: float | None = None) -> Json:
         "later": len(record.later),
         "trainings": len(read_lines(trainings)) if trainings.exists() else 0,
         "best": None if best is None else _best(best),
-        "spent": _spent(record, now - seen),
-        "left": None if record.state == "finished" else _left(record, now - seen),
+        "spent": _spent(record, now),
+        "left": left,
+        "left_of": part,
         "silent": round(now - seen, 1),
         "resumable": record.state == "stopped",
     }
@@ -59,8 +63,8 @@ def lines_of(about: Json) -> Iterator[str]:
     state, run = about["state"], about["run"]
     after = {
         "running": f", written to {clock_words(about['silent'])} ago",
-        "stopped": f": go on with python -m jaxnas.run --resume {run}",
-        "finished": f": python -m jaxnas.run report {run} shows it",
+        "stopped": f": go on with {command('--resume', run)}",
+        "finished": f": {command('report', run)} shows it",
     }[state]
     yield f"run         {run}"
     yield f"state       {state}{after}"
@@ -87,13 +91,18 @@ def lines_of(about: Json) -> Iterator[str]:
     if about["spent"] is not None:
         yield f"spent       {clock_words(about['spent'])}"
     if about["left"] is not None:
-        yield f"left        about {clock_words(about['left'])}"
+        part = f" of the {about['left_of']}"
+        yield f"left        about {clock_words(about['left'])}{part}"
 
 
 def last_written(folder: Path) -> float:
-    """When a run last wrote to its folder, by `time.time`; 0 if it is empty."""
-    times = [entry.stat().st_mtime for entry in folder.iterdir() if entry.is_file()]
-    return max(times, default=0.0)
+    """When a run last wrote to its folder, by `time.time`; 0 if it is empty.
+
+    The page does not count: `report` writes it while the run goes on.
+    """
+    page = RunFolder(folder).report
+    files = [path for path in folder.iterdir() if path.is_file() and path != page]
+    return max((path.stat().st_mtime for path in files), default=0.0)
 
 
 def _best(best: Result) -> Json:
@@ -109,23 +118,26 @@ def _best(best: Result) -> Json:
     }
 
 
-def _spent(record: Record, silent: float) -> float | None:
-    """Seconds, as far as they are recorded; while it runs, those since then too."""
+def _spent(record: Record, now: float) -> float | None:
+    """Seconds, as far as they are recorded; of a budget that runs, up to now."""
     if record.clock is not None:
-        return record.clock["spent"] + (silent if record.state == "running" else 0.0)
+        since = now - record.folder.budget.stat().st_mtime
+        return record.clock["spent"] + (since if record.state == "running" else 0.0)
     stages = [float(one["seconds"]) for one in record.timings if "stage" in one]
     return sum(stages) if stages else None
 
 
-def _left(record: Record, silent: float) -> float | None:
-    """Seconds: of the budget, or of the search by the candidates so far."""
-    budget, spent = record.config.budget_seconds(), _spent(record, silent)
+def _left(record: Record, now: float) -> tuple[float | None, str | None]:
+    """Seconds that are left, and of what: budget or search; None if not known."""
+    if record.state == "finished":
+        return None, None
+    budget, spent = record.config.budget_seconds(), _spent(record, now)
     if budget is not None and spent is not None:
-        return max(0.0, budget - spent)
+        return max(0.0, budget - spent), "budget"
     plans = [float(one["seconds"]) for one in record.timings if "buckets" in one]
     known = len(record.results)
     if not plans or not known or any("stage" in one for one in record.timings):
-        return None
+        return None, None
     generation = max(one.generation + 1 for one in record.results)
     open_ = (record.config.generations - generation) * record.config.population
-    return max(0, open_) * sum(plans) / known
+    return max(0, open_) * sum(plans) / known, "search"

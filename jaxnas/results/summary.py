@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from jaxnas.config import Settings
 from jaxnas.errors import UsageError
@@ -74,14 +74,15 @@ class SplitScores(TypedDict):
 class Final(TypedDict):
     """The winner's last training: steps, why there were none, and its scores.
 
-    Beside it the obvious models, and what the winner gains over the better of them.
+    Beside it the obvious models, and what the winner gains over the better of them;
+    summaries of versions before 0.1.0 have neither.
     """
 
     steps: int
     reason: str | None
     splits: dict[str, SplitScores]
-    baseline: list[Obvious]
-    gain: Gain | None
+    baseline: NotRequired[list[Obvious]]
+    gain: NotRequired[Gain | None]
 
 
 class Latency(TypedDict):
@@ -100,7 +101,8 @@ class Summary(TypedDict):
     phases: list[PhaseCounts]
     trust: Trust
     latency: Latency
-    files: dict[str, str]  # SHA-256 of what all this is about
+    # SHA-256 of what all this is about; not in versions before 0.1.0.
+    files: NotRequired[dict[str, str]]
 
 
 def read_summary(path: Path) -> Summary:
@@ -110,10 +112,12 @@ def read_summary(path: Path) -> Summary:
       UsageError: it is damaged.
     """
     found: Summary = read_kept(path, Summary)
-    final = found["final"]
-    for scores in (final["splits"], (final["gain"] or {"splits": _SPLITS})["splits"]):
+    final, gain = found["final"], found["final"].get("gain")
+    for scores in (final["splits"], *([] if gain is None else [gain["splits"]])):
         if missing := [split for split in _SPLITS if split not in scores]:
             raise UsageError(f"{path} is damaged: no scores of {missing[0]}")
+    if gain is not None and not 0 <= gain["over"] < len(final.get("baseline", [])):
+        raise UsageError(f"{path} is damaged: no obvious model {gain['over']}")
     return found
 
 
