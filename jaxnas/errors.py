@@ -40,15 +40,17 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {line}"
 
 
-def no_platform(error: BaseException) -> str | None:
+def no_platform(error: RuntimeError | AssertionError) -> str | None:
     """What to say if JAX has no device of the platform that is asked for, or None.
 
     Where a plugin is missing JAX fails an assertion without a word.
+
+    Args:
+      error: raised as JAX started; of any other, nothing can be told by its text.
     """
     asked = os.environ.get("JAX_PLATFORMS", "")
     text = str(error)
-    jax = isinstance(error, RuntimeError | AssertionError)
-    if not asked or not jax or (text and "backend" not in text):
+    if not asked or (text and "backend" not in text):
         return None
     reason = f" ({text.splitlines()[0][:200]})" if text else ""
     return f"JAX_PLATFORMS={asked!r} names no device that is here{reason}"
@@ -60,7 +62,7 @@ def out_of_memory(error: BaseException) -> str | None:
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
         return None
     reason = f" ({text.splitlines()[0][:200]})" if text else ""
-    return f"out of memory{reason}: a smaller --batch or --window takes less"
+    return f"out of memory{reason}: ask for less at once, or end other programs"
 
 
 class Terminated(KeyboardInterrupt):

@@ -15,7 +15,6 @@ from jaxnas.errors import (
     end_process,
     ended_by_sigterm,
     interrupted,
-    no_platform,
     one_line,
     out_of_memory,
 )
@@ -61,17 +60,35 @@ def _failed(error: BaseException) -> int:
     Raises:
       BaseException: the error, if it is one of the code's own.
     """
-    code, said = 2, no_platform(error)
+    code, said = 2, None
     if isinstance(error, UsageError):
         said = one_line(error)
     elif isinstance(error, RunFailed | OSError):  # a full disk, a pipe that was closed
         code, said = 1, one_line(error)
-    elif said is None:
+    elif (wrong := _no_platform(error)) is not None:
+        said = wrong
+    else:
         code, said = 1, out_of_memory(error)
     if said is None:
         raise error
     print(f"jaxnas: {said}", file=sys.stderr)
     return code
+
+
+def _no_platform(error: BaseException) -> str | None:
+    """What is wrong with JAX_PLATFORMS, if JAX cannot start for it.
+
+    By its text an error of the code's own looks like JAX's.
+    """
+    if not isinstance(error, RuntimeError | AssertionError) or "jax" not in sys.modules:
+        return None
+    from jaxnas.runtime import backend
+
+    try:
+        backend()
+    except UsageError as wrong:
+        return one_line(wrong)
+    return None
 
 
 if __name__ == "__main__":

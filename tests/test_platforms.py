@@ -40,6 +40,19 @@ def test_a_platform_that_is_not_here_is_one_line(tmp_path, platform):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("error", [AssertionError(), NotImplementedError()])
+def test_an_error_of_our_own_is_no_mistake_of_the_users(error, monkeypatch):
+    """Whatever JAX_PLATFORMS says, where JAX starts."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr("jaxnas.commands.explain.main", fail)
+    with pytest.raises(type(error)):
+        run_command(["explain", "llama-3-8b"])
+
+
 def test_a_space_is_counted_on_any_machine(tmp_path):
     done = command("space", "minimal", folder=tmp_path, JAX_PLATFORMS="nonsense")
     assert done.returncode == 0, done.stderr
@@ -94,7 +107,7 @@ def test_a_library_may_make_another_error_of_an_interrupt(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "out of memory: a smaller --batch"),
+        (MemoryError(), "out of memory: ask for less at once"),
         (
             RuntimeError("RESOURCE_EXHAUSTED: no 9 GB\nat"),
             "(RESOURCE_EXHAUSTED: no 9 GB)",
