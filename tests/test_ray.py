@@ -6,15 +6,20 @@ import signal
 import subprocess
 import sys
 import threading
+import types
+from concurrent.futures import Future
 from pathlib import Path
 
+import jax
 import pytest
 from corpus import write_corpus
 from test_faults import SETTINGS, SPACE
 
 import jaxnas
 from jaxnas.errors import UsageError
-from jaxnas.population.ray_cluster import connected
+from jaxnas.population.ray_cluster import Cluster, connected
+from jaxnas.population.remote_call import About, kind_of
+from jaxnas.version import __version__
 
 SAME = ("results.jsonl", "rungs.jsonl", "best.json", "summary.json", "config.toml")
 LARGER = SETTINGS | {"population": 4, "phases": "40,80"}
@@ -46,6 +51,57 @@ def test_a_wrong_address_is_one_line(address, said):
     text = refused(address)
     assert text.startswith(f"--ray {address}: {said}")
     assert "\n" not in text
+
+
+def test_the_reason_why_auto_cannot_connect_is_told(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def tell(error):
+        def init(**_):
+            raise error
+
+        monkeypatch.setattr(ray, "init", init)
+        return refused("auto")
+
+    assert "no Ray cluster runs" in tell(ConnectionError("Could not find any"))
+    version = "Version mismatch: The cluster was started with Python: 3.12"
+    assert tell(RuntimeError(version)) == f"--ray auto: RuntimeError: {version}"
+    assert "multiple" in tell(ConnectionError("Found multiple active instances"))
+
+
+def waited(*found):
+    """Whether a cluster begins whose workers are these, or fail so."""
+    cluster = object.__new__(Cluster)
+    cluster._resource, cluster.say = "CPU", print
+    cluster._devices = {kind_of(jax.local_devices()[0])}
+    cluster.members = []
+    for one in found:
+        about = Future()
+        failed = isinstance(one, Exception)
+        about.set_exception(one) if failed else about.set_result(one)
+        cluster.members.append(types.SimpleNamespace(about=about))
+    cluster.wait_for_one()
+
+
+def test_a_cluster_begins_if_one_worker_can_take_part():
+    """Whichever of them comes first."""
+    device = jax.local_devices()[0]
+    fit = About(
+        version=__version__,
+        jax=jax.__version__,
+        platform=device.platform,
+        device=kind_of(device),
+        memory=1.0,
+    )
+    old = fit._replace(jax="0.1")
+    for _ in range(20):  # which of several is told first is chance
+        waited(old, fit, RuntimeError("lost"))
+        waited(RuntimeError("lost"), fit, old)
+    with pytest.raises(UsageError, match=r"no worker can take part: it has jax 0\.1"):
+        waited(old, RuntimeError("lost"), old)
+    with pytest.raises(UsageError, match="cannot start: lost"):
+        waited(RuntimeError("lost"))
 
 
 @pytest.fixture(scope="module")

@@ -143,29 +143,40 @@ class Cluster:
 
         return ray.put(work)
 
-    def first(self) -> About:
-        """What the workers are, by the first that is there.
+    def wait_for_one(self) -> None:
+        """Until a worker is there that would do what this process would.
+
+        Which of them comes first is chance: one that cannot take part ends nothing
+        while another may.
 
         Raises:
-          UsageError: none comes, or it could not do what this process would.
+          UsageError: there is none.
         """
-        import ray
-
         if not self.members:
             raise UsageError(f"the Ray cluster has no {self._resource} to train on")
         error: BaseException | None = None
+        fault: str | None = None
         try:
             waiting = [member.about for member in self.members]
             for about in concurrent.futures.as_completed(waiting, STARTS):
-                error = about.exception()
-                if error is None:
-                    return about.result()
+                if (failed := about.exception()) is not None:
+                    error = failed
+                elif (wrong := self.fault(about.result())) is not None:
+                    fault = wrong
+                else:
+                    return
         except TimeoutError:
+            if fault is not None:
+                raise UsageError(f"--ray: no worker can take part: {fault}") from None
+            import ray
+
             free = ray.available_resources().get(self._resource, 0)
             raise UsageError(
                 f"no worker of the Ray cluster is there after {STARTS:.0f} s: "
                 f"{free:.0f} of {len(self.members)} {self._resource} are free"
             ) from None
+        if fault is not None:
+            raise UsageError(f"--ray: no worker can take part: {fault}")
         assert error is not None
         raise UsageError(f"the workers of the Ray cluster cannot start: {_last(error)}")
 
@@ -230,8 +241,7 @@ def connected(
         setup = Setup(environment, deciding_config(), limit)
         cluster = Cluster(setup, RESOURCES[device.platform], say)
         try:
-            if (fault := cluster.fault(cluster.first())) is not None:
-                raise UsageError(f"--ray: a worker cannot take part: {fault}")
+            cluster.wait_for_one()
             yield cluster
         finally:
             cluster.close()
@@ -257,7 +267,8 @@ def _connect(address: str) -> bool:
     try:
         ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        if found == "auto":
+        several = "multiple" in str(error)
+        if found == "auto" and isinstance(error, ConnectionError) and not several:
             raise UsageError(
                 "--ray auto: no Ray cluster runs on this machine: ray start --head "
                 "starts one"
