@@ -25,6 +25,7 @@ from jaxnas.report.tables import (
     spread_table,
     top_table,
 )
+from jaxnas.report.tradeoffs import tradeoff_table
 from jaxnas.report.words import describe, told_apart
 from jaxnas.results.ranking import top_results
 from jaxnas.results.spread import saturated, score_spread
@@ -392,3 +393,12 @@ def test_a_plan_is_shown_to_those_who_ask(tmp_path):
         assert word in twice
     assert "L9" in own
     assert "exact" in own
+
+
+def test_what_the_limits_buy_is_a_front_of_size_and_latency_alone():
+    """A model that is better by an objective of the user's alone buys nothing."""
+    good = made_result(0, objectives=[0.5, 1.0, 1.0, 9.0], accuracy=0.5)
+    worse = made_result(1, objectives=[0.6, 2.0, 2.0, 0.0], accuracy=0.4, size=2.0)
+    small = made_result(2, objectives=[0.7, 0.5, 2.0, 9.0], accuracy=0.3, size=0.5)
+    table = tradeoff_table([good, worse, small], 8.0, 4.0)
+    assert [*table.columns[0].cells] == ["0", "2"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.report.tables import add_numbers, mebibytes, plain_table
 from jaxnas.report.words import describe
 from jaxnas.results.ranking import front_of
@@ -23,7 +24,7 @@ def tradeoff_table(results: Sequence[Scored], size: float, latency: float) -> Ta
       size: the limit in MiB.
       latency: the limit in ms, inf for none.
     """
-    on_front = set(front_of(results))
+    on_front = set(front_of(results, len(OBJECTIVES)))
     front = [result for result in results if result.id in on_front]
     front.sort(key=lambda result: (-result.metrics.accuracy, result.id))
     allowed = f"{size:g} MiB" + ("" if latency == float("inf") else f", {latency:g} ms")

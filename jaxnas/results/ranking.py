@@ -27,10 +27,17 @@ def winner_of(finalists: Sequence[Result], decided: int | None) -> Scored | None
     return next(iter(top_results(finalists, 1, decided)), None)
 
 
-def front_of(results: Iterable[Result]) -> list[int]:
-    """The ids of the candidates that no other dominates, over all objectives."""
+def front_of(results: Iterable[Result], number: int | None = None) -> list[int]:
+    """The ids of the candidates that no other dominates.
+
+    Args:
+      results: of one phase.
+      number: of objectives that count, the first ones; all by default.
+    """
     successes = scored(results)
-    objectives = np.asarray([result.objectives for result in successes], np.float64)
+    objectives = np.asarray(
+        [result.objectives[:number] for result in successes], np.float64
+    )
     return [successes[index].id for index in exact_front(objectives)]
 
 
