@@ -211,6 +211,12 @@ def test_front_command_writes_what_it_prints(tmp_path, capsys):
         (["minimal", "--max", "size=1"], "no model of the space keeps the limits"),
         (["minimal", "--hardware", "abacus"], "no hardware 'abacus'"),
         (["minimal", "--vocab-size", "0"], "--vocab-size must be at least 1"),
+        (["minimal", "--train-tokens", "inf"], "--train-tokens must be at least 1"),
+        (["minimal", "--train-tokens", "nan"], "--train-tokens must be at least 1"),
+        (["minimal", "--law", "hoffmann2022", "--fit", "run"], "--fit fits another"),
+        (["minimal", "--max", "size=1", "--max", "size=9"], "no model of the space"),
+        (["minimal", "--max", "size=9", "--max", "size=1"], "no model of the space"),
+        (["minimal", "--min", "size=99", "--min", "size=9"], "no model of the space"),
     ],
 )
 def test_front_command_refuses_in_one_line(capsys, words, said):

@@ -38,6 +38,7 @@ minimised; limits leave out the models that break them.
 objectives:
 """
 
+_LAW = "besiroglu2024"
 _COUNTS = ("vocab_size", "max_seq_length", "batch", "prompt", "context", "top")
 
 
@@ -55,9 +56,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     objectives = named_once(options.objectives, OBJECTIVES)
     limits = _limits(options)
+    if options.fit and options.law is not None:
+        raise UsageError(f"--law {options.law}: --fit fits another to the runs")
     make_out(options.out)
     fitted = fit_runs(options.fit) if options.fit else None
-    law = LAWS[options.law] if fitted is None else fitted.law
+    law = LAWS[options.law or _LAW] if fitted is None else fitted.law
     space, use = load_space(options.space), _use(options, law)
     fields = {
         "vocab_size": options.vocab_size,
@@ -110,7 +113,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar="OBJECTIVE=X",
-            help=f"at {sign} X; may be given several times",
+            help=f"at {sign} X; may be given several times, the tighter one counts",
         )
     parser.add_argument("--hardware", default="cpu-core", metavar="NAME")
     for flag, value, text in (
@@ -134,8 +137,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--law",
         choices=LAWS,
-        default="besiroglu2024",
-        help="scaling law of the predicted loss [besiroglu2024]",
+        help=f"scaling law of the predicted loss [{_LAW}]",
     )
     add_fit(parser)
     parser.add_argument(
@@ -152,10 +154,12 @@ def _limits(options: argparse.Namespace) -> list[Limit]:
     limits: dict[str, Limit] = {}
     for words in options.max:
         name, bound = _bound("--max", words)
-        limits[name] = limits.get(name, Limit(name))._replace(most=bound)
+        limit = limits.get(name, Limit(name))
+        limits[name] = limit._replace(most=min(bound, limit.most))
     for words in options.min:
         name, bound = _bound("--min", words)
-        limits[name] = limits.get(name, Limit(name))._replace(least=bound)
+        limit = limits.get(name, Limit(name))
+        limits[name] = limit._replace(least=max(bound, limit.least))
     for limit in limits.values():
         if not limit.least <= limit.most:
             raise UsageError(f"limit {limit} leaves nothing")
@@ -182,8 +186,8 @@ def _use(options: argparse.Namespace, law: ScalingLaw) -> Use:
     for name in _COUNTS:
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    if not options.train_tokens >= 1:
-        raise UsageError("--train-tokens must be at least 1")
+    if not 1 <= options.train_tokens < math.inf:
+        raise UsageError("--train-tokens must be at least 1, and finite")
     return Use(
         hardware=hardware_named(options.hardware),
         batch=options.batch,
@@ -230,6 +234,7 @@ def _write(
     content = {
         "settings": {
             **vars(options),
+            "law": None if options.fit else options.law or _LAW,
             "out": str(out),
             "fit": list(map(str, options.fit)),
         },
@@ -246,7 +251,9 @@ def _write(
             for point in result.points
         ],
     }
-    write_whole(out / "front.json", json.dumps(content, indent=1) + "\n")
+    write_whole(
+        out / "front.json", json.dumps(content, indent=1, allow_nan=False) + "\n"
+    )
     drawn = len(objectives)
     points = np.asarray([point.values for point in result.points], float)
     points = points.reshape(-1, len(result.figures))[:, :drawn]
