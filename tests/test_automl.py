@@ -364,6 +364,26 @@ def test_automl_refuses_in_one_line(words, said, capsys):
     assert "\n" not in error
 
 
+@pytest.mark.parametrize("strategy", ["exhaustive", "random"])
+def test_shapes_to_start_near_are_said_only_where_they_are_used(
+    strategy, spec_file, tmp_path, capsys
+):
+    words = ["automl", str(spec_file), "--budget", "12", "--strategy", strategy]
+    words += ["--history", str(tmp_path / "history")]
+    assert main(words) == main(words) == 0
+    assert "to start near" not in capsys.readouterr().out
+    assert [*(tmp_path / "history").iterdir()]
+
+
+def test_a_history_that_is_a_file_is_refused_first(spec_file, tmp_path, capsys):
+    (tmp_path / "history").write_text("mine")
+    words = ["automl", str(spec_file), "--history", str(tmp_path / "history")]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"jaxnas: --history {tmp_path / 'history'}: ")
+
+
 @pytest.mark.slow
 def test_history_starts_near_earlier_results_of_the_family(spec_file, tmp_path, capsys):
     history = tmp_path / "history"

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import tomllib
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxnas.analytic.limits import Limit
-from jaxnas.automl.conflicts import conflict_of, describe
+from jaxnas.automl.conflicts import Conflict, Move, conflict_of, describe
 from jaxnas.automl.diverse import best_rows, thinned_front, touched
 from jaxnas.automl.problem import Problem
 from jaxnas.automl.reasons import outside, reasons
@@ -129,7 +130,29 @@ loss = { max = 2.1 }
     decode, loss = found.conflict.moves
     assert decode.within > 4
     assert loss.within > 2.1
-    assert f"decode would have to be {decode.within:,.6g}" in describe(found.conflict)
+    said = re.findall(r"would have to be ([\d.,]+)", describe(found.conflict))
+    for move, words in zip((decode, loss), said, strict=True):
+        bound = float(words.rstrip(",").replace(",", ""))
+        assert move.within <= bound <= move.within * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [
+        (Limit("params", most=8e9), 8_030_261_248.0, "8.03027e+09"),
+        (Limit("params", least=9e9), 8_030_261_248.0, "8.03026e+09"),
+        (Limit("params", least=9e9), 8_030_269_999.0, "8.03026e+09"),
+        (Limit("decode", most=1.0), 999_999.7, "1e+06"),
+        (Limit("decode", most=1.0), 1.25, "1.25"),
+        (Limit("loss", most=1.0), 2.0000001, "2.00001"),
+    ],
+)
+def test_the_bound_that_is_said_to_do_does(limit, value, said):
+    """Six digits are rounded to the side on which the value keeps them."""
+    conflict = Conflict((Move(limit, value, value),), 0)
+    assert describe(conflict).endswith(f"it would have to be {said}")
+    bound = float(said)
+    assert value <= bound if math.isfinite(limit.most) else value >= bound
 
 
 def test_the_best_are_no_copies_but_where_they_are_asked_for():
@@ -195,11 +218,21 @@ def test_a_small_budget_still_has_generations(strategy):
         ("24 GiB", "MiB", 24 * 1024),
         ("312 TFLOP/s", "FLOP/s", 312e12),
         ("2,039 GB/s", "bytes/s", 2.039e12),
+        ("8,030,261,248", "count", 8030261248),
+        ("8_030_261_248.5", "count", 8030261248.5),
         (5, "count", 5),
     ],
 )
 def test_units(text, measure, plain):
     assert in_plain(text, measure) == pytest.approx(plain)
+
+
+@pytest.mark.parametrize(
+    "text", ["1,5 ms", "8,1 ms", "1,2345 ms", "12,34,567 ms", ",5 ms"]
+)
+def test_a_comma_is_no_decimal_point(text):
+    with pytest.raises(ValueError, match="is no number with a unit"):
+        in_plain(text, "ms")
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-3 ms", "3 parsecs", "1e999 ms", "3"])

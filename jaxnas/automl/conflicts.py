@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -85,10 +86,11 @@ def describe(conflict: Conflict) -> str:
     moves = conflict.moves
     if len(moves) == 1:
         [move] = moves
-        return f"no shape keeps {move.limit}: it would have to be {move.within:,.6g}"
+        needed = _outward(move.limit, move.within)
+        return f"no shape keeps {move.limit}: it would have to be {needed}"
     named = " and ".join(str(move.limit) for move in moves)
     needs = [
-        f"{move.limit.objective} would have to be {move.within:,.6g}"
+        f"{move.limit.objective} would have to be {_outward(move.limit, move.within)}"
         + ("" if move.alone == move.within else _beside(move))
         for move in moves
     ]
@@ -98,7 +100,18 @@ def describe(conflict: Conflict) -> str:
 def _beside(move: Move) -> str:
     if move.alone is None:
         return " and other limits would still be broken"
-    return f", {move.alone:,.6g} with all other limits"
+    return f", {_outward(move.limit, move.alone)} with all other limits"
+
+
+def _outward(bound: Limit, value: float) -> str:
+    """Six digits that would do as this bound: the value keeps them."""
+    rounded = Decimal(f"{value:.6g}")
+    step = Decimal(10) ** (rounded.adjusted() - 5)
+    if math.isfinite(bound.most) and float(rounded) < value:
+        rounded += step
+    elif math.isfinite(bound.least) and float(rounded) > value:
+        rounded -= step
+    return f"{float(rounded):,.6g}"
 
 
 def _one_sided(limits: Sequence[Limit]) -> list[Limit]:

@@ -19,6 +19,7 @@ from search.types import Strategy
 
 _STRATEGIES = {"evolution": "genetic", "nsga2": "nsga2"}
 SEARCHES = ("random", *_STRATEGIES)
+SEEDED = tuple(_STRATEGIES)  # those that can start near known shapes
 EXHAUSTIVE = "exhaustive"
 MOST_GENOMES = 20_000_000  # that are counted one by one: some gigabytes
 USUAL_GENOMES = 2_000_000  # up to which that is the default: some seconds

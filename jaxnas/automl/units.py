@@ -4,7 +4,11 @@ import math
 import re
 from typing import Any
 
-_NUMBER = re.compile(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*(\S*)\s*")
+# A comma parts thousands: 1,5 and 8,1 are no numbers.
+_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)"
+_NUMBER = re.compile(
+    rf"\s*({_WHOLE}(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*((?:[^\s0-9.,]\S*)?)\s*"
+)
 _MIB = 2.0**20
 
 _COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}

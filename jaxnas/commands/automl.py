@@ -18,6 +18,7 @@ from jaxnas.automl.search import (
     EXHAUSTIVE,
     MOST_GENOMES,
     SEARCHES,
+    SEEDED,
     USUAL_GENOMES,
     Found,
     search_shapes,
@@ -51,10 +52,11 @@ def main(arguments: list[str]) -> None:
     options = _parse(arguments)
     problem, fitted = _problem(options)
     make_out(options.out)
+    make_out(options.history, "--history")
     set_up()
     console = plain_console()
     seeds = None
-    if options.history is not None:
+    if options.history is not None and options.strategy in SEEDED:
         seeds = seeds_from(options.history, problem.shapes)
         number = 0 if seeds is None else len(seeds)
         console.print(f"history     {number} shapes to start near")
@@ -170,7 +172,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--history",
         metavar="DIR",
         type=Path,
-        help="folder of earlier results: start near those of like specs, add this one",
+        help="folder of earlier results: start near those of like specs "
+        f"({' and '.join(SEEDED)} alone), add this one",
     )
     options = parser.parse_args(arguments)
     if options.budget < 1 or options.top_k < 1 or options.train_prototypes < 0:

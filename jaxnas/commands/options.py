@@ -169,8 +169,8 @@ def check_flags(
             raise UsageError(f"--{name.replace('_', '-')} {value} {wrong}")
 
 
-def make_out(path: Path | None) -> None:
-    """Makes the folder of --out, before anything is computed for it.
+def make_out(path: Path | None, flag: str = "--out") -> None:
+    """Makes the folder that a flag names, before anything is computed for it.
 
     Raises:
       UsageError: it cannot be made.
@@ -179,7 +179,7 @@ def make_out(path: Path | None) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"--out {path}: {error.strerror}") from None
+            raise UsageError(f"{flag} {path}: {error.strerror}") from None
 
 
 def named_once(text: str, known: Collection[str]) -> list[str]:
