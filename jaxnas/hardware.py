@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from arch.cost import DEVICE_KINDS, Hardware, hardware_for
 from jaxnas.errors import UsageError
 from jaxnas.hardware_profiles import PROFILES
-from jaxnas.storage.cache import in_cache, keep, read_kept
+from jaxnas.storage.cache import in_cache, keep, recall
 from jaxnas.storage.jsonl import Json
 
 MATRIX = 4096  # rows of the square matrices that a peak is measured with
@@ -61,7 +61,7 @@ def measured(
     about = f"{device.device_kind} {jax.__version__} {matrix} {array_mib}"
     name = hashlib.sha256(about.encode()).hexdigest()[:12]
     path = in_cache(f"hardware-{device.platform}-{name}.json")
-    kept = read_kept(path, _figures)
+    kept = recall(path, _figures)
     if kept is None:
         say(
             f"no profile of {device.device_kind}: "

@@ -18,7 +18,7 @@ from jaxnas.latency.configs import draw_configs
 from jaxnas.latency.fit import fit
 from jaxnas.latency.measure import measure
 from jaxnas.runtime import compute_dtype, cores, processor
-from jaxnas.storage.cache import in_cache, keep, read_kept
+from jaxnas.storage.cache import in_cache, keep, recall
 
 MODELS = 30  # that a calibration measures
 
@@ -47,7 +47,7 @@ def calibration_for(
 
 def read_calibration(device: jax.Device) -> Calibrated | None:
     """What was kept for the device; None if nothing was, or it is damaged."""
-    return read_kept(
+    return recall(
         path_of(device), lambda stored: Calibrated.from_dict(stored["calibrated"])
     )
 

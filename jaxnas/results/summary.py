@@ -113,7 +113,8 @@ def read_summary(path: Path) -> Summary:
     """
     found: Summary = read_kept(path, Summary)
     final, gain = found["final"], found["final"].get("gain")
-    for scores in (final["splits"], *([] if gain is None else [gain["splits"]])):
+    scored_on = [{*final["splits"]}, *([] if gain is None else [{*gain["splits"]}])]
+    for scores in scored_on:
         if missing := [split for split in _SPLITS if split not in scores]:
             raise UsageError(f"{path} is damaged: no scores of {missing[0]}")
     if gain is not None and not 0 <= gain["over"] < len(final.get("baseline", [])):

@@ -71,7 +71,7 @@ def _say_once(text: str) -> None:
     print(f"jaxnas: {text}", file=sys.stderr)
 
 
-def read_kept(path: Path | None, parse: Callable[[Json], Kept]) -> Kept | None:
+def recall(path: Path | None, parse: Callable[[Json], Kept]) -> Kept | None:
     """What `keep` wrote, parsed; None if there is nothing, or it is damaged."""
     if path is None:
         return None
