@@ -34,7 +34,7 @@ def runs():
     searched(root / "run", root / "code")
     folder = RunFolder(root / "run")
     folder.budget.write_text('{"spent": 9.5, "decided": {"open": ["phases"]}}')
-    folder.stopped.write_text('{"after": 1}')
+    folder.stopped.write_text('{"generations": 9, "id": 3}')
 
     def stop(*_):
         raise RunFailed("nothing is trained here")
