@@ -358,5 +358,5 @@ def test_a_damaged_decision_is_one_line(tmp_path):
     path = tmp_path / "stopped.json"
     for text in ("", "[]", "{}", '{"generations": "x"}'):
         path.write_text(text)
-        with pytest.raises(UsageError, match=r"stopped\.json is damaged"):
+        with pytest.raises(UsageError, match=r"stopped\.json is (damaged|not JSON)"):
             Watcher(None, path)

@@ -209,6 +209,12 @@ def test_completions_are_read_back_and_damage_is_said(run):
         completions.stored_completions(run)
 
 
+def test_a_file_that_cannot_be_is_refused_before_any_work(run, capsys):
+    with pytest.raises(SystemExit):
+        show.main([str(run.path), "--svg", "x" * 300])
+    assert "File name too long" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("left", [5.0, 500.0])
 def test_a_budget_that_is_nearly_spent_has_no_time_for_completions(
     run, monkeypatch, capsys, left

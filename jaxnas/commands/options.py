@@ -107,10 +107,15 @@ def file_to_write(text: str) -> Path:
     path = Path(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_folder = path.is_dir()
     except OSError as error:
         raise argparse.ArgumentTypeError(
-            f"cannot write {path}: {error.strerror}"
+            f"cannot make the folder {path.parent}: {error.strerror}"
+        ) from None
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise argparse.ArgumentTypeError(
+            f"cannot write {text}: {error.strerror}"
         ) from None
     if is_folder:
         raise argparse.ArgumentTypeError(f"{text} is a folder")
