@@ -5,7 +5,6 @@ own, each as the command of its name does it, each gone on with where it was sto
 """
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -291,12 +290,9 @@ def shown_command(plan: ShipPlan, runtime: str) -> str:
         if (value := getattr(plan, name))
         for part in (f"--{name.replace('_', '-')}", f"{value:g}")
     ]
-    return shlex.join(
-        [
-            *("python", "-m", "jaxnas.run", "ship", source_without_folders(plan.data)),
-            *("--budget", plan.budget, *limits),
-            *("--seed", str(plan.seed), "--runs-on", runtime),
-        ]
+    return command(
+        *("ship", source_without_folders(plan.data), "--budget", plan.budget),
+        *(*limits, "--seed", plan.seed, "--runs-on", runtime),
     )
 
 

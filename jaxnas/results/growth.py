@@ -1,6 +1,6 @@
 """How a front grew while candidates came in: its hypervolume after each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,26 @@ def growth(results: Iterable[Result]) -> np.ndarray:
     Returns:
       f64[N] in [0, 1], never falling.
     """
-    rows = [one.objectives[: len(OBJECTIVES)] for one in scored(results)]
-    if not rows:
-        return np.zeros(0)
-    ours = np.asarray(rows, np.float64)
-    least, greatest = ours.min(axis=0), ours.max(axis=0)
+    return growths([results])[0]
+
+
+def growths(runs: Sequence[Iterable[Result]]) -> list[np.ndarray]:
+    """The `growth` of several runs, from the worst to the best candidate of any."""
+    rows = [
+        np.asarray([one.objectives[: len(OBJECTIVES)] for one in scored(results)])
+        for results in runs
+    ]
+    every = np.concatenate([own.reshape(-1, len(OBJECTIVES)) for own in rows])
+    if not len(every):
+        return [np.zeros(0) for _ in rows]
+    least, greatest = every.min(axis=0), every.max(axis=0)
     reference = greatest + _BEYOND * np.maximum(greatest - least, 1e-9)
-    unit = (ours - least) / (reference - least)
+    scale = lambda own: (own - least) / (reference - least)
+    return [_volumes(scale(own)) if len(own) else np.zeros(0) for own in rows]
+
+
+def _volumes(unit: np.ndarray) -> np.ndarray:
+    """f64[N, M] in units of the whole range -> f64[N], after each."""
     adds = _not_beaten_yet(unit)
     volumes = _after_each(jnp.asarray(unit[adds], jnp.float32))
     return np.asarray(volumes, np.float64)[np.cumsum(adds) - 1]
