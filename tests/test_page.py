@@ -17,6 +17,8 @@ from written_run import drawn_results, written_run, written_summary
 from arch.baselines import BASELINES
 from arch.cost import size_bytes, stored_parameters
 from arch.families import FAMILIES
+from jaxnas.commands import report
+from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_for
 from jaxnas.export.llama_cpp.architectures import architecture_for
 from jaxnas.report.drawing import drawing_file, drawing_text, stages_of
@@ -26,7 +28,7 @@ from jaxnas.report.page.tags import tag
 from jaxnas.report.page.view import MOST, PageView
 from jaxnas.report.page.write import SECTIONS, page_of
 from jaxnas.results.effects import choice_of, effects
-from jaxnas.results.growth import growth
+from jaxnas.results.growth import growth, growths
 from jaxnas.results.record import read_record
 from jaxnas.storage.jsonl import to_line
 
@@ -197,6 +199,29 @@ def test_the_winner_of_a_later_phase_is_always_drawn(tmp_path):
     view = PageView(read_record(run.path))
     assert view.best.id == plain.id in {one.id for one in view.drawn}
     assert len(view.drawn) <= MOST + 1
+
+
+def test_a_run_stands_beside_another(folder, tmp_path, capsys):
+    """On one scale: from the worst candidate of both to the best."""
+    other = written_run(tmp_path / "random one", drawn_results(18, seed=5))
+    out = tmp_path / "page.html"
+    report.main([str(folder.path), "--beside", str(other.path), "--out", str(out)])
+    page = out.read_text()
+    assert page.count('class="line other"') == 1
+    assert ">random one</text>" in page
+    assert ">this run</text>" in page
+    records = [read_record(one.path) for one in (folder, other)]
+    both = growths([one.results for one in records])
+    assert [len(one) for one in both] == [24, 18]
+    assert [len(one) for one in growths([[], records[0].results])] == [0, 24]
+    assert [len(one) for one in growths([[], []])] == [0, 0]
+    alone = growth(records[0].results)
+    assert both[0][-1] != alone[-1]  # the other has a candidate outside its range
+    other.config.write_text(other.config.read_text() + 'latency = "decode"\n')
+    with pytest.raises(
+        UsageError, match=r"cannot stand beside .* --latency is another"
+    ):
+        report.main([str(folder.path), "--beside", str(other.path)])
 
 
 def test_growth_never_falls_and_ends_with_the_front_alone():

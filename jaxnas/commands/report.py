@@ -24,21 +24,50 @@ def main(arguments: list[str]) -> None:
     """Writes the page and says where it is."""
     parser = Parser(
         prog="python -m jaxnas.run report",
-        usage="python -m jaxnas.run report RUN [--out FILE]",
+        usage="python -m jaxnas.run report RUN [--beside RUN ...] [--out FILE]",
         description=_ABOUT,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     parser.add_argument(
         "--out", metavar="FILE", type=file_to_write, help="[RUN/report.html]"
     )
+    parser.add_argument(
+        "--beside",
+        metavar="RUN",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="other searches of the same data, such as one with --strategy random: "
+        "their hypervolume is drawn beside this one's",
+    )
     options = parser.parse_args(arguments)
     record, console = read_record(options.run), plain_console()
+    beside = [_alike(read_record(path), record) for path in options.beside]
     path = options.out or record.folder.report
-    write_page(path, record, _completions(record, console))
+    write_page(path, record, _completions(record, console), beside)
     size = path.stat().st_size / 1024
     console.print(f"report      {path} ({size:.0f} KiB)", soft_wrap=True)
     if record.state == "running":
         console.print("the run goes on: the page shows what there is by now")
+
+
+def _alike(other: Record, record: Record) -> Record:
+    """A run whose scores can stand beside this one's.
+
+    Raises:
+      UsageError: they are of other data, or count another latency.
+    """
+    known = {
+        "data": lambda one: one.manifest.get("decides", {}).get("corpus_hash"),
+        "--latency": lambda one: one.config.latency,
+    }
+    for what, of in known.items():
+        if of(other) != of(record):
+            raise UsageError(
+                f"{other.folder.path} cannot stand beside {record.folder.path}: "
+                f"its {what} is another"
+            )
+    return other
 
 
 def _completions(record: Record, console: Console) -> list[Completion]:

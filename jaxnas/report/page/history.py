@@ -22,7 +22,7 @@ from jaxnas.report.page.charts import (
 from jaxnas.report.page.scales import Scale, scale_over
 from jaxnas.report.page.tags import label, table, tag, text
 from jaxnas.report.page.view import PageView
-from jaxnas.results.growth import growth
+from jaxnas.results.growth import growths
 from jaxnas.results.record import Record
 from jaxnas.results.result import scored
 
@@ -65,13 +65,14 @@ def _accuracies(view: PageView) -> str:
 
 
 def _volumes(view: PageView) -> str:
-    x, (_, ys) = _places(view), plot_scales()
-    values = growth(view.record.results)
-    y = scale_over(values, *ys, zero=True)
-    line = staircase([(x.at(n), y.at(v)) for n, v in enumerate(values, 1)])
+    runs = [view.record, *view.beside]
+    values, *others = growths([one.results for one in runs])
+    most = max(map(len, (values, *others)))
+    x = scale_over([1, max(2, most)], *plot_scales()[0], log=False)
+    y = scale_over(np.concatenate([values, *others]), *plot_scales()[1], zero=True)
     first = sum(one.generation == view.found[0].generation for one in view.found)
     words = "Of accuracy, size and latency, each from the worst candidate (0) to the "
-    words += "best (1)."
+    words += "best (1)" + (" of all these runs." if others else ".")
     alone = []
     if first < len(values):
         level = y.at(float(values[first - 1]))
@@ -85,9 +86,22 @@ def _volumes(view: PageView) -> str:
         axes(x, y, "candidate", "hypervolume"),
         _cuts(view, x, y),
         *alone,
-        tag("path", class_="line", d=line),
+        *[
+            _curve(own, x, y, "line other", one.folder.path.resolve().name)
+            for own, one in zip(others, view.beside, strict=True)
+        ],
+        _curve(values, x, y, "line", "this run" if others else ""),
     )
     return captioned(chart, words)
+
+
+def _curve(values: np.ndarray, x: Scale, y: Scale, kind: str, name: str) -> str:
+    """A run's hypervolume, with its name at the end."""
+    if not len(values):
+        return ""
+    line = staircase([(x.at(n), y.at(float(v))) for n, v in enumerate(values, 1)])
+    end = x.at(len(values)), y.at(float(values[-1])) + 14
+    return tag("path", class_=kind, d=line) + label(*end, name, class_="tick end")
 
 
 def _cuts(view: PageView, x: Scale, y: Scale) -> str:

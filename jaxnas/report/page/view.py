@@ -26,6 +26,7 @@ class PageView:
     """A run and what is worked out of it once."""
 
     record: Record
+    beside: Sequence[Record] = ()  # other searches, whose hypervolume is drawn too
 
     @functools.cached_property
     def found(self) -> list[Scored]:

@@ -47,14 +47,19 @@ SECTIONS: dict[str, tuple[str, Callable[[PageView], str]]] = {
 }
 
 
-def page_of(record: Record, completed: Sequence[Completion] = ()) -> str:
+def page_of(
+    record: Record,
+    completed: Sequence[Completion] = (),
+    beside: Sequence[Record] = (),
+) -> str:
     """The page: it needs no network and no other file.
 
     Args:
       record: of the run, finished or not.
       completed: held-out lines as the winner wrote them.
+      beside: other runs, whose hypervolume is drawn beside this one's.
     """
-    view = PageView(record)
+    view = PageView(record, beside)
     found = {
         name: (title, section(view)) for name, (title, section) in SECTIONS.items()
     }
@@ -93,10 +98,13 @@ def page_of(record: Record, completed: Sequence[Completion] = ()) -> str:
 
 
 def write_page(
-    path: Path, record: Record, completed: Sequence[Completion] = ()
+    path: Path,
+    record: Record,
+    completed: Sequence[Completion] = (),
+    beside: Sequence[Record] = (),
 ) -> None:
     """Writes `page_of` in one step."""
-    write_whole(path, page_of(record, completed))
+    write_whole(path, page_of(record, completed, beside))
 
 
 def _head(record: Record, name: str) -> str:
