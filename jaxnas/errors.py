@@ -56,11 +56,16 @@ def no_platform(error: RuntimeError | AssertionError) -> str | None:
     return f"JAX_PLATFORMS={asked!r} names no device that is here{reason}"
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether there was no memory for something, of the host or of a device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def out_of_memory(error: BaseException) -> str | None:
     """What to say if there was no memory for something, or None."""
-    text = str(error)
-    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+    if not lacks_memory(error):
         return None
+    text = str(error)
     reason = f" ({text.splitlines()[0][:200]})" if text else ""
     return f"out of memory{reason}: ask for less at once, or end other programs"
 

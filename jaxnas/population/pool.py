@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from arch import ArchitectureConfig
 from arch.padding import common_shape
+from jaxnas.errors import lacks_memory
 from jaxnas.population.call import Keys, Outcome
 from jaxnas.population.program import Compiled, Program
 
@@ -84,9 +85,9 @@ def check_memory(compiled: Compiled, memory: float) -> None:
 
 def too_large(error: Exception) -> str | None:
     """Why a call does not fit into the device; None for any other error."""
-    if isinstance(error, MemoryError):
-        return str(error)
-    return "out of memory" if "RESOURCE_EXHAUSTED" in str(error) else None
+    if not lacks_memory(error):
+        return None
+    return str(error) if isinstance(error, MemoryError) else "out of memory"
 
 
 def failures(program: Program, keys: Keys, error: Exception) -> list[Outcome]:
