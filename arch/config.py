@@ -127,7 +127,17 @@ class ArchitectureConfig:
         object.__setattr__(self, "ffn_multiplier", float(multiplier))
         for name in _SWITCHES:
             _require(isinstance(getattr(self, name), bool), name, self, "true | false")
+        self._check_variants()
         self._check_shapes()
+
+    def _check_variants(self) -> None:
+        """A variant that the family does not have would be left out without a word."""
+        for name, value in VARIANTS.items():
+            if name in USES[self.arch_type] or name == "attention_dim":
+                continue
+            plain = "null" if value is None else json.dumps(value)
+            allowed = f"{plain}: {self.arch_type} has nothing else"
+            _require(getattr(self, name) == value, name, self, allowed)
 
     def _check_shapes(self) -> None:
         hidden, heads, uses = self.hidden_dim, self.num_heads, USES[self.arch_type]

@@ -226,11 +226,8 @@ def build_model(
     dtype: jax.typing.DTypeLike = jnp.float32,
     unrolled: bool | None = None,
 ) -> LanguageModel:
-    """The Flax module of a config; arguments as `LanguageModel`'s attributes.
-
-    Configs with one `canonical` form have one module.
-    """
-    return LanguageModel(config.canonical(), dtype, unrolled)
+    """The Flax module of a config; arguments as `LanguageModel`'s attributes."""
+    return LanguageModel(config, dtype, unrolled)
 
 
 def init_states(

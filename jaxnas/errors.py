@@ -17,6 +17,10 @@ class RunFailed(RuntimeError):
     """A run that could not give a result: one line for the user, exit code 1."""
 
 
+class NothingAllowed(RunFailed):
+    """A run whose limits no model keeps: known before anything is done."""
+
+
 LONGEST = 2000  # characters of what a command says when it ends
 
 

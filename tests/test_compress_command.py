@@ -124,6 +124,14 @@ def test_codes_are_kept(place, tmp_path, rounding):
     assert "blocks.feedforward.down.kernel" in codes
 
 
+def test_a_recovery_that_diverges_keeps_what_was_done(place, tmp_path, capsys):
+    out = tmp_path / "out"
+    rate = ("--prune", "0.3", "--recover-steps", "40", "--learning-rate", "1e30")
+    assert run(place, out, *rate) == 1
+    assert "a lower --learning-rate may help" in capsys.readouterr().err
+    assert any((out / "steps").iterdir())
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -218,9 +218,7 @@ def test_a_run_stands_beside_another(folder, tmp_path, capsys):
     alone = growth(records[0].results)
     assert both[0][-1] != alone[-1]  # the other has a candidate outside its range
     other.config.write_text(other.config.read_text() + 'latency = "decode"\n')
-    with pytest.raises(
-        UsageError, match=r"cannot stand beside .* --latency is another"
-    ):
+    with pytest.raises(UsageError, match=r"cannot stand beside .* latency is another"):
         report.main([str(folder.path), "--beside", str(other.path)])
 
 

@@ -282,6 +282,7 @@ def test_an_answer_that_nobody_takes_is_no_error(model, monkeypatch, path):
 
 def test_one_draws_and_sixteen_wait(server):
     places = server.places
+    wait_for(lambda: places._value == module.WAITING + 1)  # all others have ended
     taken = [places for _ in range(40) if places.acquire(blocking=False)]
     for one in taken:
         one.release()

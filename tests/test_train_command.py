@@ -110,6 +110,11 @@ def whole(place):
     return out
 
 
+def test_a_training_belongs_together_too(whole, capsys):
+    assert main(["verify", str(whole)]) == 0
+    assert "manifest.json   can be read" in capsys.readouterr().out
+
+
 def test_a_model_becomes_better_and_is_saved_with_its_tokenizer(place, whole):
     summary = json.loads((whole / "summary.json").read_text())
     assert (summary["steps"], summary["tokens"]) == (100, 6400)
@@ -167,7 +172,7 @@ def test_fresh_weights_and_patience(place, whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("limit", "parts"), [(64, 1), (12, 1), (8, 2), (7, 2), (5, 3), (1, 12)]
+    ("limit", "parts"), [(64, 1), (12, 1), (8, 2), (7, 2), (5, 3), (1, 12), (11, 2)]
 )
 def test_windows_are_parted_into_the_same_tokens(limit, parts):
     windows = np.arange(26).reshape(2, 13)
@@ -175,6 +180,12 @@ def test_windows_are_parted_into_the_same_tokens(limit, parts):
     assert found.shape == (2 * parts, 12 // parts + 1)
     np.testing.assert_array_equal(found[:, 1:].reshape(2, 12), windows[:, 1:])
     np.testing.assert_array_equal(found[:, :-1].reshape(2, 12), windows[:, :-1])
+
+
+def test_windows_of_any_length_keep_their_context():
+    found = winner.parted(np.arange(2 * 258).reshape(2, 258), 64)
+    assert found.shape == (10, 52)
+    assert found[1, 0] == found[0, -1] == 51
 
 
 def test_longer_windows_leave_the_old_positions_as_they_are(place, tmp_path):

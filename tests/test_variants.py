@@ -170,23 +170,19 @@ def test_of_a_window_the_tokens_in_it_are_counted():
 
 
 @pytest.mark.parametrize(
-    ("family", "field"),
+    ("family", "field", "value"),
     [
-        ("mamba", "biases"),
-        ("linear_transformer", "qkv_bias"),
-        ("linear_transformer", "biases"),
-        ("rwkv", "head_bias"),
-        ("flash_attention", "sliding_window"),
+        ("mamba", "biases", True),
+        ("linear_transformer", "qkv_bias", True),
+        ("linear_transformer", "rope_theta", 500.0),
+        ("rwkv", "head_bias", True),
+        ("flash_attention", "sliding_window", 5),
     ],
 )
-def test_what_a_family_does_not_read_changes_no_model(family, field):
+def test_a_variant_that_a_family_does_not_have_is_refused(family, field, value):
     plain = dataclasses.replace(cell("transformer"), arch_type=family)
-    value = 5 if field == "sliding_window" else True
-    config = dataclasses.replace(plain, **{field: value})
-    params = drawn(config)
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == cost.parameters(config)
-    assert cost.parameters(config) == cost.parameters(plain)
-    np.testing.assert_array_equal(logits(config, params), logits(plain, params))
+    with pytest.raises(ValueError, match=f"{field}=.*: {family} has nothing else"):
+        dataclasses.replace(plain, **{field: value})
 
 
 def test_a_window_is_trained_as_it_is():

@@ -79,7 +79,6 @@ def in_window(sizes: Sizes, tokens: int) -> Count:
 @functools.lru_cache(maxsize=1024)  # a candidate's costs are sums over the same
 def sizes_of(config: ArchitectureConfig, *, pruned: bool = True) -> Sizes:
     """A config's sizes, as it is exported; with pruned=False as it is trained."""
-    config = config.canonical()
     inner = config.inner_channels
     if pruned:
         inner = kept_channels(inner, config.pruning_ratio)

@@ -25,7 +25,8 @@ from jaxnas.data.tokenizer import train_tokenizer
 from jaxnas.export.model_folder import save_model
 from jaxnas.report.tables import add_numbers, plain_console, plain_table
 from jaxnas.runtime import set_up
-from jaxnas.serving.completer import ENGINES, Completer
+from jaxnas.serving.completer import Completer
+from jaxnas.serving.engines import ENGINES
 from jaxnas.serving.protocol import infill_request
 
 BEFORE, BEHIND, DRAWN = 512, 128, 16  # tokens

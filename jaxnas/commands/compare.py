@@ -80,7 +80,8 @@ def _check_runs(options: argparse.Namespace, parser: Parser) -> None:
     """Raises a UsageError for flags that are of shapes, and for a run named twice."""
     for name, value in vars(options).items():
         if name not in ("shapes", "svg") and value != parser.get_default(name):
-            raise UsageError(f"--{name} is for shapes: these are runs")
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is for shapes: these are runs")
     folders: set[Path] = set()
     for text in options.shapes:
         folder = user_path(text).resolve()

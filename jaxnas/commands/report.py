@@ -1,5 +1,6 @@
 """`report RUN`: a run as one page."""
 
+import dataclasses
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from jaxnas.report.page.overview import Completion
 from jaxnas.report.page.write import write_page
 from jaxnas.report.tables import plain_console
 from jaxnas.results.record import Record, read_record
+from jaxnas.storage.jsonl import Json
 
 _ABOUT = """\
 Writes a run as one HTML file that needs no network: what was asked and found, the
@@ -55,19 +57,29 @@ def _alike(other: Record, record: Record) -> Record:
     """A run whose scores can stand beside this one's.
 
     Raises:
-      UsageError: they are of other data, or count another latency.
+      UsageError: they were scored on something else, or otherwise.
     """
-    known = {
-        "data": lambda one: one.manifest.get("decides", {}).get("corpus_hash"),
-        "--latency": lambda one: one.config.latency,
-    }
-    for what, of in known.items():
-        if of(other) != of(record):
+    own, its = _scored_by(record), _scored_by(other)
+    for what, value in own.items():
+        if its[what] != value:
             raise UsageError(
                 f"{other.folder.path} cannot stand beside {record.folder.path}: "
                 f"its {what} is another"
             )
     return other
+
+
+def _scored_by(record: Record) -> Json:
+    """What accuracy, size and latency of a run's first phase are of."""
+    decides: Json = {**record.manifest.get("decides", {})}
+    config = record.config
+    return {
+        **{name: decides.get(name) for name in ("corpus_hash", "tokenizer_hash")},
+        "device": (decides.get("hardware_profile") or {}).get("name"),
+        "first phase": dataclasses.asdict(next(iter(config.named_phases().values()))),
+        **{name: getattr(config, name) for name in ("window", "eval_windows")},
+        "latency": config.latency,
+    }
 
 
 def _completions(record: Record, console: Console) -> list[Completion]:

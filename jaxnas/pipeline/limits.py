@@ -7,7 +7,7 @@ from arch.cost import Hardware
 from arch.space import Space
 from jaxnas.analytic.cost_table import CostTable, cost_table, limits_in_words
 from jaxnas.config import Settings
-from jaxnas.errors import RunFailed
+from jaxnas.errors import NothingAllowed
 from jaxnas.spaces import load_space
 from jaxnas.training.task import Task
 
@@ -27,7 +27,7 @@ def costs_of_space(
       space: of the run; by default the one that the settings name.
 
     Raises:
-      RunFailed: they allow none.
+      NothingAllowed: they allow none.
       UsageError: the space is too large for a table.
     """
     space = load_space(settings.space) if space is None else space
@@ -44,7 +44,7 @@ def costs_of_space(
     )
     if not table.feasible:
         least = table.costs.min(axis=0)
-        raise RunFailed(
+        raise NothingAllowed(
             f"no model of space {space.name} keeps to "
             f"{limits_in_words(settings.max_size, most)}: the smallest has "
             f"{least[0]:.3g} MiB, the fastest takes {least[1]:.3g} ms"

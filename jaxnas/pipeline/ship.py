@@ -98,6 +98,8 @@ def ship(
 ) -> Path:
     """Searches, trains, scores; returns the folder of the better model.
 
+    Where it is to fill in the middle, that is the trained one: no other can.
+
     Args:
       out: where all of it lies.
       plan: see `ShipPlan`.
@@ -115,7 +117,7 @@ def ship(
     folder = "search" if searched < trained and not plan.fim else "training"
     better = out / folder
     model = better / "model"
-    console.print(f"the better model is that of the {folder}")
+    console.print(f"the model is that of the {folder}")
     if folder == "training" and searched < trained:
         console.print(
             f"the search's has {searched:.3f} bits per byte, this one {trained:.3f}, "

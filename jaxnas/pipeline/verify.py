@@ -65,7 +65,7 @@ def _facts(folder: RunFolder) -> Iterator[Finding]:
     of_search = folder.results.exists()
     parts: tuple[tuple[Path, Callable[[Path], object], str], ...] = (
         (folder.config, read_run_settings if of_search else read_toml, "the settings"),
-        (folder.manifest, _began_with, "what the run began with"),
+        (folder.manifest, _began_with if of_search else _data_of, "what it began with"),
         (folder.budget, lambda path: read_kept(path, Spent), "what the clock decided"),
         (folder.stopped, lambda path: read_kept(path, Stopped), "that it was ended"),
     )
@@ -89,6 +89,12 @@ def _began_with(path: Path) -> None:
     began = manifest["decides"].get("space_hash")
     if space.exists() and began is not None and hash_of(space) != began:
         raise UsageError(f"{space} is not the space that the run began with")
+
+
+def _data_of(path: Path) -> None:
+    """Raises a UsageError if a training could not be held against its manifest."""
+    if "data" not in read_kept(path, Manifest):
+        raise UsageError(f"{path} is damaged: it is no manifest")
 
 
 def digests(folder: RunFolder) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxnas.errors import UsageError
 from jaxnas.pipeline.finding import Finding
+from jaxnas.population.train_states import CURE
 from jaxnas.storage.checkpoints import is_unfinished, read_saved
 from jaxnas.storage.jsonl import Line, mark_of
 from jaxnas.storage.run_folder import RunFolder
@@ -76,7 +77,7 @@ def _states(folder: Path, states: Sequence[Path]) -> Finding:
     """All states as one part, named by the first that is damaged."""
     for path in states:
         try:
-            read_saved(path)
+            read_saved(path, CURE)
         except UsageError as error:
             lost = "a training, which is done again once it is removed"
             return Finding(f"{folder.name}/{path.name}", str(error), lost)

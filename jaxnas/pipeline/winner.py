@@ -259,8 +259,8 @@ def sums_of_splits(
 ) -> dict[str, WindowSums]:
     """A compressed model on so many windows of the held-out splits.
 
-    A window that is longer than the model's positions is read in parts of one length:
-    the same tokens, with less before each.
+    A window that is longer than the model's positions is read in parts: the same
+    tokens but a few at its end, with less before each.
 
     Weights that are `stored` are compressed already: what calibration has rounded
     would be other weights if they were rounded to nearest once more.
@@ -274,10 +274,11 @@ def sums_of_splits(
 
 
 def parted(windows: np.ndarray, limit: int) -> np.ndarray:
-    """i32[N, T+1] -> i32[N P, T/P+1], for the fewest P that reads at most `limit`."""
+    """i32[N, T+1] -> i32[N P, T//P+1], for the fewest P that reads at most `limit`."""
     length = windows.shape[1] - 1
-    part = next(n for n in range(min(limit, length), 0, -1) if length % n == 0)
-    places = np.arange(0, length, part)[:, None] + np.arange(part + 1)[None]
+    parts = -(-length // limit)
+    part = length // parts
+    places = part * np.arange(parts)[:, None] + np.arange(part + 1)[None]
     return windows[:, places].reshape(-1, part + 1)
 
 

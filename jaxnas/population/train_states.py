@@ -16,7 +16,7 @@ from jaxnas.training.loop import TrainState, make_optimizer
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import training_config
 
-_CURE = "remove it, and what led to it is trained again"
+CURE = "remove it, and what led to it is trained again"
 
 
 class States:
@@ -58,9 +58,9 @@ class States:
                 said = ocp.metadata(path).custom_metadata["digest"]
                 found = ocp.load(path, like)
         except Exception as error:  # Orbax has no one error for a damaged folder
-            raise damaged(path, error, _CURE) from None
+            raise damaged(path, error, CURE) from None
         if digest(found) != said:
-            raise damaged(path, ValueError(CHANGED), _CURE)
+            raise damaged(path, ValueError(CHANGED), CURE)
         return TrainState(**jax.tree.map(np.asarray, found))
 
     def keep(self, keys: Collection[str], stages: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from jaxnas.results.comparison import (
     SeedGroup,
     best_so_far,
     bits_by_seed,
+    by_seed,
     permutation,
     test_bits,
 )
@@ -77,7 +78,7 @@ def lines_of(groups: Sequence[SeedGroup]) -> Iterator[str]:
 def bands_svg(groups: Sequence[SeedGroup]) -> str:
     """The best accuracy so far, a group a line, from its worst to its best seed."""
     curves = [
-        [curve for record in group.runs if len(curve := best_so_far(record))]
+        [curve for record in by_seed(group) if len(curve := best_so_far(record))]
         for group in groups
     ]
     lengths = [len(curve) for own in curves for curve in own]

@@ -1,5 +1,6 @@
 """How far a run is, in lines."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,9 +101,12 @@ def last_written(folder: Path) -> float:
 
     The page does not count: `report` writes it while the run goes on.
     """
-    page = RunFolder(folder).report
-    files = [path for path in folder.iterdir() if path.is_file() and path != page]
-    return max((path.stat().st_mtime for path in files), default=0.0)
+    page, times = RunFolder(folder).report, [0.0]
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+            if path.is_file() and path != page:
+                times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def _best(best: Result) -> Json:

@@ -77,17 +77,22 @@ def test_bits(record: Record) -> float | None:
     return record.summary["final"]["splits"]["test"]["winner"]["bits_per_byte"]
 
 
-def bits_by_seed(group: SeedGroup) -> dict[int, float]:
-    """Bits per byte on the test split, of the first finished run of each seed.
+def by_seed(group: SeedGroup) -> list[Record]:
+    """A run of each seed: the first that is finished, else the first.
 
     Another run of a seed is no other draw: counted too, it would make chance look
     smaller than it is.
     """
-    found: dict[int, float] = {}
-    for record in group.runs:
-        if (bits := test_bits(record)) is not None:
-            found.setdefault(record.config.seed, bits)
-    return found
+    found: dict[int, Record] = {}
+    for record in sorted(group.runs, key=lambda run: run.summary is None):
+        found.setdefault(record.config.seed, record)
+    return [*found.values()]
+
+
+def bits_by_seed(group: SeedGroup) -> dict[int, float]:
+    """Bits per byte on the test split, of a finished run of each seed."""
+    found = {record.config.seed: test_bits(record) for record in by_seed(group)}
+    return {seed: bits for seed, bits in found.items() if bits is not None}
 
 
 def best_so_far(record: Record) -> np.ndarray:

@@ -63,6 +63,11 @@ class Request:
     seconds: float | None = None
 
 
+def _same(value: object, neutral: object) -> bool:
+    """Equal, and a truth value only where that is one: 0 is another thing."""
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+
+
 def read_json(body: bytes) -> Json:
     """The object of a request's body.
 
@@ -121,7 +126,8 @@ def _request(
     values: Mapping[str, Any], before: str, after: str, most: str, temperature: float
 ) -> Request:
     for name, neutral in _NEUTRAL.items():
-        if (value := values.get(name)) is not None and value not in neutral:
+        value = values.get(name)
+        if value is not None and not any(_same(value, one) for one in neutral):
             only = json.dumps(neutral[0])
             raise BadRequest(f"{name}={value!r:.40} must be {only}")
     stops = values.get("stop") or []

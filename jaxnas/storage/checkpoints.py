@@ -145,8 +145,12 @@ class Saved(NamedTuple):
     known: dict[str, Mark] | None
 
 
-def read_saved(path: Path) -> Saved:
+def read_saved(path: Path, cure: str = _CURE) -> Saved:
     """A checkpoint or a state, whatever it holds; nothing is changed.
+
+    Args:
+      path: its folder.
+      cure: what to do where it is damaged.
 
     Raises:
       UsageError: it is damaged.
@@ -158,9 +162,9 @@ def read_saved(path: Path) -> Saved:
             said = facts.custom_metadata["digest"]
             known = _known(facts.custom_metadata)
     except Exception as error:  # as above
-        raise damaged(path, error, _CURE) from None
+        raise damaged(path, error, cure) from None
     if digest(tree) != said:
-        raise damaged(path, ValueError(CHANGED), _CURE)
+        raise damaged(path, ValueError(CHANGED), cure)
     return Saved(tree, known)
 
 
@@ -199,7 +203,8 @@ class _AllButTasks:
     def __call__(self, found: Any) -> None:
         code = getattr(found.object, "cr_code", None)
         of_orbax = code is not None and "orbax" in Path(code.co_filename).parts
-        if not of_orbax and str(found.exc_value) != "Event loop is closed":
+        late = found.object is None and str(found.exc_value) == "Event loop is closed"
+        if not of_orbax and not late:
             self._report(found)
 
 
@@ -239,30 +244,33 @@ def folders_first() -> ocp.Context:
 
 _SILENCED = threading.Lock()
 _LOGGERS = (logging.getLogger("absl"), logging.getLogger())
-_silent: list[list[int]] = []  # their levels before the first of those inside
+_inside: list[None] = []
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Orbax logs what it raises as well; the user gets one line, from us.
 
-    Several threads may be inside: the last one out lets the loggers speak again.
+    Several threads may be inside: the last one out lets it speak again.
     """
     with _SILENCED:
+        _inside.append(None)
         if not isinstance(sys.unraisablehook, _AllButTasks):
             sys.unraisablehook = _AllButTasks(sys.unraisablehook)
-        levels = [logger.level for logger in _LOGGERS]
-        _silent.append(_silent[0] if _silent else levels)
         for logger in _LOGGERS:
-            logger.setLevel(logging.CRITICAL)
+            logger.addFilter(_not_of_orbax)
     try:
         yield
     finally:
         with _SILENCED:
-            before = _silent.pop()
-            if not _silent:
-                for logger, level in zip(_LOGGERS, before, strict=True):
-                    logger.setLevel(level)
+            _inside.pop()
+            if not _inside:
+                for logger in _LOGGERS:
+                    logger.removeFilter(_not_of_orbax)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
 
 
 def digest(state: Any) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxnas.errors import RunFailed, UsageError
+from jaxnas.errors import NothingAllowed, UsageError
 from jaxnas.storage import disk
 from jaxnas.storage.files import PARTIAL, write_whole
 from jaxnas.storage.inputs import is_file, is_folder
@@ -205,8 +205,8 @@ def new_run(
 ) -> Iterator[RunFolder]:
     """Makes and locks the folder of a new run, with its settings in it.
 
-    If the block finds that the run cannot be used (a UsageError), or can find
-    nothing (a RunFailed), before anything was evaluated, what was made is taken back.
+    If the block finds that the run cannot be used (a UsageError, or NothingAllowed)
+    before anything was evaluated, what was made is taken back.
 
     Args:
       path: the folder itself, absent or empty; None takes the first free
@@ -231,7 +231,7 @@ def new_run(
         write_whole(folder.config, settings)  # last: now there is a run
         try:
             yield folder
-        except (UsageError, RunFailed):
+        except (UsageError, NothingAllowed):
             if not folder.holds_work():
                 _take_back(folder, made)
             raise

@@ -33,7 +33,7 @@ def history(view: PageView) -> str:
         return tag("p", "Nothing to show yet.")
     if len(view.found) < 3:
         few = tag("p", "Three candidates are needed for this.")
-        return few + _generations(view)
+        return few + (_volumes(view) if view.beside else "") + _generations(view)
     charts = tag("div", _accuracies(view), _volumes(view), class_="grid2")
     return charts + _generations(view)
 
