@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +102,7 @@ def make_strategy(
     table: CostTable,
     scores: FitnessSettings,
     columns: Sequence[int] = range(len(OBJECTIVES)),
+    **facts: Any,
 ) -> Strategy:
     """The strategy that the settings name, which asks what the limits allow.
 
@@ -113,6 +115,7 @@ def make_strategy(
       table: of its space and its limits.
       scores: see `fitness`.
       columns: the objectives that it is told, by their places.
+      **facts: as for `build_strategy`, in place of those of the run.
     """
     space, families = table.space, table.space.families
     stratum = space.genes.index("arch_type") if len(families) > 1 else None
@@ -125,23 +128,23 @@ def make_strategy(
     def loss(told: jax.Array) -> jax.Array:
         return told[:, 0] if alone else -jnp.asarray(fitness(told, scores, jnp))
 
-    return build_strategy(
-        settings.strategy,
-        limited(space, table.excess, known, keep=stratum),
-        objectives=len(columns),
-        population=settings.population,
-        scalarize=loss,
-        ordered=space.ordered,
-        canonical=space.canonical,
-        seeds=_baselines(space),
-        stratum=stratum,
-        proposals=_in_turns(fronts),
-        cheap=None if alone else table.costs_of,
-        cheap_columns=exact,
-        share=PROPOSED if alone else None,
-        start=min(settings.population, START),
-        settings={name: getattr(settings, name) for name in names},
-    )
+    known_facts = {
+        "objectives": len(columns),
+        "population": settings.population,
+        "scalarize": loss,
+        "ordered": space.ordered,
+        "canonical": space.canonical,
+        "seeds": _baselines(space),
+        "stratum": stratum,
+        "proposals": _in_turns(fronts),
+        "cheap": None if alone else table.costs_of,
+        "cheap_columns": exact,
+        "share": PROPOSED if alone else None,
+        "start": min(settings.population, START),
+        "settings": {name: getattr(settings, name) for name in names},
+    }
+    genes = limited(space, table.excess, known, keep=stratum)
+    return build_strategy(settings.strategy, genes, **known_facts | facts)
 
 
 def compiled_strategy(
