@@ -5,6 +5,7 @@ import os
 import pytest
 
 from jaxnas.errors import UsageError
+from jaxnas.results.result import ResultLog
 from jaxnas.storage import disk
 from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.jsonl import CHAIN, Lines, chained, read_lines, to_line
@@ -269,3 +270,15 @@ def test_json_is_read_back(tmp_path):
     text = (tmp_path / "file").read_text(encoding="utf-8")
     assert json.loads(text) == value
     assert text.endswith("}\n")
+
+
+def test_a_file_of_results_that_is_refused_is_closed(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(to_line({"no": "result"}))
+    opened, open_file = [], disk.open_file
+    monkeypatch.setattr(
+        disk, "open_file", lambda *given: opened.append(open_file(*given)) or opened[-1]
+    )
+    with pytest.raises(UsageError):
+        ResultLog(path)
+    assert [file.closed for file in opened] == [True]

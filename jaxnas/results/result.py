@@ -158,7 +158,11 @@ class ResultLog:
           UsageError: a line is no result.
         """
         self._lines, self._added = Lines(path), added
-        self._results = _parsed(path, self._lines)
+        try:
+            self._results = _parsed(path, self._lines)
+        except UsageError:
+            self._lines.close()
+            raise
 
     @property
     def path(self) -> Path:

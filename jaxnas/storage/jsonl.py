@@ -69,7 +69,11 @@ class Lines:
         self.path = path
         self._lines = list(scan(path)) if path.exists() else []
         self._file = disk.open_file(path, "ab")
-        self._cut()
+        try:
+            self._cut()
+        except OSError:
+            self._file.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._lines)
