@@ -128,7 +128,7 @@ def make_strategy(
     def loss(told: jax.Array) -> jax.Array:
         return told[:, 0] if alone else -jnp.asarray(fitness(told, scores, jnp))
 
-    known_facts = {
+    own: dict[str, Any] = {
         "objectives": len(columns),
         "population": settings.population,
         "scalarize": loss,
@@ -144,7 +144,7 @@ def make_strategy(
         "settings": {name: getattr(settings, name) for name in names},
     }
     genes = limited(space, table.excess, known, keep=stratum)
-    return build_strategy(settings.strategy, genes, **known_facts | facts)
+    return build_strategy(settings.strategy, genes, **own | facts)
 
 
 def compiled_strategy(
