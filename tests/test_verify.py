@@ -106,6 +106,12 @@ def test_an_unfinished_run_is_read_and_not_changed(unfinished, capsys):
     assert sorted(run.rglob("*")) == names
 
 
+def test_a_run_is_verified_by_any_path_to_it(unfinished, monkeypatch, capfd):
+    monkeypatch.chdir(unfinished.parent)
+    assert command.main(["verify", unfinished.name]) == 0
+    assert "checkpoints/2   whole" in capfd.readouterr().out
+
+
 def test_a_run_that_is_worked_on_is_left_alone(unfinished, capsys):
     with RunFolder(unfinished).locked():
         assert command.main(["verify", str(unfinished)]) == 2

@@ -156,9 +156,11 @@ def read_saved(path: Path, cure: str = _CURE) -> Saved:
       UsageError: it is damaged.
     """
     try:
-        with quiet():
-            facts = ocp.metadata(path)
-            tree = ocp.load(path, facts.metadata)
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of where arrays lay: it does not matter
+            whole = path.resolve()  # Orbax takes no other
+            facts = ocp.metadata(whole)
+            tree = ocp.load(whole, facts.metadata)
             said = facts.custom_metadata["digest"]
             known = _known(facts.custom_metadata)
     except Exception as error:  # as above
