@@ -1,11 +1,14 @@
 """What ends a command."""
 
 import contextlib
+import gc
 import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import NoReturn
 
 
@@ -129,7 +132,10 @@ def end_at_once_when_asked_twice() -> None:
     def at_once(*_: object) -> None:
         os._exit(130)
 
-    def first(*_: object) -> None:
+    def first(number: int, frame: FrameType | None) -> None:
+        if _collecting(frame):
+            _again_soon(number)
+            return
         signal.signal(signal.SIGINT, at_once)
         _asked.append(KeyboardInterrupt())
         raise _asked[-1]
@@ -138,12 +144,32 @@ def end_at_once_when_asked_twice() -> None:
         signal.signal(signal.SIGINT, first)
 
 
+def _collecting(frame: FrameType | None) -> bool:
+    """Whether Python collects garbage there: what is raised then is lost."""
+    codes = [getattr(callback, "__code__", None) for callback in gc.callbacks]
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _again_soon(number: int) -> None:
+    """Sends the process the signal once more."""
+    again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Raises `Terminated` in the block when the process is told to end."""
     _asked.clear()  # of an earlier command
 
-    def end(*_: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if _collecting(frame):
+            _again_soon(number)
+            return
         _asked.append(Terminated())
         raise _asked[-1]
 

@@ -165,6 +165,31 @@ def test_who_asks_twice_does_not_wait():
     assert (done.returncode, done.stdout, done.stderr) == (130, "asked\n", "")
 
 
+def test_a_signal_while_garbage_is_collected_is_not_lost():
+    """What a handler raises in a callback of the collector is dropped by Python."""
+    code = """
+import gc, os, signal, time
+from jaxnas.errors import Terminated, ended_by_sigterm
+def callback(phase, about):
+    if phase == "start" and not sent:
+        sent.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+sent = []
+try:
+    with ended_by_sigterm():
+        gc.callbacks.append(callback)
+        gc.collect()
+        print("collected", flush=True)
+        time.sleep(30)
+except Terminated:
+    print("ended", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("collected\nended\n", "")
+
+
 def test_what_an_encoding_lacks_is_spelled_out(tmp_path):
     folder = tmp_path / "r\u00fcn"
     folder.mkdir()
