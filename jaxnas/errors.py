@@ -133,8 +133,7 @@ def end_at_once_when_asked_twice() -> None:
         os._exit(130)
 
     def first(number: int, frame: FrameType | None) -> None:
-        if _collecting(frame):
-            _again_soon(number)
+        if _put_off(number, frame):
             return
         signal.signal(signal.SIGINT, at_once)
         _asked.append(KeyboardInterrupt())
@@ -144,21 +143,20 @@ def end_at_once_when_asked_twice() -> None:
         signal.signal(signal.SIGINT, first)
 
 
-def _collecting(frame: FrameType | None) -> bool:
-    """Whether Python collects garbage there: what is raised then is lost."""
+def _put_off(number: int, frame: FrameType | None) -> bool:
+    """Sends a signal once more, a little later, where Python collects garbage.
+
+    What a handler raises there is lost. Returns whether it was put off.
+    """
     codes = [getattr(callback, "__code__", None) for callback in gc.callbacks]
-    while frame is not None:
-        if frame.f_code in codes:
-            return True
+    while frame is not None and frame.f_code not in codes:
         frame = frame.f_back
-    return False
-
-
-def _again_soon(number: int) -> None:
-    """Sends the process the signal once more."""
+    if frame is None:
+        return False
     again = threading.Timer(0.02, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
+    return True
 
 
 @contextlib.contextmanager
@@ -167,8 +165,7 @@ def ended_by_sigterm() -> Iterator[None]:
     _asked.clear()  # of an earlier command
 
     def end(number: int, frame: FrameType | None) -> None:
-        if _collecting(frame):
-            _again_soon(number)
+        if _put_off(number, frame):
             return
         _asked.append(Terminated())
         raise _asked[-1]

@@ -13,7 +13,7 @@ from jaxnas.export.model_folder import load_model
 from jaxnas.pipeline.finding import Finding
 from jaxnas.pipeline.manifest import hash_of
 from jaxnas.pipeline.verify_saved import saved_parts
-from jaxnas.pipeline.watcher import Stopped
+from jaxnas.pipeline.watcher import EndedAfter
 from jaxnas.results.phases import last_of
 from jaxnas.results.ranking import front_of, top_results, winner_of
 from jaxnas.results.record import Manifest
@@ -67,7 +67,7 @@ def _facts(folder: RunFolder) -> Iterator[Finding]:
         (folder.config, read_run_settings if of_search else read_toml, "the settings"),
         (folder.manifest, _began_with if of_search else _data_of, "what it began with"),
         (folder.budget, lambda path: read_kept(path, Spent), "what the clock decided"),
-        (folder.stopped, lambda path: read_kept(path, Stopped), "that it was ended"),
+        (folder.stopped, lambda path: read_kept(path, EndedAfter), "that it was ended"),
     )
     for path, read, lost in parts:
         if not path.exists():

@@ -12,7 +12,7 @@ from jaxnas.storage.kinds import read_kept
 OnCandidate: TypeAlias = Callable[[Result], bool | None]
 
 
-class Stopped(TypedDict):
+class EndedAfter(TypedDict):
     """What the decision's file holds: how many generations the search has."""
 
     generations: int
@@ -35,7 +35,7 @@ class Watcher:
         self._ends: int | None = None
         if not path.exists():
             return
-        found: Stopped = read_kept(path, Stopped)
+        found: EndedAfter = read_kept(path, EndedAfter)
         self._ends = found["generations"]
 
     def ends_after(self, generations: int) -> bool:
