@@ -109,17 +109,23 @@ def interrupted(error: KeyboardInterrupt) -> int:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends it with an exit code; at once where it was interrupted.
+    """Ends it with an exit code; at once where it was interrupted, or lost a host.
 
     Threads that compile cannot be stopped, and crash where they outlive the
-    interpreter.
+    interpreter; and JAX waits for hosts that are gone.
     """
-    if code not in (130, 143):
+    if code not in (130, 143) and not (code and _joined()):
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a pipe that was closed
             stream.flush()
     os._exit(code)
+
+
+def _joined() -> bool:
+    """Whether JAX still belongs to the processes of other hosts."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def end_at_once_when_asked_twice() -> None:

@@ -108,14 +108,6 @@ def _is_option(name: str, value: str | bool) -> bool:
     return True
 
 
-def batch_mesh() -> jax.sharding.Mesh | None:
-    """All local devices, to share a batch among; None if there is one."""
-    number = jax.local_device_count()
-    if number == 1:
-        return None
-    return jax.make_mesh((number,), ("data",), (jax.sharding.AxisType.Auto,))
-
-
 def workers_of(device: jax.Device) -> int:
     """Members to train at once on a device: one, or one a core of its own on a CPU."""
     if device.platform != "cpu":

@@ -222,7 +222,6 @@ def searched(folder, *, on_candidate=None, **changes):
     with (
         ResultLog(folder / "results.jsonl", watcher.show) as results,
         Lines(folder / "timings.jsonl") as timings,
-        Checkpoints(folder / "checkpoints", keep=9) as checkpoints,
         Progress(Console(file=io.StringIO()), 99, timings) as progress,
     ):
         search = Search(
@@ -230,7 +229,7 @@ def searched(folder, *, on_candidate=None, **changes):
             evaluator=evaluator,
             table=table,
             results=results,
-            checkpoints=checkpoints,
+            checkpoints=Checkpoints(folder / "checkpoints", keep=9),
             progress=progress,
             watcher=watcher,
         )

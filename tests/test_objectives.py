@@ -363,7 +363,6 @@ def searched(folder, extra, strategy="random", earlier=None, **changes):
     with (
         ResultLog(folder / "results.jsonl") as results,
         Lines(folder / "timings.jsonl") as timings,
-        Checkpoints(folder / "checkpoints", keep=3) as checkpoints,
         Progress(console, most_candidates(settings, table), timings) as progress,
     ):
         Search(
@@ -371,7 +370,7 @@ def searched(folder, extra, strategy="random", earlier=None, **changes):
             evaluator=evaluator,
             table=table,
             results=results,
-            checkpoints=checkpoints,
+            checkpoints=Checkpoints(folder / "checkpoints", keep=3),
             progress=progress,
         ).run()
         return list(results)

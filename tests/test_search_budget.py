@@ -113,14 +113,13 @@ def searched(folder, now, evaluator, most=MOST_GENERATIONS, strategy=STRATEGY):
     path = folder / "results.jsonl"
     with (
         ResultLog(path) as results,
-        Checkpoints(folder / "checkpoints", keep=3) as checkpoints,
     ):
         Search(
             settings=SETTINGS,
             evaluator=evaluator,
             table=TABLE,
             results=results,
-            checkpoints=checkpoints,
+            checkpoints=Checkpoints(folder / "checkpoints", keep=3),
             progress=progress,
             deadline=deadline,
             room=room_of(clock, evaluator, deadline),

@@ -30,7 +30,7 @@ import sys
 import jax, numpy as np
 sys.path.insert(0, "tests")
 from tasks import TINY, noise_task
-from jaxnas.runtime import batch_mesh
+from jaxnas.training.devices import local_devices
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import continue_training, starting_state
 from jaxnas.training.loop import batch_starts
@@ -39,7 +39,7 @@ import dataclasses
 
 task = noise_task(TrainSettings(window=12, batch=4, learning_rate=1e-2))
 if jax.local_device_count() > 1:
-    task = dataclasses.replace(task, mesh=batch_mesh())
+    task = dataclasses.replace(task, devices=local_devices())
 phase = PhaseLength(samples=40, epochs=1)
 starts = batch_starts(0, len(task.dataset.train), task.settings, phase)
 state = starting_state(TINY, task)

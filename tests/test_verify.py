@@ -60,8 +60,7 @@ def unfinished(copy):
     run.budget.write_text('{"spent": 12.5, "decided": {}}')
     run.stopped.write_text('{"generations": 2, "id": 3}')
     weights = {"table": np.arange(999.0)}
-    with Checkpoints(run.finishing / "abc-0.0-1-4", keep=1) as checkpoints:
-        checkpoints.save(2, weights)
+    Checkpoints(run.finishing / "abc-0.0-1-4", keep=1).save(2, weights)
     States(run.states).save("abc", TrainState(weights, weights, np.int32(2)))
     for folder in (run.checkpoints, run.states):  # as a kill leaves them
         (folder / "9.orbax-checkpoint-tmp-1").mkdir()

@@ -1,6 +1,9 @@
 """`train MODEL`: one model trained for long on a corpus of one's own."""
 
+import argparse
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxnas.clock import BEGAN
 from jaxnas.commands.of_model import (
@@ -27,6 +30,9 @@ from jaxnas.source_name import anchored_source
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.settings import FURTHER_SHARE, OPTIMIZERS
 
+if TYPE_CHECKING:
+    from jaxnas.training.devices import Devices
+
 _ABOUT = """\
 Trains a model on: from its weights, or anew with --fresh. MODEL is the folder of a
 run, whose winner it is, or a folder with a saved model; the model keeps its
@@ -47,6 +53,43 @@ _NAMES = ("model", "data", "fresh", "budget", *_BOUNDS)
 def main(arguments: list[str]) -> None:
     """Starts a training, or goes on with one."""
     options = _parser().parse_args(arguments)
+    if options.hosts is None:
+        if options.host is not None:
+            raise UsageError("--host goes with --hosts")
+        _train(options)
+        return
+    address, index, number = _place(options)
+    from jaxnas.training import hosts  # takes seconds
+
+    hosts.join(address, number, index)
+    if not hosts.leads():
+        hosts.follow()
+        return
+    together = hosts.Hosts()
+    with together.leading():
+        _train(options, together)
+
+
+def _place(options: argparse.Namespace) -> tuple[str | None, int | None, int | None]:
+    """The first host's address, which host this is, and of how many."""
+    if options.hosts == "auto":
+        if options.host is not None:
+            raise UsageError("--host is found out with --hosts auto: leave it out")
+        return None, None, None
+    if not re.fullmatch(r"[^:/\s]+:\d{1,5}", options.hosts):
+        raise UsageError(
+            f"--hosts must be ADDRESS:PORT of the first, or auto, got {options.hosts!r}"
+        )
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", options.host or "")
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(
+            f"--host must say which host this is, such as 1/2 and 2/2, got "
+            f"{options.host!r}"
+        )
+    return options.hosts, int(found[1]) - 1, int(found[2])
+
+
+def _train(options: argparse.Namespace, devices: "Devices | None" = None) -> None:
     with claimed(options, "train", _NAMES, _values, _kept) as (folder, values):
         try:
             # Only now, for it takes seconds: a run killed before can be resumed.
@@ -56,7 +99,7 @@ def main(arguments: list[str]) -> None:
 
             plan, console = TrainPlan(**values), plain_console()
             with tracked_by(options, folder) as tracker:
-                train(folder, plan, console, BEGAN, tracker)
+                train(folder, plan, console, BEGAN, tracker, devices)
         except KeyboardInterrupt as error:
             error.add_note(f"go on with --resume {folder.path}")
             raise
@@ -154,6 +197,13 @@ def _parser() -> Parser:
         help="steps between evaluations on the validation split [500]",
     )
     add_tracking(parser)
+    add(
+        "--hosts",
+        metavar="ADDRESS:PORT",
+        help="all devices of several hosts share each batch: the same command on each, "
+        "with an address of the first; or auto under SLURM, Open MPI or Kubernetes",
+    )
+    add("--host", metavar="K/N", help="which of the hosts this is, from 1/N")
     add("--eval-windows", type=whole(MANY), metavar="N", help="of one [the run's]")
     add(
         "--patience",

@@ -174,27 +174,26 @@ class Beside:
             if self._alone.is_set():
                 self._report(done, total, loss)
 
-        with self._checkpoints(plan.name(model)) as checkpoints:
-            state = train_saved(
-                model,
-                task,
-                starting_state(model, task),
-                course,
-                checkpoints,
-                time.monotonic,
-                report,
-                enough_by(plan.clock, plan.name(model)),
-            )
+        state = train_saved(
+            model,
+            task,
+            starting_state(model, task),
+            course,
+            self._checkpoints(plan.name(model)),
+            time.monotonic,
+            report,
+            enough_by(plan.clock, plan.name(model)),
+        )
         plan.clock.decide(plan.name(model), int(state.step))  # also if a resume is late
         self._begun[model].set()  # an earlier process may have done all of it
         if int(state.step) < first:  # out of time
             return int(state.step), state.params
         winners = self._end.result()
         end = self._last_end(model, winners, _seconds_of_a_step(times))
-        with self._checkpoints(plan.name(model, winners.steps)) as checkpoints:
-            more, params = train_on(
-                model, task, state.params, end, checkpoints, time.monotonic, report
-            )
+        checkpoints = self._checkpoints(plan.name(model, winners.steps))
+        more, params = train_on(
+            model, task, state.params, end, checkpoints, time.monotonic, report
+        )
         return first + more, params
 
     def _checkpoints(self, name: str) -> Checkpoints:

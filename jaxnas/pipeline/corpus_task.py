@@ -1,33 +1,37 @@
 """A saved model's task on a corpus, and the facts of it that a folder keeps."""
 
-import jax
-
 from arch import ArchitectureConfig
 from arch.decoding.generate import position_limit
 from jaxnas.data import Dataset
 from jaxnas.errors import UsageError
 from jaxnas.pipeline.build import check_window
 from jaxnas.pipeline.manifest import versions
-from jaxnas.runtime import batch_mesh, compute_dtype
+from jaxnas.runtime import compute_dtype
 from jaxnas.storage.files import write_json
 from jaxnas.storage.inputs import read_json
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.devices import Devices, local_devices
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.task import Task
 
 
-def shared_task(dataset: Dataset, settings: TrainSettings, seed: int) -> Task:
-    """A task whose batches are shared by all local devices.
+def shared_task(
+    dataset: Dataset,
+    settings: TrainSettings,
+    seed: int,
+    devices: Devices | None = None,
+) -> Task:
+    """A task whose batches are shared by the devices, all local ones by default.
 
     Raises:
       UsageError: they do not split, or the corpus holds no whole window.
     """
-    devices = jax.local_devices()
+    devices = local_devices() if devices is None else devices
     part = settings.batch // settings.accumulate
-    if part % len(devices):
+    if part % devices.number:
         raise UsageError(
             f"--batch {settings.batch} in {settings.accumulate} parts does not split "
-            f"among {len(devices)} devices"
+            f"among {devices.number} devices"
         )
     check_window(settings.window, dataset)
     return Task(
@@ -35,7 +39,7 @@ def shared_task(dataset: Dataset, settings: TrainSettings, seed: int) -> Task:
         settings=settings,
         seed=seed,
         dtype=compute_dtype(),
-        mesh=batch_mesh(),
+        devices=devices,
     )
 
 

@@ -331,10 +331,7 @@ def _trained(
             tracker("training", done, {"loss": loss})
         show(done, total, loss)
 
-    with (
-        Checkpoints(folder.finishing, keep=1) as checkpoints,
-        steps_shown(console, "distilling") as show,
-    ):
+    with steps_shown(console, "distilling") as show:
         begun = starting_state(config, task, params)
         try:
             return train_saved(
@@ -342,7 +339,7 @@ def _trained(
                 task,
                 begun,
                 course,
-                checkpoints,
+                Checkpoints(folder.finishing, keep=1),
                 time.monotonic,
                 report,
                 enough_by(clock, "ended", ENDS),

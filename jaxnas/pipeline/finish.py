@@ -200,11 +200,11 @@ class Ending:
         end = last_end(self.config, self.clock, steps)
         beside.train_on_until(end)
         part = self.folder.finishing / training_name(model, self.phase.rung, steps)
-        with Checkpoints(part, keep=1) as checkpoints:
-            report = self.progress.steps("winner")
-            done, trained = train_on(
-                model, task, params, end, checkpoints, time.monotonic, report
-            )
+        checkpoints = Checkpoints(part, keep=1)
+        report = self.progress.steps("winner")
+        done, trained = train_on(
+            model, task, params, end, checkpoints, time.monotonic, report
+        )
         if done != steps:
             self.progress.say(f"the clock ends it after {done} steps instead")
         return Last(done, None, trained, self._sums(trained))

@@ -164,16 +164,13 @@ def _search(
     folder, config, clock, *_ = ready
     deadline = Deadline(clock, SEARCH_ENDS, "evaluated")
     open_ = clock.plans("generations")
-    with (
-        Checkpoints(folder.checkpoints, config.keep_checkpoints) as checkpoints,
-        opened.progress.stage("search"),
-    ):
+    with opened.progress.stage("search"):
         search = Search(
             settings=config,
             evaluator=opened.evaluator,
             table=ready.table,
             results=opened.results,
-            checkpoints=checkpoints,
+            checkpoints=Checkpoints(folder.checkpoints, config.keep_checkpoints),
             progress=opened.progress,
             on_generation=_recorder(
                 folder.manifest, opened.timings, opened.evaluator.trainer, pool

@@ -35,6 +35,7 @@ from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.files import write_json
 from jaxnas.storage.jsonl import Json, Lines
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.devices import Devices
 from jaxnas.training.scoring import WindowSums
 from jaxnas.training.settings import LAST_DECAY, TrainSettings
 from jaxnas.training.single import TrainingFailed
@@ -51,6 +52,7 @@ def train(
     console: Console,
     began: float,
     tracker: Tracker | None = None,
+    devices: Devices | None = None,
 ) -> dict[str, SplitScores]:
     """Trains, saves the model of the best evaluation, and scores it.
 
@@ -62,6 +64,7 @@ def train(
       console: to print to.
       began: when the process did, by `time.monotonic`.
       tracker: told the figures of each evaluation, as "training".
+      devices: that share each batch; all of this host's by default.
 
     Returns:
       The scores of the held-out splits.
@@ -75,7 +78,7 @@ def train(
     config = _long_enough(model.config, plan)
     tokenizer = with_fim(model.tokenizer) if plan.fim else model.tokenizer
     dataset = prepare(plan.data, config.vocab_size, tokenizer=tokenizer)
-    task = make_task(plan, dataset)
+    task = make_task(plan, dataset, devices)
     keep_facts(folder, dataset)
     trained_on = _rearranged(plan, task)
     budget = None if plan.budget is None else seconds_of(plan.budget)
@@ -84,7 +87,7 @@ def train(
     number = plan.final_windows
     before = sums_of_splits(model.config, task, model.params, number, stored=True)
     clock.reserve(time.monotonic() - begin)  # as long again for the trained one
-    words = TrainWords(console, plan, config, clock, tracker)
+    words = TrainWords(console, plan, config, clock, tracker, task.devices)
     words.begin(dataset, before)
     try:
         trained = _trained(folder, plan, config, model, trained_on, clock, words)
@@ -122,7 +125,9 @@ def _summary(
     }
 
 
-def make_task(plan: TrainPlan, dataset: Dataset) -> Task:
+def make_task(
+    plan: TrainPlan, dataset: Dataset, devices: Devices | None = None
+) -> Task:
     """The corpus and the settings of a plan."""
     settings = TrainSettings(
         window=plan.window,
@@ -131,7 +136,7 @@ def make_task(plan: TrainPlan, dataset: Dataset) -> Task:
         learning_rate=plan.learning_rate,
         optimizer=plan.optimizer,
     )
-    return shared_task(dataset, settings, plan.seed)
+    return shared_task(dataset, settings, plan.seed, devices)
 
 
 def _rearranged(plan: TrainPlan, task: Task) -> Task:
@@ -168,9 +173,9 @@ def _trained(
         params = draw_parameters(build_model(config), task.key("parameters"))
     end = _end(plan, config, task, params, clock)
     words.steps(end.steps)
+    checkpoints = Checkpoints(folder.finishing, keep=1)
     with (
         Lines(folder.curve) as curve,
-        Checkpoints(folder.finishing, keep=1) as checkpoints,
         steps_shown(words.console, "training") as show,
     ):
         watch = TrainWatch(folder.best_weights, plan, config, task, curve, words)

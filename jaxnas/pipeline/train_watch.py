@@ -61,7 +61,9 @@ class TrainWatch:
         if any(line["step"] == done for line in list(self._curve)):
             return
         score = score_stored if stored else score_windows
-        metrics = score(*self._model, params, self._windows).metrics()
+        config, task = self._model
+        params = task.devices.on_one(params)
+        metrics = score(config, task, params, self._windows).metrics()
         if metrics is None:
             raise TrainingFailed(f"the validation loss is not finite at step {done}")
         found = metrics.bits_per_byte

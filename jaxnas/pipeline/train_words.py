@@ -17,6 +17,7 @@ from jaxnas.results.gain import quality
 from jaxnas.results.summary import SplitScores
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.training.devices import Devices
 from jaxnas.training.scoring import WindowSums
 
 
@@ -30,7 +31,9 @@ class TrainWords:
         config: ArchitectureConfig,
         clock: Clock,
         tracker: Tracker | None,
+        devices: Devices,
     ) -> None:
+        self._devices = devices
         self.console, self._plan, self._clock = console, plan, clock
         self._tracker = tracker
         self._flops = training_flops(config, plan.batch, plan.window)
@@ -58,10 +61,11 @@ class TrainWords:
         parts = self._plan.accumulate
         accumulated = f" in {parts} parts" if parts > 1 else ""
         until = "" if self._plan.budget is None else f" (budget {self._plan.budget})"
+        hosts = f" of {self._devices.hosts} hosts" if self._devices.hosts > 1 else ""
         self._say(
             f"training     {number:,} steps of {self._plan.batch} x "
             f"{self._plan.window} tokens{accumulated}, {tokens:,} in all{until}, "
-            f"on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
+            f"on {self._devices.number} x {jax.devices()[0].device_kind}{hosts}"
         )
 
     def now(self, done: int, total: int) -> None:

@@ -177,7 +177,7 @@ def train_on(
     begun = starting_state(config, task, params)
     found = checkpoints.latest(begun)
     state = begun if found is None else found[1]
-    save, done = _saving(checkpoints, clock), int(state.step)
+    save, done = _saving(checkpoints, clock, task), int(state.step)
     steps = end.at(done)
     while done < steps:
         course = last_course(task, steps, end.most)
@@ -224,7 +224,8 @@ def train_saved(
     state = begun if found is None else found[1]
     if enough(int(state.step)):
         return state
-    save, (starts, purpose, schedule) = _saving(checkpoints, clock), course
+    save = _saving(checkpoints, clock, task)
+    starts, purpose, schedule = course
     training = continue_training(config, task, state, starts, purpose, schedule)
     for state, losses in training:
         done = int(state.step)
@@ -236,7 +237,7 @@ def train_saved(
 
 
 def _saving(
-    checkpoints: Checkpoints, clock: Callable[[], float]
+    checkpoints: Checkpoints, clock: Callable[[], float], task: Task
 ) -> Callable[[TrainState], None]:
     """What saves a state if the last one was saved long ago."""
     saved = clock()
@@ -244,7 +245,7 @@ def _saving(
     def save(state: TrainState) -> None:
         nonlocal saved
         if clock() - saved > SAVE_EVERY:
-            checkpoints.save(int(state.step), state)
+            checkpoints.save(int(state.step), task.devices.on_one(state))
             saved = clock()
 
     return save

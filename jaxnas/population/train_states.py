@@ -5,12 +5,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from arch import ArchitectureConfig
 from arch.padding import parameter_shapes
 from jaxnas.storage import disk
-from jaxnas.storage.checkpoints import CHANGED, damaged, digest, quiet, write_tree
+from jaxnas.storage.checkpoints import load_tree, save_tree
 from jaxnas.training.keys import stage_of
 from jaxnas.training.loop import TrainState, make_optimizer
 from jaxnas.training.settings import TrainSettings
@@ -32,11 +31,7 @@ class States:
     def save(self, key: str, state: TrainState) -> None:
         """Keeps a state, NumPy arrays; one that is there already is replaced."""
         tree = jax.tree.map(np.asarray, state._asdict())
-        facts = {"digest": digest(tree)}
-        path = self._path(key)
-        write_tree(
-            path, lambda: ocp.save(path, tree, overwrite=True, custom_metadata=facts)
-        )
+        save_tree(self._path(key), tree, {}, overwrite=True)
 
     def load(
         self, key: str, config: ArchitectureConfig, settings: TrainSettings
@@ -52,15 +47,7 @@ class States:
         shapes = {"params": params, "moments": moments, "step": step}
         # Orbax reads arrays of the host where it is shown some.
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-        path = self._path(key)
-        try:
-            with quiet():
-                said = ocp.metadata(path).custom_metadata["digest"]
-                found = ocp.load(path, like)
-        except Exception as error:  # Orbax has no one error for a damaged folder
-            raise damaged(path, error, CURE) from None
-        if digest(found) != said:
-            raise damaged(path, ValueError(CHANGED), CURE)
+        found = load_tree(self._path(key), like, CURE)
         return TrainState(**jax.tree.map(np.asarray, found))
 
     def keep(self, keys: Collection[str], stages: Collection[str]) -> None:

@@ -2,18 +2,21 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import os
+import re
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+import orbax.checkpoint
 from orbax.checkpoint import v1 as ocp
 
 from jaxnas.errors import UsageError
@@ -23,6 +26,7 @@ from jaxnas.storage.jsonl import Json, Mark
 State = TypeVar("State")
 
 NONE: Mapping[str, Mark] = {}
+_STEP = re.compile("0|[1-9][0-9]{0,15}")
 _FULL = os.strerror(errno.ENOSPC)
 CHANGED = "its contents have changed"
 _CURE = "remove it to resume from the one before, or from the results alone"
@@ -38,16 +42,13 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         """Opens or makes the folder; the `keep` newest checkpoints stay."""
-        self._folder, self._failed = folder, False
-        policy = ocp.training.preservation_policies.LatestN(keep)
+        self._folder, self._keep = folder, keep
         try:
-            with quiet():
-                self._orbax = ocp.training.Checkpointer(
-                    folder.resolve(),
-                    preservation_policy=policy,
-                    cleanup_tmp_directories=True,
-                )
-        except Exception as error:  # Orbax has no one error for a damaged folder
+            disk.make_folder(folder)
+            for path in folder.iterdir():
+                if is_unfinished(path):
+                    disk.remove_folder(path)
+        except OSError as error:
             raise damaged(folder, error, _CURE) from None
 
     def save(self, step: int, state: Any, known: Mapping[str, Mark] = NONE) -> None:
@@ -58,19 +59,13 @@ class Checkpoints:
           state: the tree.
           known: the lines that it goes with, by their files' names.
         """
-        if step in [checkpoint.step for checkpoint in self._orbax.checkpoints]:
+        steps = self._steps()
+        if step in steps:
             return
-        facts: Json = {"digest": digest(state)}
-        if known:
-            facts["known"] = {name: list(mark) for name, mark in known.items()}
-        try:
-            write_tree(
-                self._folder / str(step),
-                lambda: self._orbax.save(step, state, custom_metadata=facts),
-            )
-        except OSError:
-            self._failed = True
-            raise
+        marks = {name: list(mark) for name, mark in known.items()}
+        save_tree(self._path(step), state, {"known": marks} if known else {})
+        for old in [*steps, step][: -self._keep]:
+            disk.remove_folder(self._path(old))
 
     def latest(self, like: State) -> tuple[int, State] | None:
         """The newest checkpoint, or None if there is none.
@@ -84,10 +79,9 @@ class Checkpoints:
         Raises:
           UsageError: the checkpoint is damaged.
         """
-        newest = self._orbax.latest
-        if newest is None:
+        if not (steps := self._steps()):
             return None
-        return newest.step, self._load(newest.step, like)
+        return steps[-1], load_tree(self._path(steps[-1]), like, _CURE)
 
     def known(self) -> dict[str, Mark] | None:
         """The lines that the newest goes with; None if it does not say.
@@ -95,42 +89,71 @@ class Checkpoints:
         Raises:
           UsageError: it is damaged.
         """
-        newest = self._orbax.latest
-        if newest is None:
+        if not (steps := self._steps()):
             return None
-        path = self._folder / str(newest.step)
+        path = self._path(steps[-1])
         try:
             with quiet():
-                return _known(self._orbax.metadata(newest.step).custom_metadata)
+                return _known(ocp.metadata(path.resolve()).custom_metadata)
         except Exception as error:  # as below
             raise damaged(path, error, _CURE) from None
 
-    def _load(self, step: int, like: Any) -> Any:
-        path = self._folder / str(step)
-        try:
-            with quiet():
-                facts = self._orbax.metadata(step)
-                state = self._orbax.load(step, like)
-                said = facts.custom_metadata["digest"]
-        except Exception as error:  # as above: whatever it raises, it is damaged
-            raise damaged(path, error, _CURE) from None
-        if digest(state) != said:
-            raise damaged(path, ValueError(CHANGED), _CURE)
-        return state
+    def _steps(self) -> list[int]:
+        """Those that are there, the oldest first."""
+        names = [path.name for path in self._folder.iterdir() if path.is_dir()]
+        return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
-    def close(self) -> None:
-        """Waits for what is being written."""
-        if not self._failed:
-            self._orbax.close()
-            return
-        with quiet(), contextlib.suppress(Exception):  # it was told already
-            self._orbax.close()
+    def _path(self, step: int) -> Path:
+        return self._folder / str(step)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def save_tree(path: Path, tree: Any, facts: Json, overwrite: bool = False) -> None:
+    """Has Orbax save a tree, with a digest of its arrays.
+
+    Args:
+      path: of the folder.
+      tree: of arrays and ints.
+      facts: kept beside it.
+      overwrite: whether one that is there is replaced; else that is an error.
+
+    Raises:
+      OSError: it cannot; one line, whatever Orbax says.
+    """
+    told = {"custom_metadata": {"digest": digest(tree), **facts}}
+    whole = path.resolve()  # Orbax takes no other
+    one = jax.process_count() == 1
+    save = functools.partial(ocp.save, overwrite=overwrite) if one else _save_alone
+    try:
+        with quiet():
+            disk.save(lambda: save(whole, tree, **told))
+    except OSError:
+        raise
+    except Exception as error:  # Orbax has no one error for a disk that is full
+        _forget_tasks()
+        raise OSError(f"cannot write {path}: {_reason(error)}") from None
+
+
+def load_tree(path: Path, like: State, cure: str) -> State:
+    """What `save_tree` has saved.
+
+    Args:
+      path: of the folder.
+      like: a tree of the same structure, shapes and dtypes.
+      cure: what to do where it is damaged.
+
+    Raises:
+      UsageError: it is damaged.
+    """
+    whole = path.resolve()
+    try:
+        with quiet():
+            said = ocp.metadata(whole).custom_metadata["digest"]
+            found = ocp.load(whole, like)
+    except Exception as error:  # Orbax has no one error for a damaged folder
+        raise damaged(path, error, cure) from None
+    if digest(found) != said:
+        raise damaged(path, ValueError(CHANGED), cure)
+    return found
 
 
 class Saved(NamedTuple):
@@ -218,29 +241,37 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def write_tree(path: Path, save: Callable[[], object]) -> None:
-    """Has Orbax save a tree.
-
-    Raises:
-      OSError: it cannot; one line, whatever Orbax says.
-    """
-    try:
-        with quiet(), folders_first():
-            disk.save(save)
-    except OSError:
-        raise
-    except Exception as error:  # Orbax has no one error for a disk that is full
-        _forget_tasks()
-        raise OSError(f"cannot write {path}: {_reason(error)}") from None
+def _save_alone(path: Path, tree: Any, **more: Any) -> None:
+    """As `ocp.save`, which waits for all hosts, by one of several."""
+    only = _of_this_process(orbax.checkpoint.options.MultiprocessingOptions())
+    handler = orbax.checkpoint.CompositeCheckpointHandler(
+        composite_options=orbax.checkpoint.CompositeOptions(
+            multiprocessing_options=only
+        )
+    )
+    saved = orbax.checkpoint.args.PyTreeSave(tree)
+    composite = orbax.checkpoint.args.Composite(state=saved)
+    with orbax.checkpoint.Checkpointer(handler, multiprocessing_options=only) as saver:
+        saver.save(path, args=composite, **more)
 
 
-def folders_first() -> ocp.Context:
-    """Has Orbax make its folders before it writes in them.
+def _of_this_process(options: Any) -> Any:
+    """Orbax's options, with no other process to wait for."""
+    options.primary_host = jax.process_index()
+    options.active_processes = {jax.process_index()}
+    return options
 
-    In the background they can come too late on a busy machine.
+
+def _context() -> ocp.Context:
+    """How Orbax does what it is asked for.
+
+    It makes its folders before it writes in them: in the background they can come too
+    late on a busy machine. And it does not wait for the processes of other hosts.
     """
     context = ocp.Context()
     context.asynchronous.create_directories_asynchronously = False
+    if jax.process_count() > 1:
+        _of_this_process(context.multiprocessing)
     return context
 
 
@@ -251,7 +282,7 @@ _inside: list[None] = []
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Orbax logs what it raises as well; the user gets one line, from us.
+    """Around calls of Orbax: it logs what it raises; the user gets one line, from us.
 
     Several threads may be inside: the last one out lets it speak again.
     """
@@ -262,7 +293,8 @@ def quiet() -> Iterator[None]:
         for logger in _LOGGERS:
             logger.addFilter(_not_of_orbax)
     try:
-        yield
+        with _context():
+            yield
     finally:
         with _SILENCED:
             _inside.pop()

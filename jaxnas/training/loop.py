@@ -84,11 +84,24 @@ class TrainingFunctions(NamedTuple):
     run: Callable
 
 
-def make_trainer(model: LanguageModel, settings: TrainSettings) -> TrainingFunctions:
-    """A model's training, compiled when it is called."""
+def make_trainer(
+    model: LanguageModel,
+    settings: TrainSettings,
+    everywhere: jax.sharding.Sharding | None = None,
+) -> TrainingFunctions:
+    """A model's training, compiled when it is called.
+
+    Args:
+      model: the module.
+      settings: see `TrainSettings`.
+      everywhere: where the state and the losses are left, if not as XLA likes: on all
+        of the devices that share a batch.
+    """
     init, run = training_functions(model, settings)
     options = compiler_options(jax.default_backend())
-    compiled = jax.jit(run, donate_argnums=0, compiler_options=options)
+    compiled = jax.jit(
+        run, donate_argnums=0, out_shardings=everywhere, compiler_options=options
+    )
     return TrainingFunctions(jax.jit(init), compiled)
 
 

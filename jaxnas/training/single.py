@@ -4,11 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 
 from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
 from jaxnas.runtime import give_back
+from jaxnas.training.devices import Training
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import (
     Schedule,
@@ -32,10 +34,14 @@ class TrainingFailed(RuntimeError):
 
 
 @functools.lru_cache(maxsize=4)  # the winner and what trains beside it go on there
-def _trainer(
-    config: ArchitectureConfig, settings: TrainSettings, dtype: np.dtype
+def trainer_of(
+    config: ArchitectureConfig,
+    settings: TrainSettings,
+    dtype: np.dtype,
+    everywhere: jax.sharding.Sharding | None = None,
 ) -> TrainingFunctions:
-    return make_trainer(build_model(config, dtype), settings)
+    """A config's training, see `make_trainer`; the newest few are kept."""
+    return make_trainer(build_model(config, dtype), settings, everywhere)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -61,8 +67,7 @@ def starting_state(
     """A fresh optimizer at the given parameters, or at untrained ones."""
     if params is None:
         params = draw_parameters(build_model(config), task.key("parameters"))
-    init = _trainer(training_config(config), task.settings, task.dtype).init
-    return task.on_all(init(params))
+    return trainer_of(training_config(config), task.settings, task.dtype).init(params)
 
 
 def continue_training(
@@ -90,16 +95,21 @@ def continue_training(
     Raises:
       TrainingFailed: the loss stopped being finite.
     """
-    run = _trainer(training_config(config), task.settings, task.dtype).run
     if schedule is None:
         schedule = Schedule.over(len(starts), task.settings)
-    key = task.key(purpose)
+    devices, key = task.devices, task.key(purpose)
+    training = Training(training_config(config), task.settings, task.dtype, key)
+    run = trainer_of(*training[:3], devices.everywhere).run
+    tokens = task.train_tokens
     size = task.settings.steps_per_call
     first = int(state.step)
+    state = devices.begin(training, state)
     for begin in range(first, len(starts), size):
         rows = starts[begin : begin + size]
-        full = task.shared_out(np.resize(rows, (size, rows.shape[1])))
-        state, losses = run(state, task.train_tokens, full, schedule, key, len(rows))
+        full = np.resize(rows, (size, rows.shape[1]))
+        devices.call(full, schedule, len(rows))
+        given = devices.shared_out(full), schedule, key, len(rows)
+        state, losses = run(state, tokens, *given)
         losses = np.asarray(losses)[: len(rows)]
         if begin == first:
             give_back()  # what compiling took

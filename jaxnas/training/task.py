@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,9 @@ import numpy as np
 
 from jaxnas.data import Dataset, windows
 from jaxnas.keys import key_of
+from jaxnas.training.devices import ONE, Devices
 from jaxnas.training.distillation import Lesson
 from jaxnas.training.settings import TrainSettings
-
-Tree = TypeVar("Tree")  # of arrays
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +22,7 @@ class Task:
     settings: TrainSettings
     seed: int
     dtype: np.dtype  # of the matrix products
-    mesh: jax.sharding.Mesh | None = None  # of devices that share each batch
+    devices: Devices = ONE  # that share each batch
     lesson: Lesson | None = None  # what is trained on instead of the training split
 
     def repeated(self, number: int) -> "Task":
@@ -40,24 +38,10 @@ class Task:
 
     @functools.cached_property
     def train_tokens(self) -> jax.Array | Lesson:
-        """The training split, resident on the device, or on each of the mesh."""
+        """The training split, resident on each of the devices."""
         if self.lesson is not None:
-            return self.on_all(self.lesson)
-        return self.on_all(jnp.asarray(self.dataset.train))
-
-    def on_all(self, tree: Tree) -> Tree:
-        """The same arrays on each of the mesh's devices."""
-        if self.mesh is None:
-            return tree
-        everywhere = jax.sharding.PartitionSpec()
-        return jax.device_put(tree, jax.sharding.NamedSharding(self.mesh, everywhere))
-
-    def shared_out(self, rows: np.ndarray) -> np.ndarray | jax.Array:
-        """[S, B] -> the same, each device of the mesh with a part of the columns."""
-        if self.mesh is None:
-            return rows
-        columns = jax.sharding.PartitionSpec(None, *self.mesh.axis_names)
-        return jax.device_put(rows, jax.sharding.NamedSharding(self.mesh, columns))
+            return self.devices.on_all(self.lesson)
+        return self.devices.on_all(jnp.asarray(self.dataset.train))
 
     def tokens_on(self, device: jax.Device) -> jax.Array:
         """The training split on that device, put there once."""

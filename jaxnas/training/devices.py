@@ -1,0 +1,89 @@
+"""The devices that share each batch of a training: one, all of a host's, or more."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from arch import ArchitectureConfig
+from jaxnas.training.loop import Schedule, TrainState
+from jaxnas.training.settings import TrainSettings
+
+Tree = TypeVar("Tree")  # of arrays
+
+
+class Training(NamedTuple):
+    """What the program of a training is made from, and all its calls have in common.
+
+    Attributes:
+      config: see `training_config`.
+      settings: see `TrainSettings`.
+      dtype: of the matrix products.
+      key: PRNG key of the dropout.
+    """
+
+    config: ArchitectureConfig
+    settings: TrainSettings
+    dtype: np.dtype
+    key: jax.Array
+
+
+class Devices:
+    """One device, which shares nothing."""
+
+    number = 1
+    hosts = 1
+    everywhere: jax.sharding.NamedSharding | None = None  # all of it on each device
+
+    def on_all(self, tree: Tree) -> Tree:
+        """The same arrays on each device."""
+        return tree
+
+    def on_one(self, tree: Tree) -> Tree:
+        """The inverse of `on_all`, as far as programs of this host alone need it."""
+        return tree
+
+    def shared_out(self, rows: np.ndarray) -> Any:
+        """[S, B] -> the same, each device with a part of the columns."""
+        return rows
+
+    def begin(self, training: Training, state: TrainState) -> TrainState:
+        """Told before the calls of a training; its state, where they take it."""
+        del training
+        return self.on_all(state)
+
+    def call(self, rows: np.ndarray, schedule: Schedule, steps: int) -> None:
+        """Told before each call of the training what it is called with."""
+
+
+ONE = Devices()
+
+
+class SharedDevices(Devices):
+    """Several devices, each with all of the weights and a part of each batch."""
+
+    everywhere: jax.sharding.NamedSharding
+
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
+        """A mesh of them, of one axis."""
+        self.number = len(devices)
+        kind = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((self.number,), ("data",), kind, devices=devices)
+        spec = jax.sharding.PartitionSpec
+        self.everywhere = jax.sharding.NamedSharding(mesh, spec())
+        self._columns = jax.sharding.NamedSharding(mesh, spec(None, "data"))
+
+    def on_all(self, tree: Tree) -> Tree:
+        """The same arrays on each device."""
+        return jax.device_put(tree, self.everywhere)
+
+    def shared_out(self, rows: np.ndarray) -> jax.Array:
+        """[S, B] -> the same, each device with a part of the columns."""
+        return jax.device_put(rows, self._columns)
+
+
+def local_devices() -> Devices:
+    """All devices of this host."""
+    found = jax.local_devices()
+    return SharedDevices(found) if len(found) > 1 else ONE
