@@ -2,16 +2,11 @@
 
 import gzip
 import importlib.metadata
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-import chex
-import jax
-import numpy as np
 
 from jaxnas.config import make_config, read_toml
 
@@ -65,22 +60,3 @@ def test_the_configs_of_experiments_are_settings():
         assert config.population * config.generations >= 1000
     small = FOLDER / "code-medium" / "small.toml"
     assert make_config(read_toml(small), str(small)).data.startswith("pypi:")
-
-
-def test_digits_count_a_classifier_as_it_is_alone(key):
-    file = FOLDER / "mnist" / "digits.py"
-    spec = importlib.util.spec_from_file_location("digits_script", file)
-    digits = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(digits)
-    groups = digits.shapes(8)
-    assert len(groups) == 15  # attention with and without groups is one family
-    for family in range(6):
-        config = digits.decoded(np.asarray([family, 1, 0, 0, 1, 0, 1, 0]), 8)
-        shape = groups[digits.group_of(config)]
-        params, count = digits.first_parameters(config, shape, 8, key)
-        alone = digits.SequenceClassifier(config, digits.CLASSES)
-        found = jax.eval_shape(alone.init, key, jax.numpy.zeros((1, 8, 8)))
-        assert count == sum(leaf.size for leaf in jax.tree.leaves(found))
-        wide = digits.SequenceClassifier(shape, digits.CLASSES)
-        expected = jax.eval_shape(wide.init, key, jax.numpy.zeros((1, 8, 8)))
-        chex.assert_trees_all_equal_shapes(params, expected["params"])

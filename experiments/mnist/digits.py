@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from page import page_of
 
 from arch import ArchitectureConfig, build_model
 from arch.classifier import SequenceClassifier
@@ -78,9 +79,10 @@ class Split(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A candidate: its errors on validation and what it has of parameters."""
+    """A candidate: what it tells right of validation, its parameters, its seconds."""
 
     id: int
+    generation: int
     config: ArchitectureConfig
     accuracy: float
     parameters: int
@@ -276,8 +278,9 @@ def search(split: Split, given: argparse.Namespace, say) -> list[Found]:
         for genome in np.asarray(genomes):
             config = decoded(genome, split.train.rows.shape[1])
             if config not in known:
-                known[config] = evaluate(len(known), config, split, given)
-                say(generation, known[config])
+                place = len(known), generation + 1
+                known[config] = evaluate(*place, config, split, given)
+                say(known[config])
             found = known[config]
             rows.append((1 - found.accuracy, found.parameters / 1e6))
         ids = jnp.arange(len(rows)) + generation * given.population
@@ -287,14 +290,19 @@ def search(split: Split, given: argparse.Namespace, say) -> list[Found]:
 
 
 def evaluate(
-    number: int, config: ArchitectureConfig, split: Split, given: argparse.Namespace
+    number: int,
+    generation: int,
+    config: ArchitectureConfig,
+    split: Split,
+    given: argparse.Namespace,
 ) -> Found:
     """Trains one candidate and tells its validation digits."""
     began = time.monotonic()
     right, count = classified(
         config, split.train, split.validation, given.steps, given.seed
     )
-    return Found(number, config, right, count, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Found(number, generation, config, right, count, seconds)
 
 
 def classified(
@@ -354,6 +362,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=file_to_write, help="write what was found as JSON"
     )
+    parser.add_argument(
+        "--page", type=file_to_write, help="write it as a page that opens anywhere"
+    )
     given = parser.parse_args()
     began, console = time.monotonic(), plain_console()
     split = mnist(given.data, given.seed) if given.data else sklearn_digits(given.seed)
@@ -362,9 +373,9 @@ def main() -> None:
         f"{SPACE.distinct_count:,} distinct models"
     )
 
-    def say(generation: int, one: Found) -> None:
+    def say(one: Found) -> None:
         console.print(
-            f"{generation + 1:>3} {one.id:>4}  {one.accuracy:.4f}  "
+            f"{one.generation:>3} {one.id:>4}  {one.accuracy:.4f}  "
             f"{one.parameters:>8,}  {one.seconds:>5.1f} s  {describe(one.config)}",
             soft_wrap=True,
         )
@@ -393,9 +404,12 @@ def main() -> None:
     console.print(table)
     seconds = time.monotonic() - began
     console.print(f"{len(found)} models in {seconds:.0f} s")
+    about = {"winner": best.id, "seconds": round(seconds, 1), "tested": results}
+    written = as_json(about, found)
     if given.out:
-        about = {"winner": best.id, "seconds": round(seconds, 1), "tested": results}
-        given.out.write_text(as_json(about, found))
+        given.out.write_text(written)
+    if given.page:
+        given.page.write_text(page_of(json.loads(written)))
 
 
 if __name__ == "__main__":

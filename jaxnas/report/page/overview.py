@@ -6,6 +6,7 @@ from typing import TypedDict
 from jaxnas.clock import clock_words
 from jaxnas.config import Settings
 from jaxnas.report.drawing import drawing_svg
+from jaxnas.report.page.document import tiles_of
 from jaxnas.report.page.tags import table, tag, text
 from jaxnas.report.page.view import PageView
 from jaxnas.report.quality import gain_lines, quality_rows, warnings
@@ -55,19 +56,7 @@ def tiles(view: PageView) -> str:
         ("MiB", mebibytes(costs.size_mib), f"of {config.max_size:g}, {parameters}"),
         ("milliseconds", f"{costs.latency_ms:.2f}", f"predicted, {limit}"),
     ]
-    return tag(
-        "div",
-        *[
-            tag(
-                "div",
-                tag("span", text(name), class_="what"),
-                tag("strong", text(value)),
-                tag("span", text(below), class_="small"),
-            )
-            for name, value, below in shown
-        ],
-        class_="tiles",
-    )
+    return tiles_of(shown)
 
 
 def winner_words(view: PageView) -> str:

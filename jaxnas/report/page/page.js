@@ -12,11 +12,6 @@
     marks.get(id).push(mark);
   }
 
-  const figures = (one) =>
-    `accuracy ${one.accuracy.toFixed(4)}, ${one.bits.toFixed(3)} bits/byte\n` +
-    `${one.mib.toFixed(2)} MiB, ${one.ms.toFixed(2)} ms, ` +
-    `${one.parameters.toLocaleString("en")} parameters, generation ${one.generation}`;
-
   // What is pointed at: the same candidate in every chart.
   let pointed = null;
   function point(id, mark) {
@@ -25,7 +20,7 @@
     tip.hidden = id === null || !known[id];
     if (tip.hidden) return;
     marks.get(id).forEach((m) => m.classList.add("at"));
-    tip.textContent = `#${id} ${known[id].words}\n${figures(known[id])}`;
+    tip.textContent = `#${id} ${known[id].words}\n${known[id].figures}`;
     const box = mark.getBoundingClientRect();
     const line = mark.tagName === "path";
     const x = line ? box.left + box.width / 2 : box.right;
@@ -59,7 +54,7 @@
     close.className = "close";
     close.addEventListener("click", shut);
     add("p", one.words);
-    add("p", figures(one));
+    add("p", one.figures);
     for (const [name, value] of Object.entries(one.own || {}))
       add("p", `${name}: ${value.toPrecision(4)}`);
     for (const [phase, accuracy] of Object.entries(one.later || {}))
@@ -72,7 +67,7 @@
     });
     const pre = add("pre", config);
     pre.tabIndex = 0;
-    add("p", `${data.show} ${id}`).className = "small";
+    if (data.show) add("p", `${data.show} ${id}`).className = "small";
     card.hidden = false;
     close.focus({ preventScroll: true });
   }

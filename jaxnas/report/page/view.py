@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 
 from arch.families import FAMILIES
 from jaxnas.evaluation.fitness import OBJECTIVES
 from jaxnas.report.page.charts import Dot
+from jaxnas.report.page.document import shared_among
 from jaxnas.report.page.tags import tag
 from jaxnas.report.words import describe
 from jaxnas.results.effects import Gene, choice_of, effects
@@ -85,15 +85,10 @@ class PageView:
         return tag("a", f"#{identity}", href=f"#c{identity}", data_open=identity)
 
 
-def data_of(view: PageView) -> str:
-    """What the script knows of the candidates, as a JSON element of the page."""
+def data_of(view: PageView) -> Json:
+    """What the script knows of the candidates, see `document`."""
     configs = {one.id: one.config.to_dict() for one in view.drawn}
-    rows = list(configs.values())
-    shared = {
-        name: value
-        for name, value in (rows[0] if rows else {}).items()
-        if all(row[name] == value for row in rows)
-    }
+    shared = shared_among(list(configs.values()))
     genes = [gene.name for gene in view.genes]
     later: dict[int, dict[str, float]] = {}
     for result in scored(view.record.later):
@@ -104,25 +99,24 @@ def data_of(view: PageView) -> str:
         candidates[str(one.id)] = {
             "words": describe(one.config),
             "family": FAMILIES.index(one.config.arch_type),
-            "generation": one.generation + 1,
-            "accuracy": round(one.metrics.accuracy, 5),
-            "bits": round(one.metrics.bits_per_byte, 4),
-            "mib": round(one.costs.size_mib, 4),
-            "ms": round(one.costs.latency_ms, 4),
-            "parameters": one.costs.stored_parameters,
-            "kind": view.kind(one.id),
+            "figures": _figures(one),
             "config": own,
             "choices": [choice_of(one.config, gene) for gene in genes],
             **({"later": later[one.id]} if one.id in later else {}),
             **({"own": own_values} if (own_values := view.own(one)) else {}),
         }
-    data = {
+    return {
         "shared": shared,
         "genes": genes,
         "candidates": candidates,
         "show": command("show", view.record.folder.path, "--id"),
     }
-    text = json.dumps(data)
-    # Nothing inside can end the element.
-    escaped = text.replace("<", "\\u003c")
-    return f'<script type="application/json" id="data">{escaped}</script>'
+
+
+def _figures(one: Scored) -> str:
+    metrics, costs = one.metrics, one.costs
+    return (
+        f"accuracy {metrics.accuracy:.4f}, {metrics.bits_per_byte:.3f} bits/byte\n"
+        f"{costs.size_mib:.2f} MiB, {costs.latency_ms:.2f} ms, "
+        f"{costs.stored_parameters:,} parameters, generation {one.generation + 1}"
+    )

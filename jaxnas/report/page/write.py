@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from jaxnas.report.page.document import document
 from jaxnas.report.page.front import front
 from jaxnas.report.page.genes import genes, parallel
 from jaxnas.report.page.history import history, phases, times
@@ -22,14 +23,12 @@ from jaxnas.report.page.rest import (
     latency,
     next_steps,
 )
-from jaxnas.report.page.tags import tag, text
+from jaxnas.report.page.tags import tag
 from jaxnas.report.page.view import PageView, data_of
 from jaxnas.results.record import Record
 from jaxnas.storage.files import write_whole
-from jaxnas.version import __version__
 from jaxnas.wording import counted
 
-_HERE = Path(__file__).parent
 SECTIONS: dict[str, tuple[str, Callable[[PageView], str]]] = {
     "asked": ("Asked", lambda view: asked(view.record)),
     "quality": ("Quality", lambda view: quality(view.record)),
@@ -66,34 +65,12 @@ def page_of(
     if lines := completions(completed):
         title, inside = found["quality"]
         found["quality"] = (title, inside + tag("h3", "Completions") + lines)
-    name = record.folder.path.resolve().name
-    links = [tag("a", text(title), href=f"#{at}") for at, (title, _) in found.items()]
-    whole = [
-        tag("section", tag("h2", text(title)), inside, id=at)
-        for at, (title, inside) in found.items()
-    ]
-    body = [
-        tag("a", "Skip to the results", href="#main", class_="skip"),
-        _head(record, name),
-        tag("nav", *links, aria_label="sections"),
-        tag("main", tiles(view), winner_words(view), *whole, id="main"),
-        tag("aside", id="card", hidden=True, aria_live="polite"),
-        tag("div", id="tip", hidden=True, role="status"),
-        tag("footer", text(f"Written by jaxnas {__version__}.")),
+    return document(
+        record.folder.path.resolve().name,
+        _state(record),
+        tiles(view) + winner_words(view),
+        found,
         data_of(view),
-        f"<script>{_file('page.js')}</script>",
-    ]
-    return "".join(
-        [
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # No icon is asked for, and nothing is loaded from anywhere.
-            '<link rel="icon" href="data:,">',
-            tag("title", text(f"{name}: jaxnas report")),
-            f"<style>{_file('page.css')}</style></head><body>",
-            *body,
-            "</body></html>\n",
-        ]
     )
 
 
@@ -107,7 +84,7 @@ def write_page(
     write_whole(path, page_of(record, completed, beside))
 
 
-def _head(record: Record, name: str) -> str:
+def _state(record: Record) -> str:
     config, number = record.config, len(record.results)
     done = max((one.generation + 1 for one in record.results), default=0)
     words = {
@@ -115,13 +92,7 @@ def _head(record: Record, name: str) -> str:
         "running": f"running, in generation {done or 1} of {config.generations}",
         "stopped": f"stopped in generation {done or 1}, can be resumed",
     }[record.state]
-    line = (
+    return (
         f"{words} · {counted(number, 'candidate')} of {config.space} within "
         f"{limits_words(config)} · {record.manifest.get('device', 'no device yet')}"
     )
-    switch = tag("button", "Dark or light", type="button", id="theme", class_="theme")
-    return tag("header", tag("h1", text(name)), tag("p", text(line)), switch)
-
-
-def _file(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
