@@ -10,6 +10,7 @@ import jax
 from jaxnas.population.cost_model import Rates
 from jaxnas.population.pace import NoTime, Pace
 from jaxnas.population.program import Compiled, Program, compile_program
+from jaxnas.runtime import give_back
 from jaxnas.training.scoring import Compression
 from jaxnas.training.task import Task
 
@@ -89,7 +90,9 @@ class Compiler:
         if self._rates:
             seconds = self._rates.compile_seconds(program) + next(_extra)
         with self._pace.timed("compile", seconds):
-            return compile_program(program, task, windows, lone, device)
+            compiled = compile_program(program, task, windows, lone, device)
+        give_back()  # what compiling took
+        return compiled
 
 
 _extra = itertools.chain([FIRST], itertools.repeat(0.0))
