@@ -227,7 +227,7 @@ def test_what_orbax_leaves_is_not_reported(tmp_path, monkeypatch, capfd):
     reports = []
     monkeypatch.setattr(sys, "unraisablehook", reports.append)
     (folder / "1" / "state" / "array_metadatas" / "process_0").write_bytes(b"?")
-    with pytest.raises(UsageError, match="Orbax cannot read it"):
+    with pytest.raises(UsageError, match="checkpoints/1 is damaged"):
         latest(folder)
     gc.collect()
     assert not reports

@@ -9,6 +9,7 @@ import types
 import jax
 import pytest
 from corpus import write_corpus
+from results import made_result
 from written_run import drawn_results, written_run, written_summary
 
 from arch.baselines import BASELINES
@@ -219,6 +220,7 @@ def test_a_file_that_cannot_be_is_refused_before_any_work(run, capsys):
 def test_a_budget_that_is_nearly_spent_has_no_time_for_completions(
     run, monkeypatch, capsys, left
 ):
+    run.summary.write_text(json.dumps(written_summary(1.5)))
     asked = []
     monkeypatch.setattr(page, "complete", lambda *given: asked.append(given) or [])
     clock = types.SimpleNamespace(left=lambda: left)
@@ -226,6 +228,16 @@ def test_a_budget_that_is_nearly_spent_has_no_time_for_completions(
     assert bool(asked) == (left > page.COMPLETING)
     assert run.report.exists()
     assert str(run.report) in capsys.readouterr().out
+
+
+def test_a_run_that_found_nothing_leaves_a_page_that_says_why(tmp_path, capsys):
+    failed = [made_result(number, status="failed") for number in range(3)]
+    run = written_run(tmp_path / "run", failed)
+    page.write_report(run, None, types.SimpleNamespace(left=float), plain_console())
+    assert str(run.report) in capsys.readouterr().out
+    text = run.report.read_text()
+    assert "None of 3 candidates has succeeded so far" in text
+    assert "TrainingFailed: nan" in text
 
 
 def test_a_run_ends_well_without_its_page(run, capsys):

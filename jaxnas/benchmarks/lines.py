@@ -251,6 +251,12 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.split("\n") if line.strip()), "")
 
 
+def with_first_line(text: str) -> str:
+    """All up to the end of that line, as it stands."""
+    line = first_line(text)
+    return text[: text.index(line) + len(line)]
+
+
 def similarity(one: str, other: str) -> float:
     """1 less the edit distance (Levenshtein) over the longer one's length."""
     longest = max(len(one), len(other))

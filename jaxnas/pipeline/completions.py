@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypedDict
 
-from jaxnas.benchmarks.lines import cursors, drawn_lines, first_line
+from jaxnas.benchmarks.lines import cursors, drawn_lines, first_line, with_first_line
 from jaxnas.data import END_OF_TEXT, Dataset, SourceFile
 from jaxnas.errors import UsageError
 from jaxnas.export.model_folder import load_model
@@ -40,6 +40,7 @@ def complete(folder: RunFolder, dataset: Dataset, seed: int) -> list[Completion]
             "before": "\n".join(place.before.split("\n")[-_ABOVE:]),
             "written": first_line(text),
             "line": place.line,
+            "text": with_first_line(text),
         }
         for place, text in zip(places, drawn, strict=True)
     ]

@@ -16,13 +16,13 @@ COMPLETING = 20.0  # seconds that must be left of a budget for completions
 def write_report(
     folder: RunFolder, dataset: Dataset, clock: Clock, console: Console
 ) -> None:
-    """Writes the page of a run that is finished, whatever becomes of it.
+    """Writes the page of a run that is done, whatever becomes of it.
 
     Within a budget that is nearly spent it has no completions: `report` adds them.
     """
     try:
         record = read_record(folder.path, ended=True)
-        enough = clock.left() > COMPLETING
+        enough = record.summary is not None and clock.left() > COMPLETING
         shown = complete(folder, dataset, record.config.seed) if enough else []
         write_page(folder.report, record, shown)
         console.print(f"{'report':<11} {folder.report}", soft_wrap=True)

@@ -17,6 +17,7 @@ from jaxnas.clock import (
     Deadline,
 )
 from jaxnas.config import RunConfig, Settings
+from jaxnas.errors import RunFailed
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.user_objectives import changed_since, sources_of
@@ -110,7 +111,11 @@ def run(
         watcher = Watcher(on_candidate, folder.stopped)
         opened = open_run(stack, ready, watcher, console, verbose, ahead)
         _announce(ready, opened.evaluator, console)
-        settings, summary, last = _to_winner(ready, opened, watcher)
+        try:
+            settings, summary, last = _to_winner(ready, opened, watcher)
+        except RunFailed:
+            write_report(folder, ready.task.dataset, clock, console)
+            raise
         results = list(opened.results)
     ready.clock.save()
     write_json(folder.summary, summary)

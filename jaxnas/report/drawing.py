@@ -106,10 +106,11 @@ def _words(config: ArchitectureConfig) -> dict[str, str]:
 
 
 _ROW, _BOX, _WIDE = 46, 34, 470  # pixels
+_LETTER = 5.4  # of a stage's words, at most
 
 
 def drawing_svg(config: ArchitectureConfig) -> str:
-    """The stages from tokens to logits; a box is as wide as its channels."""
+    """The stages from tokens to logits; a box is as wide as its channels, or words."""
     stages = stages_of(config)
     most = max(stage.channels for stage in stages)
     parts, y = [], 8
@@ -124,7 +125,7 @@ def drawing_svg(config: ArchitectureConfig) -> str:
     )
     for place, stage in enumerate(stages):
         y = 8 + _ROW * place
-        width = 210 + 190 * stage.channels / most
+        width = max(210 + 190 * stage.channels / most, 24 + _LETTER * len(stage.words))
         kind = color_of(config.arch_type) if place == inside[1] else "plain"
         x = (_WIDE - width) / 2
         middle = _WIDE / 2

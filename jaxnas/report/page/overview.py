@@ -1,7 +1,7 @@
 """What was asked, what came out, and how good it is."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from jaxnas.clock import clock_words
 from jaxnas.config import Settings
@@ -17,18 +17,26 @@ from jaxnas.wording import command, counted
 
 
 class Completion(TypedDict):
-    """A held-out line: what stands before it, what was written, what the file has."""
+    """A held-out line.
+
+    Attributes:
+      before: what stands before it.
+      written: the line that was written behind that, without white space around it.
+      line: the file's own.
+      text: what was written, as it stands: with what begins it.
+    """
 
     before: str
     written: str
     line: str
+    text: NotRequired[str]  # earlier versions did not keep it
 
 
 def tiles(view: PageView) -> str:
     """The few figures that matter most."""
     best, config = view.best, view.record.config
     if best is None:
-        return tag("p", "No candidate has succeeded yet.")
+        return _none_yet(len(view.record.results))
     summary, costs = view.record.summary, best.costs
     shown = []
     if summary is not None:
@@ -141,8 +149,7 @@ def completions(shown: Sequence[Completion]) -> str:
             tag(
                 "pre",
                 text(one["before"]),
-                "\n",
-                tag("mark", text(one["written"] or "(nothing)")),
+                *_marked(one),
             ),
             tag("p", "the file: ", tag("code", text(one["line"])), class_="small"),
             class_="completion right"
@@ -157,3 +164,19 @@ def completions(shown: Sequence[Completion]) -> str:
         f"what stands before. {right} of {len(shown)} are the file's own line."
     )
     return tag("p", about) + tag("div", *cards, class_="completions")
+
+
+def _marked(one: Completion) -> tuple[str, str]:
+    """The white space that begins what was written, and the rest of it, marked."""
+    written = one.get("text", "\n" + one["written"])
+    shown = written.lstrip()
+    space = written[: len(written) - len(shown)] or ("" if shown else "\n")
+    return text(space), tag("mark", text(shown or "(nothing)"))
+
+
+def _none_yet(number: int) -> str:
+    if number == 0:
+        return tag("p", "No candidate has ended yet.")
+    why = tag("a", "why", href="#failures")
+    said = f"None of {number:,} candidates has succeeded so far"
+    return tag("p", f"{said}: {why}.", class_="warning")
