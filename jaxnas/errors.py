@@ -114,7 +114,7 @@ def end_process(code: int) -> NoReturn:
     Threads that compile cannot be stopped, and crash where they outlive the
     interpreter; and JAX waits for hosts that are gone.
     """
-    if code not in (130, 143) and not (code and _joined()):
+    if code not in (130, 143) and not _joined():
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a pipe that was closed

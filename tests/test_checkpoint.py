@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from jaxnas.errors import UsageError
-from jaxnas.storage.checkpoints import Checkpoints
+from jaxnas.storage.checkpoints import Checkpoints, digest
 from jaxnas.storage.jsonl import Mark
 
 
@@ -109,6 +110,20 @@ def test_only_the_newest_stay(tmp_path, keep):
     saved(folder, 10, keep=keep)  # in another process, too
     assert steps_in(folder) == [4, 6, 8, 10][-keep:]
     assert latest(folder, keep=keep)[0] == 10
+
+
+def test_what_orbax_checkpointer_wrote_is_read_and_goes_in_its_turn(tmp_path):
+    """As earlier versions did."""
+    folder = tmp_path / "checkpoints"
+    with ocp.training.Checkpointer(folder) as old:
+        for step in (1, 2):
+            facts = {"digest": digest(state_of(step))}
+            old.save(step, state_of(step), custom_metadata=facts)
+    step, state = latest(folder)
+    assert step == 2
+    assert same(state, state_of(2))
+    saved(folder, 3, keep=2)
+    assert steps_in(folder) == [2, 3]
 
 
 def test_a_step_that_is_there_stays(tmp_path):

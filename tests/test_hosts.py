@@ -29,6 +29,7 @@ from jaxnas.run import main
 winner.SAVE_EVERY = -1.0
 end_process(main(sys.argv[1:]))
 """
+STARTED: list[subprocess.Popen] = []
 SAME = ("curve.jsonl", "model/model.safetensors", "summary.json")
 
 
@@ -56,23 +57,25 @@ def given(place, out, tokens=2560):
 def started(arguments, devices=1, **environment):
     """A process that trains."""
     flag = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", EAGER, "train", *arguments],
         env={**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
-def on_two(arguments):
+def on_two(arguments, devices=(1, 1)):
     """The processes of two hosts, the first one first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     return [
-        started([*arguments, "--hosts", address, "--host", f"{number}/2"])
-        for number in (1, 2)
+        started([*arguments, "--hosts", address, "--host", f"{number}/2"], own)
+        for number, own in enumerate(devices, 1)
     ]
 
 
@@ -91,6 +94,15 @@ def in_a_job(arguments):
     ]
 
 
+@pytest.fixture(autouse=True)
+def none_is_left():
+    """Of the processes, whatever becomes of a test."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
+
+
 def ended(process):
     """Its exit code and what it said."""
     said, wrong = process.communicate(timeout=300)
@@ -99,9 +111,10 @@ def ended(process):
 
 def evaluated(out, process, times):
     """Waits until a training has so many evaluations."""
-    curve = out / "curve.jsonl"
+    curve, end = out / "curve.jsonl", time.monotonic() + 300
     while not curve.exists() or curve.read_bytes().count(b"\n") < times:
         assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
         time.sleep(0.02)
 
 
@@ -143,6 +156,22 @@ def test_ended_and_gone_on_with_it_gives_the_same_bytes(place, whole, tmp_path):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_one_host_goes_on_with_what_all_of_them_were_told_to_end(place, tmp_path):
+    out = tmp_path / "cut"
+    processes = on_two([*given(place, out), "--accumulate", "2"])
+    evaluated(out, processes[0], 2)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    first, second = map(ended, processes)
+    assert first[0] == 143, first
+    assert "terminated; go on with --resume" in first[2]
+    assert second[0] in (1, 143), second
+    assert "Traceback" not in first[2] + second[2]
+    assert main(["verify", str(out)]) == 0
+    assert main(["train", "--resume", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
+
+
 def test_a_host_that_is_lost_ends_it_in_one_line(place, tmp_path):
     out = tmp_path / "lost"
     first, second = on_two(given(place, out, tokens=10**7))
@@ -152,14 +181,22 @@ def test_a_host_that_is_lost_ends_it_in_one_line(place, tmp_path):
     assert code == 1, wrong
     assert "the training lost another host" in wrong
     assert "Traceback" not in wrong
-    ended(second)
+
+
+def test_hosts_with_other_numbers_of_devices_are_refused(place, tmp_path):
+    for code, _, wrong in map(ended, on_two(given(place, tmp_path / "bad"), (1, 2))):
+        assert code == 2, wrong
+        assert "all hosts must have the same number of devices" in wrong
+        assert "Traceback" not in wrong
+    assert not (tmp_path / "bad").exists()
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--host", "1/2"], "--host goes with --hosts"),
-        (["--hosts", "here"], "--hosts must be ADDRESS:PORT of the first, or auto"),
+        (["--hosts", "here"], "--hosts must be ADDRESS:PORT of the first (a name"),
+        (["--hosts", "10.0.0.1:70000"], "--hosts must be ADDRESS:PORT"),
         (["--hosts", "10.0.0.1:99"], "--host must say which host this is"),
         (["--hosts", "10.0.0.1:99", "--host", "3/2"], "such as 1/2 and 2/2, got '3/2'"),
         (["--hosts", "10.0.0.1:99", "--host", "0/2"], "such as 1/2 and 2/2, got '0/2'"),

@@ -231,12 +231,14 @@ def test_a_budget_that_is_nearly_spent_has_no_time_for_completions(
 
 
 def test_a_run_that_found_nothing_leaves_a_page_that_says_why(tmp_path, capsys):
-    failed = [made_result(number, status="failed") for number in range(3)]
+    failed = [made_result(n, status="failed", generation=n) for n in range(2)]
     run = written_run(tmp_path / "run", failed)
     page.write_report(run, None, types.SimpleNamespace(left=float), plain_console())
     assert str(run.report) in capsys.readouterr().out
     text = run.report.read_text()
-    assert "None of 3 candidates has succeeded so far" in text
+    assert "ended without a model" in text
+    assert "None of 2 candidates has succeeded" in text
+    assert "--resume" not in text
     assert "TrainingFailed: nan" in text
 
 

@@ -22,6 +22,7 @@ from jaxnas.export.choice import class_for
 from jaxnas.export.llama_cpp.architectures import architecture_for
 from jaxnas.report.drawing import drawing_file, drawing_text, stages_of
 from jaxnas.report.page.genes import AXES
+from jaxnas.report.page.overview import completions
 from jaxnas.report.page.scales import Scale, scale_over
 from jaxnas.report.page.tags import tag
 from jaxnas.report.page.view import MOST, PageView
@@ -351,3 +352,17 @@ def test_a_browser_runs_the_page_without_a_complaint(folder, page, tmp_path, wid
 
 def test_tiny_configs_are_drawn():
     assert "transformer" in drawing_text(TINY)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "space", "marked"),
+    [
+        ({"text": "\n\n    x = 1", "written": "x = 1"}, "\n\n    ", "x = 1"),
+        ({"text": "ing the", "written": "ing the"}, "", "ing the"),
+        ({"text": "", "written": ""}, "\n", "(nothing)"),
+        ({"written": "a < b"}, "\n", "a &lt; b"),  # as earlier versions kept it
+    ],
+)
+def test_what_was_written_stands_where_it_was_drawn(drawn, space, marked):
+    text = completions([{"before": "if y:", "line": "x = 1", **drawn}])
+    assert f"<pre>if y:{space}<mark>{marked}</mark></pre>" in text

@@ -14,6 +14,7 @@ import numpy as np
 from arch import ArchitectureConfig
 from arch.families import FAMILIES
 from jaxnas.commands.options import file_to_write
+from jaxnas.errors import UsageError, reason_of
 from jaxnas.report.page.charts import (
     Dot,
     axes,
@@ -79,7 +80,8 @@ def page_of(result: Json) -> str:
         "front": ("Front", legend + tag("div", *charts, class_="grid2")),
         "candidates": ("Candidates", _candidates(rows, configs, kinds)),
     }
-    line = f"{len(rows):,} models of all six families read digits row by row"
+    families = len({config.arch_type for config in configs})
+    line = f"{len(rows):,} models of {families} families read digits row by row"
     return document("Digits", line, lead, sections, _data(rows, configs))
 
 
@@ -201,7 +203,11 @@ def main() -> None:
     parser.add_argument("result", type=Path, help="as digits.py --out writes it")
     parser.add_argument("page", type=file_to_write, help="the HTML file")
     given = parser.parse_args()
-    write_whole(given.page, page_of(read_json(given.result)))
+    try:
+        page = page_of(read_json(given.result))
+    except (UsageError, KeyError, TypeError, ValueError) as error:
+        parser.error(f"{given.result}: {reason_of(error)}")
+    write_whole(given.page, page)
 
 
 if __name__ == "__main__":

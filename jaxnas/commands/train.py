@@ -59,10 +59,13 @@ def main(arguments: list[str]) -> None:
         _train(options)
         return
     address, index, number = _place(options)
-    from jaxnas.training import hosts  # takes seconds
+    from jaxnas.runtime import set_up  # takes seconds
+    from jaxnas.training import hosts
 
     hosts.join(address, number, index)
     if not hosts.leads():
+        set_up()
+        print(hosts.which(), flush=True)
         hosts.follow()
         return
     together = hosts.Hosts()
@@ -76,9 +79,11 @@ def _place(options: argparse.Namespace) -> tuple[str | None, int | None, int | N
         if options.host is not None:
             raise UsageError("--host is found out with --hosts auto: leave it out")
         return None, None, None
-    if not re.fullmatch(r"[^:/\s]+:\d{1,5}", options.hosts):
+    port = re.fullmatch(r"[^:/\s]+:(\d{1,5})", options.hosts)
+    if port is None or not 1 <= int(port[1]) < 2**16:
         raise UsageError(
-            f"--hosts must be ADDRESS:PORT of the first, or auto, got {options.hosts!r}"
+            f"--hosts must be ADDRESS:PORT of the first (a name, or IPv4), or auto, "
+            f"got {options.hosts!r}"
         )
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", options.host or "")
     if found is None or not 1 <= int(found[1]) <= int(found[2]):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import platform
 from pathlib import Path
@@ -18,18 +17,7 @@ from jaxnas.runtime import cores
 from jaxnas.storage.files import write_json
 from jaxnas.storage.inputs import read_json
 from jaxnas.storage.jsonl import Json
-from jaxnas.version import __version__
-
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "tokenizers",
-)
-
+from jaxnas.version import packages
 
 # Settings that a run may change and still be the same run.
 _FREE = (
@@ -51,8 +39,7 @@ _PLACES = ("data", "hardware")
 def versions() -> Json:
     """Of all that decides the last digits: packages, Python, platform, device."""
     return {
-        "versions": {"jaxnas": __version__}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": packages(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": jax.devices()[0].device_kind,

@@ -95,6 +95,13 @@ class Record:
     failures: str
 
     @property
+    def found_nothing(self) -> bool:
+        """Whether the search has ended, and no candidate has succeeded."""
+        done = max((one.generation + 1 for one in self.results), default=0)
+        ended = self.state == "stopped" and done >= self.config.generations
+        return ended and all(one.status != "ok" for one in self.results)
+
+    @property
     def objectives(self) -> list[str]:
         """Names of the user's objectives."""
         return objective_names(self.config.objectives)

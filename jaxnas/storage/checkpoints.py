@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 import hashlib
 import logging
 import os
@@ -121,11 +120,10 @@ def save_tree(path: Path, tree: Any, facts: Json, overwrite: bool = False) -> No
     """
     told = {"custom_metadata": {"digest": digest(tree), **facts}}
     whole = path.resolve()  # Orbax takes no other
-    one = jax.process_count() == 1
-    save = functools.partial(ocp.save, overwrite=overwrite) if one else _save_alone
+    save = ocp.save if jax.process_count() == 1 else _save_alone
     try:
         with quiet():
-            disk.save(lambda: save(whole, tree, **told))
+            disk.save(lambda: save(whole, tree, overwrite=overwrite, **told))
     except OSError:
         raise
     except Exception as error:  # Orbax has no one error for a disk that is full
@@ -241,7 +239,7 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _save_alone(path: Path, tree: Any, **more: Any) -> None:
+def _save_alone(path: Path, tree: Any, overwrite: bool, **more: Any) -> None:
     """As `ocp.save`, which waits for all hosts, by one of several."""
     only = _of_this_process(orbax.checkpoint.options.MultiprocessingOptions())
     handler = orbax.checkpoint.CompositeCheckpointHandler(
@@ -252,7 +250,7 @@ def _save_alone(path: Path, tree: Any, **more: Any) -> None:
     saved = orbax.checkpoint.args.PyTreeSave(tree)
     composite = orbax.checkpoint.args.Composite(state=saved)
     with orbax.checkpoint.Checkpointer(handler, multiprocessing_options=only) as saver:
-        saver.save(path, args=composite, **more)
+        saver.save(path, args=composite, force=overwrite, **more)
 
 
 def _of_this_process(options: Any) -> Any:

@@ -1,5 +1,6 @@
 """The devices that share each batch of a training: one, all of a host's, or more."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,13 +49,21 @@ class Devices:
         """[S, B] -> the same, each device with a part of the columns."""
         return rows
 
+    def before(self, state: TrainState) -> TrainState:
+        """A state before its training, as checkpoints are to restore it."""
+        return self.on_all(state)
+
     def begin(self, training: Training, state: TrainState) -> TrainState:
         """Told before the calls of a training; its state, where they take it."""
         del training
-        return self.on_all(state)
+        return state
 
-    def call(self, rows: np.ndarray, schedule: Schedule, steps: int) -> None:
-        """Told before each call of the training what it is called with."""
+    def call(
+        self, rows: np.ndarray, schedule: Schedule, steps: int
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around each call of the training, told what it is called with."""
+        del rows, schedule, steps
+        return contextlib.nullcontext()
 
 
 ONE = Devices()

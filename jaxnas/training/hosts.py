@@ -2,15 +2,19 @@
 
 The first host alone reads, decides and writes. Before each call of the training's
 program it tells the others what the call takes, and all make it together, each with
-its part of the batch. Whatever a clock or a file says there, no host can wait for a
-call that another one does not make.
+its part of the batch: whatever a clock or a file says to one of them, all do the same.
 """
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 import jax
@@ -25,12 +29,13 @@ from jaxnas.training.devices import SharedDevices, Training
 from jaxnas.training.loop import Schedule, TrainState, fresh_state
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import trainer_of
-from jaxnas.version import __version__
+from jaxnas.version import packages
 
 Tree = TypeVar("Tree")  # of arrays
 Message = dict[str, Any]
 
 JOINING = 300  # seconds in which all hosts must have begun
+PARTING = 10  # seconds in which all hosts must have ended
 _MESSAGE = 8192  # bytes: of one size, so that one program sends them all
 
 
@@ -48,29 +53,63 @@ def join(address: str | None, number: int | None, index: int | None) -> None:
     Raises:
       UsageError: they do not come together, or differ.
     """
+    where = f"--hosts {'auto' if address is None else address}"
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM
     try:
-        jax.distributed.initialize(
-            address, number, index, initialization_timeout=JOINING
-        )
-    except (RuntimeError, ValueError) as error:
-        where = "auto" if address is None else address
-        raise UsageError(f"--hosts {where}: {_first_line(error)}") from None
-    if jax.process_count() * jax.local_device_count() != jax.device_count():
-        raise UsageError("--hosts: all must have the same number of devices")
+        with _signals(signal.SIG_DFL):  # Python hears none while JAX waits
+            jax.distributed.initialize(
+                address,
+                number,
+                index,
+                cluster_detection_method=None if address is None else "deactivate",
+                initialization_timeout=JOINING,
+                shutdown_timeout_seconds=PARTING,
+            )
+            differ = _differences()
+    except Exception as error:  # each scheduler has its own
+        raise UsageError(f"{where}: {_first_line(error)}") from None
+    if differ is not None:
+        raise UsageError(f"{where}: {differ}")
+
+
+def _differences() -> str | None:
+    """In what the hosts differ that have to be alike; all find the same."""
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        return "all hosts must have the same number of devices"
     device = jax.local_devices()[0]
-    facts = f"{__version__} {jax.__version__} {device.platform}".encode()
-    said = np.frombuffer(hashlib.sha256(facts).digest(), np.uint8)
-    if len(np.unique(process_allgather(said), axis=0)) > 1:
-        raise UsageError(
-            f"--hosts: all must have the same jaxnas, jax and platform; this one has "
-            f"jaxnas {__version__}, jax {jax.__version__}, {device.platform}"
-        )
+    facts = {"platform": device.platform, **packages()}
+    facts["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "")
+    said = hashlib.sha256(json.dumps(facts).encode()).digest()
+    every = process_allgather(np.frombuffer(said, np.uint8))
+    if len(np.unique(every, axis=0)) == 1:
+        return None
+    own = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+    return f"all hosts must have the same versions, and this one has {own}"
+
+
+@contextlib.contextmanager
+def _signals(handler: Any) -> Iterator[None]:
+    """Another handler for what asks a process to end."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def leads() -> bool:
     """Whether this is the first host."""
     return jax.process_index() == 0
+
+
+def which() -> str:
+    """Which host this is, in words."""
+    devices = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}"
+    place = f"host {jax.process_index() + 1} of {jax.process_count()}"
+    return f"{place} follows the first, with {devices}"
 
 
 class Hosts(SharedDevices):
@@ -80,18 +119,22 @@ class Hosts(SharedDevices):
         """After `join`."""
         super().__init__(jax.devices())
         self.hosts = jax.process_count()
+        self._together = False  # whether the others are in what this one is in
 
-    def on_all(self, tree: Tree) -> Tree:
-        """The training split, for all calls to come."""
-        found = jax.tree.map(np.asarray, tree)
-        shapes = [[leaf.shape, leaf.dtype.name] for leaf in jax.tree.leaves(found)]
-        _tell({"kind": "tokens", "shapes": shapes})
-        leaves = self.place(broadcast_one_to_all(jax.tree.leaves(found)))
-        return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+    def on_all(self, tree: Any) -> Any:
+        """The training split, an array, for all calls to come."""
+        tokens = np.asarray(tree)
+        about = {"shape": tokens.shape, "dtype": tokens.dtype.name}
+        with self._telling({"kind": "tokens", **about}):
+            return self.place(broadcast_one_to_all(tokens))
 
     def on_one(self, tree: Tree) -> Tree:
         """NumPy arrays."""
         return jax.tree.map(np.asarray, tree)
+
+    def before(self, state: TrainState) -> TrainState:
+        """NumPy arrays."""
+        return self.on_one(state)
 
     def shared_out(self, rows: np.ndarray) -> jax.Array:
         """[S, B] -> the same, each device with a part of the columns."""
@@ -100,24 +143,31 @@ class Hosts(SharedDevices):
     def begin(self, training: Training, state: TrainState) -> TrainState:
         """The state goes to all hosts, unless they hold it."""
         held = getattr(state.step, "sharding", None) == self.everywhere
-        _tell(
-            {
-                "kind": "training",
-                "config": dataclasses.asdict(training.config),
-                "settings": dataclasses.asdict(training.settings),
-                "dtype": training.dtype.name,
-                "key": np.asarray(jax.random.key_data(training.key)).tolist(),
-                "held": held,
-            }
-        )
-        return state if held else self.place(broadcast_one_to_all(self.on_one(state)))
+        about = {
+            "kind": "training",
+            "config": dataclasses.asdict(training.config),
+            "settings": dataclasses.asdict(training.settings),
+            "dtype": training.dtype.name,
+            "key": np.asarray(jax.random.key_data(training.key)).tolist(),
+            "held": held,
+        }
+        with self._telling(about):
+            if held:
+                return state
+            return self.place(broadcast_one_to_all(self.on_one(state)))
 
-    def call(self, rows: np.ndarray, schedule: Schedule, steps: int) -> None:
-        """The others make the call with this one."""
-        plain = [float(value) for value in schedule]
-        shape = list(rows.shape)
-        _tell({"kind": "call", "schedule": plain, "steps": steps, "shape": shape})
-        broadcast_one_to_all(np.asarray(rows, np.int32))
+    @contextlib.contextmanager
+    def call(self, rows: np.ndarray, schedule: Schedule, steps: int) -> Iterator[None]:
+        """The others make the call that is made in the block."""
+        about = {
+            "kind": "call",
+            "schedule": [float(value) for value in schedule],
+            "steps": steps,
+            "shape": rows.shape,
+        }
+        with self._telling(about):
+            broadcast_one_to_all(np.asarray(rows, np.int32))
+            yield
 
     def place(self, tree: Tree) -> Tree:
         """Arrays that all hosts have, on each of their devices."""
@@ -132,43 +182,64 @@ class Hosts(SharedDevices):
     def leading(self) -> Iterator[None]:
         """Lets the others go when the block ends, and says to them how.
 
+        What ends it in the middle of something that all do together cannot be said
+        to them: then JAX ends them once this process is gone.
+
         Raises:
           RunFailed: another host is gone.
         """
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
-            if lacks_memory(error):
-                raise
-            raise RunFailed(
-                f"the training lost another host ({_first_line(error)})"
-            ) from None
         except BaseException as error:
-            with contextlib.suppress(jax.errors.JaxRuntimeError):
-                said = one_line(error) or type(error).__name__
-                _end(said[: _MESSAGE // 8])
+            if self._together:
+                if not isinstance(error, jax.errors.JaxRuntimeError):
+                    raise
+                if lacks_memory(error):
+                    raise
+                raise RunFailed(
+                    f"the training lost another host ({_first_line(error)}): go on "
+                    f"with --resume"
+                ) from None
+            _end(one_line(error) or type(error).__name__)
             raise
-        else:
-            _end(None)
+        _end(None)
+
+    @contextlib.contextmanager
+    def _telling(self, message: Message) -> Iterator[None]:
+        """Around what all do after a message."""
+        self._together = True
+        _tell(message)
+        yield
+        self._together = False
 
 
 def follow() -> None:
     """Makes the calls of the first host's training with it, until it ends.
 
     Raises:
-      RunFailed: it failed there.
+      RunFailed: it failed there, or here.
     """
-    hosts = Hosts()
-    device = jax.local_devices()[0].device_kind
-    which = f"host {jax.process_index() + 1} of {hosts.hosts}"
-    print(f"{which} follows the first, {jax.local_device_count()} x {device}")
+    try:
+        with _signals(_leave_soon):
+            failed = _followed(Hosts())
+        jax.distributed.shutdown()  # waits for the others
+    except jax.errors.JaxRuntimeError as error:
+        if lacks_memory(error):
+            raise
+        raise RunFailed(f"the training is lost ({_first_line(error)})") from None
+    if failed is not None:
+        raise RunFailed(f"the first host ended: {failed}")
+
+
+def _followed(hosts: Hosts) -> str | None:
+    """All until the end, and why it failed on the first host, if it did."""
     training: Any = None
     state: Any = None
     tokens: Any = None
     while (said := _told())["kind"] != "end":
         if said["kind"] == "tokens":
-            leaves = [np.zeros(shape, dtype) for shape, dtype in said["shapes"]]
-            [tokens] = hosts.place(broadcast_one_to_all(leaves))
+            like = np.zeros(said["shape"], said["dtype"])
+            tokens = hosts.place(broadcast_one_to_all(like))
         elif said["kind"] == "training":
             training = Training(
                 ArchitectureConfig(**said["config"]),
@@ -177,6 +248,7 @@ def follow() -> None:
                 jax.random.wrap_key_data(jnp.array(said["key"], jnp.uint32)),
             )
             if not said["held"]:
+                state = None  # there may be no room for both
                 state = hosts.place(broadcast_one_to_all(_like(training)))
         else:
             rows = broadcast_one_to_all(np.zeros(said["shape"], np.int32))
@@ -185,9 +257,15 @@ def follow() -> None:
             given = hosts.shared_out(rows), schedule, training.key, said["steps"]
             state, losses = run(state, tokens, *given)
             np.asarray(losses)  # what fails in the call fails here
-    jax.distributed.shutdown()  # waits for the others
-    if said["failed"] is not None:
-        raise RunFailed(f"the first host ended: {said['failed']}")
+    return said["failed"]
+
+
+def _leave_soon(number: int, frame: FrameType | None) -> None:
+    """The first host, which may have had the signal too, has time to end all."""
+    del frame
+    later = threading.Timer(PARTING, os._exit, (128 + number,))
+    later.daemon = True
+    later.start()
 
 
 def _like(training: Training) -> TrainState:
@@ -198,12 +276,13 @@ def _like(training: Training) -> TrainState:
 
 
 def _end(failed: str | None) -> None:
-    _tell({"kind": "end", "failed": failed})
-    jax.distributed.shutdown()  # waits for the others
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # one that is gone
+        _tell({"kind": "end", "failed": failed and failed[: _MESSAGE // 8]})
+        jax.distributed.shutdown()  # waits for the others
 
 
 def _tell(message: Message) -> None:
-    text = json.dumps(message).encode()
+    text = json.dumps(message, ensure_ascii=False).encode()
     assert len(text) <= _MESSAGE, message
     broadcast_one_to_all(np.frombuffer(text.ljust(_MESSAGE), np.uint8))
 

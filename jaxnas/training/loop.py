@@ -177,7 +177,9 @@ def training_functions(
             return jax.tree.map(jnp.add, sums, found), None
 
         begin = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
-        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        # Each part has rows of every device that shares the batch.
+        part = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+        split = jax.tree.map(part, batch)
         sums, _ = jax.lax.scan(add, begin, (split, jax.random.split(key, parts)))
         return jax.tree.map(lambda total: total / parts, sums)
 

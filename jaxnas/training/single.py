@@ -67,7 +67,8 @@ def starting_state(
     """A fresh optimizer at the given parameters, or at untrained ones."""
     if params is None:
         params = draw_parameters(build_model(config), task.key("parameters"))
-    return trainer_of(training_config(config), task.settings, task.dtype).init(params)
+    init = trainer_of(training_config(config), task.settings, task.dtype).init
+    return task.devices.before(init(params))
 
 
 def continue_training(
@@ -107,10 +108,10 @@ def continue_training(
     for begin in range(first, len(starts), size):
         rows = starts[begin : begin + size]
         full = np.resize(rows, (size, rows.shape[1]))
-        devices.call(full, schedule, len(rows))
-        given = devices.shared_out(full), schedule, key, len(rows)
-        state, losses = run(state, tokens, *given)
-        losses = np.asarray(losses)[: len(rows)]
+        with devices.call(full, schedule, len(rows)):
+            given = devices.shared_out(full), schedule, key, len(rows)
+            state, losses = run(state, tokens, *given)
+            losses = np.asarray(losses)[: len(rows)]
         if begin == first:
             give_back()  # what compiling took
         if not np.isfinite(losses).all():

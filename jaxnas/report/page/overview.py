@@ -178,5 +178,5 @@ def _none_yet(number: int) -> str:
     if number == 0:
         return tag("p", "No candidate has ended yet.")
     why = tag("a", "why", href="#failures")
-    said = f"None of {number:,} candidates has succeeded so far"
+    said = f"None of {number:,} candidates has succeeded"
     return tag("p", f"{said}: {why}.", class_="warning")

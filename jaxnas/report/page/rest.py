@@ -165,7 +165,7 @@ def next_steps(view: PageView) -> str:
 def _commands(view: PageView) -> Iterator[tuple[Sequence[object], str]]:
     """Their words, and what each is for."""
     record, run = view.record, view.record.folder.path
-    if record.state != "finished":
+    if record.state != "finished" and not record.found_nothing:
         yield ("--resume", run), "goes on, once nobody works on it"
         yield ("status", run), "how far it is"
     if record.summary is not None and view.best is not None:

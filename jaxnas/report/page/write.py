@@ -92,6 +92,8 @@ def _state(record: Record) -> str:
         "running": f"running, in generation {done or 1} of {config.generations}",
         "stopped": f"stopped in generation {done or 1}, can be resumed",
     }[record.state]
+    if record.found_nothing:
+        words = "ended without a model"
     return (
         f"{words} · {counted(number, 'candidate')} of {config.space} within "
         f"{limits_words(config)} · {record.manifest.get('device', 'no device yet')}"
