@@ -1,5 +1,6 @@
 """`ship`: what is searched can be exported, and all of it ends in one folder."""
 
+import importlib.util
 import json
 import shlex
 
@@ -157,3 +158,15 @@ def test_from_code_to_a_file_that_llama_cpp_reads(tmp_path, monkeypatch, capsys,
     assert before == {
         path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()
     }
+
+
+def test_a_package_that_is_missing_in_the_end_is_named_at_the_beginning(
+    tmp_path, monkeypatch, capsys
+):
+    find = importlib.util.find_spec
+    absent = lambda name: None if name == "gguf" else find(name)
+    monkeypatch.setattr("importlib.util.find_spec", absent)
+    out = tmp_path / "out"
+    assert main(["ship", f"folder:{tmp_path}", "--out", str(out)]) == 2
+    assert "GGUF needs the package gguf: pip install" in capsys.readouterr().err
+    assert not out.exists()

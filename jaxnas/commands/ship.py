@@ -128,6 +128,10 @@ def _checked(values: Values) -> Values:
             f"--budget {values['budget']} must be at least {clock_words(LEAST)}: "
             f"searching, training and scoring share it"
         )
+    if values["runs_on"] == "llama.cpp":
+        from jaxnas.export.llama_cpp.package import check_package
+
+        check_package()  # hours before it is needed
     return values
 
 

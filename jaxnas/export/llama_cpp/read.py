@@ -5,7 +5,6 @@ not have is refused, all of it in one line.
 """
 
 import dataclasses
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from jaxnas.export.llama_cpp.architecture import (
     Keys,
 )
 from jaxnas.export.llama_cpp.architectures import ARCHITECTURES
+from jaxnas.export.llama_cpp.package import check_package
 from jaxnas.export.llama_cpp.tensors import is_bias
 from jaxnas.export.llama_cpp.tokens import tokenizer_of, write_kept
 from jaxnas.export.model_folder import WEIGHTS, save_model
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     import gguf
 
 MAGIC = b"GGUF"
-_PACKAGE = "gguf"
 # Settings of a file -> fields and properties of ours.
 _NUMBERS = {
     "attention.key_length": "head_dim",
@@ -114,8 +113,7 @@ def import_gguf(source: Path, out: Path) -> Imported:
 
 def _open(source: Path) -> tuple["gguf.GGUFReader", dict[str, Any]]:
     """The file, and its settings by name."""
-    if importlib.util.find_spec(_PACKAGE) is None:
-        raise UsageError(f"GGUF needs the package {_PACKAGE}: pip install {_PACKAGE}")
+    check_package()
     import gguf
 
     try:

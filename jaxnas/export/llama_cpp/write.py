@@ -14,6 +14,7 @@ from jaxnas.errors import UsageError
 from jaxnas.export.llama_cpp.architecture import EXACT_GELU, GELU
 from jaxnas.export.llama_cpp.architectures import architecture_for
 from jaxnas.export.llama_cpp.blocks import K_PACKAGE, K_QUANT, QUANTIZATION, TYPES
+from jaxnas.export.llama_cpp.package import check_package
 from jaxnas.export.llama_cpp.tensors import Tensor, to_file_tensors
 from jaxnas.export.llama_cpp.tokens import token_keys, token_note
 from jaxnas.export.model_folder import LoadedModel, load_codes, load_model, narrowest
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # `general.file_type`
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "q4_k": 14}
 _QUANTIZATION_VERSION = 2  # of ggml's block formats
-_PACKAGE = "gguf"
 
 
 class Written(NamedTuple):
@@ -71,8 +71,7 @@ def gguf_beside(
     """
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already: choose another --out")
-    if importlib.util.find_spec(_PACKAGE) is None:
-        raise UsageError(f"GGUF needs the package {_PACKAGE}: pip install {_PACKAGE}")
+    check_package()
     loaded = load_model(model)
     architecture = architecture_for(loaded.config)
     keys = architecture.keys(loaded.config)
