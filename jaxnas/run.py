@@ -1,5 +1,6 @@
 """The command line: `python -m jaxnas.run [COMMAND] ...`."""
 
+import difflib
 import importlib
 import io
 import keyword
@@ -38,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
     if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"jaxnas: no command {name[:99]!r}: choose {known}", file=sys.stderr)
+        [*near] = difflib.get_close_matches(name, COMMANDS, 1, 0.75)
+        known = f"did you mean {near[0]}?" if near else f"choose {', '.join(COMMANDS)}"
+        print(f"jaxnas: no command {name[:99]!r}: {known}", file=sys.stderr)
         return 2
     try:
         # A Python keyword is no name for a module: "import" is in import_.py.

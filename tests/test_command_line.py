@@ -101,6 +101,8 @@ def folder(tmp_path):
         (["--hardware", "abacus"], "no hardware 'abacus': choose auto, cpu-core"),
         (["--size-target", "900"], "above size_target=900"),
         (["frobnicate"], "no command 'frobnicate': choose search, ship, train"),
+        (["serch"], "no command 'serch': did you mean search?"),
+        (["--bugdet", "5m"], "unrecognized arguments: --bugdet 5m; did you mean"),
         (["space", "nope"], "no space 'nope'"),
         (["space", "minimal", "--seed", "9" * 20], "must be at most 4,294,967,295"),
         (["space"], "NAME"),

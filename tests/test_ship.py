@@ -3,10 +3,12 @@
 import importlib.util
 import json
 import shlex
+import shutil
 
 import jax
 import pytest
 from corpus import write_corpus
+from written_run import written_run, written_summary
 
 import jaxnas.commands.ship as command
 import jaxnas.pipeline.ship as module
@@ -20,6 +22,7 @@ from jaxnas.pipeline.ship import ShipPlan, score_rows, shown_command
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.run import main
 from jaxnas.spaces import parse_space
+from jaxnas.storage.run_folder import PARTS, RunFolder, model_in, new_run
 
 SCORES = {
     "bpb": {"bits_per_byte": 1.25, "bigram": 1.5, "accuracy": 0.4},
@@ -170,3 +173,49 @@ def test_a_package_that_is_missing_in_the_end_is_named_at_the_beginning(
     assert main(["ship", f"folder:{tmp_path}", "--out", str(out)]) == 2
     assert "GGUF needs the package gguf: pip install" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """A folder of `ship` with two models, as far as other commands read it."""
+    out = tmp_path / "mine"
+    for name in PARTS:
+        written_run(out / name, summary=written_summary(1.5))
+        (out / name / "model").mkdir()
+        (out / name / "model" / "config.json").write_text("{}")
+    (out / "config.toml").write_text('data = "stdlib"\n')
+    return out
+
+
+def test_what_was_made_is_kept_whatever_ends_it(shipped, tmp_path):
+    assert RunFolder(shipped).holds_work()
+
+    def fails(out, made):
+        with new_run(out, "ship", "") as folder:
+            if made:
+                shutil.copytree(shipped / "search", folder.path / "search")
+            raise UsageError("a package is missing")
+
+    for made in (True, False):
+        out = tmp_path / str(made)
+        with pytest.raises(UsageError, match="a package is missing"):
+            fails(out, made)
+        assert (out / "search" / "results.jsonl").exists() == made
+        assert out.exists() == made
+
+
+@pytest.mark.parametrize("of", PARTS)
+def test_its_folder_stands_for_the_model_that_was_scored(shipped, of):
+    assert model_in(shipped) == shipped / "training" / "model"
+    (shipped / "scores.json").write_text(json.dumps(SCORES | {"of": of}))
+    assert model_in(shipped) == shipped / of / "model"
+
+
+def test_its_parts_are_named_or_looked_at(shipped, capsys):
+    for name in ("status", "report"):
+        assert main([name, str(shipped)]) == 2
+        said = capsys.readouterr().err
+        assert f"{shipped} is of ship: look at its parts, {shipped}/search" in said
+    main(["verify", str(shipped)])
+    said = capsys.readouterr().out
+    assert all(f"{shipped / name}\n" in said for name in PARTS)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import itertools
 import shutil
 import sys
@@ -38,6 +39,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with 2."""
         message = message if len(message) < 500 else f"{message[:300]} ..."
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            near = difflib.get_close_matches(
+                unknown.split()[0].partition("=")[0], self._option_string_actions, n=1
+            )
+            message += f"; did you mean {near[0]}?" if near else ""
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(2)
 

@@ -22,6 +22,7 @@ serving     {model} at {url}, prompts of up to {context} tokens, {engine}
 try it      curl {url}/v1/completions -d '{{"prompt": "def main(", "max_tokens": 32}}'
 VS Code     llama.vscode: "llama-vscode.endpoint": "{url}"
 Continue    provider: openai, apiBase: {url}/v1, model: {model}, roles: [autocomplete]
+It compiles now: for some seconds answers are slow, or shorter than they were asked for.
 """
 
 

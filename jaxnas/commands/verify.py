@@ -25,12 +25,15 @@ def main(arguments: list[str]) -> None:
         from jaxnas.pipeline.verify import verify  # only now, for it takes seconds
 
         console, wrong = plain_console(), []
-        for part in verify(folder):
-            mark = "ok" if part.lost is None else "WRONG"
-            console.print(f"{mark:<6}{part.name:<16}{part.said}", soft_wrap=True)
-            if part.lost is not None:
-                wrong.append(part.name)
-                console.print(f"{'':<22}lost: {part.lost}", soft_wrap=True)
+        for one in folder.parts or [folder]:
+            if folder.parts:
+                console.print(str(one.path), soft_wrap=True)
+            for part in verify(one):
+                mark = "ok" if part.lost is None else "WRONG"
+                console.print(f"{mark:<6}{part.name:<16}{part.said}", soft_wrap=True)
+                if part.lost is not None:
+                    wrong.append(part.name)
+                    console.print(f"{'':<22}lost: {part.lost}", soft_wrap=True)
     if wrong:
         raise RunFailed(f"{path} does not belong together: {', '.join(wrong)}")
     console.print(f"{path} belongs together")

@@ -329,9 +329,9 @@ def _settings_of(found: Outline, given: RunConfig, task: Task) -> dict[str, str 
 def _poor(found: Outline) -> str:
     return (
         f"warning: there is time for about {found.candidates} candidates of "
-        f"{found.phases[0]} steps, too few to find much: a smaller space (--space "
-        f"nano), more time (--budget) or tighter limits (--max-size, --max-latency) "
-        f"would help"
+        f"{found.phases[0]} steps, too few to find much: more time (--budget), "
+        f"tighter limits (--max-size, --max-latency) or, in a search, a smaller space "
+        f"(--space) would help"
     )
 
 

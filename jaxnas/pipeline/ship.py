@@ -33,7 +33,7 @@ from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.kinds import read_kept
-from jaxnas.storage.run_folder import existing_run, new_run
+from jaxnas.storage.run_folder import SCORES, existing_run, new_run
 from jaxnas.wording import command
 
 # By when, as shares of the budget, the search ends, and the training of its winner
@@ -41,7 +41,7 @@ from jaxnas.wording import command
 SEARCH_SHARE, TRAINED_BY = 0.26, 0.9
 LONGER = 4  # times the search's windows, that the last training has
 CURSORS, SHOWN, WINDOWS, CONTEXT = 200, 10, 512, 256
-SPACE, SCORES = "space.toml", "scores.json"
+SPACE = "space.toml"
 SAMPLES = "completions.md"
 
 
@@ -126,6 +126,7 @@ def ship(
         )
     if not (out / SCORES).exists():
         scores, samples = _scored(model, plan)
+        scores["of"] = folder
         write_whole(out / SAMPLES, samples)
         write_json(out / SCORES, scores)
     return model

@@ -162,10 +162,9 @@ class Progress:
             )
         elif tried:
             now = f"none of the {tried} new succeeded"
-        self.say(
-            f"generation {generation + 1}: best fitness {best}, {now}; "
-            f"at most {self._left()} of search left"
-        )
+        last = self._done >= self._candidates
+        left = "" if last else f"; at most {self._left()} of search left"
+        self.say(f"generation {generation + 1}: best fitness {best}, {now}{left}")
 
     def _left(self) -> str:
         """The time until the clock ends the part, or by the candidates to come."""

@@ -134,6 +134,9 @@ def read_record(path: Path, ended: bool = False) -> Record:
         raise UsageError(f"{path} {what} (no {folder.config.name})")
     if folder.curve.exists():
         raise UsageError(f"{path} holds a training: it takes the folder of a search")
+    if folder.parts:
+        parts = " and ".join(str(part.path) for part in folder.parts)
+        raise UsageError(f"{path} is of ship: look at its parts, {parts}")
     config = make_config(read_toml(folder.config), str(folder.config))
     manifest: Manifest = _json(folder.manifest, Manifest)
     backend = manifest.get("decides", {}).get("backend", "cpu")

@@ -11,9 +11,11 @@ from pathlib import Path
 from jaxnas.errors import NothingAllowed, UsageError
 from jaxnas.storage import disk
 from jaxnas.storage.files import PARTIAL, write_whole
-from jaxnas.storage.inputs import is_file, is_folder
+from jaxnas.storage.inputs import is_file, is_folder, read_json
 
 LOCK = ".lock"
+PARTS = ("search", "training")  # of `ship`, each in a folder of its own
+SCORES = "scores.json"  # of what `ship` has made, and of which part that is
 _LOCKING = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -144,12 +146,21 @@ class RunFolder:
         """Objectives against each other."""
         return self.path / "pareto.png"
 
+    @property
+    def parts(self) -> list["RunFolder"]:
+        """The runs of a folder of `ship`; none of others."""
+        inside = [RunFolder(self.path / name) for name in PARTS]
+        return [part for part in inside if is_file(part.config)]
+
     def holds_work(self) -> bool:
-        """True once a candidate was evaluated: that is never thrown away."""
-        return any(
-            path.exists() and path.stat().st_size > 0
-            for path in (self.results, self.trainings, self.curve)
-        )
+        """True once something was computed, here or in a part: it is never removed."""
+        files = self.results, self.trainings, self.curve
+        if any(is_file(path) and path.stat().st_size > 0 for path in files):
+            return True
+        folders = self.finishing, self.model
+        if any(is_folder(path) and any(path.iterdir()) for path in folders):
+            return True
+        return any(part.holds_work() for part in self.parts)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -194,9 +205,22 @@ class RunFolder:
 
 
 def model_in(path: Path) -> Path:
-    """The folder of a saved model: this one, or that of the run which it holds."""
-    inside = RunFolder(path).model
-    return inside if is_folder(inside) and not is_file(path / "config.json") else path
+    """The folder of a saved model: this one, or that of the run which it holds.
+
+    Of a folder of `ship` it is the model that was scored, or the newest so far.
+    """
+    if is_file(path / "config.json"):
+        return path
+    run = RunFolder(path)
+    if is_folder(run.model):
+        return run.model
+    made = [part for part in run.parts if is_folder(part.model)]
+    if not made:
+        return path
+    chosen = made[-1]
+    if is_file(path / SCORES):
+        chosen = RunFolder(path / str(read_json(path / SCORES).get("of")))
+    return chosen.model if is_folder(chosen.model) else made[-1].model
 
 
 @contextlib.contextmanager
