@@ -219,3 +219,10 @@ def test_its_parts_are_named_or_looked_at(shipped, capsys):
     main(["verify", str(shipped)])
     said = capsys.readouterr().out
     assert all(f"{shipped / name}\n" in said for name in PARTS)
+
+
+@pytest.mark.parametrize(("lines", "behind"), [(0.02, True), (0.01, False)])
+def test_a_model_that_copying_beats_is_warned_of(lines, behind):
+    scores = SCORES | {"line": {"exact_match": 0.01}, "ngram": {"exact_match": lines}}
+    assert (module._behind(scores) is not None) == behind
+    assert module._behind(SCORES) is None

@@ -42,7 +42,10 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             near = difflib.get_close_matches(
-                unknown.split()[0].partition("=")[0], self._option_string_actions, 1, 0.7
+                unknown.split()[0].partition("=")[0],
+                self._option_string_actions,
+                1,
+                0.7,
             )
             message += f"; did you mean {near[0]}?" if near else ""
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)

@@ -9,6 +9,7 @@ from jaxnas.pipeline.completions import complete
 from jaxnas.report.page.write import write_page
 from jaxnas.results.record import read_record
 from jaxnas.storage.run_folder import RunFolder
+from jaxnas.wording import command
 
 COMPLETING = 20.0  # seconds that must be left of a budget for completions
 
@@ -26,5 +27,8 @@ def write_report(
         shown = complete(folder, dataset, record.config.seed) if enough else []
         write_page(folder.report, record, shown)
         console.print(f"{'report':<11} {folder.report}", soft_wrap=True)
+        if record.summary is not None:
+            words = f"{'next':<11} {command('serve', folder.path)}; or generate, train"
+            console.print(words, soft_wrap=True)
     except Exception as error:  # a run is finished with a page or without
         console.print(f"warning: no report was written: {reason_of(error)}")

@@ -323,3 +323,16 @@ def close(
         ("editor", command("serve", model)),
     ):
         console.print(f"{name:<11} {words}", soft_wrap=True)
+    if (said := _behind(read_json(out / SCORES))) is not None:
+        console.print(said, soft_wrap=True)
+
+
+def _behind(scores: Json) -> str | None:
+    """A warning where copying completes more lines than the model."""
+    ngram = scores.get("ngram")
+    if ngram is None or ngram["exact_match"] <= scores["line"]["exact_match"]:
+        return None
+    return (
+        "warning: the model gets fewer lines right than an n-gram that copies: more "
+        "code, or more time (--budget), would help"
+    )

@@ -50,7 +50,7 @@ def tiles(view: PageView) -> str:
             error = each["standard_error"]
             words = "" if error is None else f"± {error:.3f}, "
             saved = f"{each['bits_per_byte']:+.3f}"
-            shown.append(("saved bits per byte", saved, f"{words}over the obvious"))
+            shown.append(("saved bits per byte", saved, f"{words}over a plain Llama"))
     else:
         bits, accuracy = best.metrics.bits_per_byte, best.metrics.accuracy
         shown += [
@@ -135,6 +135,11 @@ def quality(record: Record) -> str:
     marked = ["mark" if row[1] == "winner" else None for row in rows]
     header = ("split", "model", "bits/byte", "accuracy")
     lines = [tag("p", text(line)) for line in gain_lines(final)]
+    if any(row[1].startswith("obvious") for row in quality_rows(final)):
+        about = (
+            "An obvious model is Llama-like, of usual proportions, and trains as long."
+        )
+        lines.append(tag("p", about, class_="small"))
     lines += [tag("p", text(line), class_="warning") for line in warnings(final)]
     return table(header, rows, numbers=2, classes=marked) + "".join(lines)
 
