@@ -14,7 +14,7 @@ from jaxnas.training.settings import TrainSettings
 Tree = TypeVar("Tree")  # of arrays
 
 
-class Training(NamedTuple):
+class TrainingProgram(NamedTuple):
     """What the program of a training is made from, and all its calls have in common.
 
     Attributes:
@@ -53,7 +53,7 @@ class Devices:
         """A state before its training, as checkpoints are to restore it."""
         return self.on_all(state)
 
-    def begin(self, training: Training, state: TrainState) -> TrainState:
+    def begin(self, training: TrainingProgram, state: TrainState) -> TrainState:
         """Told before the calls of a training; its state, where they take it."""
         del training
         return state

@@ -24,8 +24,8 @@ from jax.experimental.multihost_utils import broadcast_one_to_all, process_allga
 
 from arch import ArchitectureConfig
 from arch.padding import parameter_shapes
-from jaxnas.errors import RunFailed, UsageError, lacks_memory, one_line
-from jaxnas.training.devices import SharedDevices, Training
+from jaxnas.errors import RunFailed, UsageError, lacks_memory, one_line, reason_of
+from jaxnas.training.devices import SharedDevices, TrainingProgram
 from jaxnas.training.loop import Schedule, TrainState, fresh_state
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import trainer_of
@@ -67,7 +67,7 @@ def join(address: str | None, number: int | None, index: int | None) -> None:
             )
             differ = _differences()
     except Exception as error:  # each scheduler has its own
-        raise UsageError(f"{where}: {_first_line(error)}") from None
+        raise UsageError(f"{where}: {reason_of(error)}") from None
     if differ is not None:
         raise UsageError(f"{where}: {differ}")
 
@@ -140,7 +140,7 @@ class Hosts(SharedDevices):
         """[S, B] -> the same, each device with a part of the columns."""
         return jax.make_array_from_callback(rows.shape, self._columns, rows.__getitem__)
 
-    def begin(self, training: Training, state: TrainState) -> TrainState:
+    def begin(self, training: TrainingProgram, state: TrainState) -> TrainState:
         """The state goes to all hosts, unless they hold it."""
         held = getattr(state.step, "sharding", None) == self.everywhere
         about = {
@@ -197,7 +197,7 @@ class Hosts(SharedDevices):
                 if lacks_memory(error):
                     raise
                 raise RunFailed(
-                    f"the training lost another host ({_first_line(error)}): go on "
+                    f"the training lost another host ({reason_of(error)}): go on "
                     f"with --resume"
                 ) from None
             _end(one_line(error) or type(error).__name__)
@@ -226,7 +226,7 @@ def follow() -> None:
     except jax.errors.JaxRuntimeError as error:
         if lacks_memory(error):
             raise
-        raise RunFailed(f"the training is lost ({_first_line(error)})") from None
+        raise RunFailed(f"the training is lost ({reason_of(error)})") from None
     if failed is not None:
         raise RunFailed(f"the first host ended: {failed}")
 
@@ -241,7 +241,7 @@ def _followed(hosts: Hosts) -> str | None:
             like = np.zeros(said["shape"], said["dtype"])
             tokens = hosts.place(broadcast_one_to_all(like))
         elif said["kind"] == "training":
-            training = Training(
+            training = TrainingProgram(
                 ArchitectureConfig(**said["config"]),
                 TrainSettings(**said["settings"]),
                 np.dtype(said["dtype"]),
@@ -268,7 +268,7 @@ def _leave_soon(number: int, frame: FrameType | None) -> None:
     later.start()
 
 
-def _like(training: Training) -> TrainState:
+def _like(training: TrainingProgram) -> TrainState:
     """A state of the same shapes, NumPy arrays."""
     params = parameter_shapes(training.config)
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
@@ -289,7 +289,3 @@ def _tell(message: Message) -> None:
 
 def _told() -> Message:
     return json.loads(bytes(broadcast_one_to_all(np.zeros(_MESSAGE, np.uint8))))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

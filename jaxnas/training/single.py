@@ -10,7 +10,7 @@ import numpy as np
 from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
 from jaxnas.runtime import give_back
-from jaxnas.training.devices import Training
+from jaxnas.training.devices import TrainingProgram
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import (
     Schedule,
@@ -99,7 +99,7 @@ def continue_training(
     if schedule is None:
         schedule = Schedule.over(len(starts), task.settings)
     devices, key = task.devices, task.key(purpose)
-    training = Training(training_config(config), task.settings, task.dtype, key)
+    training = TrainingProgram(training_config(config), task.settings, task.dtype, key)
     run = trainer_of(*training[:3], devices.everywhere).run
     tokens = task.train_tokens
     size = task.settings.steps_per_call

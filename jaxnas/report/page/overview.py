@@ -135,7 +135,7 @@ def quality(record: Record) -> str:
     marked = ["mark" if row[1] == "winner" else None for row in rows]
     header = ("split", "model", "bits/byte", "accuracy")
     lines = [tag("p", text(line)) for line in gain_lines(final)]
-    if any(row[1].startswith("obvious") for row in quality_rows(final)):
+    if any(row[1].startswith("obvious") for row in rows):
         about = (
             "An obvious model is Llama-like, of usual proportions, and trains as long."
         )
