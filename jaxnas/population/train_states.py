@@ -7,13 +7,12 @@ import jax
 import numpy as np
 
 from arch import ArchitectureConfig
-from arch.padding import parameter_shapes
 from jaxnas.storage import disk
 from jaxnas.storage.checkpoints import load_tree, save_tree
 from jaxnas.training.keys import stage_of
-from jaxnas.training.loop import TrainState, make_optimizer
+from jaxnas.training.loop import TrainState
 from jaxnas.training.settings import TrainSettings
-from jaxnas.training.single import training_config
+from jaxnas.training.single import blank_state
 
 CURE = "remove it, and what led to it is trained again"
 
@@ -41,12 +40,8 @@ class States:
         Raises:
           UsageError: it is damaged.
         """
-        params = parameter_shapes(training_config(config))
-        moments = jax.eval_shape(make_optimizer(settings).init, params)
-        step = jax.ShapeDtypeStruct((), np.int32)
-        shapes = {"params": params, "moments": moments, "step": step}
         # Orbax reads arrays of the host where it is shown some.
-        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+        like = blank_state(config, settings)._asdict()
         found = load_tree(self._path(key), like, CURE)
         return TrainState(**jax.tree.map(np.asarray, found))
 

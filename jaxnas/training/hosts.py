@@ -23,12 +23,11 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 from arch import ArchitectureConfig
-from arch.padding import parameter_shapes
 from jaxnas.errors import RunFailed, UsageError, lacks_memory, one_line, reason_of
 from jaxnas.training.devices import SharedDevices, TrainingProgram
-from jaxnas.training.loop import Schedule, TrainState, fresh_state
+from jaxnas.training.loop import Schedule, TrainState
 from jaxnas.training.settings import TrainSettings
-from jaxnas.training.single import trainer_of
+from jaxnas.training.single import blank_state, trainer_of
 from jaxnas.version import packages
 
 Tree = TypeVar("Tree")  # of arrays
@@ -249,7 +248,7 @@ def _followed(hosts: Hosts) -> str | None:
             )
             if not said["held"]:
                 state = None  # there may be no room for both
-                state = hosts.place(broadcast_one_to_all(_like(training)))
+                state = hosts.place(broadcast_one_to_all(blank_state(*training[:2])))
         else:
             rows = broadcast_one_to_all(np.zeros(said["shape"], np.int32))
             run = trainer_of(*training[:3], hosts.everywhere).run
@@ -266,13 +265,6 @@ def _leave_soon(number: int, frame: FrameType | None) -> None:
     later = threading.Timer(PARTING, os._exit, (128 + number,))
     later.daemon = True
     later.start()
-
-
-def _like(training: TrainingProgram) -> TrainState:
-    """A state of the same shapes, NumPy arrays."""
-    params = parameter_shapes(training.config)
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
-    return fresh_state(params, training.settings)
 
 
 def _end(failed: str | None) -> None:

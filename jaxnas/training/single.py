@@ -9,6 +9,7 @@ import numpy as np
 
 from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
+from arch.padding import parameter_shapes
 from jaxnas.runtime import give_back
 from jaxnas.training.devices import TrainingProgram
 from jaxnas.training.lengths import PhaseLength
@@ -17,6 +18,7 @@ from jaxnas.training.loop import (
     TrainingFunctions,
     TrainState,
     batch_starts,
+    fresh_state,
     make_trainer,
 )
 from jaxnas.training.settings import TrainSettings
@@ -59,6 +61,13 @@ def training_config(config: ArchitectureConfig) -> ArchitectureConfig:
         long = config.max_seq_length > DENSE_TOKENS
         changes["arch_type"] = "flash_attention" if long else "transformer"
     return dataclasses.replace(config, **changes)
+
+
+def blank_state(config: ArchitectureConfig, settings: TrainSettings) -> TrainState:
+    """Zeros in the shapes of a training's state, NumPy arrays."""
+    shapes = parameter_shapes(training_config(config))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.tree.map(np.asarray, fresh_state(params, settings))
 
 
 def starting_state(
