@@ -197,7 +197,7 @@ def test_the_plan_is_for_the_pace_that_is_found(tmp_path, monkeypatch):
     assert (found[0.5][1], found[2.0][1]) == ([], [])
     [line] = found[60.0][1]
     assert "there is time for about" in line
-    assert "--space nano" in line
+    assert "a smaller space (--space)" in line
 
 
 def test_a_resume_has_the_plan_and_the_pace_of_before(tmp_path, monkeypatch):
