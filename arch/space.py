@@ -11,73 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arch.checks import is_real
 from arch.config import ArchitectureConfig
-from arch.families import UNUSED, USES, VARIANTS
+from arch.families import UNUSED, USES
+from arch.genes import (
+    COUPLED,
+    DEFAULTS,
+    DERIVED,
+    GENES,
+    NO_GENES,
+    Condition,
+    used_by,
+    value_of,
+)
+from arch.repair import nearest_valid
+from arch.space_checks import check_space
 
 Genome: TypeAlias = Sequence[int] | np.ndarray | jax.Array
-
-# What a condition leaves out: configs with one of these values in each gene.
-Condition: TypeAlias = Mapping[str, Sequence[Any]]
-
-# The genes of the spaces that are named in `arch.spaces.SPACES`, but for the last.
-GENES = (
-    "arch_type",
-    "num_layers",
-    "hidden_dim",
-    "num_heads",
-    "ffn_multiplier",
-    "normalization",
-    "activation",
-    "position_encoding",
-    "attention_dropout",
-    "residual_dropout",
-    "quantization",
-    "pruning_ratio",
-)
-
-# Genes that are no fields of a config: into how many parts another field is split.
-DERIVED = {
-    "head_dim": ("num_heads", "hidden_dim"),  # channels of a head
-    "kv_group": ("kv_heads", "num_heads"),  # query heads to a head of keys and values
-}
-
-# What the data decides, and what is a gene's to say in another way.
-_NO_GENES = ("vocab_size", "max_seq_length")
-
-ALLOWED_GENES = (
-    *(
-        field.name
-        for field in dataclasses.fields(ArchitectureConfig)
-        if field.name not in (*_NO_GENES, *VARIANTS)
-    ),
-    *DERIVED,
-)
-
-# The fields of a config for which a space has no gene.
-DEFAULTS: dict[str, Any] = {
-    "arch_type": "transformer",
-    "num_heads": 4,
-    "ffn_multiplier": 3.0,
-    "normalization": "rmsnorm",
-    "activation": "swiglu",
-    "position_encoding": "rope",
-}
-
-# The genes that decide together whether a config exists. To repair a genome
-# those on the right change first: heads before all, the family last.
-_COUPLED = (
-    "arch_type",
-    "hidden_dim",
-    "normalization",
-    "position_encoding",
-    "kv_heads",
-    "num_heads",
-    "kv_group",
-    "head_dim",
-)
-
-# Combinations of coupled genes that are tabulated at most.
-_MOST_CELLS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,83 +56,9 @@ class Space:
     conditions: tuple[Condition, ...] = dataclasses.field(default=(), hash=False)
 
     def __post_init__(self) -> None:
-        self._check_genes()
-        if len(self.choices) != len(self.genes):
-            raise ValueError(
-                f"a space has {len(self.genes)} genes, got {len(self.choices)} in "
-                f"{self.name!r}: {', '.join(self.genes)}"
-            )
-        for gene, values in zip(self.genes, self.choices, strict=True):
-            if not values or len(set(values)) != len(values):
-                raise ValueError(
-                    f"gene {gene} of space {self.name!r} needs distinct choices, "
-                    f"got {values}"
-                )
-        self._check_values()
-        self._check_conditions()
+        check_space(self)
         if not self._valid_table.any():
             raise ValueError(f"space {self.name!r} holds no valid config")
-
-    def _check_genes(self) -> None:
-        for gene in self.genes:
-            if gene not in ALLOWED_GENES:
-                raise ValueError(
-                    f"space {self.name!r} has the unknown gene {gene!r}: choose of "
-                    f"{', '.join(ALLOWED_GENES)}"
-                )
-        for gene in ("num_layers", "hidden_dim"):
-            if gene not in self.genes:
-                raise ValueError(f"space {self.name!r} lacks the gene {gene}")
-        decided = {gene: field for gene, (field, _) in DERIVED.items()}
-        decided["ffn_dim"] = "ffn_multiplier"
-        for gene, field in decided.items():
-            if {gene, field} <= set(self.genes):
-                raise ValueError(
-                    f"space {self.name!r} has both {gene} and {field}: one decides "
-                    f"the other"
-                )
-
-    def _check_values(self) -> None:
-        # In an RWKV model, with neither heads nor a choice of norm, a value is
-        # refused for itself alone: only what feeds forward depends on the width.
-        fields: dict = UNUSED | {"arch_type": "rwkv", "num_layers": 1, "kv_heads": 1}
-        for hidden in self.values("hidden_dim"):
-            for gene, values in zip(self.genes, self.choices, strict=True):
-                for value in values:
-                    try:
-                        if gene in DERIVED:
-                            _check_divisor(gene, value)
-                        else:
-                            ArchitectureConfig(
-                                **(fields | {"hidden_dim": hidden, gene: value})
-                            )
-                    except ValueError as error:
-                        raise ValueError(f"space {self.name!r}: {error}") from None
-
-    def _check_conditions(self) -> None:
-        for condition in self.conditions:
-            if not condition:
-                raise ValueError(f"space {self.name!r}: a condition names no gene")
-            for gene, values in condition.items():
-                if gene not in self.genes:
-                    raise ValueError(
-                        f"space {self.name!r}: a condition names {gene!r}, which is "
-                        f"no gene of it: {', '.join(self.genes)}"
-                    )
-                for value in values:
-                    if value not in self.values(gene):
-                        raise ValueError(
-                            f"space {self.name!r}: a condition has {gene}={value!r}, "
-                            f"which is none of its choices: "
-                            f"{', '.join(map(str, self.values(gene)))}"
-                        )
-        cells = math.prod(len(self.values(gene)) for gene in self.coupled)
-        if cells > _MOST_CELLS:
-            raise ValueError(
-                f"space {self.name!r}: {cells:,} combinations of "
-                f"{', '.join(self.coupled)} decide whether a model exists, at most "
-                f"{_MOST_CELLS:,} can be"
-            )
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -194,7 +70,7 @@ class Space:
         """The genes that decide together whether a genome is valid."""
         named = {gene for condition in self.conditions for gene in condition}
         others = [gene for gene in self.genes if gene in named]
-        order = [gene for gene in _COUPLED if gene in self.genes]
+        order = [gene for gene in COUPLED if gene in self.genes]
         return tuple(dict.fromkeys([*order, *others]))
 
     @property
@@ -255,7 +131,7 @@ class Space:
         family = own["arch_type"]
         for condition in self.conditions:
             # What a family does not use has any value in its canonical genome.
-            if all(_used_by(family, list(condition))) and all(
+            if all(used_by(family, list(condition))) and all(
                 values.get(gene, ...) in bad for gene, bad in condition.items()
             ):
                 words = ", ".join(f"{gene}={values[gene]!r}" for gene in condition)
@@ -313,11 +189,9 @@ class Space:
                     f"{name}={value} is not in space {self.name!r}: no gene sets it"
                 )
         genome = np.zeros(len(self.genes), np.int32)
-        used = dict(
-            zip(self.genes, _used_by(config.arch_type, self.genes), strict=True)
-        )
+        used = dict(zip(self.genes, used_by(config.arch_type, self.genes), strict=True))
         for index, gene in enumerate(self.genes):
-            value, allowed = self._value_of(config, gene), self.choices[index]
+            value, allowed = value_of(config, gene), self.choices[index]
             if not used[gene]:
                 continue
             if value not in allowed:
@@ -326,7 +200,7 @@ class Space:
                     f"{', '.join(map(str, allowed))}"
                 )
             genome[index] = allowed.index(value)
-        given = {*_NO_GENES, "tie_embeddings"}.difference(self.genes)
+        given = {*NO_GENES, "tie_embeddings"}.difference(self.genes)
         fields = {name: getattr(config, name) for name in given}
         try:
             found = self.decode(genome, **fields)
@@ -347,28 +221,12 @@ class Space:
         """A valid genome i32[G] close to a config that may lie outside."""
         genome = np.zeros(len(self.genes), np.int32)
         for index, gene in enumerate(self.genes):
-            value, allowed = self._value_of(config, gene), self.choices[index]
+            value, allowed = value_of(config, gene), self.choices[index]
             if value in allowed:
                 genome[index] = allowed.index(value)
-            elif _is_number(value) and all(map(_is_number, allowed)):
+            elif is_real(value) and all(map(is_real, allowed)):
                 genome[index] = np.abs(np.asarray(allowed) - value).argmin()
         return np.asarray(self.repair(jnp.asarray(genome)))
-
-    def _value_of(self, config: ArchitectureConfig, gene: str) -> Any:
-        """What a gene would have to be for this config."""
-        if gene == "head_dim":
-            return config.head_dim
-        if gene == "kv_group":
-            return config.num_heads // config.key_value_heads
-        if gene == "ffn_multiplier" and config.ffn_dim is not None:
-            return config.ffn_dim / config.hidden_dim
-        known = {
-            "ffn_dim": config.feedforward_dim,
-            "kv_heads": config.key_value_heads,
-            "inner_dim": config.inner_channels,
-        }
-        value = getattr(config, gene)
-        return known.get(gene) if value is None else value
 
     def genome_at(self, index: int) -> np.ndarray:
         """Genome i32[G] number `index` of `total`; the last gene runs fastest."""
@@ -502,42 +360,4 @@ class Space:
     @functools.cached_property
     def _used_table(self) -> np.ndarray:
         """bool[families, genes]: which genes each family of the space uses."""
-        return np.asarray([_used_by(name, self.genes) for name in self.families])
-
-
-def nearest_valid(table: np.ndarray) -> np.ndarray:
-    """The valid cell that is nearest to each cell of a table.
-
-    Args:
-      table: bool[...], which combinations of genes are valid; at least one is.
-
-    Returns:
-      i32[..., axes], its indices; one step of an axis outweighs all on its right.
-    """
-    far = np.float64(table.size) * table.size
-    distance = np.where(table, 0.0, far)
-    nearest = np.moveaxis(np.indices(table.shape, np.int32), 0, -1)
-    # The distance is a sum over axes: the least is found axis by axis, the last first.
-    for axis in reversed(range(table.ndim)):
-        weight = float(math.prod(table.shape[axis + 1 :]))
-        places = np.arange(table.shape[axis])
-        steps = weight * np.abs(places[:, None] - places)  # [from, to]
-        by_place = np.moveaxis(distance, axis, -1)[..., None, :] + steps
-        best = np.moveaxis(by_place.argmin(axis=-1), -1, axis)
-        distance = np.moveaxis(by_place.min(axis=-1), -1, axis)
-        nearest = np.take_along_axis(nearest, best[..., None], axis=axis)
-    return nearest
-
-
-def _used_by(family: str, genes: Sequence[str]) -> list[bool]:
-    decided = [DERIVED[gene][0] if gene in DERIVED else gene for gene in genes]
-    return [field in USES[family] for field in decided]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_divisor(gene: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{gene}={value!r} is not allowed: needs an int of at least 1")
+        return np.asarray([used_by(name, self.genes) for name in self.families])

@@ -2,7 +2,8 @@
 
 from arch.config import NORMALIZATIONS, POSITION_ENCODINGS, QUANTIZATIONS
 from arch.families import FAMILIES
-from arch.space import GENES, Space
+from arch.genes import GENES
+from arch.space import Space
 
 
 def _space(name: str, **choices: tuple) -> Space:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from arch import ArchitectureConfig
-from jaxnas.config import RunConfig, read_run_settings
+from jaxnas.config import RunConfig, check_code, read_run_settings
 from jaxnas.data import prepare
 from jaxnas.errors import UsageError
 from jaxnas.evaluation.evaluator import Evaluation, Evaluator
@@ -108,7 +108,11 @@ def search(
 
 
 def resume(
-    out: str | Path, *, on_candidate: OnCandidate | None = None, ray: str | None = None
+    out: str | Path,
+    *,
+    on_candidate: OnCandidate | None = None,
+    ray: str | None = None,
+    objectives: str | None = None,
 ) -> Summary:
     """Goes on with a run that was stopped; returns what `search` returns.
 
@@ -119,6 +123,8 @@ def resume(
         order; of a run that is finished it sees none. A search that a callback ended
         does not go on, with or without one.
       ray: as for `search`, whether or not the run began so.
+      objectives: the run's own, if it has any: code that a folder alone names is not
+        run.
 
     Raises:
       UsageError: the folder holds no run, or one that cannot be resumed.
@@ -126,4 +132,5 @@ def resume(
     """
     with existing_run(Path(out)) as folder:
         config = read_run_settings(folder.config)
+        check_code(config, objectives, str(folder.config))
         return run(folder, config, resumed=True, on_candidate=on_candidate, ray=ray)

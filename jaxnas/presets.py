@@ -1,6 +1,6 @@
 """Two scales of run: a laptop's minutes, and an accelerator's evening."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from jaxnas.training.lengths import PHASES, SMALL_PHASES, PhaseLength
 
@@ -46,6 +46,25 @@ PRESETS = {
         PHASES,
     ),
 }
+
+LONGER = 4  # times a search's windows, that a training from untrained weights has
+
+
+class Windows(TypedDict):
+    """How long windows are, and how many are scored."""
+
+    window: int
+    eval_windows: int
+    final_windows: int
+
+
+def longer_windows(window: int, eval_windows: int, final_windows: int) -> Windows:
+    """A search's windows for a training: longer ones, and as many tokens to score."""
+    return {
+        "window": LONGER * window,
+        "eval_windows": max(1, eval_windows // LONGER),
+        "final_windows": max(1, final_windows // LONGER),
+    }
 
 
 # Known here too, so that a wrong name is found before JAX is imported.

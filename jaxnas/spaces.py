@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from arch.config import ArchitectureConfig
-from arch.space import Condition, Space
+from arch.genes import Condition
+from arch.space import Space
 from arch.spaces import space_named
 from jaxnas.errors import UsageError
 from jaxnas.presets import is_space_file

@@ -10,7 +10,7 @@ import pytest
 
 from arch import build_model, cost
 from arch.families import FAMILIES, USES
-from arch.space import GENES
+from arch.genes import GENES
 from arch.spaces import SPACES
 
 # JAXNAS_COUNT_CONFIGS=2000 checks more.

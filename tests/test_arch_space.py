@@ -11,7 +11,9 @@ import pytest
 from arch.baselines import BASELINES
 from arch.config import ArchitectureConfig
 from arch.families import FAMILIES
-from arch.space import GENES, Space, nearest_valid
+from arch.genes import GENES
+from arch.repair import nearest_valid
+from arch.space import Space
 from arch.spaces import SPACES, space_named
 
 COUNTS = {  # combinations, valid, distinct

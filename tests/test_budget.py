@@ -25,7 +25,7 @@ from jaxnas.clock import (
     Deadline,
     seconds_of,
 )
-from jaxnas.config import RunConfig
+from jaxnas.config import RunConfig, make_config, read_toml
 from jaxnas.errors import UsageError
 from jaxnas.pipeline.budget import (
     FEWEST_STEPS,
@@ -34,6 +34,7 @@ from jaxnas.pipeline.budget import (
     Forecast,
     fit_to_budget,
     outline,
+    planned_by,
     with_later_phases,
 )
 from jaxnas.population.devices import local_machine
@@ -376,3 +377,23 @@ def test_later_phases_are_planned_again_for_the_time_that_is_left(tmp_path):
     slow.decide("open", ["phases", "final_steps"])
     a_step = 30.0
     assert with_later_phases(config, slow, trainer, []).phases == config.phases
+
+
+def test_settings_that_the_clock_decided_are_open_for_another_run(
+    tmp_path, monkeypatch
+):
+    slow_by(1.0, monkeypatch)
+    clock = Clock(1200.0, tmp_path / "budget.json", time.monotonic())
+    planned, _ = planned_with(clock, Pace(), batch=4, population=7)
+    file = tmp_path / "config.toml"
+    file.write_text(planned.to_toml(planned_by(clock)))
+    again = make_config(read_toml(file), "the run's own")
+    assert again.resolve("cpu") == planned
+    new = make_config(read_toml(file, anew=True), "another's")
+    for name in ("phases", "samples", "epochs", "generations", "final_steps"):
+        assert getattr(new, name) is None, name
+    assert (new.budget, new.batch, new.population) == ("20m", 4, 7)
+    for wrong in ("planned = 3", 'planned = ["no setting"]'):
+        file.write_text(wrong)
+        with pytest.raises(UsageError, match="planned must be a list of settings"):
+            read_toml(file)

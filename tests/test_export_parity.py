@@ -1,6 +1,8 @@
 """Exported folders in `transformers` against our own modules."""
 
 import json
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -171,6 +173,15 @@ def test_transformers_reads_and_writes_text_as_ours(tmp_path, config):
     model = loaded(tmp_path / "out")
     for special in (model.config, model.generation_config):
         assert (special.bos_token_id, special.eos_token_id) == (0, 0)
+
+
+def test_what_the_card_says_runs(tmp_path, monkeypatch, capsys):
+    config = CLASSES[0]
+    export_folder(saved(config, perturbed(config), tmp_path / "ours"), tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    [program] = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)
+    exec(program, {})
+    assert capsys.readouterr().out.startswith("def ")
 
 
 @pytest.mark.parametrize("config", CLASSES, ids=expected_class)

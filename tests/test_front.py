@@ -10,9 +10,10 @@ import pytest
 from results import made_result
 
 from arch.cost import HARDWARE, decode_ms, prefill_ms, size_bytes, state_bytes
+from arch.genes import GENES
 from arch.scaling.laws import LAWS
 from arch.scaling.predicted_loss import predicted_loss
-from arch.space import GENES, Space
+from arch.space import Space
 from arch.spaces import SPACES
 from jaxnas.analytic.exhaustive import front_of, score_space
 from jaxnas.analytic.law_fit import rows_of
@@ -191,6 +192,7 @@ def test_front_command_writes_what_it_prints(tmp_path, capsys):
     printed = capsys.readouterr().out
     written = json.loads((out / "front.json").read_text())
     assert f"{len(written['points'])} points on the front" in printed
+    assert "counted with a vocabulary of 8,192, 128 tokens read\n" in printed
     assert all(point["values"]["size"] <= 40 for point in written["points"])
     ends = (written["points"][0], written["points"][-1])
     for end in ends:  # a part is shown, from end to end

@@ -401,6 +401,7 @@ def test_a_card_says_what_the_run_recorded(tmp_path, monkeypatch, capsys):
         "| test | this model | 1.500 | 0.250 |",
         "| test | bigram | 1.500 | 0.250 |",
         "python -m jaxnas.run export run/model --format gguf",
+        "llama-server -m run.gguf --port 8012",
     ):
         assert line in card.splitlines()
     assert str(tmp_path) not in card  # where it lay is nobody's concern

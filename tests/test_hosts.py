@@ -68,14 +68,14 @@ def started(arguments, devices=1, **environment):
     return process
 
 
-def on_two(arguments, devices=(1, 1)):
-    """The processes of two hosts, the first one first."""
+def on_hosts(arguments, devices=(1, 1), address="127.0.0.1"):
+    """The processes of hosts with so many devices each, the first one first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        where = f"{address}:{free.getsockname()[1]}"
     return [
-        started([*arguments, "--hosts", address, "--host", f"{number}/2"], own)
-        for number, own in enumerate(devices, 1)
+        started([*arguments, "--hosts", where, "--host", f"{number}/{len(devices)}"], n)
+        for number, n in enumerate(devices, 1)
     ]
 
 
@@ -122,7 +122,7 @@ def evaluated(out, process, times):
 def whole(place):
     """A training on two hosts that nothing disturbed: 40 steps."""
     out = place / "whole"
-    first, second = map(ended, on_two(given(place, out)))
+    first, second = map(ended, on_hosts(given(place, out)))
     assert first[0] == 0, first
     assert second[0] == 0, second
     assert "on 2 x cpu of 2 hosts" in first[1]
@@ -138,9 +138,21 @@ def test_two_hosts_train_as_two_devices_of_one(place, whole, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *found)
 
 
+@pytest.mark.slow
+def test_four_hosts_train_as_two(place, whole, tmp_path):
+    address = "[::1]" if os.path.exists("/proc/net/if_inet6") else "127.0.0.1"
+    four = on_hosts(given(place, tmp_path / "four"), (1, 1, 1, 1), address)
+    for number, (code, said, wrong) in enumerate(map(ended, four), 1):
+        assert code == 0, wrong
+        words = f"host {number} of 4" if number > 1 else "on 4 x cpu of 4 hosts"
+        assert words in said
+    found = [load_model(out / "model").params for out in (whole, tmp_path / "four")]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *found)
+
+
 def test_ended_and_gone_on_with_it_gives_the_same_bytes(place, whole, tmp_path):
     out = tmp_path / "cut"
-    first, second = on_two(given(place, out))
+    first, second = on_hosts(given(place, out))
     evaluated(out, first, 2)
     first.send_signal(signal.SIGTERM)
     code, _, wrong = ended(first)
@@ -158,7 +170,7 @@ def test_ended_and_gone_on_with_it_gives_the_same_bytes(place, whole, tmp_path):
 
 def test_one_host_goes_on_with_what_all_of_them_were_told_to_end(place, tmp_path):
     out = tmp_path / "cut"
-    processes = on_two([*given(place, out), "--accumulate", "2"])
+    processes = on_hosts([*given(place, out), "--accumulate", "2"])
     evaluated(out, processes[0], 2)
     for process in processes:
         process.send_signal(signal.SIGTERM)
@@ -174,7 +186,7 @@ def test_one_host_goes_on_with_what_all_of_them_were_told_to_end(place, tmp_path
 
 def test_a_host_that_is_lost_ends_it_in_one_line(place, tmp_path):
     out = tmp_path / "lost"
-    first, second = on_two(given(place, out, tokens=10**7))
+    first, second = on_hosts(given(place, out, tokens=10**7))
     evaluated(out, first, 3)
     second.kill()
     code, _, wrong = ended(first)
@@ -184,7 +196,7 @@ def test_a_host_that_is_lost_ends_it_in_one_line(place, tmp_path):
 
 
 def test_hosts_with_other_numbers_of_devices_are_refused(place, tmp_path):
-    for code, _, wrong in map(ended, on_two(given(place, tmp_path / "bad"), (1, 2))):
+    for code, _, wrong in map(ended, on_hosts(given(place, tmp_path / "bad"), (1, 2))):
         assert code == 2, wrong
         assert "all hosts must have the same number of devices" in wrong
         assert "Traceback" not in wrong
@@ -195,7 +207,7 @@ def test_hosts_with_other_numbers_of_devices_are_refused(place, tmp_path):
     ("more", "said"),
     [
         (["--host", "1/2"], "--host goes with --hosts"),
-        (["--hosts", "here"], "--hosts must be ADDRESS:PORT of the first (a name"),
+        (["--hosts", "here"], "--hosts must be ADDRESS:PORT of the first (IPv6"),
         (["--hosts", "10.0.0.1:70000"], "--hosts must be ADDRESS:PORT"),
         (["--hosts", "10.0.0.1:99"], "--host must say which host this is"),
         (["--hosts", "10.0.0.1:99", "--host", "3/2"], "such as 1/2 and 2/2, got '3/2'"),

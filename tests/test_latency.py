@@ -26,6 +26,7 @@ from jaxnas.latency.compare import agreement, compare
 from jaxnas.latency.configs import as_executed, draw_configs
 from jaxnas.latency.fit import READINGS, fit, table_of
 from jaxnas.latency.measure import Measured, Spread
+from jaxnas.report.latency import over_limit
 from jaxnas.run import main
 from jaxnas.storage.jsonl import Lines
 
@@ -250,6 +251,22 @@ def test_finalists_are_measured_once(tmp_path, monkeypatch):
     with Lines(tmp_path / "timings.jsonl") as timings:
         assert finalists.measure_finalists(lines, HERE, timings, said.append) == [one]
     assert len(said) == 1
+
+
+def test_a_winner_over_the_limit_by_the_clock_is_warned_of():
+    timed = Measured(Spread(2.0, 1.9, 2.1), Spread(0.5, 0.4, 0.6))
+    found = [
+        finalists.Finalist(
+            id=3, predicted={"prefill": 1.0, "decode": 0.2}, measured=timed
+        )
+    ]
+    said = over_limit(found, 3, "estimate", 1.5)
+    assert "2.00 ms by the clock is over the limit of 1.5 ms" in said
+    assert "--latency prefill" in said
+    assert "--latency" not in over_limit(found, 3, "decode", 0.4)
+    for other in ((found, 3, "estimate", 2.5), (found, 3, "decode", 1.5)):
+        assert over_limit(*other) is None
+    assert over_limit(found, 4, "estimate", 1.5) is None  # another won
 
 
 @pytest.mark.parametrize("number", [1, 2])

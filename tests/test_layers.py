@@ -103,6 +103,8 @@ def test_no_cycles(package):
 LINES = (
     ("arch.families", "arch.checks"),
     ("arch.config",),
+    ("arch.genes", "arch.repair"),
+    ("arch.space_checks",),
     (
         "arch.traits",
         "arch.layout",

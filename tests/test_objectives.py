@@ -20,6 +20,7 @@ from rich.console import Console
 from searching import GENES, assert_valid, draw_many, jitted
 from tasks import TINY, evaluator_with, noise_task
 
+import jaxnas
 from arch import cost
 from arch.spaces import SPACES
 from jaxnas.config import RunConfig
@@ -513,10 +514,38 @@ def test_a_run_with_an_objective_from_the_command_line(modules, tmp_path, monkey
         assert line["objectives"][3] == pytest.approx(flops * 1e-8, rel=1e-12)
     (run / "summary.json").unlink()
     shutil.rmtree(run / "checkpoints")
-    assert main(["--resume", "run"]) == 0
+    again = ["--resume", "run", "--objectives"]
+    assert main([*again, "energy_module:energy"]) == 0
     assert {name: (run / name).read_bytes() for name in before} == before
     (run / "summary.json").unlink()
     config = (run / "config.toml").read_text()
     other = config.replace("energy_module:energy", "other_module:heads")
     (run / "config.toml").write_text(other)
-    assert main(["--resume", "run"]) == 2
+    assert main([*again, "other_module:heads"]) == 2
+
+
+@pytest.mark.usefixtures("modules")
+def test_code_that_a_file_alone_names_is_not_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hostile.py").write_text("raise SystemExit('it ran')")
+    text = RunConfig(objectives="hostile:run").to_toml()
+    for folder in ("sent", "run"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.toml").write_text(text)
+    said = "names code to run, objectives='hostile:run': it runs if --objectives "
+    for given in (
+        ["--config", "sent/config.toml", "--out", "new"],
+        ["--resume", "run"],
+        ["--resume", "run", "--objectives", "energy_module:energy"],
+    ):
+        assert main(given) == 2
+        line = capsys.readouterr().err
+        assert said in line
+        assert line.count("\n") == 1
+    with pytest.raises(UsageError, match="names code to run"):
+        jaxnas.resume("run")
+    assert not (tmp_path / "new").exists()
+    # Other objectives than the file's are the user's own.
+    given = ["--config", "sent/config.toml", "--objectives", "energy_module:none"]
+    assert main([*given, "--out", "new"]) == 2
+    assert "has no function 'none'" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from arch import ArchitectureConfig
 from arch.config import QUANTIZATIONS
 from arch.cost import kept_channels
 from arch.families import FAMILIES, USES, has_heads
+from arch.genes import GENES
 from arch.padding import (
     Shape,
     common_shape,
@@ -22,7 +23,7 @@ from arch.padding import (
     parameter_shapes,
     shape_key,
 )
-from arch.space import GENES, Space
+from arch.space import Space
 from arch.spaces import SPACES
 from jaxnas.compress import prune_in_place, round_weights
 from jaxnas.training.loop import fresh_state

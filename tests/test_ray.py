@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from concurrent.futures import Future
 from pathlib import Path
@@ -106,14 +107,17 @@ def test_a_cluster_begins_if_one_worker_can_take_part():
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Two workers on this machine, to whom this process is connected."""
+    """Two nodes of a core each, all on this machine; this process is connected."""
     ray = pytest.importorskip("ray")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # else Ray warns of it
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
-    )
-    yield ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"include_dashboard": False})
+    nodes.add_node()
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="error")
+    yield nodes
     ray.shutdown()
+    nodes.shutdown()
 
 
 def searched(out, root, **options):
@@ -137,25 +141,29 @@ def workers():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's sockets
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_two_workers_and_one_that_is_killed_leave_the_same_bytes(
+def test_two_workers_a_lost_one_and_a_lost_node_leave_the_same_bytes(
     cluster, tmp_path, capsys
 ):
     write_corpus(tmp_path / "code")
     alone = searched(tmp_path / "alone", tmp_path)
     assert searched(tmp_path / "two", tmp_path, ray="auto") == alone
-    killed = []
+    [node] = cluster.worker_nodes
+    for name, number, lose in (
+        ("worker", 1, lambda: os.kill(workers()[0], signal.SIGKILL)),
+        ("node", 2, lambda: cluster.remove_node(node, allow_graceful=False)),
+    ):
+        thread = threading.Thread(target=when_they_train, args=(number, lose))
+        thread.start()
+        assert searched(tmp_path / name, tmp_path, ray="auto") == alone
+        thread.join()
+        assert "a worker of the cluster is lost" in capsys.readouterr().out
 
-    def kill_the_first_that_trains():
-        while not killed:
-            for process in workers()[:1]:
-                os.kill(process, signal.SIGKILL)
-                killed.append(process)
 
-    thread = threading.Thread(target=kill_the_first_that_trains)
-    thread.start()
-    assert searched(tmp_path / "lost", tmp_path, ray="auto") == alone
-    thread.join()
-    assert "a worker of the cluster is lost" in capsys.readouterr().out
+def when_they_train(number, act):
+    """Acts once so many workers train."""
+    while len(workers()) < number:
+        time.sleep(0.01)
+    act()
 
 
 @pytest.mark.slow

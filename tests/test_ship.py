@@ -154,6 +154,7 @@ def test_from_code_to_a_file_that_llama_cpp_reads(tmp_path, monkeypatch, capsys,
     assert (out / "completions.md").read_text().count("the file:") == 10
     text = (out / "README.md").read_text()
     assert f"{scores['bpb']['bits_per_byte']:.3f}" in text
+    assert "llama-server -m model.gguf" in text
     architecture_for(load_model(out / "training" / "model").config)
     # Nothing is done again, and nothing changes.
     before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}

@@ -13,7 +13,7 @@ from calibrated import keep_calibration
 from corpus import write_corpus
 
 from arch.config import ArchitectureConfig
-from arch.space import ALLOWED_GENES, DEFAULTS
+from arch.genes import ALLOWED_GENES, DEFAULTS
 from arch.spaces import SPACES
 from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError

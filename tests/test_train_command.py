@@ -10,11 +10,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tomli_w
 from corpus import write_corpus
 from tasks import TINY, noise_task
 
 from arch import build_model
 from arch.initial import draw_parameters
+from jaxnas.commands.of_model import settings_of
+from jaxnas.config import RunConfig
 from jaxnas.data import prepare
 from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.pipeline import winner
@@ -39,7 +42,7 @@ import dataclasses
 
 task = noise_task(TrainSettings(window=12, batch=4, learning_rate=1e-2))
 if jax.local_device_count() > 1:
-    task = dataclasses.replace(task, devices=local_devices())
+    task = dataclasses.replace(task, devices=local_devices(4))
 phase = PhaseLength(samples=40, epochs=1)
 starts = batch_starts(0, len(task.dataset.train), task.settings, phase)
 state = starting_state(TINY, task)
@@ -259,9 +262,23 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
         jax.tree.map(close, params, found[0][0])
 
 
+def test_from_untrained_weights_windows_are_longer_than_a_search_s(tmp_path):
+    run = tmp_path / "config.toml"
+    run.write_text(RunConfig(space="nano").resolve("cpu").to_toml())
+    names = ("window", "eval_windows", "final_windows")
+    for file in (run, None):
+        found = settings_of(file, further=False, longer=True)
+        assert [found[name] for name in names] == [256, 64, 128]
+        found = settings_of(file)
+        assert [found[name] for name in names] == [64, 256, 512]
+    run.write_text(tomli_w.dumps(found | {"fresh": True}))
+    assert settings_of(run, further=False, longer=True)["window"] == 64  # a training's
+
+
 @pytest.mark.slow
 def test_two_devices_train_as_one(tmp_path):
-    for number in (1, 2):
+    """Of three, which do not split a batch of 4, two share it."""
+    for number in (1, 3):
         flag = f"--xla_force_host_platform_device_count={number}"
         done = subprocess.run(
             [sys.executable, "-c", SHARED, str(tmp_path / f"{number}.npz")],
@@ -270,7 +287,7 @@ def test_two_devices_train_as_one(tmp_path):
             text=True,
         )
         assert done.returncode == 0, done.stderr
-    with np.load(tmp_path / "1.npz") as one, np.load(tmp_path / "2.npz") as two:
+    with np.load(tmp_path / "1.npz") as one, np.load(tmp_path / "3.npz") as two:
         assert (one["devices"], two["devices"]) == (1, 2)
         np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-5)
         for name in set(one.files) - {"losses", "devices"}:

@@ -10,6 +10,7 @@ from export_cells import cell
 from arch import build_model, cost
 from arch.decoding.unrolled import forward_with_cache, init_layers, unstack
 from arch.families import VARIANTS
+from arch.genes import ALLOWED_GENES
 from arch.initial import draw_parameters
 from arch.padding import (
     common_shape,
@@ -19,7 +20,6 @@ from arch.padding import (
     parameter_shapes,
     shape_key,
 )
-from arch.space import ALLOWED_GENES
 from jaxnas.compress import prune, prune_in_place
 from jaxnas.training.keys import training_key
 from jaxnas.training.loop import rate_factor

@@ -17,7 +17,7 @@ import numpy as np
 
 from arch.cost import HARDWARE
 from arch.cost.sizes import Sizes, Storage
-from arch.space import GENES
+from arch.genes import GENES
 from arch.spaces import SPACES, space_named
 from jaxnas.analytic.exhaustive import front_of, score_space
 from jaxnas.analytic.grid import Grid, grids_of

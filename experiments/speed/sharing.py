@@ -13,7 +13,8 @@ import statistics
 
 import jax
 
-from arch.space import GENES, Space
+from arch.genes import GENES
+from arch.space import Space
 from arch.spaces import SPACES
 from jaxnas.population.cost_model import fitted_rates
 from jaxnas.population.devices import TRACING, local_machine

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from arch.cost import Hardware
+from arch.genes import DEFAULTS
 from arch.scaling.predicted_loss import DEFAULT_LAW
-from arch.space import DEFAULTS, Space
+from arch.space import Space
 from jaxnas.analytic.exhaustive import ScoredCells, score_space
 from jaxnas.analytic.objectives import Use
 from search.pareto.exact_front import exact_front

@@ -13,7 +13,8 @@ import numpy as np
 
 from arch.cost.sizes import Sizes, Storage, sizes_of
 from arch.families import UNUSED
-from arch.space import DEFAULTS, Space
+from arch.genes import DEFAULTS
+from arch.space import Space
 
 # Which genes decide a field of `Sizes`; a number of heads exists for some widths.
 _HEADS = ("hidden_dim", "num_heads", "head_dim")

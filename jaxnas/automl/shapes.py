@@ -15,7 +15,7 @@ import numpy as np
 from arch.config import ArchitectureConfig
 from arch.cost import STORAGE, decode, forward, total_bytes, total_flops
 from arch.cost.sizes import Sizes, Storage, sizes_of
-from arch.space import nearest_valid
+from arch.repair import nearest_valid
 from jaxnas.automl.dimensions import HALF
 from jaxnas.automl.spec import Spec
 from jaxnas.automl.spec_checks import SpecError

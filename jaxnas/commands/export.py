@@ -125,7 +125,7 @@ def _to_gguf(options: argparse.Namespace) -> None:
         raise UsageError(f"{card} is there already: choose another --out")
     written, verified = _gguf(options, out)
     config = load_model(model).config
-    write_whole(card, model_card(model, config, "gguf", written.notes))
+    write_whole(card, model_card(model, config, "gguf", written.notes, path=out.name))
     _print_file(written, verified, [("file", out), ("card", card)])
 
 

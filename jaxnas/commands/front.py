@@ -79,6 +79,10 @@ def main(arguments: list[str]) -> None:
         f"{space.total:,} genomes, {result.genomes:,} of them valid and distinct, "
         f"{result.feasible:,} within the limits; {seconds:.2f} s"
     )
+    console.print(
+        f"counted with a vocabulary of {options.vocab_size:,}, {options.prompt:,} "
+        f"tokens read{'' if limits else '; no limits (--max size=X, --min loss=X)'}"
+    )
     for binding in result.binding:
         console.print(
             f"limit {binding.limit}: {binding.met:,} of {len(result.every):,} kinds of "

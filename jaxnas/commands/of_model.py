@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import tomli_w
 
@@ -12,7 +13,7 @@ from jaxnas.clock import seconds_of
 from jaxnas.commands.options import MANY, check_flags, whole
 from jaxnas.config import Values, make_config, read_toml, read_values
 from jaxnas.errors import UsageError
-from jaxnas.presets import PRESETS
+from jaxnas.presets import PRESETS, longer_windows
 from jaxnas.storage import inputs
 from jaxnas.storage.run_folder import RunFolder, existing_run, model_in, new_run
 from jaxnas.training.settings import FURTHER_SHARE
@@ -45,22 +46,40 @@ def found_model(path: Path) -> tuple[Path, Path | None]:
     return model.resolve(), settings if inputs.is_file(settings) else None
 
 
-def settings_of(run: Path | None, further: bool = True) -> Values:
+def settings_of(run: Path | None, further: bool = True, longer: bool = False) -> Values:
     """OF_RUN as a run was searched or trained with; a preset's where there is none.
 
     Args:
       run: its settings.
       further: whether the model is trained on from its weights, which takes a lower
         learning rate.
+      longer: whether windows are to be longer than a search's.
     """
-    values, was_further = _kept(run)
-    if further and not was_further:
+    kept = _kept(run)
+    values = kept.values
+    if further and not kept.further:
         values["learning_rate"] *= FURTHER_SHARE
+    if longer and kept.of_search:
+        names = ("window", "eval_windows", "final_windows")
+        values |= longer_windows(*(int(values[name]) for name in names))
     return values
 
 
-def _kept(run: Path | None) -> tuple[Values, bool]:
-    """The settings, and whether their rate is the lower one."""
+class _Kept(NamedTuple):
+    """Settings of OF_RUN.
+
+    Attributes:
+      values: by name.
+      further: whether their learning rate is the lower one.
+      of_search: whether their windows are a search's.
+    """
+
+    values: Values
+    further: bool
+    of_search: bool
+
+
+def _kept(run: Path | None) -> _Kept:
     from jaxnas.runtime import backend
 
     platform = backend()
@@ -71,12 +90,14 @@ def _kept(run: Path | None) -> tuple[Values, bool]:
             found = {"eval_windows": kept["final_windows"]} | kept
             found = {name: found[name] for name in OF_RUN}
             check_flags(found, {name: BOUNDS[name] for name in OF_RUN[1:]})
-            return found, kept.get("fresh") is not True
+            return _Kept(found, kept.get("fresh") is not True, False)
         config = make_config(read_toml(run), str(run))
         settings = dataclasses.asdict(config.resolve(platform))
-        return {name: settings[name] for name in OF_RUN}, False
+        found = {name: settings[name] for name in OF_RUN}
+        return _Kept(found, False, True)
     preset = PRESETS["small" if platform == "cpu" else "standard"].settings
-    return {"data": "stdlib"} | {name: preset[name] for name in OF_RUN[1:]}, False
+    found = {"data": "stdlib"} | {name: preset[name] for name in OF_RUN[1:]}
+    return _Kept(found, False, True)
 
 
 def add_of_run(parser: argparse.ArgumentParser) -> None:

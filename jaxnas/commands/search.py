@@ -14,7 +14,13 @@ from jaxnas.commands.options import (
     given_settings,
     tracked_by,
 )
-from jaxnas.config import RunConfig, make_config, read_run_settings, read_toml
+from jaxnas.config import (
+    RunConfig,
+    check_code,
+    make_config,
+    read_run_settings,
+    read_toml,
+)
 from jaxnas.errors import UsageError
 from jaxnas.presets import is_space_file
 from jaxnas.storage.run_folder import RunFolder, existing_run, new_run
@@ -86,7 +92,8 @@ def main(arguments: list[str]) -> None:
                     on_candidate=on_candidate(tracker),
                 )
         except KeyboardInterrupt as error:
-            error.add_note(f"go on with --resume {folder.path}")
+            again = " ".join(("--resume", str(folder.path), *config.code_flags))
+            error.add_note(f"go on with {again}")
             raise
 
 
@@ -97,14 +104,19 @@ def _claimed(
     """The locked folder of the run, new or to be resumed, and its settings."""
     file = options.config
     if options.resume is None:
-        written = {} if file is None else read_toml(file)
-        make_config(written, str(file))  # the file's own mistakes first
+        written = {} if file is None else read_toml(file, anew=True)
+        made = make_config(written, str(file))  # the file's own mistakes first
+        if "objectives" not in flags:
+            check_code(made, None, str(file))
         config = make_config(written | flags, "settings").anchored()
         name, space = _name_and_space(config.space)
         with new_run(options.out, name, config.to_toml(), space) as folder:
             yield folder, config
         return
     with existing_run(options.resume) as folder:
+        config = read_run_settings(folder.config)
+        if config.objectives is not None:
+            check_code(config, flags.pop("objectives", None), str(folder.config))
         given = [f"--{name.replace('_', '-')}" for name in flags]
         given += [] if file is None else ["--config"]
         if given:
@@ -112,7 +124,7 @@ def _claimed(
                 f"a resumed run keeps the settings in {folder.config}: "
                 f"leave out {', '.join(given)}"
             )
-        yield folder, read_run_settings(folder.config)
+        yield folder, config
 
 
 def _name_and_space(space: str | None) -> tuple[str, str | None]:

@@ -60,12 +60,12 @@ def main(arguments: list[str]) -> None:
         return
     address, index, number = _place(options)
     from jaxnas.runtime import set_up  # takes seconds
-    from jaxnas.training import hosts
+    from jaxnas.training import hosts, joining
 
-    hosts.join(address, number, index)
-    if not hosts.leads():
+    joining.join(address, number, index)
+    if not joining.leads():
         set_up()
-        print(hosts.which(), flush=True)
+        print(joining.which(), flush=True)
         hosts.follow()
         return
     together = hosts.Hosts()
@@ -79,11 +79,11 @@ def _place(options: argparse.Namespace) -> tuple[str | None, int | None, int | N
         if options.host is not None:
             raise UsageError("--host is found out with --hosts auto: leave it out")
         return None, None, None
-    port = re.fullmatch(r"[^:/\s]+:(\d{1,5})", options.hosts)
+    port = re.fullmatch(r"(?:[^:/\s]+|\[[\da-fA-F:.]+\]):(\d{1,5})", options.hosts)
     if port is None or not 1 <= int(port[1]) < 2**16:
         raise UsageError(
-            f"--hosts must be ADDRESS:PORT of the first (a name, or IPv4), or auto, "
-            f"got {options.hosts!r}"
+            f"--hosts must be ADDRESS:PORT of the first (IPv6 as [ADDRESS]:PORT), or "
+            f"auto, got {options.hosts!r}"
         )
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", options.host or "")
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
@@ -122,6 +122,7 @@ def _values(given: Values) -> Values:
     if "model" not in given:
         raise UsageError("MODEL is missing: give a run's folder, or a model's")
     model, run = found_model(Path(given["model"]))
+    fresh = given.get("fresh", False)
     values: Values = {
         "fresh": False,
         "tokens": None,
@@ -132,7 +133,7 @@ def _values(given: Values) -> Values:
         "evaluate_every": 500,
         "patience": None,
         "seed": 0,
-        **settings_of(run, further=not given.get("fresh", False)),
+        **settings_of(run, not fresh, longer=fresh and "window" not in given),
         **given,
         "model": str(model),
     }
@@ -168,7 +169,8 @@ def _parser() -> Parser:
         "--fresh",
         action="store_const",
         const=True,
-        help="begin from untrained weights, not from the model's",
+        help="begin from untrained weights, not from the model's, and in windows four "
+        "times as long as a search's",
     )
     add_length(parser, _BUDGET)
     add(

@@ -5,20 +5,30 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jaxnas.config.fields import Values
-from jaxnas.config.run_config import RunConfig
+from jaxnas.config.run_config import PLANNED, RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.presets import STRATEGY_SETTINGS, unread_by
 from jaxnas.storage import inputs
 
 
-def read_toml(path: Path) -> Values:
+def read_toml(path: Path, anew: bool = False) -> Values:
     """The settings of a TOML file, by name.
+
+    Args:
+      path: of the file.
+      anew: for another run, which plans for itself what a budget's clock decided.
 
     Raises:
       UsageError: the file cannot be read, is not TOML, or has an unknown key.
     """
     known = [field.name for field in dataclasses.fields(RunConfig)]
-    return _without_unread(read_values(path, known))
+    values = read_values(path, [*known, PLANNED])
+    planned: object = values.pop(PLANNED, [])
+    if not isinstance(planned, list) or not {*map(str, planned)} <= {*known}:
+        raise UsageError(f"{path}: {PLANNED} must be a list of settings")
+    if anew:
+        values = {name: value for name, value in values.items() if name not in planned}
+    return _without_unread(values)
 
 
 def read_values(path: Path, known: Collection[str]) -> Values:
@@ -59,6 +69,24 @@ def read_run_settings(path: Path) -> RunConfig:
             f"wrote there"
         )
     return make_config(values, str(path))
+
+
+def check_code(config: RunConfig, named: object, where: str) -> None:
+    """Refuses code that a file alone names: whoever runs it has to name it, too.
+
+    Args:
+      config: read from a file.
+      named: the objectives that the command or the call names.
+      where: the file.
+
+    Raises:
+      UsageError: they are not the file's.
+    """
+    if config.objectives is not None and named != config.objectives:
+        raise UsageError(
+            f"{where} names code to run, objectives={config.objectives!r}: it runs if "
+            f"--objectives {config.objectives} is given, too"
+        )
 
 
 _ALWAYS = ("data", "seed")  # in any run's settings

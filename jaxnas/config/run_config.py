@@ -1,6 +1,7 @@
 """The settings of a run: as a user gives them, and with none left open."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import tomli_w
 
@@ -24,6 +25,7 @@ from jaxnas.storage import inputs
 from jaxnas.targets import Target, targets_of
 from jaxnas.training.lengths import PhaseLength
 
+PLANNED = "planned"  # the key of those that a budget's clock decided
 MOST_HELD = 2**31  # numbers of one array
 
 
@@ -145,10 +147,22 @@ class RunConfig(Fields):
         data = anchored_source(data)
         return dataclasses.replace(self, data=data, warm_start=earlier, space=space)
 
-    def to_toml(self) -> str:
-        """TOML that `read_toml` reads back; what is open is left out."""
+    @property
+    def code_flags(self) -> tuple[str, ...]:
+        """What a command line has to say again for code that the settings name."""
+        return () if self.objectives is None else ("--objectives", self.objectives)
+
+    def to_toml(self, planned: Iterable[str] = ()) -> str:
+        """TOML that `read_toml` reads back; what is open is left out.
+
+        Args:
+          planned: settings that a budget's clock decided, which a new run with these
+            settings decides for itself.
+        """
         values = dataclasses.asdict(self)
-        return tomli_w.dumps({k: v for k, v in values.items() if v is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        names = sorted(given.keys() & {*planned})
+        return tomli_w.dumps(given | ({PLANNED: names} if names else {}))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

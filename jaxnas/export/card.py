@@ -22,6 +22,7 @@ def model_card(
     notes: Iterable[str] = (),
     scores: Iterable[tuple[str, str]] = (),
     made_by: str | None = None,
+    path: str = ".",
 ) -> str:
     """A card in Markdown, with the front matter of the Hugging Face hub.
 
@@ -36,6 +37,7 @@ def model_card(
       scores: on the test files, more than the run has: what and how much.
       made_by: the one command that made all of it, as a shell reads it; None for
         the run's and the export's.
+      path: of the export, from the card's folder.
     """
     run = RunFolder(model.resolve().parent)
     of_run = model.resolve() == run.model
@@ -44,6 +46,7 @@ def model_card(
     parts = (
         _front_matter(form),
         _what(config, notes),
+        _use(form, path),
         _data(manifest.get("data")),
         _evaluation(summary),
         _scores(scores),
@@ -75,6 +78,49 @@ def _what(config: ArchitectureConfig, notes: Iterable[str]) -> Iterator[str]:
         yield f"- {note}"
         yield ""
     yield from _table(("field", "value"), config.canonical().to_dict().items())
+
+
+_PYTHON = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("PATH")
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+prompt = tokenizer("def ", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=32)[0]))
+```"""
+_JAVASCRIPT = """\
+```js
+import { AutoModelForCausalLM, AutoTokenizer } from "@huggingface/transformers";
+
+const tokenizer = await AutoTokenizer.from_pretrained("PATH");
+const model = await AutoModelForCausalLM.from_pretrained("PATH", { dtype: "fp32" });
+const output = await model.generate({ ...tokenizer("def "), max_new_tokens: 32 });
+```"""
+
+
+_COMMANDS = {
+    "gguf": "llama-server -m {} --port 8012",
+    "ollama": "ollama create code -f Modelfile",
+    "jaxnas": "python -m jaxnas.run serve {} --port 8012",
+}
+
+
+def _use(form: str, path: str) -> Iterator[str]:
+    """How to run it, from the folder of the card."""
+    yield "## How to use it"
+    yield ""
+    if form in _COMMANDS:
+        yield from ("```bash", _COMMANDS[form].format(shlex.quote(path)), "```")
+    else:
+        program = _PYTHON if form == "hf" else _JAVASCRIPT
+        yield program.replace("PATH", path)
+    if form in ("gguf", "jaxnas"):
+        yield ""
+        yield (
+            "answers editors at `http://127.0.0.1:8012`: llama.vim, llama.vscode, and "
+            "what speaks OpenAI's `/v1/completions`."
+        )
 
 
 def _data(data: Json | None) -> Iterator[str]:

@@ -221,6 +221,15 @@ def fit_to_budget(
     return settings.resolve(backend()), probed
 
 
+def planned_by(clock: Clock) -> set[str]:
+    """The settings that the budget decides, as far as the user left them open."""
+    names = {
+        *(clock.decided("open", list[str]) or ()),
+        *(clock.decided("planned", Json) or ()),
+    }
+    return names | ({"samples", "epochs"} if "phases" in names else set())
+
+
 def _population(config: Settings, space: Space, budget: float) -> int:
     """Of a generation: a short search needs several, to learn from them."""
     most = TRIED * max(1, int(budget / LONG))

@@ -21,13 +21,15 @@ def shared_task(
     seed: int,
     devices: Devices | None = None,
 ) -> Task:
-    """A task whose batches are shared by the devices, all local ones by default.
+    """A task whose batches are shared by devices.
+
+    By default by as many of this host's as split them.
 
     Raises:
-      UsageError: they do not split, or the corpus holds no whole window.
+      UsageError: those that are given do not, or the corpus holds no whole window.
     """
-    devices = local_devices() if devices is None else devices
     part = settings.batch // settings.accumulate
+    devices = local_devices(part) if devices is None else devices
     if part % devices.number:
         raise UsageError(
             f"--batch {settings.batch} in {settings.accumulate} parts does not split "

@@ -17,7 +17,7 @@ from jaxnas.data import prepare
 from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.user_objectives import objective_names
 from jaxnas.latency.finalists import hardware_of
-from jaxnas.pipeline.budget import fit_to_budget
+from jaxnas.pipeline.budget import fit_to_budget, planned_by
 from jaxnas.pipeline.build import (
     check_memory,
     check_settings,
@@ -107,7 +107,7 @@ def prepare_run(
     config, probed = fit_to_budget(
         given, config, space, task, machine, clock, pace, first, say
     )
-    write_whole(folder.config, config.to_toml())
+    write_whole(folder.config, config.to_toml(planned_by(clock)))
     task = make_task(config, dataset)
     table = costs_of_space(config, hardware, fields_of(task), space)
     return Ready(

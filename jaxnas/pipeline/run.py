@@ -22,7 +22,7 @@ from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.user_objectives import changed_since, sources_of
 from jaxnas.latency.finalists import measure_finalists
-from jaxnas.pipeline.budget import with_later_phases, words
+from jaxnas.pipeline.budget import planned_by, with_later_phases, words
 from jaxnas.pipeline.build import make_rungs
 from jaxnas.pipeline.finish import finish
 from jaxnas.pipeline.finished import already_done, tidy
@@ -229,7 +229,7 @@ def _with_later_phases(
     chosen = promotions.choose(evaluator, FIRST, results, pool.results)
     promoted = [result.config for result in chosen.every]
     config = with_later_phases(ready.config, ready.clock, trainer, promoted)
-    write_whole(ready.folder.config, config.to_toml())
+    write_whole(ready.folder.config, config.to_toml(planned_by(ready.clock)))
     trainer = dataclasses.replace(
         trainer, rungs=make_rungs(config, ready.task.settings)
     )

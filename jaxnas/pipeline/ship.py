@@ -26,7 +26,7 @@ from jaxnas.pipeline.run import run
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import train
 from jaxnas.pipeline.train_plan import TrainPlan
-from jaxnas.presets import default_space, is_space_file
+from jaxnas.presets import default_space, is_space_file, longer_windows
 from jaxnas.report.tracking import Tracker, on_candidate
 from jaxnas.source_name import source_without_folders
 from jaxnas.storage.files import write_json, write_whole
@@ -39,7 +39,6 @@ from jaxnas.wording import command
 # By when, as shares of the budget, the search ends, and the training of its winner
 # from untrained weights; scores and export have the rest.
 SEARCH_SHARE, TRAINED_BY = 0.26, 0.9
-LONGER = 4  # times the search's windows, that the last training has
 CURSORS, SHOWN, WINDOWS, CONTEXT = 200, 10, 512, 256
 SPACE = "space.toml"
 SAMPLES = "completions.md"
@@ -222,13 +221,13 @@ def _train(
             fim=plan.fim,
             tokens=None,
             budget=f"{max(LEAST, left):.0f}s",
-            window=LONGER * settings.window,
+            **longer_windows(
+                settings.window, settings.eval_windows, settings.final_windows
+            ),
             batch=settings.batch,
             accumulate=1,
             learning_rate=settings.learning_rate,
             evaluate_every=500,
-            eval_windows=max(1, settings.eval_windows // LONGER),
-            final_windows=max(1, settings.final_windows // LONGER),
             patience=None,
             seed=plan.seed,
         )
@@ -311,7 +310,8 @@ def close(
     rows = score_rows(read_json(out / SCORES))
     config = load_model(model).config
     made_by = shown_command(plan, runtime)
-    text = model_card(model, config, shipped.form, shipped.notes, rows, made_by)
+    form, notes, name = shipped.form, shipped.notes, shipped.path.name
+    text = model_card(model, config, form, notes, rows, made_by, name)
     write_whole(out / CARD, text)
     console.rule("shipped")
     for words, figure in rows:

@@ -8,7 +8,8 @@ import tomli_w
 
 from arch import ArchitectureConfig
 from arch.families import UNUSED, USES
-from arch.space import DEFAULTS, DERIVED, Space
+from arch.genes import DEFAULTS, DERIVED
+from arch.space import Space
 from jaxnas.errors import UsageError
 
 # The genes that decide whether a runtime has a model's function.

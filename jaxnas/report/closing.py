@@ -9,7 +9,7 @@ from jaxnas.config import Settings
 from jaxnas.evaluation.user_objectives import objective_names
 from jaxnas.latency.finalists import Finalist
 from jaxnas.report.families import family_table
-from jaxnas.report.latency import finalists_table
+from jaxnas.report.latency import finalists_table, over_limit
 from jaxnas.report.quality import show_quality
 from jaxnas.report.tables import spread_table, top_table
 from jaxnas.report.tradeoffs import tradeoff_table
@@ -37,11 +37,14 @@ def close(
     }
     names = objective_names(config.objectives)
     show_found(summary, results, last, config.top_k, console, names)
+    most = math.inf if config.max_latency is None else config.max_latency
+    finalists, winner = _finalists(summary), summary["winner"]["id"]
+    if (line := over_limit(finalists, winner, config.latency, most)) is not None:
+        console.print(line, soft_wrap=True)
     when = _after_first(summary)
-    if not config.size_weight and not config.latency_weight:
-        limits = config.max_size, config.max_latency or math.inf
-        if len(scored(last)) > 1:
-            console.print(tradeoff_table(scored(last), *limits))
+    limits_alone = not config.size_weight and not config.latency_weight
+    if limits_alone and len(scored(last)) > 1:
+        console.print(tradeoff_table(scored(last), config.max_size, most))
     if len(results) > 1:
         decide = {name: row for name, row in spread.items() if weights[name]}
         console.print(spread_table(decide, f"Scores over the candidates{when}"))
@@ -103,5 +106,9 @@ def show_found(
         console.print(trust_table(trust))
     if (line := noise_line(trust)) is not None:
         console.print(line, soft_wrap=True)
-    if rows := summary["latency"]["finalists"]:
-        console.print(finalists_table([Finalist.from_dict(row) for row in rows]))
+    if finalists := _finalists(summary):
+        console.print(finalists_table(finalists))
+
+
+def _finalists(summary: Summary) -> list[Finalist]:
+    return [Finalist.from_dict(row) for row in summary["latency"]["finalists"]]

@@ -24,3 +24,27 @@ def finalists_table(finalists: Sequence[Finalist]) -> Table:
                 f"{predicted / measured.median - 1:+.0%}",
             )
     return table
+
+
+def over_limit(
+    finalists: Sequence[Finalist], winner: int, latency: str, most: float
+) -> str | None:
+    """A warning if the winner takes longer by the clock than the limit allows.
+
+    Args:
+      finalists: that were measured.
+      winner: its id.
+      latency: what the limit is on, as the setting of that name says it.
+      most: ms.
+    """
+    name = "decode" if latency == "decode" else "prefill"
+    for finalist in finalists:
+        measured = getattr(finalist.measured, name).median
+        if finalist.id == winner and measured > most:
+            closer = "; --latency prefill predicts closer"
+            return (
+                f"warning: {measured:.2f} ms by the clock is over the limit of "
+                f"{most:g} ms, which the winner keeps by prediction"
+                f"{closer if latency == 'estimate' else ''}"
+            )
+    return None

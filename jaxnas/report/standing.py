@@ -56,6 +56,7 @@ def standing(record: Record, now: float | None = None) -> Json:
         "left_of": part,
         "silent": round(now - seen, 1),
         "resumable": record.state == "stopped",
+        "resume": command("--resume", record.folder.path, *record.config.code_flags),
     }
 
 
@@ -64,7 +65,7 @@ def lines_of(about: Json) -> Iterator[str]:
     state, run = about["state"], about["run"]
     after = {
         "running": f", written to {clock_words(about['silent'])} ago",
-        "stopped": f": go on with {command('--resume', run)}",
+        "stopped": f": go on with {about['resume']}",
         "finished": f": {command('report', run)} shows it",
     }[state]
     yield f"run         {run}"

@@ -92,7 +92,8 @@ class SharedDevices(Devices):
         return jax.device_put(rows, self._columns)
 
 
-def local_devices() -> Devices:
-    """All devices of this host."""
+def local_devices(rows: int) -> Devices:
+    """As many of this host's as share so many rows of a batch equally."""
     found = jax.local_devices()
-    return SharedDevices(found) if len(found) > 1 else ONE
+    number = max(n for n in range(1, len(found) + 1) if rows % n == 0)
+    return SharedDevices(found[:number]) if number > 1 else ONE

@@ -5,13 +5,10 @@ program it tells the others what the call takes, and all make it together, each 
 its part of the batch: whatever a clock or a file says to one of them, all do the same.
 """
 
-import collections
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -20,102 +17,27 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from arch import ArchitectureConfig
-from jaxnas.errors import RunFailed, UsageError, lacks_memory, one_line, reason_of
+from jaxnas.errors import RunFailed, lacks_memory, one_line, reason_of
 from jaxnas.training.devices import SharedDevices, TrainingProgram
+from jaxnas.training.joining import PARTING, signals_handled
 from jaxnas.training.loop import Schedule, TrainState
 from jaxnas.training.settings import TrainSettings
 from jaxnas.training.single import blank_state, trainer_of
-from jaxnas.version import packages
 
 Tree = TypeVar("Tree")  # of arrays
 Message = dict[str, Any]
 
-JOINING = 300  # seconds in which all hosts must have begun
-PARTING = 10  # seconds in which all hosts must have ended
 _MESSAGE = 8192  # bytes: of one size, so that one program sends them all
-
-
-def join(address: str | None, number: int | None, index: int | None) -> None:
-    """Connects this process with those of the other hosts.
-
-    To be called before anything else of JAX.
-
-    Args:
-      address: HOST:PORT of the first; None for what SLURM, Open MPI or Kubernetes
-        say.
-      number: of hosts.
-      index: of this one, from 0.
-
-    Raises:
-      UsageError: they do not come together, or differ.
-    """
-    where = f"--hosts {'auto' if address is None else address}"
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM
-    try:
-        with _signals(signal.SIG_DFL):  # Python hears none while JAX waits
-            jax.distributed.initialize(
-                address,
-                number,
-                index,
-                cluster_detection_method=None if address is None else "deactivate",
-                initialization_timeout=JOINING,
-                shutdown_timeout_seconds=PARTING,
-            )
-            differ = _differences()
-    except Exception as error:  # each scheduler has its own
-        raise UsageError(f"{where}: {reason_of(error)}") from None
-    if differ is not None:
-        raise UsageError(f"{where}: {differ}")
-
-
-def _differences() -> str | None:
-    """In what the hosts differ that have to be alike; all find the same."""
-    devices = collections.Counter(device.process_index for device in jax.devices())
-    if len(set(devices.values())) > 1:
-        return "all hosts must have the same number of devices"
-    device = jax.local_devices()[0]
-    facts = {"platform": device.platform, **packages()}
-    facts["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "")
-    said = hashlib.sha256(json.dumps(facts).encode()).digest()
-    every = process_allgather(np.frombuffer(said, np.uint8))
-    if len(np.unique(every, axis=0)) == 1:
-        return None
-    own = ", ".join(f"{name} {value}" for name, value in facts.items() if value)
-    return f"all hosts must have the same versions, and this one has {own}"
-
-
-@contextlib.contextmanager
-def _signals(handler: Any) -> Iterator[None]:
-    """Another handler for what asks a process to end."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def leads() -> bool:
-    """Whether this is the first host."""
-    return jax.process_index() == 0
-
-
-def which() -> str:
-    """Which host this is, in words."""
-    devices = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}"
-    place = f"host {jax.process_index() + 1} of {jax.process_count()}"
-    return f"{place} follows the first, with {devices}"
 
 
 class Hosts(SharedDevices):
     """The devices of all hosts, as the first one has them."""
 
     def __init__(self) -> None:
-        """After `join`."""
+        """After `joining.join`."""
         super().__init__(jax.devices())
         self.hosts = jax.process_count()
         self._together = False  # whether the others are in what this one is in
@@ -219,7 +141,7 @@ def follow() -> None:
       RunFailed: it failed there, or here.
     """
     try:
-        with _signals(_leave_soon):
+        with signals_handled(_leave_soon):
             failed = _followed(Hosts())
         jax.distributed.shutdown()  # waits for the others
     except jax.errors.JaxRuntimeError as error:

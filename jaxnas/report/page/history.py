@@ -52,7 +52,7 @@ def _accuracies(view: PageView) -> str:
     places = [(float(order[one.id]), one.metrics.accuracy) for one in view.drawn]
     chart = picture(
         "accuracy of each candidate, in the order of the search",
-        axes(x, y, "candidate", "accuracy on validation"),
+        axes(x, y, "candidates so far", "accuracy on validation"),
         _cuts(view, x, y),
         tag("path", class_="line", d=line),
         dots(view.dots(places), x, y),
@@ -83,7 +83,7 @@ def _volumes(view: PageView) -> str:
         words += " The first generation was asked for before anything was known."
     chart = picture(
         "hypervolume of the front after each candidate",
-        axes(x, y, "candidate", "hypervolume"),
+        axes(x, y, "candidates so far", "hypervolume"),
         _cuts(view, x, y),
         *alone,
         *[

@@ -113,7 +113,8 @@ def _asked(record: Record) -> Iterator[tuple[str, str]]:
     folder = record.folder
     # The user's own file may be another by now.
     space = ("--space", folder.space) if folder.space.exists() else ()
-    yield "again", command("--config", folder.config, *space, "--out", "NEW")
+    others = (*space, *record.config.code_flags)
+    yield "again", command("--config", folder.config, *others, "--out", "NEW")
 
 
 def limits_words(config: Settings) -> str:

@@ -166,7 +166,10 @@ def _commands(view: PageView) -> Iterator[tuple[Sequence[object], str]]:
     """Their words, and what each is for."""
     record, run = view.record, view.record.folder.path
     if record.state != "finished" and not record.found_nothing:
-        yield ("--resume", run), "goes on, once nobody works on it"
+        yield (
+            ("--resume", run, *record.config.code_flags),
+            "goes on, once nobody works on it",
+        )
         yield ("status", run), "how far it is"
     if record.summary is not None and view.best is not None:
         model = record.folder.model
