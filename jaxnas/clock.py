@@ -22,6 +22,7 @@ from jaxnas.storage.kinds import misfit, read_kept
 # there is to be none, the others have its time, see `Clock.ends`.
 SEARCH_ENDS, PHASES_END, TRAINING_ENDS = 0.3, 0.45, 0.95
 
+SPENT_EVERY = 5.0  # seconds, after which a training writes down what is spent
 GRACE = 0.03  # of the budget, for what was predicted to end in time to end after all
 
 LEAST = 30.0  # seconds
@@ -85,6 +86,7 @@ class Clock:
         self._decided: Json = {}
         self._before = 0.0  # seconds, of earlier processes
         self._reserve = 0.0  # seconds, at the end
+        self._saved = -math.inf  # when, by `time.monotonic`
         self._writing = threading.RLock()  # several models train at once
         if budget is None or not path.exists():
             return
@@ -139,10 +141,12 @@ class Clock:
                 self.save()
         return self._decided.get(name, value)
 
-    def save(self) -> None:
-        """Writes down what is spent."""
-        if self.budget is not None:
+    def save(self, every: float = 0.0) -> None:
+        """Writes down what is spent, unless it was so few seconds ago."""
+        now = time.monotonic()
+        if self.budget is not None and now - self._saved >= every:
             with self._writing:
+                self._saved = now
                 found = {"spent": round(self.spent(), 3), "decided": self._decided}
                 write_json(self._path, found)
 

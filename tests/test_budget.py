@@ -163,7 +163,7 @@ def planned_with(clock, pace, said=None, budget="20m", **given):
     planned, _ = fit_to_budget(
         given,
         config,
-        space,
+        types.SimpleNamespace(space=space, feasible=space.distinct_count),
         task,
         local_machine(),
         clock,

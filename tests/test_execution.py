@@ -1,6 +1,7 @@
 """Plans as they run: what each candidate comes to is what it would alone."""
 
 import dataclasses
+import queue
 import threading
 
 import chex
@@ -13,8 +14,9 @@ from arch.padding import common_shape
 from jaxnas.population.call import Work
 from jaxnas.population.compile_stats import compile_counts
 from jaxnas.population.compiler import Compiler
-from jaxnas.population.executor import execute
+from jaxnas.population.executor import _outcomes, execute
 from jaxnas.population.lanes import Running
+from jaxnas.population.pool import Steps, call_ended, smaller_calls
 from jaxnas.population.program import Program
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import batch_starts
@@ -323,5 +325,36 @@ def test_taking_no_more_stops_the_workers(mixed, compiler, monkeypatch, workers)
         workers=workers,
     )
     assert workers_alive() == []
-    assert [one.error for one in found] == [None]
+    assert [one.error for one in found] == [None] * len(found)
+    assert 1 <= len(found) <= workers  # those that had ended by then
     assert len(steps) < 12 * CALLS
+
+
+def test_what_has_ended_counts_though_nothing_more_is_taken():
+    events: queue.SimpleQueue = queue.SimpleQueue()
+    for outcomes in (["a", "b"], ["c"]):
+        events.put(Steps(20, 1.0))
+        events.put(call_ended(outcomes))
+    events.put(Steps(20, 1.0))  # of a third, which still trains
+    taken: list[str] = []
+    told = (lambda *_: None, lambda split: None)
+    for outcome in _outcomes(events, 3, 20, *told, lambda: bool(taken)):
+        taken.append(outcome)
+    assert taken == ["a", "b", "c"]
+
+
+def test_a_call_that_is_done_in_part_is_split_as_the_whole_was():
+    """A resume runs the programs that the killed process ran."""
+    keys = tuple("abcdefgh")
+    eight = Program(shape=TINY, form="looped", lanes=8)
+    known = dict.fromkeys(keys, TINY)
+    smaller, parts = smaller_calls(eight, keys, known)
+    assert (smaller.lanes, parts) == (4, [keys[:4], keys[4:]])
+    left = (None,) * 4 + keys[4:]
+    assert smaller_calls(eight, left, known) == (smaller, [keys[4:]])
+    left = (None, None, "c", None, *keys[4:])
+    assert smaller_calls(eight, left, known) == (smaller, [left[:4], keys[4:]])
+    # Of three members in four lanes none is left out.
+    four = dataclasses.replace(eight, lanes=4)
+    smaller, parts = smaller_calls(four, keys[:3], known)
+    assert (smaller.lanes, parts) == (2, [keys[:2], keys[2:3]])

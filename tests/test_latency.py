@@ -253,7 +253,7 @@ def test_finalists_are_measured_once(tmp_path, monkeypatch):
     assert len(said) == 1
 
 
-def test_a_winner_over_the_limit_by_the_clock_is_warned_of():
+def test_of_a_winner_over_the_limit_by_the_clock_a_line_is_said():
     timed = Measured(Spread(2.0, 1.9, 2.1), Spread(0.5, 0.4, 0.6))
     found = [
         finalists.Finalist(
@@ -261,7 +261,7 @@ def test_a_winner_over_the_limit_by_the_clock_is_warned_of():
         )
     ]
     said = over_limit(found, 3, "estimate", 1.5)
-    assert "2.00 ms by the clock is over the limit of 1.5 ms" in said
+    assert "takes 2.00 ms, over the limit of 1.5 ms" in said
     assert "--latency prefill" in said
     assert "--latency" not in over_limit(found, 3, "decode", 0.4)
     for other in ((found, 3, "estimate", 2.5), (found, 3, "decode", 1.5)):

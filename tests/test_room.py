@@ -158,6 +158,17 @@ def test_a_resume_moves_the_end_where_it_was_moved(tmp_path, now):
         assert trained_on(again, now, lambda done: 1e-3, 420, begin)[0] == done
 
 
+def test_the_first_call_of_a_resume_which_compiles_moves_nothing(tmp_path, now):
+    clock = opened(tmp_path)
+    now[0] = 500.0
+    steps = int(clock.left(TRAINING_ENDS))
+    now[0] = 700.0  # of another process, 200 steps are done
+    slow = lambda done: 2.0 if done == 200 else 1.0
+    done, total = trained_on(clock, now, slow, steps, begin=200)
+    assert done == total
+    assert steps - 25 <= done <= steps
+
+
 def test_without_a_budget_it_ends_as_it_was_set(tmp_path, now):
     for clock in (clock_of(tmp_path, None), clock_of(tmp_path, 1000.0)):
         now[0] = 990.0

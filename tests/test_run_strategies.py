@@ -109,6 +109,19 @@ def test_a_restored_state_goes_on_as_the_one_that_was_saved(name, key, tmp_path)
     chex.assert_trees_all_equal(goes_on, strategy.ask(jax.random.clone(end), state))
 
 
+@pytest.mark.parametrize(
+    ("space", "given", "living"),
+    [("nano", {}, 12), ("medium", {}, 100), ("nano", {"generations": 12}, 36)],
+)
+def test_aging_gets_past_its_first_population(space, given, living):
+    settings = RunConfig(space=space, strategy="aging", **given).resolve("cpu")
+    assert settings.population * settings.generations >= 2 * living
+    fields = {"vocab_size": 1024, "max_seq_length": 64}
+    table = costs_of_space(settings, hardware_named("cpu-core"), fields)
+    strategy = make_strategy(settings, table, FitnessSettings())
+    assert strategy.init(jax.random.key(0)).used.shape == (living,)
+
+
 def test_ordered_genes_are_those_with_ascending_numbers():
     ordered = SPACES["medium"].ordered.tolist()
     assert ordered == [False, *[True] * 4, *[False] * 3, *[True] * 2, False, True]

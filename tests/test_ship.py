@@ -117,7 +117,7 @@ def test_the_command_of_a_card_is_for_a_shell_and_names_no_home():
 def test_the_scores_are_said_in_words():
     rows = dict(score_rows(SCORES))
     assert rows["bits per byte"] == "1.250"
-    assert rows["next lines right, of 200"] == "0.125 +- 0.020"
+    assert rows["next lines right, of 200"] == "0.125 (0.086 to 0.178)"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from arch import ArchitectureConfig
-from arch.space import Space
+from jaxnas.analytic.cost_table import CostTable
 from jaxnas.clock import (
     NO_LAST,
     PHASES_END,
@@ -23,6 +24,7 @@ from jaxnas.population.pace import KINDS, Pace
 from jaxnas.population.plan import Plan
 from jaxnas.population.planner import planner_for
 from jaxnas.population.probe import Probed, probe
+from jaxnas.population.program import compressed_on_host
 from jaxnas.population.trainer import Trainer, seconds_at
 from jaxnas.runtime import backend
 from jaxnas.storage.jsonl import Json
@@ -170,7 +172,7 @@ def _phases(first: int, more: int, a_step: float, later: float) -> tuple[int, ..
 def fit_to_budget(
     given: RunConfig,
     config: Settings,
-    space: Space,
+    table: CostTable,
     task: Task,
     machine: Machine,
     clock: Clock,
@@ -183,7 +185,7 @@ def fit_to_budget(
     Args:
       given: as the user wrote it: what is open there may be planned.
       config: resolved.
-      space: that is searched.
+      table: of the space that is searched, and which models the limits allow.
       task: see `Task`.
       machine: what it trains on.
       clock: since the run began.
@@ -201,10 +203,10 @@ def fit_to_budget(
         clock.decide("open", [name for name in PLANNED if getattr(given, name) is None])
         if given.final_steps == 0:
             clock.decide(NO_LAST, True)
-        population = given.population or _population(config, space, clock.budget)
+        population = given.population or _population(config, table, clock.budget)
         config = dataclasses.replace(config, population=population)
         tried = list(dict.fromkeys(map(training_config, first(config))))[:TRIED]
-        probed, found = _plan(given, config, space, task, machine, clock, pace, tried)
+        probed, found = _plan(given, config, table, task, machine, clock, pace, tried)
         if found.poor:
             say(_poor(found))
         planned = _settings_of(found, given, task)
@@ -221,6 +223,12 @@ def fit_to_budget(
     return settings.resolve(backend()), probed
 
 
+def before_plan(given: RunConfig, clock: Clock) -> RunConfig:
+    """The settings as they were before the budget decided any of them."""
+    opened: dict[str, Any] = dict.fromkeys(planned_by(clock))
+    return dataclasses.replace(given, **opened)
+
+
 def planned_by(clock: Clock) -> set[str]:
     """The settings that the budget decides, as far as the user left them open."""
     names = {
@@ -230,16 +238,16 @@ def planned_by(clock: Clock) -> set[str]:
     return names | ({"samples", "epochs"} if "phases" in names else set())
 
 
-def _population(config: Settings, space: Space, budget: float) -> int:
+def _population(config: Settings, table: CostTable, budget: float) -> int:
     """Of a generation: a short search needs several, to learn from them."""
     most = TRIED * max(1, int(budget / LONG))
-    return min(config.population, most, space.distinct_count)
+    return min(config.population, most, table.feasible)
 
 
 def _plan(
     given: RunConfig,
     config: Settings,
-    space: Space,
+    table: CostTable,
     task: Task,
     machine: Machine,
     clock: Clock,
@@ -262,21 +270,22 @@ def _plan(
         at_once = machine.workers * machine.number
         return math.ceil(number / at_once) * at_once
 
-    ahead = compressions_ahead(config, space)
+    ahead = compressions_ahead(config, table.space)
+    built_in = len(ahead) == 1 and not compressed_on_host(machine.devices[0])
     probed = probe(
         pace,
         plan(presets[0]),
         presets[0] + scoring,
         task,
         len(task.windows("validation", config.eval_windows)),
-        ahead[0] if len(ahead) == 1 else None,
+        ahead[0] if built_in else None,
         machine,
     )
     return probed, outline(
         Forecast.of(predicted, presets[0]),
         presets,
         clock.left,
-        space.distinct_count,
+        table.feasible,
         enough=max(1, round(ENOUGH_TOKENS / (settings.batch * settings.window))),
         population=config.population,
         fixed=_settled(given),

@@ -16,7 +16,7 @@ from rich.console import Console
 from arch import ArchitectureConfig, Params, build_model
 from arch.cost import MIB, size_bytes
 from arch.initial import draw_parameters
-from jaxnas.clock import Clock, seconds_of
+from jaxnas.clock import SPENT_EVERY, Clock, seconds_of
 from jaxnas.data import prepare
 from jaxnas.data.tokenizer import id_type
 from jaxnas.errors import RunFailed, UsageError
@@ -25,7 +25,7 @@ from jaxnas.export.tokens import keep_tokens
 from jaxnas.pipeline.corpus_task import check_positions, keep_facts, shared_task
 from jaxnas.pipeline.last_end import enough_by
 from jaxnas.pipeline.last_steps import seconds_of_a_step
-from jaxnas.pipeline.train import ENDS, SPENT_EVERY
+from jaxnas.pipeline.train import ENDS
 from jaxnas.pipeline.winner import HELD_OUT, Course, train_saved
 from jaxnas.report.steps import steps_shown
 from jaxnas.report.tables import add_numbers, plain_table
@@ -36,7 +36,7 @@ from jaxnas.storage.files import write_json
 from jaxnas.storage.inputs import read_json, read_text
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.distillation import Lesson, top_expected
-from jaxnas.training.loop import Schedule, logits_of
+from jaxnas.training.loop import Schedule, TrainState, logits_of
 from jaxnas.training.scoring import WindowSums, score_stored, score_windows
 from jaxnas.training.settings import LAST_DECAY, TrainSettings
 from jaxnas.training.single import TrainingFailed, starting_state
@@ -146,12 +146,15 @@ def distil(
         f"training {len(order):,} steps of {plan.batch} x {plan.window} tokens",
         soft_wrap=True,
     )
-    trained = _trained(folder, taught, config, params, order, clock, console, tracker)
+    last = _trained(folder, taught, config, params, order, clock, console, tracker)
+    done, trained = int(last.step), last.params
+    if done < len(order):
+        console.print(f"the clock ends it after {done:,} steps")
     save_model(folder.model, config, trained, teacher.tokenizer)
     keep_tokens(Path(plan.teacher), folder.model)
     score = functools.partial(score_windows, config, task, trained)
     scores = before | {"student": _bits("student", plan, task, score)}
-    write_json(folder.summary, {"steps": len(order), "bits_per_byte": scores})
+    write_json(folder.summary, {"steps": done, "bits_per_byte": scores})
     _show(console, scores, teacher.config, config)
     console.print(f"model       {folder.model}", soft_wrap=True)
     return scores
@@ -318,15 +321,11 @@ def _trained(
     clock: Clock,
     console: Console,
     tracker: Tracker | None,
-) -> Params:
+) -> TrainState:
     course = Course(order, "distil", Schedule.over(len(order), task.settings))
-    saved = time.monotonic()
 
     def report(done: int, total: int, loss: float) -> None:
-        nonlocal saved
-        if time.monotonic() - saved > SPENT_EVERY:  # a resume has the rest
-            clock.save()
-            saved = time.monotonic()
+        clock.save(SPENT_EVERY)  # a resume has the rest
         if tracker is not None:
             tracker("training", done, {"loss": loss})
         show(done, total, loss)
@@ -343,7 +342,7 @@ def _trained(
                 time.monotonic,
                 report,
                 enough_by(clock, "ended", ENDS),
-            ).params
+            )
         except TrainingFailed as error:
             raise RunFailed(f"{error}: a lower --learning-rate may help") from None
 

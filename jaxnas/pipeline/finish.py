@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 
 from arch import ArchitectureConfig, Params
-from jaxnas.clock import TRAINING_ENDS, Clock
+from jaxnas.clock import SPENT_EVERY, TRAINING_ENDS, Clock
 from jaxnas.config import Settings
 from jaxnas.evaluation.evaluator import Evaluator
 from jaxnas.export.model_folder import save_model
@@ -201,7 +201,12 @@ class Ending:
         beside.train_on_until(end)
         part = self.folder.finishing / training_name(model, self.phase.rung, steps)
         checkpoints = Checkpoints(part, keep=1)
-        report = self.progress.steps("winner")
+        show = self.progress.steps("winner")
+
+        def report(done: int, total: int, loss: float) -> None:
+            self.clock.save(SPENT_EVERY)  # a resume has the rest
+            show(done, total, loss)
+
         done, trained = train_on(
             model, task, params, end, checkpoints, time.monotonic, report
         )

@@ -89,6 +89,7 @@ class Moving:
         self._clock, self._name, self._decay = clock, name, decay_share
         self._target = target or (lambda: most)
         self._times: list[tuple[int, float]] = []
+        self._readings = 0
 
     def at(self, done: int) -> int:
         """At which step the training ends, as far as known after so many."""
@@ -110,6 +111,9 @@ class Moving:
             end = moved[1]
         if self._clock.decided(f"{self._name} ended", int) is not None:
             return end
+        self._readings += 1
+        if self._readings == 2:  # what came before held the first call, which compiles
+            self._times = []
         self._times = [*self._times[-_LATELY:], (done, time.monotonic())]
         other = self._other(end)
         return end if other is None else self._clock.decide(name, [done, other])[1]

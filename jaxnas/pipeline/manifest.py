@@ -60,10 +60,11 @@ def manifest_of(
     of a space of one's own, and is absent for others.
     """
     data = dataset.describe()
+    places = (*_PLACES, "space") if space.exists() else _PLACES
     settings = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if name not in _FREE + _PLACES
+        if name not in _FREE + places
     }
     return {
         **versions(),

@@ -167,6 +167,8 @@ def promote(
         found = list(record)[before:]
         if len(found) < len(chosen.every):
             ends.end(len(found))
+        if not found:  # the phase before has the results
+            break
         phases.append(PhaseResult(phase.name, chosen.among(found), found))
         results = among = found
     trainer.keep_states((), trainer.phases[-1])
@@ -183,8 +185,7 @@ def _train_on(
 ) -> None:
     """Records the chosen ones' results in this phase.
 
-    After the deadline only of those that are known, or have ended in the meantime;
-    of as many as it takes for one to succeed.
+    After the deadline only of those that are known, or have ended in the meantime.
     """
     of_config = {result.config: result for result in chosen.every}
     promoted = {result.id for result in chosen.promoted}
@@ -201,8 +202,8 @@ def _train_on(
         list(of_config),
         progress.steps(f"phase {phase.name}"),
         phase=phase,
-        enough=lambda succeeded: succeeded > 0 and deadline.over(),
-        begins=lambda succeeded, seconds: not succeeded or seconds <= deadline.left(),
+        enough=lambda _: deadline.over(),
+        begins=lambda _, seconds: seconds <= deadline.left(),
         found=found,
     )
 
@@ -213,6 +214,7 @@ def repeated(
     results: Sequence[Result],
     number: int,
     progress: Progress,
+    late: Callable[[], bool] = lambda: False,
 ) -> list[float]:
     """Accuracies of the winner after the first phase, from this and other seeds.
 
@@ -222,6 +224,7 @@ def repeated(
       results: the first phase's; the winner's is among them.
       number: of other seeds; 0 to train nothing.
       progress: is told.
+      late: whether there is no time for another.
     """
     if not number:
         return []
@@ -229,6 +232,8 @@ def repeated(
     [own] = [result for result in scored(results) if result.id == winner.id]
     found = [own.metrics.accuracy]
     for repeat in range(1, number + 1):
+        if late():
+            break
         title = f"winner from seed {evaluator.task.seed + repeat}"
         phase = FIRST._replace(repeat=repeat)
         evaluation = evaluator(config, progress.steps(title), phase)

@@ -17,7 +17,7 @@ from jaxnas.data import prepare
 from jaxnas.evaluation.fitness import OBJECTIVES, deciding
 from jaxnas.evaluation.user_objectives import objective_names
 from jaxnas.latency.finalists import hardware_of
-from jaxnas.pipeline.budget import fit_to_budget, planned_by
+from jaxnas.pipeline.budget import before_plan, fit_to_budget, planned_by
 from jaxnas.pipeline.build import (
     check_memory,
     check_settings,
@@ -30,6 +30,7 @@ from jaxnas.population.devices import Machine, local_machine
 from jaxnas.population.pace import Pace
 from jaxnas.population.probe import Probed
 from jaxnas.population.ray_cluster import Cluster, connected
+from jaxnas.runtime import backend
 from jaxnas.spaces import read_space, still_holds
 from jaxnas.storage.files import write_whole
 from jaxnas.storage.run_folder import RunFolder
@@ -103,13 +104,15 @@ def prepare_run(
     task = make_task(config, dataset)
     pace = Pace(machine.cores if machine.shares_cores else math.inf)
     strategies: list[Strategy] = []
-    first = _asker(strategies, task, hardware, space)
+    # What is asked for is decided before the plan is; a resume asks for the same.
+    unplanned = before_plan(given, clock).resolve(backend())
+    table = costs_of_space(unplanned, hardware, fields_of(task), space)
+    first = _asker(strategies, task, table)
     config, probed = fit_to_budget(
-        given, config, space, task, machine, clock, pace, first, say
+        given, config, table, task, machine, clock, pace, first, say
     )
     write_whole(folder.config, config.to_toml(planned_by(clock)))
     task = make_task(config, dataset)
-    table = costs_of_space(config, hardware, fields_of(task), space)
     return Ready(
         folder,
         config,
@@ -126,17 +129,15 @@ def prepare_run(
 
 
 def _asker(
-    strategies: list[Strategy], task: Task, hardware: Hardware, space: Space
+    strategies: list[Strategy], task: Task, table: CostTable
 ) -> Callable[[Settings], list[ArchitectureConfig]]:
     """What a search with given settings asks for first; its strategy is kept."""
 
     def first(config: Settings) -> list[ArchitectureConfig]:
         scores, number = make_fitness(config), len(objective_names(config.objectives))
         columns = deciding(scores, len(OBJECTIVES) + number)
-        fields = fields_of(task)
-        table = costs_of_space(config, hardware, fields, space)
         strategies.append(compiled_strategy(config, table, scores, columns))
-        return first_asked(config, strategies[0], table, fields)
+        return first_asked(config, strategies[0], table, fields_of(task))
 
     return first
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -316,7 +317,8 @@ def _finish(
             progress,
         )
     with progress.stage("repeats"):
-        again = repeated(evaluator, winner, results, config.repeats, progress)
+        late = functools.partial(ready.clock.late, 1.0)
+        again = repeated(evaluator, winner, results, config.repeats, progress, late)
     return summary_of(
         config,
         evaluator,

@@ -18,6 +18,7 @@ from arch.spaces import SPACES
 from jaxnas.benchmarks.bits import bits
 from jaxnas.benchmarks.lines import cursors, drawn_lines, held_out, lines
 from jaxnas.benchmarks.longest_match import matched_lines
+from jaxnas.benchmarks.passes import interval
 from jaxnas.clock import LEAST, Spent, seconds_of
 from jaxnas.config import RunConfig
 from jaxnas.export.card import CARD, model_card
@@ -268,12 +269,13 @@ def _scored(model: Path, plan: ShipPlan) -> tuple[Json, str]:
 def score_rows(scores: Json) -> list[tuple[str, str]]:
     """Each score in words."""
     bpb, line = scores["bpb"], scores["line"]
-    match, error = line["exact_match"], line["exact_match_error"]
+    match, number = line["exact_match"], line["cursors"]
+    low, high = interval(match, number)
     rows = [
         ("bits per byte", f"{bpb['bits_per_byte']:.3f}"),
         ("of a token bigram", f"{bpb['bigram']:.3f}"),
         ("next tokens right", f"{bpb['accuracy']:.3f}"),
-        (f"next lines right, of {line['cursors']}", f"{match:.3f} +- {error:.3f}"),
+        (f"next lines right, of {number}", f"{match:.3f} ({low:.3f} to {high:.3f})"),
         ("edit similarity of a line", f"{line['edit_similarity']:.3f}"),
     ]
     if ngram := scores.get("ngram"):  # folders of earlier versions have none

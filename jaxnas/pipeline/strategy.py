@@ -25,6 +25,7 @@ from search.strategies.predictor import START
 # Of a first population, what formulas propose where accuracy alone decides: they know
 # nothing of what a family is worth.
 PROPOSED = 0.5
+LIVING = 100  # of `aging`, at most: Real et al. 2019, as many as they had
 
 
 def build_strategy(
@@ -143,6 +144,10 @@ def make_strategy(
         "start": min(settings.population, START),
         "settings": {name: getattr(settings, name) for name in names},
     }
+    if settings.strategy == "aging":  # a short search has to get past its beginning
+        evaluations = settings.population * settings.generations
+        living = min(LIVING, max(settings.population, evaluations // 4))
+        own["settings"] |= {"population_size": living, "sample_size": -(-living // 4)}
     genes = limited(space, table.excess, known, keep=stratum)
     return build_strategy(settings.strategy, genes, **own | facts)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from arch import ArchitectureConfig, Params, build_model
 from arch.initial import draw_parameters
-from jaxnas.clock import Clock, seconds_of
+from jaxnas.clock import SPENT_EVERY, Clock, seconds_of
 from jaxnas.data import Dataset, prepare
 from jaxnas.data.fim import fim_tokens, with_fim
 from jaxnas.errors import RunFailed
@@ -42,7 +42,6 @@ from jaxnas.training.single import TrainingFailed
 from jaxnas.training.task import Task
 
 ENDS = 0.97  # of a budget, by which training ends
-SPENT_EVERY = 5.0  # seconds, after which it is written down what is spent
 LONGER = 2  # times the steps that were planned, that they may become
 
 
@@ -182,14 +181,9 @@ def _trained(
         if not plan.fresh:  # the training may make them worse
             watch.evaluate(0, params, stored=True)
 
-        saved = time.monotonic()
-
         def report(done: int, total: int, loss: float) -> None:
-            nonlocal saved
             watch.loss = loss
-            if time.monotonic() - saved > SPENT_EVERY:  # a resume has the rest
-                clock.save()
-                saved = time.monotonic()
+            clock.save(SPENT_EVERY)  # a resume has the rest
             words.now(done, total)
             show(done, total, loss)
 

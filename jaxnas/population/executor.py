@@ -89,13 +89,15 @@ def execute(
         pool.submit(calls)
         ahead = () if cluster else plan.prepared  # workers compile what they need
         prepared = [compiler.ask(program, devices[0]) for program in ahead]
-        steps = len(work.starts) - work.begin
+        steps, going = len(work.starts) - work.begin, True
         outcomes = _outcomes(
-            pool.events, len(calls), steps, report, on_split, allowance.over
+            *(pool.events, len(calls), steps, report, on_split),
+            lambda: not going or allowance.over(),
         )
-        for outcome in outcomes:
-            if not take(outcome):
-                return
+        for outcome in outcomes:  # what has ended by then counts
+            going = take(outcome) and going
+        if not going:
+            return
         while concurrent.futures.wait(prepared, LOOKS).not_done:
             if allowance.over():  # what failed is reported when it is needed
                 return
@@ -109,18 +111,20 @@ def _outcomes(
     on_split: Callable[[Split], None],
     over: Callable[[], bool],
 ) -> Iterator[Outcome]:
-    """Outcomes as they come, `steps` a call, until it is over; the rest is told."""
+    """Outcomes as they come, `steps` a call, until it is over; the rest is told.
+
+    Then those of calls that have ended.
+    """
     done = ended = 0
     while ended < calls:
+        late = over()
         try:
-            event = events.get(timeout=LOOKS)
+            event = events.get(timeout=0.0 if late else LOOKS)
         except queue.Empty:
-            if over():
+            if late:
                 return
             continue
         if isinstance(event, Steps):
-            if over():
-                return
             done += event.number
             report(done, max(steps * calls, done), event.loss)
         elif isinstance(event, Split):

@@ -112,20 +112,20 @@ def smaller_calls(
     candidates: Mapping[str, ArchitectureConfig | None],
 ) -> tuple[Program, list[Keys]] | None:
     """What takes the place of a call that does not fit, None if nothing can."""
-    members = [key for key in keys if key is not None]
     if program.lanes > 1:
-        lanes = min(program.lanes, 1 << (len(members) - 1).bit_length()) // 2
+        lanes = min(program.lanes, 1 << (len(keys) - 1).bit_length()) // 2
         smaller = dataclasses.replace(program, lanes=max(1, lanes))
     elif program.elastic:
-        [config] = [candidates[key] for key in members]
+        [config] = [candidates[key] for key in keys if key is not None]
         assert config is not None
         own = dataclasses.replace(program, shape=common_shape([config]))
         smaller = own if own != program else Program(shape=config)
     else:
         return None
     size = smaller.lanes
-    parts = [members[at : at + size] for at in range(0, len(members), size)]
-    return smaller, [tuple(part) for part in parts]
+    parts = [keys[at : at + size] for at in range(0, len(keys), size)]
+    # Places of those that are done stay, so that a resume runs the same calls.
+    return smaller, [part for part in parts if any(key is not None for key in part)]
 
 
 def split_call(

@@ -29,7 +29,7 @@ def finalists_table(finalists: Sequence[Finalist]) -> Table:
 def over_limit(
     finalists: Sequence[Finalist], winner: int, latency: str, most: float
 ) -> str | None:
-    """A warning if the winner takes longer by the clock than the limit allows.
+    """A line if the winner takes longer by the clock than the limit allows.
 
     Args:
       finalists: that were measured.
@@ -41,10 +41,10 @@ def over_limit(
     for finalist in finalists:
         measured = getattr(finalist.measured, name).median
         if finalist.id == winner and measured > most:
-            closer = "; --latency prefill predicts closer"
+            closer = "; with --latency prefill the device is measured first"
             return (
-                f"warning: {measured:.2f} ms by the clock is over the limit of "
-                f"{most:g} ms, which the winner keeps by prediction"
+                f"by the clock the winner takes {measured:.2f} ms, over the limit of "
+                f"{most:g} ms, which it keeps by prediction"
                 f"{closer if latency == 'estimate' else ''}"
             )
     return None
