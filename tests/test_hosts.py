@@ -147,7 +147,8 @@ def test_four_hosts_train_as_two(place, whole, tmp_path):
         words = f"host {number} of 4" if number > 1 else "on 4 x cpu of 4 hosts"
         assert words in said
     found = [load_model(out / "model").params for out in (whole, tmp_path / "four")]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *found)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    jax.tree.map(close, *found)  # they are stored in 16 bits
 
 
 def test_ended_and_gone_on_with_it_gives_the_same_bytes(place, whole, tmp_path):

@@ -121,9 +121,9 @@ class Progress:
     def candidate(self, result: Result) -> None:
         """One candidate is done."""
         self._done += 1
-        self._bars.update(
-            self._all, completed=self._done, left=f"at most {self._left()} left"
-        )
+        last = self._done >= self._candidates
+        left = "" if last else f"at most {self._left()} left"
+        self._bars.update(self._all, completed=self._done, left=left, visible=not last)
         self.say(
             f"  {result.id:>4}  {describe(result.config)}\n        {_outcome(result)}"
         )
@@ -141,6 +141,7 @@ class Progress:
             total=self._candidates,
             completed=0,
             left="",
+            visible=True,
         )
 
     def known(self, number: int) -> None:
