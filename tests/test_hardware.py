@@ -3,6 +3,8 @@
 import types
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from arch.cost import HARDWARE
@@ -44,12 +46,24 @@ def test_peak_and_bandwidth_are_measured_once_and_kept(device, monkeypatch):
     assert len(said) == 1
 
 
-def test_larger_work_takes_longer(device):
-    """What is timed is the work: twice the rows are eight times the FLOPs."""
-    small, large = (
-        2 * size**3 / hardware._peak_flops(device, size) for size in (64, 512)
-    )
-    assert large > 4 * small
+def test_what_is_timed_is_the_work_that_counts(device, monkeypatch):
+    def products(function, array):
+        doubling = 2 * len(array) * jnp.eye(len(array), dtype=array.dtype)
+        done = 2.0**hardware._PRODUCTS * doubling  # each product doubles it
+        np.testing.assert_array_equal(function(doubling), done)
+        return 0.5
+
+    monkeypatch.setattr(hardware, "_least_seconds", products)
+    flops = hardware._PRODUCTS * 2 * 64**3
+    assert hardware._peak_flops(device, 64) == flops / 0.5
+
+    def copy(function, array):
+        assert array.nbytes == 2**20
+        np.testing.assert_array_equal(function(array), array + 1)
+        return 0.5
+
+    monkeypatch.setattr(hardware, "_least_seconds", copy)
+    assert hardware._bandwidth(device, 1) == 2 * 2**20 / 0.5  # read, and written
 
 
 def test_a_device_whose_memory_is_taken_has_the_nearest_figures(device, monkeypatch):
