@@ -36,6 +36,7 @@ from jaxnas.pipeline.budget import (
     outline,
     planned_by,
     with_later_phases,
+    words,
 )
 from jaxnas.population.devices import local_machine
 from jaxnas.population.pace import Pace
@@ -397,3 +398,13 @@ def test_settings_that_the_clock_decided_are_open_for_another_run(
         file.write_text(wrong)
         with pytest.raises(UsageError, match="planned must be a list of settings"):
             read_toml(file)
+
+
+def test_a_run_says_that_its_machine_is_slow_or_busy(tmp_path):
+    config = RunConfig(space="nano", budget="20m").resolve("cpu")
+    for factor, lines in ((1.2, 1), (2.25, 2)):
+        clock = Clock(1200.0, tmp_path / f"{factor}.json", time.monotonic())
+        clock.decide("pace", [3.0, factor])
+        said = words(config, clock).splitlines()
+        assert len(said) == lines
+        assert ("steps take 2.2 times as long here" in said[-1]) is (lines == 2)

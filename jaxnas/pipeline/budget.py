@@ -44,6 +44,8 @@ LONGEST = 10  # times enough; then there are more candidates again
 FEWEST_CANDIDATES, FEWEST_STEPS = 8, 50  # what a search needs to find anything
 _COMPILING = 2.0  # times its training, that a candidate may compile where time is short
 
+BUSY = 1.5  # times as long as predicted, from which on a small start's steps are told
+
 _REUSED = 0.5  # what later candidates compile, of what the first ones do
 _PLANNED_SHARE = 0.9  # of the search's time; for asking, telling and what goes wrong
 _LONGER, _SHORTEST = 4.0, 1.3  # how much longer a phase is than the one before
@@ -366,8 +368,15 @@ def words(config: Settings, clock: Clock) -> str | None:
     last = f"until {until[TRAINING_ENDS]}"
     if not clock.plans("final_steps"):
         last = f"for {counted(config.final_steps, 'step')}"
-    return (
+    said = (
         f"budget       {clock_words(clock.budget)}, of which "
         f"{clock_words(clock.spent())} are spent: search until "
         f"{until[SEARCH_ENDS]}{phases if later else ''}, the winner trains on {last}"
     )
+    pace = dict(zip(KINDS, clock.decided("pace", list[float]) or (), strict=False))
+    if pace.get("call", 1.0) >= BUSY:
+        said += (
+            f"\n             steps take {pace['call']:.1f} times as long here as on "
+            f"the machine that predictions are from: a slower one, or a busy one"
+        )
+    return said
