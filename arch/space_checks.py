@@ -12,7 +12,7 @@ from arch.genes import ALLOWED_GENES, DERIVED, Condition
 _MOST_CELLS = 1_000_000
 
 
-class Genes(Protocol):
+class Checked(Protocol):
     """What is checked of a space; see `arch.space.Space`."""
 
     @property
@@ -29,7 +29,7 @@ class Genes(Protocol):
         """The choices of a gene."""
 
 
-def check_space(space: Genes) -> None:
+def check_space(space: Checked) -> None:
     """Raises a ValueError for a gene, a value or a condition that cannot be."""
     _check_genes(space)
     _check_choices(space)
@@ -37,7 +37,7 @@ def check_space(space: Genes) -> None:
     _check_conditions(space)
 
 
-def _check_genes(space: Genes) -> None:
+def _check_genes(space: Checked) -> None:
     for gene in space.genes:
         if gene not in ALLOWED_GENES:
             raise ValueError(
@@ -57,7 +57,7 @@ def _check_genes(space: Genes) -> None:
             )
 
 
-def _check_choices(space: Genes) -> None:
+def _check_choices(space: Checked) -> None:
     if len(space.choices) != len(space.genes):
         raise ValueError(
             f"a space has {len(space.genes)} genes, got {len(space.choices)} in "
@@ -71,7 +71,7 @@ def _check_choices(space: Genes) -> None:
             )
 
 
-def _check_values(space: Genes) -> None:
+def _check_values(space: Checked) -> None:
     # In an RWKV model, with neither heads nor a choice of norm, a value is
     # refused for itself alone: only what feeds forward depends on the width.
     fields: dict = UNUSED | {"arch_type": "rwkv", "num_layers": 1, "kv_heads": 1}
@@ -89,7 +89,7 @@ def _check_values(space: Genes) -> None:
                     raise ValueError(f"space {space.name!r}: {error}") from None
 
 
-def _check_conditions(space: Genes) -> None:
+def _check_conditions(space: Checked) -> None:
     for condition in space.conditions:
         if not condition:
             raise ValueError(f"space {space.name!r}: a condition names no gene")
