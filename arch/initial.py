@@ -9,6 +9,7 @@ token must stand out in a stream to which every layer adds about as much
 Tensors that are not matrices start as their papers say, see `VECTORS`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from types import ModuleType
@@ -96,7 +97,6 @@ def draw_parameters(model: nn.Module, key: jax.Array) -> dict:
     Returns:
       The "params" collection as float32 NumPy arrays.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), int))
     seed = np.asarray(jax.random.key_data(key)).tolist()
 
     def draw(
@@ -112,7 +112,18 @@ def draw_parameters(model: nn.Module, key: jax.Array) -> dict:
         inputs = fan_in(layout, leaf.shape)
         return values * np.float32(deviation(model.config, layout.module, inputs))
 
-    return jax.tree_util.tree_map_with_path(draw, shapes["params"])
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model))
+
+
+def shapes_of(model: nn.Module) -> dict:
+    """A language model's "params" as `jax.ShapeDtypeStruct`s; traced once a model."""
+    return jax.tree.map(lambda leaf: leaf, _traced(model))
+
+
+@functools.lru_cache(maxsize=512)  # what a run asks for again and again
+def _traced(model: nn.Module) -> dict:
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return dict(jax.eval_shape(model.init, jax.random.key(0), tokens)["params"])
 
 
 def _conv_kernel(xp: ModuleType, drawn: _Array) -> _Array:

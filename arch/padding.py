@@ -26,6 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from arch.config import NORM_GROUPS, ArchitectureConfig, Heads
 from arch.families import USES, VARIANTS, has_heads
+from arch.initial import shapes_of
 from arch.layers.heads import head_channels
 from arch.layout import fan_in, input_axes, layout_of
 from arch.model import Params, build_model
@@ -314,9 +315,7 @@ def extract(
 @functools.lru_cache(maxsize=256)
 def parameter_shapes(config: ArchitectureConfig) -> Params:
     """The "params" of the config's model as `jax.ShapeDtypeStruct`s."""
-    model = build_model(config)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    return shapes_of(build_model(config))
 
 
 def true_first(path: tuple, shape: tuple[int, ...], traits: Traits) -> jax.Array | None:
