@@ -23,6 +23,7 @@ from jaxnas.benchmarks.lines import (
     held_out,
     lines,
     similarity,
+    with_first_line,
 )
 from jaxnas.benchmarks.longest_match import matched_lines
 from jaxnas.data import SourceFile
@@ -140,6 +141,12 @@ def test_similarity_is_of_edits(one, other, alike):
 def test_the_first_line_says_something():
     assert first_line("\n   \n  a b \nc") == "a b"
     assert first_line(" \n") == ""
+
+
+def test_a_text_is_kept_up_to_the_end_of_its_first_line():
+    assert with_first_line("\n   \n  a b \nc") == "\n   \n  a b"
+    assert with_first_line("a\nb") == "a"
+    assert with_first_line(" \n") == ""
 
 
 def test_the_command_prints_a_row_a_model(place, tmp_path, capsys):

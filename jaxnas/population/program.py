@@ -53,10 +53,10 @@ class Program:
     def quick(self) -> bool:
         """Whether it compiles quickly, for it is chosen where trainings are short.
 
-        Mamba's steps would take half as long again.
+        Steps of Mamba would take half as long again, and those of RWKV a tenth.
         """
         loop = self.form in ("exact_loop", "looped")
-        return loop and self.shape.arch_type != "mamba"
+        return loop and self.shape.arch_type not in ("mamba", "rwkv")
 
     def takes(self, config: ArchitectureConfig) -> bool:
         """Whether the config (a `training_config`) can be a member."""
