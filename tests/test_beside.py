@@ -17,7 +17,7 @@ from jaxnas.pipeline.winner import last_course, sums_of_splits
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.rungs import rungs_of
-from jaxnas.training.settings import TrainSettings
+from jaxnas.training.settings import FINISH_DECAY, FINISH_WARMUP, TrainSettings
 from jaxnas.training.single import TrainingFailed, continue_training, starting_state
 
 SETTINGS = TrainSettings(
@@ -58,7 +58,7 @@ def alone(model, rungs=RUNGS, more=MORE, drawn=None):
     """The two trainings of a winner, one after the other."""
     first = dataclasses.replace(NOWHERE, rungs=rungs).first_course()
     params = None
-    for course in (first, last_course(TASK, more, drawn)):
+    for course in (first, last_course(TASK, more, drawn, FINISH_DECAY, FINISH_WARMUP)):
         begun = starting_state(model, TASK, params)
         *_, (state, _) = continue_training(model, TASK, begun, *course)
         params = state.params

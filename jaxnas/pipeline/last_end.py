@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jaxnas.clock import TRAINING_ENDS, Clock
 from jaxnas.config import Settings
-from jaxnas.training.settings import LAST_DECAY
+from jaxnas.training.settings import FINISH_DECAY
 
 _LONGER = 2  # times the winner's last steps, that they may still become
 _OFF = 0.04  # share by which a last training may miss its end before it is moved
@@ -80,7 +80,8 @@ class Moving:
           steps: as planned.
           most: that windows are drawn for.
           decay_share: of the steps, in which the learning rate decays; none are added
-            once half of that is done, for the rate would rise again.
+            once half of that, or a quarter of the training, is left, for the rate
+            would rise again.
           target: steps that are wanted, if there is time; by default `most`.
           ends: the share.
         """
@@ -128,7 +129,7 @@ class Moving:
             return None
         fits = done + int(left * (done - first) / (now - began))
         other = max(done, min(self.most, fits, self._target()))
-        decays = done >= end - self._decay / 2 * end
+        decays = done >= end - min(self._decay / 2, 0.25) * end
         if abs(other - end) <= _OFF * end or (other > end and decays):
             return None
         return other
@@ -139,4 +140,4 @@ def last_end(config: Settings, clock: Clock, steps: int) -> Fixed | Moving:
     if not clock.plans("final_steps"):
         return Fixed(steps)
     most = _LONGER * steps
-    return Moving(clock, "final_steps", steps, most, LAST_DECAY)
+    return Moving(clock, "final_steps", steps, most, FINISH_DECAY)

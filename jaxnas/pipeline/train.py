@@ -188,7 +188,16 @@ def _trained(
             show(done, total, loss)
 
         done, last = train_on(
-            config, task, params, end, checkpoints, time.monotonic, report, watch
+            config,
+            task,
+            params,
+            end,
+            checkpoints,
+            time.monotonic,
+            report,
+            watch,
+            decay=LAST_DECAY,
+            warmup=None,
         )
         watch.evaluate(done, last)
         return Trained(done, *watch.best())

@@ -22,7 +22,7 @@ from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import Schedule, TrainState, batch_starts
 from jaxnas.training.phase import FIRST, Phase
 from jaxnas.training.scoring import WindowSums, score_stored, score_windows
-from jaxnas.training.settings import LAST_DECAY
+from jaxnas.training.settings import FINISH_DECAY, FINISH_WARMUP, LAST_DECAY
 from jaxnas.training.single import Report, continue_training, starting_state
 from jaxnas.training.task import Task
 
@@ -102,18 +102,27 @@ class Course(NamedTuple):
     schedule: Schedule | None = None
 
 
-def last_course(task: Task, steps: int, drawn: int | None = None) -> Course:
+def last_course(
+    task: Task,
+    steps: int,
+    drawn: int | None = None,
+    decay: float = LAST_DECAY,
+    warmup: float | None = None,
+) -> Course:
     """The last training: new windows, and a new schedule.
 
     Args:
       task: see `Task`.
       steps: of it.
       drawn: steps that windows are drawn for; as many by default.
+      decay: share of the steps in which the learning rate decays.
+      warmup: share of the steps in which it rises; None is the settings'.
     """
     drawn = steps if drawn is None else drawn
     phase = PhaseLength(samples=drawn * task.settings.batch, epochs=1)
     tokens = len(task.dataset.train)
-    settings = dataclasses.replace(task.settings, decay_share=LAST_DECAY)
+    rises = task.settings.warmup_share if warmup is None else warmup
+    settings = dataclasses.replace(task.settings, decay_share=decay, warmup_share=rises)
     starts = batch_starts(task.seed, tokens, settings, phase, "finish")
     return Course(starts[:steps], "finish", Schedule.over(steps, settings))
 
@@ -154,6 +163,8 @@ def train_on(
     clock: Callable[[], float],
     report: Report,
     enough: Callable[[int, Params], bool] = lambda done, params: False,
+    decay: float = FINISH_DECAY,
+    warmup: float | None = FINISH_WARMUP,
 ) -> tuple[int, Params]:
     """Trains a model on, from its weights, with a new schedule.
 
@@ -168,6 +179,7 @@ def train_on(
       clock: seconds, for when to save.
       report: told of the steps.
       enough: told the steps done and the weights, returns whether to stop there.
+      decay, warmup: of the schedule, see `last_course`.
 
     Returns:
       The steps done, and the parameters they left.
@@ -180,7 +192,7 @@ def train_on(
     save, done = _saving(checkpoints, clock, task), int(state.step)
     steps = end.at(done)
     while done < steps:
-        course = last_course(task, steps, end.most)
+        course = last_course(task, steps, end.most, decay, warmup)
         training = continue_training(config, task, state, *course)
         for state, losses in training:
             done = int(state.step)

@@ -6,7 +6,10 @@ OPTIMIZERS = ("adamw", "muon")
 # Of the peak rate that a model was trained with, when it is trained on: see
 # experiments/compress.
 FURTHER_SHARE = 0.1
-LAST_DECAY = 0.5  # of the winner's last training's steps, see experiments/recipe
+LAST_DECAY = 0.5  # of the steps of `train`, `distil` and `compress`
+# Of the steps of a winner's last training, see experiments/recipe.
+FINISH_DECAY = 0.9
+FINISH_WARMUP = 0.02
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
