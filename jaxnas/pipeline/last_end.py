@@ -80,8 +80,8 @@ class Moving:
           steps: as planned.
           most: that windows are drawn for.
           decay_share: of the steps, in which the learning rate decays; none are added
-            once half of that, or a quarter of the training, is left, for the rate
-            would rise again.
+            once half of that is left, or a quarter of the training if that is less,
+            for the rate would rise again.
           target: steps that are wanted, if there is time; by default `most`.
           ends: the share.
         """
