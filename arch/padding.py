@@ -15,7 +15,6 @@ number of heads.
 """
 
 import dataclasses
-import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -312,7 +311,6 @@ def extract(
     return unflatten_dict(taken)
 
 
-@functools.lru_cache(maxsize=256)
 def parameter_shapes(config: ArchitectureConfig) -> Params:
     """The "params" of the config's model as `jax.ShapeDtypeStruct`s."""
     return shapes_of(build_model(config))

@@ -227,7 +227,7 @@ def test_fewer_steps_where_the_time_is_for_fewer(tmp_path, monkeypatch):
 
 def test_it_ends_where_the_winner_does_on_the_windows_that_the_winner_has(tmp_path):
     folder, clock = tmp_path / "run", late_after(tmp_path / "run", 10**6)
-    winners = Moving(clock, "final_steps", MORE, 2 * MORE, SETTINGS.decay_share)
+    winners = Moving(clock, "final_steps", MORE, 2 * MORE)
     with Beside(plan(folder, clock), MODELS[:1], lambda *_: None) as beside:
         beside.wait_until_begun()
         winners.now = MORE  # it is never asked: it ends as planned

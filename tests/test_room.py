@@ -181,7 +181,7 @@ def test_one_beside_the_winner_ends_where_the_winner_does(tmp_path, now):
     clock = opened(tmp_path)
     now[0] = 500.0
     where = [200]
-    end = Moving(clock, "beside", 200, 400, 0.2, lambda: where[0])
+    end = Moving(clock, "beside", 200, 400, lambda: where[0])
     done, _ = trained_on(clock, now, lambda done: 0.1, 200, end=end)
     assert done == 200  # there is time for more
     now[0] = 500.0
@@ -190,7 +190,7 @@ def test_one_beside_the_winner_ends_where_the_winner_does(tmp_path, now):
         where[0] = 150 if done >= 100 else 200
         return 0.1
 
-    end = Moving(clock, "another", 200, 400, 0.2, lambda: where[0])
+    end = Moving(clock, "another", 200, 400, lambda: where[0])
     assert trained_on(clock, now, shortened, 200, end=end)[0] == 150
 
 

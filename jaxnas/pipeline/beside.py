@@ -33,7 +33,6 @@ from jaxnas.storage.checkpoints import Checkpoints
 from jaxnas.storage.run_folder import RunFolder
 from jaxnas.training.rungs import Rung, rung_starts
 from jaxnas.training.scoring import WindowSums
-from jaxnas.training.settings import FINISH_DECAY
 from jaxnas.training.single import Report, TrainingFailed, starting_state
 from jaxnas.training.task import Task
 
@@ -213,7 +212,7 @@ class Beside:
         if not steps:
             return Fixed(0)
         target = lambda: winners.now
-        return Moving(clock, name, steps, winners.most, FINISH_DECAY, target)
+        return Moving(clock, name, steps, winners.most, target)
 
 
 def _seconds_of_a_step(times: Sequence[tuple[float, int]]) -> float | None:

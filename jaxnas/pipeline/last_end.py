@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from jaxnas.clock import TRAINING_ENDS, Clock
 from jaxnas.config import Settings
-from jaxnas.training.settings import FINISH_DECAY
 
 _LONGER = 2  # times the winner's last steps, that they may still become
 _OFF = 0.04  # share by which a last training may miss its end before it is moved
+# Share of its steps after which none are added: the learning rate would rise again.
+_ADDED_UNTIL = 0.75
 _LATELY = 10  # calls that a step's seconds are known from
 
 
@@ -68,7 +69,6 @@ class Moving:
         name: str,
         steps: int,
         most: int,
-        decay_share: float,
         target: Callable[[], int] | None = None,
         ends: float = TRAINING_ENDS,
     ) -> None:
@@ -79,15 +79,12 @@ class Moving:
           name: under which moves are recorded.
           steps: as planned.
           most: that windows are drawn for.
-          decay_share: of the steps, in which the learning rate decays; none are added
-            once half of that is left, or a quarter of the training if that is less,
-            for the rate would rise again.
           target: steps that are wanted, if there is time; by default `most`.
           ends: the share.
         """
         self._ends = ends
         self.steps, self.most, self.now = steps, most, steps
-        self._clock, self._name, self._decay = clock, name, decay_share
+        self._clock, self._name = clock, name
         self._target = target or (lambda: most)
         self._times: list[tuple[int, float]] = []
         self._readings = 0
@@ -129,8 +126,8 @@ class Moving:
             return None
         fits = done + int(left * (done - first) / (now - began))
         other = max(done, min(self.most, fits, self._target()))
-        decays = done >= end - min(self._decay / 2, 0.25) * end
-        if abs(other - end) <= _OFF * end or (other > end and decays):
+        late = done >= _ADDED_UNTIL * end
+        if abs(other - end) <= _OFF * end or (other > end and late):
             return None
         return other
 
@@ -140,4 +137,4 @@ def last_end(config: Settings, clock: Clock, steps: int) -> Fixed | Moving:
     if not clock.plans("final_steps"):
         return Fixed(steps)
     most = _LONGER * steps
-    return Moving(clock, "final_steps", steps, most, FINISH_DECAY)
+    return Moving(clock, "final_steps", steps, most)

@@ -214,4 +214,4 @@ def _end(
         return Fixed(max(1, math.ceil(plan.tokens / plan.tokens_a_step)))
     steps = max(1, steps_in_time(clock, ENDS, config, task, params))
     most = LONGER * steps
-    return Moving(clock, "final_steps", steps, most, LAST_DECAY, ends=ENDS)
+    return Moving(clock, "final_steps", steps, most, ends=ENDS)
