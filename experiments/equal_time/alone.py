@@ -2,11 +2,11 @@
 
     python experiments/equal_time/alone.py --out experiments/equal_time
 
-Each model trains on one core for 40 and for 120 seconds, from untrained
-weights, with a rate that decays in the last half of the steps. A model that is in
-alone.json is not trained again. Then the loss that each comes to is drawn on from the first 600 or 1,200 steps of its curve, as a
-run with a budget does, by one exponent after another: what would have been chosen, and
-by how much it ends above the best.
+Each model trains on one core for 40 and for 120 seconds, from untrained weights, with
+a rate that decays in the last half of the steps. A model that is in alone.json is not
+trained again. Then the loss that each comes to is drawn on from the first 600 or
+1,200 steps of its curve, as a run with a budget does, by one exponent after another:
+what would have been chosen, and by how much it ends above the best.
 """
 
 import argparse
