@@ -12,19 +12,23 @@ to the whole strategy on the same seeds with its 95 % interval.
 """
 
 import argparse
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ablation import interval
+from rich.table import Table
 
 from arch.space import Space
 from jaxnas.analytic.cost_table import CostTable
 from jaxnas.config import RunConfig, Settings
 from jaxnas.data import prepare
-from jaxnas.evaluation.evaluator import Evaluator
+from jaxnas.evaluation.evaluator import Evaluation, Evaluator
 from jaxnas.evaluation.training_log import TrainingLog
 from jaxnas.keys import key_of
 from jaxnas.latency.finalists import hardware_of
@@ -57,44 +61,56 @@ ARMS: dict[str, dict[str, dict]] = {
     "random": {"whole": {}},
 }
 
-# A search: (strategy, seed) -> f64[batches], the best bits/byte after each.
-Search = Callable[[Strategy, int], np.ndarray]
+
+@dataclasses.dataclass
+class Search:
+    """One strategy with one seed.
+
+    Attributes:
+      strategy: as a run builds it.
+      seed: of its draws.
+      state: the strategy's.
+      found: the best bits/byte after each batch.
+    """
+
+    strategy: Strategy
+    seed: int
+    state: Any
+    found: list[float]
+
+    def ask(self, space: Space) -> np.ndarray:
+        """i32[12, genes]."""
+        key = key_of(self.seed, "ask", len(self.found))
+        return np.asarray(jax.vmap(space.canonical)(self.strategy.ask(key, self.state)))
+
+    def tell(self, genomes: np.ndarray, scored: Sequence[Evaluation]) -> None:
+        """Of each genome its evaluation."""
+        ids = len(self.found) * len(genomes) + np.arange(len(genomes))
+        values = [one.objectives[:1] if one.objectives else (np.nan,) for one in scored]
+        self.state = self.strategy.tell(
+            self.state,
+            jnp.asarray(ids, jnp.int32),
+            jnp.asarray(genomes),
+            jnp.asarray(values, jnp.float32),
+            jnp.ones(len(genomes), bool),
+        )
+        bits = [one.metrics.bits_per_byte for one in scored if one.metrics]
+        self.found.append(min([*self.found[-1:], *bits], default=np.nan))
 
 
-def searcher(evaluator: Evaluator, settings: Settings, table: CostTable) -> Search:
-    """Of the strategies of a run with these settings."""
-
-    def of(strategy: Strategy, seed: int) -> np.ndarray:
-        state, best, found = strategy.init(key_of(seed, "init")), np.inf, []
-        for batch in range(BATCHES):
-            genomes = _asked(strategy, table.space, state, key_of(seed, "ask", batch))
-            fields = fields_of(evaluator.task)
-            configs = [table.space.decode(genome, **fields) for genome in genomes]
-            scored = evaluator.evaluate(list(dict.fromkeys(configs)))
-            told = [scored[config] for config in configs]
-            values = [
-                one.objectives[:1] if one.objectives else (np.nan,) for one in told
-            ]
-            bits = [one.metrics.bits_per_byte for one in told if one.metrics]
-            best = min([best, *bits])
-            found.append(best)
-            ids = batch * len(genomes) + np.arange(len(genomes))
-            state = strategy.tell(
-                state,
-                jnp.asarray(ids, jnp.int32),
-                jnp.asarray(genomes),
-                jnp.asarray(values, jnp.float32),
-                jnp.ones(len(genomes), bool),
-            )
-        return np.asarray(found)
-
-    return of
-
-
-def _asked(
-    strategy: Strategy, space: Space, state: object, key: jax.Array
-) -> np.ndarray:
-    return np.asarray(jax.vmap(space.canonical)(strategy.ask(key, state)))
+def advance(searches: Sequence[Search], evaluator: Evaluator, table: CostTable) -> None:
+    """A batch of each; all of them train together, so that programs are shared."""
+    fields = fields_of(evaluator.task)
+    asked = [search.ask(table.space) for search in searches]
+    configs = [
+        [table.space.decode(genome, **fields) for genome in genomes]
+        for genomes in asked
+    ]
+    scored = evaluator.evaluate(
+        list(dict.fromkeys(itertools.chain.from_iterable(configs)))
+    )
+    for search, genomes, batch in zip(searches, asked, configs, strict=True):
+        search.tell(genomes, [scored[config] for config in batch])
 
 
 def main() -> None:
@@ -123,25 +139,44 @@ def main() -> None:
             console.print(_table(name, evaluator, table, options.seeds))
 
 
-def _table(name: str, evaluator: Evaluator, table: CostTable, seeds: int):
+def _table(name: str, evaluator: Evaluator, table: CostTable, seeds: int) -> Table:
     settings = RunConfig(space="nano", strategy=name).resolve(backend())
-    search = searcher(evaluator, settings, table)
+    searches = {
+        words: _searches(settings, table, change, seeds)
+        for words, change in ARMS[name].items()
+    }
+    for batch in range(1, BATCHES + 1):
+        advance(list(itertools.chain(*searches.values())), evaluator, table)
+        trained = len(evaluator.trainings)
+        print(f"{name}, batch {batch}: {trained} trainings", flush=True)
     shown = plain_table(f"{name}, {seeds} seeds", "")
     counts = [settings.population * (batch + 1) for batch in range(BATCHES)]
     add_numbers(shown, *map(str, counts), f"this - whole, {counts[-1]}", "+-")
-    whole = None
-    for words, change in ARMS[name].items():
-        strategy = make_strategy(
-            settings, table, make_fitness(settings), ACCURACY, **change
-        )
-        found = np.asarray([search(strategy, seed) for seed in range(seeds)])
-        whole = found if whole is None else whole
+    whole = _found(searches["whole"])
+    for words, of in searches.items():
+        found = _found(of)
         lost = found[:, -1] - whole[:, -1]
         cells = [f"{mean:.4f}" for mean in found.mean(axis=0)]
         more = [f"{lost.mean():+.4f}", f"{interval(lost):.4f}"]
         shown.add_row(words, *cells, *(["", ""] if words == "whole" else more))
-        print(f"{name}, {words}: {len(evaluator.trainings)} trainings", flush=True)
     return shown
+
+
+def _searches(
+    settings: Settings, table: CostTable, change: dict, seeds: int
+) -> list[Search]:
+    strategy = make_strategy(
+        settings, table, make_fitness(settings), ACCURACY, **change
+    )
+    return [
+        Search(strategy, seed, strategy.init(key_of(seed, "init")), [])
+        for seed in range(seeds)
+    ]
+
+
+def _found(searches: Sequence[Search]) -> np.ndarray:
+    """f64[seeds, batches]."""
+    return np.asarray([search.found for search in searches])
 
 
 if __name__ == "__main__":

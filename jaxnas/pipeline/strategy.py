@@ -103,6 +103,7 @@ def make_strategy(
     table: CostTable,
     scores: FitnessSettings,
     columns: Sequence[int] = range(len(OBJECTIVES)),
+    /,
     **facts: Any,
 ) -> Strategy:
     """The strategy that the settings name, which asks what the limits allow.
