@@ -98,7 +98,7 @@ _SHORT: dict[str, int | float | str] = {
     "lucky": 0,
     "latency": "estimate",
     "max_size": NO_LIMIT,
-    "final_steps": 1600,
+    "final_steps": 1450,
     "repeats": 0,
 }
 SEARCHES: dict[str, dict[str, int | float | str]] = {

@@ -264,7 +264,7 @@ class Fields:
         above=0,
     )
     weight_decay: float = setting(0.1, "training", "AdamW's, on matrices", least=0)
-    beta2: float = setting(0.95, "training", "AdamW's", above=0, below=1)
+    beta2: float = setting(0.99, "training", "AdamW's", above=0, below=1)
     clip_norm: float = setting(1.0, "training", "of the whole gradient", above=0)
     warmup_share: float = setting(
         0.1, "training", "of the steps, the first ones", least=0, most=1

@@ -26,7 +26,7 @@ class TrainSettings:
     learning_rate: float  # the schedule's peak
     optimizer: str = "adamw"  # of OPTIMIZERS
     weight_decay: float = 0.1
-    beta2: float = 0.95
+    beta2: float = 0.99  # see experiments/recipe
     clip_norm: float = 1.0  # of the whole gradient
     warmup_share: float = 0.1  # of all steps
     decay_share: float = 0.9  # of all steps, the last ones
