@@ -120,6 +120,19 @@ SEARCHES: dict[str, dict[str, int | float | str]] = {
 }
 
 
+# What `ship` searches with instead, of minutes on two cores: a training that is ten
+# times as long has use for more tokens than 1,024, see experiments/code-small.
+SHIPPED: dict[str, dict[str, float]] = {"nano": {"max_size": 4.0, "max_latency": 5.0}}
+VOCABULARIES = (1024, 2048, 4096)
+_BYTES_A_TOKEN = 500  # of the corpus, at least, for each token of such a vocabulary
+
+
+def vocabulary_for(corpus: int) -> int:
+    """The largest of `VOCABULARIES` that a corpus of so many bytes can teach."""
+    fitting = [size for size in VOCABULARIES if size * _BYTES_A_TOKEN <= corpus]
+    return max(fitting, default=VOCABULARIES[0])
+
+
 def search_of(space: str) -> dict[str, int | float | str]:
     """How a space is searched by default; one of your own, as the small ones."""
     return SEARCHES.get(space, _SHORT | {"generations": 4})

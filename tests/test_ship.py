@@ -1,5 +1,6 @@
 """`ship`: what is searched can be exported, and all of it ends in one folder."""
 
+import dataclasses
 import importlib.util
 import json
 import shlex
@@ -14,12 +15,14 @@ import jaxnas.commands.ship as command
 import jaxnas.pipeline.ship as module
 from arch.space import Space
 from arch.spaces import SPACES
+from jaxnas.config import RunConfig
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_for
 from jaxnas.export.llama_cpp.architectures import architecture_for
 from jaxnas.export.model_folder import load_model
 from jaxnas.pipeline.ship import ShipPlan, score_rows, shown_command
 from jaxnas.pipeline.shippable import shippable
+from jaxnas.presets import vocabulary_for
 from jaxnas.run import main
 from jaxnas.spaces import parse_space
 from jaxnas.storage.run_folder import PARTS, RunFolder, model_in, new_run
@@ -96,12 +99,62 @@ def test_the_searchs_model_is_judged_on_the_windows_of_the_trained_one(tmp_path)
     assert module._train(tmp_path, None, None, "cpu", 0.0, None, None) == (1.5, 1.25)
 
 
+@pytest.fixture
+def plan(tmp_path):
+    """Of a small folder, with nothing else asked for."""
+    return ShipPlan(
+        data=f"folder:{write_corpus(tmp_path / 'code')}",
+        budget="20m",
+        max_size=None,
+        max_latency=None,
+        vocab_size=None,
+        fim=0.0,
+        seed=0,
+        exports=None,
+    )
+
+
+def test_a_search_reads_as_far_as_its_training(plan, tmp_path):
+    """As many tokens a step and a score as a search's, in longer windows."""
+    plain = RunConfig(space="nano").resolve("cpu")
+    settings = module._search_settings(tmp_path, plan, "cpu", 300.0).resolve("cpu")
+    assert settings.window == 4 * plain.window
+    assert settings.window * settings.batch == plain.window * plain.batch
+    of_score = settings.window * settings.eval_windows
+    assert of_score == plain.window * plain.eval_windows
+
+
+def test_a_large_corpus_has_a_large_vocabulary():
+    sizes = [10_000, 1_100_000, 2_100_000, 10**9]
+    assert [vocabulary_for(size) for size in sizes] == [1024, 2048, 4096, 4096]
+
+
+def test_limits_and_vocabulary_are_for_longer_trainings_but_where_given(plan, tmp_path):
+    def of(backend="cpu", **given):
+        asked = dataclasses.replace(plan, **given)
+        found = module._search_settings(tmp_path, asked, backend, 300.0)
+        return found.vocab_size, found.max_size, found.max_latency
+
+    assert of() == (1024, 4.0, 5.0)
+    assert of(vocab_size=512, max_size=0.5) == (512, 0.5, 5.0)
+    modern = RunConfig(space="modern").resolve("gpu")
+    assert of("gpu") == (modern.vocab_size, modern.max_size, modern.max_latency)
+
+
+def test_a_search_that_has_begun_keeps_its_vocabulary(plan, tmp_path):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "config.toml").write_text("vocab_size = 2048\n")
+    settings = module._search_settings(tmp_path, plan, "cpu", 300.0)
+    assert settings.vocab_size == 2048
+
+
 def test_the_command_of_a_card_is_for_a_shell_and_names_no_home():
     plan = ShipPlan(
         data="folder:/home/me/my code+include:*.py+without:/home/me/he.gz;stdlib",
         budget="20m",
         max_size=1.5,
         max_latency=None,
+        vocab_size=2048,
         fim=0.0,
         seed=3,
         exports=None,
@@ -109,7 +162,8 @@ def test_the_command_of_a_card_is_for_a_shell_and_names_no_home():
     words = shlex.split(shown_command(plan, "llama.cpp"))
     assert words[4] == "folder:my code+include:*.py+without:he.gz;stdlib"
     assert words[5:] == [
-        *("--budget", "20m", "--max-size", "1.5", "--seed", "3"),
+        *("--budget", "20m", "--max-size", "1.5", "--vocab-size", "2048"),
+        *("--seed", "3"),
         *("--runs-on", "llama.cpp"),
     ]
 
@@ -126,6 +180,7 @@ def test_the_scores_are_said_in_words():
         (["--budget", "60s"], "--budget 60s must be at least 4:00"),
         (["--budget", "soon"], "'soon' is no duration"),
         (["--max-size", "-1"], "--max-size -1.0 must be above 0"),
+        (["--vocab-size", "256"], "--vocab-size 256 must be at least 257"),
         (["--runs-on", "toaster"], "must be one of llama.cpp, transformers, any"),
     ],
 )

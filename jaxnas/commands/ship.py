@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("llama.cpp", "transformers", "any")
 LEAST = 240.0  # seconds of a budget in which there is room for all of it
-_NAMES = ("data", "budget", "max_size", "max_latency", "fim", "seed", "runs_on")
+_OPEN = ("max_size", "max_latency", "vocab_size")  # decided where they are not given
+_NAMES = ("data", "budget", *_OPEN, "fim", "seed", "runs_on")
 
 _ABOUT = """\
 Searches for a model of your code within limits, trains it for longer from untrained
@@ -114,11 +115,12 @@ def _checked(values: Values) -> Values:
         "data": {"kind": str},
         "max_size": {"kind": float, "above": 0},
         "max_latency": {"kind": float, "above": 0},
+        "vocab_size": {"kind": int, "least": 257, "most": 65536},
         "fim": {"kind": float, "least": 0, "most": 1},
         "seed": {"kind": int, "least": 0, "below": 2**32},
         "runs_on": {"kind": str, "among": RUNTIMES},
     }
-    check_flags(values, bounds, open_=("max_size", "max_latency"))
+    check_flags(values, bounds, open_=_OPEN)
     try:
         seconds = seconds_of(values["budget"])
     except ValueError as error:
@@ -150,8 +152,25 @@ def _parser() -> Parser:
     )
     add_folder(parser, "ship", "what was begun there")
     add("--budget", metavar="TIME", help="time for all of it, such as 4h [20m]")
-    add("--max-size", type=float, metavar="MIB", help="of the model [the space's]")
-    add("--max-latency", type=float, metavar="MS", help="of a prompt [the space's]")
+    add(
+        "--max-size",
+        type=float,
+        metavar="MIB",
+        help="of the model [4 on a CPU, else the space's]",
+    )
+    add(
+        "--max-latency",
+        type=float,
+        metavar="MS",
+        help="of a prompt [5 on a CPU, else the space's]",
+    )
+    add(
+        "--vocab-size",
+        type=whole(),
+        metavar="N",
+        help="tokens of the vocabulary [on a CPU 1024 to 4096, as many as suit the "
+        "code; else 8192]",
+    )
     add(
         "--runs-on",
         metavar="NAME",

@@ -21,17 +21,25 @@ from jaxnas.benchmarks.longest_match import matched_lines
 from jaxnas.benchmarks.passes import interval
 from jaxnas.clock import LEAST, Spent, seconds_of
 from jaxnas.config import RunConfig
+from jaxnas.data.named import read_source
 from jaxnas.export.card import CARD, model_card
 from jaxnas.export.model_folder import load_model
 from jaxnas.pipeline.run import run
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import train
 from jaxnas.pipeline.train_plan import TrainPlan
-from jaxnas.presets import default_space, is_space_file, longer_windows
+from jaxnas.presets import (
+    LONGER,
+    SHIPPED,
+    default_space,
+    is_space_file,
+    longer_windows,
+    vocabulary_for,
+)
 from jaxnas.report.tracking import Tracker, on_candidate
 from jaxnas.source_name import source_without_folders
 from jaxnas.storage.files import write_json, write_whole
-from jaxnas.storage.inputs import read_json, read_text
+from jaxnas.storage.inputs import read_json, read_text, read_toml
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.kinds import read_kept
 from jaxnas.storage.run_folder import SCORES, existing_run, new_run
@@ -72,8 +80,9 @@ class ShipPlan:
     Attributes:
       data: source of the code.
       budget: time for all of it.
-      max_size: MiB of the model, None for the space's own.
-      max_latency: ms, None for the space's own.
+      max_size: MiB of the model, None for `SHIPPED` or the space's own.
+      max_latency: ms, as `max_size`.
+      vocab_size: tokens, None for as many as suit the corpus and the scale.
       fim: share of the last training's pieces that are rearranged, see `TrainPlan`.
       seed: of everything.
       exports: raises a UsageError for a model that is not to be found; None if any
@@ -84,6 +93,7 @@ class ShipPlan:
     budget: str
     max_size: float | None
     max_latency: float | None
+    vocab_size: int | None
     fim: float
     seed: int
     exports: Callable[[ArchitectureConfig], object] | None
@@ -137,12 +147,16 @@ def _search_settings(
 ) -> RunConfig:
     """Of the search; the space is written as a file, without what cannot be shipped."""
     space: str = default_space(backend)
-    limits: dict[str, Any] = {
+    wanted: dict[str, Any] = {
         name: value
-        for name in ("max_size", "max_latency")
-        if (value := getattr(plan, name)) is not None
+        for name, value in (
+            ("max_size", plan.max_size),
+            ("max_latency", plan.max_latency),
+            ("vocab_size", _vocabulary(out / "search", plan, space)),
+        )
+        if value is not None
     }
-    base = RunConfig(space=space, **limits).resolve(backend)
+    base = RunConfig(space=space, **SHIPPED.get(space, {}) | wanted).resolve(backend)
     if plan.exports is not None:
         path = out / SPACE
         if not path.exists():
@@ -152,12 +166,27 @@ def _search_settings(
         space=space,
         data=plan.data,
         budget=f"{seconds:.0f}s",
+        # As long as the training's, as many tokens a step: what is best in short
+        # windows is not in long ones.
+        **longer_windows(base.window, base.eval_windows, base.final_windows),
+        batch=max(1, base.batch // LONGER),
+        vocab_size=base.vocab_size,
         max_size=base.max_size,
         max_latency=base.max_latency,
         final_steps=0,  # it is trained from untrained weights instead
         baseline=False,
         seed=plan.seed,
     )
+
+
+def _vocabulary(search: Path, plan: ShipPlan, space: str) -> int | None:
+    """Tokens of the vocabulary; a search that has begun keeps its own."""
+    begun = search / "config.toml"
+    if begun.exists():
+        return int(read_toml(begun)["vocab_size"])
+    if plan.vocab_size is not None or space not in SHIPPED:
+        return plan.vocab_size
+    return vocabulary_for(sum(len(one.content) for one in read_source(plan.data).files))
 
 
 def _spent(search: Path) -> float:
@@ -207,9 +236,7 @@ def _train(
 ) -> tuple[float, float]:
     """Bits per byte on validation of the search's model and of the trained one.
 
-    On the same tokens, the training's windows, which are longer than the search's: a
-    model whose positions end before that reads them in parts. The test split is for
-    what is told.
+    On the same windows. The test split is for what is told.
     """
     summary = path / "summary.json"
     if not summary.exists():
@@ -222,13 +249,13 @@ def _train(
             fim=plan.fim,
             tokens=None,
             budget=f"{max(LEAST, left):.0f}s",
-            **longer_windows(
-                settings.window, settings.eval_windows, settings.final_windows
-            ),
-            batch=settings.batch,
+            window=settings.window,
+            batch=LONGER * settings.batch,
             accumulate=1,
             learning_rate=settings.learning_rate,
             evaluate_every=500,
+            eval_windows=settings.eval_windows,
+            final_windows=settings.final_windows,
             patience=None,
             seed=plan.seed,
         )
@@ -290,7 +317,7 @@ def shown_command(plan: ShipPlan, runtime: str) -> str:
     """What was asked for, for a shell; of the data's paths the names alone."""
     limits = [
         part
-        for name in ("max_size", "max_latency", "fim")
+        for name in ("max_size", "max_latency", "vocab_size", "fim")
         if (value := getattr(plan, name))
         for part in (f"--{name.replace('_', '-')}", f"{value:g}")
     ]
