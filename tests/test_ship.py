@@ -9,17 +9,22 @@ import shutil
 import jax
 import pytest
 from corpus import write_corpus
+from cost_configs import of_family
 from written_run import written_run, written_summary
 
 import jaxnas.commands.ship as command
 import jaxnas.pipeline.ship as module
+from arch import build_model
+from arch.cost import size_mib
+from arch.initial import draw_parameters
 from arch.space import Space
 from arch.spaces import SPACES
 from jaxnas.config import RunConfig
+from jaxnas.data import train_tokenizer
 from jaxnas.errors import UsageError
 from jaxnas.export.choice import class_for
 from jaxnas.export.llama_cpp.architectures import architecture_for
-from jaxnas.export.model_folder import load_model
+from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.pipeline.ship import ShipPlan, score_rows, shown_command
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.presets import vocabulary_for
@@ -139,6 +144,23 @@ def test_limits_and_vocabulary_are_for_longer_trainings_but_where_given(plan, tm
     assert of(vocab_size=512, max_size=0.5) == (512, 0.5, 5.0)
     modern = RunConfig(space="modern").resolve("gpu")
     assert of("gpu") == (modern.vocab_size, modern.max_size, modern.max_latency)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "max_size", "finer"),
+    [("int4", 4.0, "int8"), ("int4", 0.3, None), ("int8", 4.0, None)],
+)
+def test_a_long_training_is_stored_finely_where_there_is_room(
+    tmp_path, quantization, max_size, finer
+):
+    config = of_family("transformer", hidden_dim=96, quantization=quantization)
+    assert 0.3 < size_mib(dataclasses.replace(config, quantization="int8")) < 4.0
+    params = draw_parameters(build_model(config), jax.random.key(0))
+    save_model(tmp_path / "model", config, params, train_tokenizer(["x = 1"], 257))
+    settings = RunConfig(space="nano", max_size=max_size, max_latency=5.0).resolve(
+        "cpu"
+    )
+    assert module._finer(tmp_path / "model", settings) == finer
 
 
 def test_a_search_that_has_begun_keeps_its_vocabulary(plan, tmp_path):

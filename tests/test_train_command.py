@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -21,8 +22,12 @@ from jaxnas.config import RunConfig
 from jaxnas.data import prepare
 from jaxnas.export.model_folder import load_model, save_model
 from jaxnas.pipeline import winner
+from jaxnas.pipeline.train import train
+from jaxnas.pipeline.train_plan import TrainPlan
 from jaxnas.pipeline.train_words import TrainWords
+from jaxnas.report.tables import plain_console
 from jaxnas.run import main
+from jaxnas.storage.run_folder import new_run
 from jaxnas.training.lengths import PhaseLength
 from jaxnas.training.loop import Schedule, batch_starts, training_functions
 from jaxnas.training.settings import TrainSettings
@@ -204,6 +209,31 @@ def test_longer_windows_leave_the_old_positions_as_they_are(place, tmp_path):
     assert load_model(out / "model").config.max_seq_length == 32
     summary = json.loads((out / "summary.json").read_text())
     assert summary["before"].keys() == {"validation", "test"}
+
+
+def test_a_model_from_untrained_weights_is_stored_as_its_plan_says(place, tmp_path):
+    plan = TrainPlan(
+        model=str(place / "model"),
+        data=f"folder:{place / 'code'}",
+        fresh=True,
+        fim=0.0,
+        tokens=640,
+        budget=None,
+        window=16,
+        batch=4,
+        accumulate=1,
+        learning_rate=0.01,
+        evaluate_every=40,
+        eval_windows=16,
+        final_windows=16,
+        patience=None,
+        seed=0,
+        quantization="int8",
+    )
+    assert load_model(plan.model).config.quantization == "fp16"
+    with new_run(tmp_path / "out", "train", "") as folder:
+        train(folder, plan, plain_console(), time.monotonic())
+    assert load_model(tmp_path / "out" / "model").config.quantization == "int8"
 
 
 @pytest.mark.parametrize(

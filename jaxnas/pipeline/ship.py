@@ -20,10 +20,12 @@ from jaxnas.benchmarks.lines import cursors, drawn_lines, held_out, lines
 from jaxnas.benchmarks.longest_match import matched_lines
 from jaxnas.benchmarks.passes import interval
 from jaxnas.clock import LEAST, Spent, seconds_of
-from jaxnas.config import RunConfig
+from jaxnas.config import RunConfig, Settings
 from jaxnas.data.named import read_source
+from jaxnas.evaluation.costs import costs_of
 from jaxnas.export.card import CARD, model_card
 from jaxnas.export.model_folder import load_model
+from jaxnas.latency.finalists import hardware_of
 from jaxnas.pipeline.run import run
 from jaxnas.pipeline.shippable import shippable
 from jaxnas.pipeline.train import train
@@ -42,12 +44,13 @@ from jaxnas.storage.files import write_json, write_whole
 from jaxnas.storage.inputs import read_json, read_text, read_toml
 from jaxnas.storage.jsonl import Json
 from jaxnas.storage.kinds import read_kept
-from jaxnas.storage.run_folder import SCORES, existing_run, new_run
+from jaxnas.storage.run_folder import SCORES, RunFolder, existing_run, new_run
 from jaxnas.wording import command
 
-# By when, as shares of the budget, the search ends, and the training of its winner
-# from untrained weights; scores and export have the rest.
-SEARCH_SHARE, TRAINED_BY = 0.26, 0.9
+SEARCH_SHARE = 0.26  # of the budget
+# Scores and export have a minute, but a tenth of the budget at most, and a twentieth
+# at least: a long one leaves a large model.
+SCORING, MOST_SCORING, LEAST_SCORING = 60.0, 0.1, 0.05
 CURSORS, SHOWN, WINDOWS, CONTEXT = 200, 10, 512, 256
 SPACE = "space.toml"
 SAMPLES = "completions.md"
@@ -119,9 +122,11 @@ def ship(
     """
     seconds = seconds_of(plan.budget)
     config = _search_settings(out, plan, backend, SEARCH_SHARE * seconds)
-    ahead = (TRAINED_BY - SEARCH_SHARE) * seconds
+    after = min(MOST_SCORING, max(LEAST_SCORING, SCORING / seconds))
+    trained_by = (1 - after) * seconds
+    ahead = trained_by - SEARCH_SHARE * seconds
     _search(out / "search", config, ahead, console, tracker)
-    left = TRAINED_BY * seconds - _spent(out / "search")
+    left = trained_by - _spent(out / "search")
     training = out / "training"
     searched, trained = _train(training, plan, config, backend, left, console, tracker)
     folder = "search" if searched < trained and not plan.fim else "training"
@@ -242,8 +247,10 @@ def _train(
     if not summary.exists():
         console.rule("training")
         settings = config.resolve(backend)
+        winner = path.parent / "search" / "model"
         wanted = TrainPlan(
-            model=str((path.parent / "search" / "model").resolve()),
+            model=str(winner.resolve()),
+            quantization=_finer(winner, settings),
             data=plan.data,
             fresh=True,
             fim=plan.fim,
@@ -272,6 +279,23 @@ def _train(
     searched = found["before"]["validation"]
     trained = found["splits"]["validation"]["winner"]
     return float(searched["bits_per_byte"]), float(trained["bits_per_byte"])
+
+
+def _finer(model: Path, settings: Settings) -> str | None:
+    """int8 in place of the winner's int4, where the limits have room for it.
+
+    After a short training four bits cost less than its noise; after a long one they
+    cost what experiments/code-small says, and eight cost nothing.
+    """
+    winner = load_model(model).config
+    if winner.quantization != "int4":
+        return None
+    finer = dataclasses.replace(winner, quantization="int8")
+    hardware = hardware_of(settings, RunFolder(model.parent).manifest)
+    costs = costs_of(finer, hardware, settings.latency)
+    fits = costs.size_mib <= settings.max_size
+    within = settings.max_latency is None or costs.latency_ms <= settings.max_latency
+    return "int8" if fits and within else None
 
 
 def _scored(model: Path, plan: ShipPlan) -> tuple[Json, str]:

@@ -151,11 +151,12 @@ def _rearranged(plan: TrainPlan, task: Task) -> Task:
 
 
 def _long_enough(config: ArchitectureConfig, plan: TrainPlan) -> ArchitectureConfig:
-    """The model for windows of this length."""
+    """The model for windows of this length, as it will be stored."""
     if not plan.fresh:
         check_positions(config, plan.window, plan.model, ": --fresh begins anew")
     longest = max(config.max_seq_length, plan.window)
-    return dataclasses.replace(config, max_seq_length=longest)
+    stored = plan.quantization or config.quantization
+    return dataclasses.replace(config, max_seq_length=longest, quantization=stored)
 
 
 def _trained(

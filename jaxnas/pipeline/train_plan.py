@@ -28,6 +28,8 @@ class TrainPlan:
       patience: evaluations in a row without a better one that end the training;
         None for all of it.
       seed: of windows and weights.
+      quantization: that a model from untrained weights is stored with, None for the
+        model's own.
     """
 
     model: str
@@ -46,6 +48,7 @@ class TrainPlan:
     final_windows: int
     patience: int | None
     seed: int
+    quantization: str | None = None
 
     @property
     def tokens_a_step(self) -> int:
