@@ -285,7 +285,7 @@ def _finer(model: Path, settings: Settings) -> str | None:
     """int8 in place of the winner's int4, where the limits have room for it.
 
     After a short training four bits cost less than its noise; after a long one they
-    cost what experiments/code-small says, and eight cost nothing.
+    cost what experiments/compress says, and eight cost nothing.
     """
     winner = load_model(model).config
     if winner.quantization != "int4":
