@@ -252,7 +252,8 @@ def _train(
         winner = path.parent / "search" / "model"
         begun = path / "config.toml"
         # One that an earlier version began keeps its optimizer.
-        kept = read_toml(begun) if (resumed := begun.exists()) else {}
+        resumed = begun.exists()
+        kept = read_toml(begun) if resumed else {}
         wanted = TrainPlan(
             model=str(winner.resolve()),
             quantization=_finer(winner, settings),
